@@ -1,0 +1,1 @@
+"""Where rows come from: sources, chat format, packing, token shards."""

@@ -1,0 +1,19 @@
+"""The errors that a user can mend; the command line shows them as one message, without a traceback."""
+
+from __future__ import annotations
+
+
+class LlamitaError(Exception):
+    """A stage failed for a reason that the user can mend."""
+
+    exit_code = 1
+
+
+class DataError(LlamitaError):
+    """A row or a file of the input is wrong: `path:line: what was wrong; what would be right`."""
+
+
+class ConfigError(LlamitaError):
+    """A setting is wrong: `path:line: key: what was wrong; what would be right`."""
+
+    exit_code = 2

@@ -1,0 +1,1 @@
+"""Ghost Attention (paper, section 3.3)."""

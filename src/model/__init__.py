@@ -1,0 +1,1 @@
+"""Llama sizes, reward heads, checkpoints in and out (Hugging Face layout)."""

@@ -1,0 +1,1 @@
+"""Stage: text to token shards to a base model (paper, section 2)."""

@@ -1,0 +1,1 @@
+"""Stage: supervised fine-tuning on chats (paper, section 3.1)."""

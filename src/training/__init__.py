@@ -1,0 +1,1 @@
+"""What every trainer shares: fine-tuning on packed rows, tracking, engines, ranks."""
