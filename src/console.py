@@ -48,9 +48,7 @@ def duration(seconds: float) -> str:
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
-def track(
-    iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it"
-) -> Iterator[T]:
+def track(iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Yields the items while showing how many are done, the rate (`unit`/s) and the time left.
 
     A bar on a terminal, a plain line every ten seconds otherwise, nothing on ranks other than 0.

@@ -1,0 +1,145 @@
+"""A YAML file as plain data that still knows the line, or the `key=value` override, that each key came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from .errors import ConfigError
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclasses.dataclass
+class Document:
+    path: Path
+    data: dict[str, Any]
+    lines: dict[KeyPath, int]
+    overrides: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
+
+    def where(self, key: KeyPath) -> str:
+        """`file:line` of a key or of the nearest section around it, or the override that set it."""
+        for end in range(len(key), 0, -1):
+            if key[:end] in self.overrides:
+                return f"override '{self.overrides[key[:end]]}' ({self.path})"
+            if key[:end] in self.lines:
+                return f"{self.path}:{self.lines[key[:end]]}"
+        return str(self.path)
+
+    def error(self, key: KeyPath, problem: str) -> ConfigError:
+        name = f"{dotted(key)}: " if key else ""
+        return ConfigError(f"{self.where(key)}: {name}{problem}")
+
+    def override(self, key: KeyPath, value: str, text: str) -> None:
+        """Sets one key to a value that is read as YAML; `text` is how the user wrote it."""
+        parent: Any = self.data
+        for part in key[:-1]:
+            if isinstance(parent, dict) and parent.get(part) is None:
+                parent[part] = {}
+            parent = _child(parent, part, text)
+        if isinstance(parent, list):
+            _child(parent, key[-1], text)
+        elif not isinstance(parent, dict):
+            raise ConfigError(f"override '{text}': {dotted(key[:-1])} is no section")
+        parent[key[-1]] = _parse(value, f"override '{text}'")
+        self.overrides = {old: by for old, by in self.overrides.items() if old[: len(key)] != key}
+        self.overrides[key] = text
+
+    def absolute_path(self, key: KeyPath, path: str) -> Path:
+        """A path in a YAML is relative to that YAML, one from the command line to the current folder."""
+        overridden = any(key[:end] in self.overrides for end in range(1, len(key) + 1))
+        return ((Path.cwd() if overridden else self.path.parent) / Path(path).expanduser()).resolve()
+
+
+def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+    """Reads a YAML mapping (version 1.2, duplicate keys refused) and applies `key=value` overrides.
+
+    Raises ConfigError: no such file, no YAML (with its line), not a mapping, a wrong override.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise ConfigError(f"{path}: no such file{nearest(path.name, siblings)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from None
+    data = _parse(text, str(path))
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected lines of `key: value`, found {shown(data)}")
+    lines: dict[KeyPath, int] = {}
+    _collect_lines(YAML(typ="safe", pure=True).compose(text), (), lines)
+    document = Document(path, data, lines)
+    for override in overrides:
+        document.override(*split_override(override), override)
+    return document
+
+
+def split_override(text: str) -> tuple[KeyPath, str]:
+    """`a.b=1` -> (("a", "b"), "1"); whole numbers in the key are positions in a list."""
+    name, equals, value = text.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override '{text}': expected key=value, as in trainer.learning_rate=1e-3")
+    return tuple(int(part) if part.isdigit() else part for part in parts), value
+
+
+def dotted(key: KeyPath) -> str:
+    return ".".join(map(str, key))
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the most similar allowed name, or nothing where none is similar."""
+    close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value of a YAML with its type in words, shortened."""
+    kinds = {
+        str: "text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        type(None): "nothing",
+    }
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    kind = f" ({kinds[type(value)]})" if type(value) in kinds else ""
+    return f"{text if len(text) <= 60 else text[:57] + '...'}{kind}"
+
+
+def _child(parent: Any, part: str | int, text: str) -> Any:
+    try:
+        return parent[part]
+    except (KeyError, IndexError, TypeError):
+        raise ConfigError(f"override '{text}': there is no {part} to change") from None
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark and not origin.startswith("override") else ""
+        raise ConfigError(f"{origin}{line}: no valid YAML: {error.problem or error.context}") from None
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"{origin}: no valid YAML: {error}") from None
+
+
+def _collect_lines(node: Node, key: KeyPath, lines: dict[KeyPath, int]) -> None:
+    if isinstance(node, MappingNode):
+        for name, value in node.value:
+            lines.setdefault((*key, name.value), name.start_mark.line + 1)
+            _collect_lines(value, (*key, name.value), lines)
+    elif isinstance(node, SequenceNode):
+        for index, value in enumerate(node.value):
+            lines.setdefault((*key, index), value.start_mark.line + 1)
+            _collect_lines(value, (*key, index), lines)
