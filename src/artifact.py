@@ -192,9 +192,7 @@ def _locked(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise LlamitaError(
-            f"{folder}: another llamita process is writing here; wait for it or stop it"
-        ) from None
+        raise LlamitaError(f"{folder}: another llamita process writes here; wait for it or stop it") from None
     except OSError:
         pass  # a file system without locks
     try:

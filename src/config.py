@@ -1,4 +1,4 @@
-"""YAML -> typed settings. A wrong key or value says file, line, key, what is allowed and the nearest right name."""
+"""YAML -> typed settings. Whatever is wrong: file, line, key, what is allowed, the nearest right name."""
 
 from __future__ import annotations
 
@@ -128,9 +128,8 @@ def _existing(location: KeyPath, data: Any, missing: bool) -> KeyPath:
     """The part of a pydantic location that is in the data: tags of unions and validators are left out."""
     key: KeyPath = ()
     for index, part in enumerate(location):
-        if isinstance(data, dict) and part in data:
-            data, key = data[part], (*key, part)
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        known = range(len(data)) if isinstance(data, list) else data if isinstance(data, dict) else ()
+        if part in known:
             data, key = data[part], (*key, part)
         elif missing and index == len(location) - 1:
             key = (*key, part)
@@ -190,7 +189,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def check_trainer_section(document: Document, schema: type[StageSettings]) -> None:
     """Checks `trainer:` against the fields of the real class, which is imported only if there is a section.
 
-    Raises ConfigError: a name that the class lacks, a wrong type or choice, a name that the stage sets itself.
+    Raises ConfigError: a name that the class lacks or that the stage sets itself, a wrong type or choice.
     """
     section = document.data.get("trainer")
     if not section or schema.trainer_class is None:

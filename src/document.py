@@ -1,4 +1,4 @@
-"""A YAML file as plain data that still knows the line, or the `key=value` override, that each key came from."""
+"""A YAML file as plain data that still knows the line, or the override, that each key came from."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def shown(value: Any) -> str:
-    """A value of a YAML with its type in words, shortened."""
+def shown(value: Any, length: int = 60) -> str:
+    """A value of a YAML with its type in words, shortened to `length` characters."""
     kinds = {
         str: "text",
         bool: "true or false",
@@ -113,7 +113,7 @@ def shown(value: Any) -> str:
     }
     text = json.dumps(value, ensure_ascii=False, default=str)
     kind = f" ({kinds[type(value)]})" if type(value) in kinds else ""
-    return f"{text if len(text) <= 60 else text[:57] + '...'}{kind}"
+    return f"{text if len(text) <= length else text[: length - 3] + '...'}{kind}"
 
 
 def _child(parent: Any, part: str | int, text: str) -> Any:

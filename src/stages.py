@@ -1,0 +1,283 @@
+"""One stage: what it would make, whether that stands already, and making it."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+from . import __version__, artifact
+from .config import StageSettings
+from .document import nearest, shown
+from .errors import ConfigError, LlamitaError
+from .launcher import launch
+
+StageRun = Callable[[StageSettings, Mapping[str, Path], Path], dict[str, Any]]
+
+# kind -> package with settings.py and stage.py, name of its settings class
+REGISTRY: dict[str, tuple[str, str]] = {
+    "world": (".world", "WorldSettings"),
+    "tokenizer": (".tokenizer", "TokenizerSettings"),
+    "pretrain": (".pretrain", "PretrainSettings"),
+    "sft": (".sft", "SftSettings"),
+    "reward": (".reward", "RewardSettings"),
+    "rlhf": (".rlhf", "RlhfSettings"),
+    "evaluate": (".evaluation", "EvaluateSettings"),
+    "report": (".report", "ReportSettings"),
+}
+LIBRARIES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy")
+
+
+def settings_class(kind: str) -> type[StageSettings]:
+    """The settings of a kind of stage, imported only now."""
+    package, name = REGISTRY[kind]
+    return cast(
+        type[StageSettings], getattr(importlib.import_module(f"{package}.settings", __package__), name)
+    )
+
+
+def stage_run(kind: str) -> StageRun:
+    """The one entry of a kind of stage: `run(settings, inputs, out) -> metrics`."""
+    package, _ = REGISTRY[kind]
+    return cast(StageRun, importlib.import_module(f"{package}.stage", __package__).run)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run, resolved: what to make, from what, and where."""
+
+    kind: str
+    settings: StageSettings
+    inputs: Mapping[str, Path]
+    final: Path
+    processes: int = 1
+    upstream: Mapping[str, str] = field(default_factory=dict)  # input name -> the stage that makes it
+
+    @property
+    def name(self) -> str:
+        return self.final.name
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether a step's artifact stands, and if not, why it is made (again)."""
+
+    done: bool
+    why: str
+    seconds: float | None = None  # how long it took the last time
+
+
+def check_inputs(kind: str, given: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the names of a stage's inputs: (input name, problem), or None."""
+    schema = settings_class(kind)
+    allowed = sorted(schema.required_inputs | schema.optional_inputs)
+    for name in given:
+        if name not in allowed:
+            return (
+                name,
+                f"stage {kind!r} has no such input{nearest(name, allowed)}; it takes {', '.join(allowed)}",
+            )
+    for name in sorted(schema.required_inputs - given.keys()):
+        return name, f"stage {kind!r} needs this input; it takes {', '.join(allowed)}"
+    return None
+
+
+def single_step(kind: str, settings: StageSettings, config: Path, processes: int) -> Step:
+    """A stage that is started alone, its folders given by `inputs.NAME=DIR` and `output=DIR`."""
+    if wrong := check_inputs(kind, settings.inputs):
+        raise ConfigError(f"{config}: inputs.{wrong[0]}: {wrong[1]} (give inputs.{wrong[0]}=FOLDER)")
+    if settings.output is None:
+        raise ConfigError(f"{config}: output: where should the result go? Give output=FOLDER")
+    inputs = {name: Path(folder) for name, folder in settings.inputs.items()}
+    for name, folder in inputs.items():
+        if not folder.exists():
+            raise ConfigError(f"{config}: inputs.{name}: no such folder: {folder}")
+    return Step(kind, settings, inputs, Path(settings.output), processes)
+
+
+# ------------------------------------------------------------------------------------------- status
+
+
+def input_hashes(step: Step) -> dict[str, str]:
+    return {name: artifact.input_hash(path) for name, path in sorted(step.inputs.items())}
+
+
+def fingerprint(step: Step, hashes: Mapping[str, str]) -> str:
+    """Kind, settings, contents of the inputs, version of the code: where none changed, all is done."""
+    settings = step.settings.fingerprinted()
+    return artifact.digest([step.kind, settings, dict(hashes), __version__])
+
+
+def status(step: Step) -> Status:
+    """Compares what stands with what is asked for. Raises LlamitaError for a folder that is another's."""
+    hashes = input_hashes(step)
+    wanted = fingerprint(step, hashes)
+    manifest = _standing(step)
+    seconds = manifest.get("wall_seconds") if manifest else None
+    if manifest and manifest.get("fingerprint") == wanted:
+        return Status(True, "done", seconds)
+    if (begun := artifact.begun_for(step.final)) is not None:
+        goes_on = step.settings.resumable and begun == wanted
+        return Status(False, f"unfinished, {'goes on' if goes_on else 'starts again'}", seconds)
+    if manifest is None:
+        return Status(False, "new")
+    return Status(False, f"changed: {'; '.join(_changes(manifest, step, hashes))}", seconds)
+
+
+def _standing(step: Step) -> dict[str, Any] | None:
+    """The manifest of what was published before; anything else in its place is refused, never overwritten."""
+    if not step.final.exists():
+        return None
+    if not (step.final / artifact.MANIFEST).is_file():
+        raise LlamitaError(
+            f"{step.final}: exists and was not made by llamita; move it away or name another output"
+        )
+    manifest = artifact.read_manifest(step.final)
+    if manifest.get("stage") != step.kind:
+        raise LlamitaError(
+            f"{step.final}: holds the result of a {manifest.get('stage')!r} stage, not of {step.kind!r}; "
+            "move it away or name another output"
+        )
+    return manifest
+
+
+def _changes(manifest: Mapping[str, Any], step: Step, hashes: Mapping[str, str]) -> list[str]:
+    """Old -> new, setting by setting and input by input."""
+    old = flatten(manifest.get("settings") or {})
+    new = flatten(step.settings.fingerprinted())
+    missing = object()
+    changes = [
+        f"{key}: {shown(old[key]) if key in old else 'unset'} -> {shown(new[key]) if key in new else 'unset'}"
+        for key in sorted({*old, *new})
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+    before = {name: given.get("hash") for name, given in (manifest.get("inputs") or {}).items()}
+    for name in sorted({*before, *hashes}):
+        if before.get(name) != hashes.get(name):
+            how = (
+                "is new" if name not in before else "is gone" if name not in hashes else "has other contents"
+            )
+            changes.append(f"input {name} {how}")
+    version = (manifest.get("versions") or {}).get("llamita")
+    if version != __version__:
+        changes.append(f"llamita {version} -> {__version__}")
+    return changes or ["its fingerprint"]
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `section.key: value`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+# ------------------------------------------------------------------------------------------- making it
+
+
+def execute(step: Step) -> None:
+    """Makes the artifact of a step and publishes it; with `deepspeed` set, in processes of its own.
+
+    Under a launcher (RANK is set) rank 0 alone prepares and publishes the folder; the other ranks only run
+    the stage. A stage meets them when it creates its process group, before any of them reads the folder,
+    and returns on rank 0 after the last has written.
+    """
+    if getattr(step.settings, "deepspeed", None) and "RANK" not in os.environ:
+        launch(step.kind, step.settings, step.inputs, step.final, step.processes)
+    elif not artifact.is_main_process():
+        _run(step, artifact.working_folder(step.final))
+    else:
+        _make(step)
+
+
+def _make(step: Step) -> None:
+    hashes = input_hashes(step)
+    wanted = fingerprint(step, hashes)
+    with _disk_full_told(step), artifact.open_working(step.final, wanted, step.settings.resumable) as out:
+        started = time.monotonic()
+        metrics = _run(step, out)
+        manifest = {
+            "stage": step.kind,
+            "name": step.name,
+            "settings": step.settings.fingerprinted(),
+            "inputs": {name: {"path": str(step.inputs[name]), "hash": hashes[name]} for name in hashes},
+            "fingerprint": wanted,
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            "metrics": metrics,
+            "wall_seconds": round(time.monotonic() - started, 3),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        artifact.publish(step.final, manifest)
+
+
+def _run(step: Step, out: Path) -> dict[str, Any]:
+    _seed_global_generators(step.settings.seed)
+    return stage_run(step.kind)(step.settings, step.inputs, out)
+
+
+def _seed_global_generators(seed: int) -> None:
+    """A stage's draws must not depend on which stages ran before it in this process."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)  # noqa: NPY002 (libraries draw from the global generator)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _disk_full_told(step: Step) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        where = getattr(error, "filename", None) or artifact.working_folder(step.final)
+        raise LlamitaError(
+            f"no space left on the disk: stage {step.name!r} could not write {where}; nothing was published. "
+            "Free some space, then run the same command again"
+        ) from error
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """ENOSPC or a used-up quota, also as the text of errors from libraries that have their own classes."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"llamita": __version__, "python": sys.version.split()[0]}
+    for library in LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package runs from (`-dirty` with changes), None outside of one."""
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
