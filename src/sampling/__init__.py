@@ -1,0 +1,1 @@
+"""Prompts in, answers with their log-probabilities out."""

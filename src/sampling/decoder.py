@@ -1,0 +1,149 @@
+"""The forward pass of a Llama for sampling: one prefill, then one token a row over a key-value cache."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .weights import LayerWeights, LlamaWeights
+
+
+class Decoder:
+    """Keeps the keys and values of a batch of sequences and extends each by a token per `step`.
+
+    Prompts are padded on the right, so the prefill is plainly causal: no real token sees a pad. The new
+    tokens of all rows go to the same slot of the cache, behind the longest prompt; each row has its own
+    *position*, which is all that the rotary embedding knows, and `_mask` hides the pads between a short
+    prompt and the new tokens.
+    """
+
+    def __init__(self, weights: LlamaWeights) -> None:
+        self.weights = weights
+
+    @torch.no_grad()
+    def prefill(self, prompts: list[list[int]], copies: Tensor, new_tokens: int) -> Tensor:
+        """Reads the prompts once each and starts `copies[i]` -> row i.
+
+        Args:
+            prompts: token ids, none empty.
+            copies: `[rows]` int64, the prompt that each row continues.
+            new_tokens: slots to keep for `step`.
+
+        Returns:
+            `[rows, vocabulary]` logits (fp32) of the first new token.
+        """
+        weights = self.weights
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=weights.device)
+        longest = int(lengths.max())
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        copies = copies.to(weights.device)
+
+        shape = (len(weights.layers), len(copies), weights.kv_heads, longest + new_tokens, weights.head_dim)
+        self._keys = torch.empty(shape, dtype=weights.dtype, device=weights.device)
+        self._values = torch.empty_like(self._keys)
+        self._filled = longest
+        self._positions = lengths[copies]
+        self._mask = self._padding_mask(self._positions, shape[3])
+
+        rotation = self._rotation(torch.arange(longest, device=weights.device))
+        hidden = weights.embedding[ids.to(weights.device)]
+        for index, layer in enumerate(weights.layers):
+            queries, keys, values = self._project(layer, hidden, rotation)
+            self._keys[index, :, :, :longest] = keys.transpose(1, 2)[copies]
+            self._values[index, :, :, :longest] = values.transpose(1, 2)[copies]
+            attended = F.scaled_dot_product_attention(
+                queries.transpose(1, 2),
+                keys.transpose(1, 2),
+                values.transpose(1, 2),
+                is_causal=True,
+                enable_gqa=weights.heads != weights.kv_heads,
+            )
+            hidden = self._finish_layer(layer, hidden, attended.transpose(1, 2))
+        last = hidden[torch.arange(len(prompts), device=weights.device), lengths - 1]
+        return self._logits(last)[copies]
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        """Appends `tokens` (`[rows]` int64); returns the fp32 logits `[rows, vocabulary]` after it."""
+        weights, slot = self.weights, self._filled
+        rotation = self._rotation(self._positions)
+        hidden = weights.embedding[tokens]
+        mask = None if self._mask is None else self._mask[..., : slot + 1]
+        for index, layer in enumerate(weights.layers):
+            queries, keys, values = self._project(layer, hidden, rotation)
+            self._keys[index, :, :, slot] = keys
+            self._values[index, :, :, slot] = values
+            # The query heads that share a key head stand as the "time" of the query: no key is repeated.
+            attended = F.scaled_dot_product_attention(
+                queries.view(len(tokens), weights.kv_heads, -1, weights.head_dim),
+                self._keys[index, :, :, : slot + 1],
+                self._values[index, :, :, : slot + 1],
+                attn_mask=mask,
+            )
+            hidden = self._finish_layer(layer, hidden, attended)
+        self._filled += 1
+        self._positions = self._positions + 1
+        return self._logits(hidden)
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with these rows only (`[kept]` int64 indices into the present rows)."""
+        self._keys, self._values = self._keys[:, rows], self._values[:, rows]
+        self._positions = self._positions[rows]
+        if self._mask is not None:
+            self._mask = self._mask[rows]
+
+    def _padding_mask(self, lengths: Tensor, slots: int) -> Tensor | None:
+        """`[rows, 1, 1, slots]` mask to add, or None where all prompts are equally long, so that nothing is padded."""
+        if bool((lengths == self._filled).all()):
+            return None
+        slot = torch.arange(slots, device=lengths.device)
+        padded = (slot >= lengths[:, None]) & (slot < self._filled)
+        mask = torch.zeros(padded.shape, dtype=self.weights.dtype, device=lengths.device)
+        return mask.masked_fill_(padded, float("-inf"))[:, None, None]
+
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin, `[positions, 1, head_dim]` each, the sine negated in its first half."""
+        angles = positions[:, None].float() * self.weights.rotary_frequencies
+        cos, sin = (angles.cos() * self.weights.rotary_scale, angles.sin() * self.weights.rotary_scale)
+        rotation = torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
+        return rotation[0].to(self.weights.dtype), rotation[1].to(self.weights.dtype)
+
+    def _project(
+        self, layer: LayerWeights, hidden: Tensor, rotation: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries `[..., heads, head_dim]`, rotated keys and values `[..., kv_heads, head_dim]`."""
+        weights = self.weights
+        normed = F.rms_norm(hidden, (hidden.shape[-1],), layer.attention_norm, weights.norm_eps)
+        joined = _linear(normed, layer.qkv, layer.qkv_bias).unflatten(-1, (-1, weights.head_dim))
+        turning, values = joined.split((weights.heads + weights.kv_heads, weights.kv_heads), dim=-2)
+        cos, sin = rotation
+        turned = torch.addcmul(turning * cos, turning.roll(weights.head_dim // 2, -1), sin)
+        queries, keys = turned.split((weights.heads, weights.kv_heads), dim=-2)
+        return queries, keys, values
+
+    def _finish_layer(self, layer: LayerWeights, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Output projection and feed-forward with their residuals; `attended` is `[..., heads, head_dim]`."""
+        width = hidden.shape[-1]
+        flat = hidden.reshape(-1, width)
+        flat = _add_linear(flat, attended.reshape(len(flat), -1), layer.output, layer.output_bias)
+        normed = F.rms_norm(flat, (width,), layer.mlp_norm, self.weights.norm_eps)
+        gate, up = _linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
+        flat = _add_linear(flat, F.silu(gate).mul_(up), layer.down, layer.down_bias)
+        return flat.view(hidden.shape)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        normed = F.rms_norm(hidden, (hidden.shape[-1],), self.weights.norm, self.weights.norm_eps)
+        return (normed @ self.weights.head).float()
+
+
+def _linear(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    product = inputs @ matrix
+    return product if bias is None else product + bias
+
+
+def _add_linear(residual: Tensor, inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    total = torch.addmm(residual, inputs, matrix)
+    return total if bias is None else total + bias

@@ -1,0 +1,99 @@
+"""Log-probabilities of answers: the policy's own distribution, the same in sampling, PPO and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def never_sampled(config: PreTrainedConfig) -> int | None:
+    """The pad id, which is no part of the policy's vocabulary; None if there is none, or if it is the EOS."""
+    pad, eos = config.pad_token_id, config.eos_token_id
+    return None if pad in (eos if isinstance(eos, list) else [eos]) else pad
+
+
+def policy_logprobs(logits: Tensor, pad_token_id: int | None, temperature: float = 1.0) -> Tensor:
+    """`[..., vocabulary]` logits of any dtype -> normalised log-probabilities in fp32, the pad at -inf.
+
+    A temperature of 0 (greedy) leaves the distribution as it is.
+    """
+    logits = logits.float() / (temperature or 1.0)
+    if pad_token_id is not None:
+        logits = logits.index_fill(-1, torch.tensor([pad_token_id], device=logits.device), float("-inf"))
+    return F.log_softmax(logits, dim=-1)
+
+
+def pad_batch(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad_token_id: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Prompt and answer of each row, one after the other, padded on the right.
+
+    Returns:
+        ids `[rows, length]` int64, and answer mask `[rows, length - 1]` bool: True at `t` where token `t + 1`
+        is the answer's, so that the state at `t` predicts it.
+    """
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    ids = torch.full((len(rows), max(map(len, rows))), pad_token_id, dtype=torch.long)
+    mask = torch.zeros(len(rows), ids.shape[1] - 1, dtype=torch.bool)
+    for row, (prompt, tokens) in enumerate(zip(prompts, rows, strict=True)):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, len(prompt) - 1 : len(tokens) - 1] = True
+    return ids, mask
+
+
+def next_token_logprobs(model: PreTrainedModel, ids: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities of the tokens that stand in right-padded rows; the gradient flows.
+
+    No attention mask is needed: attention is causal and pads stand on the right.
+
+    Args:
+        model: a causal language model (or the engine around it).
+        ids: `[rows, length]` int64.
+
+    Returns:
+        `[rows, length - 1]` fp32; at `t` the log-probability of token `t + 1`. Values at pads mean nothing.
+    """
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    logprobs = policy_logprobs(logits, never_sampled(model.config), temperature)
+    return logprobs.gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+
+@torch.no_grad()
+def answer_logprobs(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    temperature: float = 1.0,
+    batch_size: int = 64,
+) -> list[list[float]]:
+    """Log-probability of each token of each answer (fp32), in batches of similar length."""
+    device = next(model.parameters()).device
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
+    found: list[list[float]] = [[] for _ in prompts]
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
+        logprobs = next_token_logprobs(model, ids.to(device), temperature).cpu()
+        for row, values, real in zip(rows, logprobs, mask, strict=True):
+            found[row] = values[real].tolist()
+    return found
+
+
+def summed_log_ratio(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    batch_size: int = 64,
+) -> list[float]:
+    """`log policy(answer | prompt) - log reference(answer | prompt)` of each answer, in nats.
+
+    Its mean over answers that the policy sampled estimates KL(policy || reference) without bias.
+    """
+    new = answer_logprobs(policy, prompts, answers, batch_size=batch_size)
+    old = answer_logprobs(reference, prompts, answers, batch_size=batch_size)
+    return [sum(ours) - sum(theirs) for ours, theirs in zip(new, old, strict=True)]

@@ -1,0 +1,158 @@
+"""Samples answers from a Llama, in batches of finished rows dropped and prompts of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from .decoder import Decoder
+from .draws import draw, uniforms
+from .logprobs import never_sampled, policy_logprobs
+from .weights import copy_weights
+
+# Finished rows are dropped once they are this share of the batch: it costs a copy of the others' cache.
+_FINISHED_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Answers to prompts, in the order of the prompts, the samples of one prompt side by side.
+
+    Attributes:
+        prompts: index of the prompt that each answer belongs to.
+        answer_ids: token ids, EOS included where the answer is finished.
+        logprobs: log-probability (fp32) of each of them, at the sampling temperature (1 for greedy).
+        finished: whether the answer ended by itself, by EOS, rather than at `max_new_tokens`.
+    """
+
+    prompts: list[int]
+    answer_ids: list[list[int]]
+    logprobs: list[list[float]]
+    finished: list[bool]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+class LlamaSampler:
+    """Samples from a snapshot of a model's weights.
+
+    Args:
+        model: any `LlamaForCausalLM`; EOS and pad ids are read from its config.
+        batch_size: answers decoded side by side.
+
+    Raises:
+        ConfigError: the model is of a kind that the sampler cannot read.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, batch_size: int = 512) -> None:
+        self.batch_size = batch_size
+        self.refresh(model)
+
+    def refresh(self, model: LlamaForCausalLM) -> None:
+        """Takes a new snapshot, after the model's weights have changed."""
+        self._weights = copy_weights(model)
+        eos = model.config.eos_token_id
+        self._eos = torch.tensor(eos if isinstance(eos, list) else [eos], device=self._weights.device)
+        self._pad = never_sampled(model.config)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        samples_per_prompt: int = 1,
+        temperature: float = 1.0,
+        seed: int | str = 0,
+        keys: Sequence[int] | None = None,
+    ) -> Samples:
+        """Samples without top-k or top-p; `temperature=0` takes the likeliest token.
+
+        A draw depends on the seed, the prompt's key, the sample's number and the step alone: neither the
+        batch size nor the other prompts change an answer.
+
+        Args:
+            prompts: token ids, none empty.
+            keys: the number that names each prompt's draws; its index where not given. Ranks that share the
+                prompts out among them pass the global index.
+        """
+        keys = range(len(prompts)) if keys is None else keys
+        rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
+        table = uniforms(seed, [(keys[prompt], sample) for prompt, sample in rows], max_new_tokens)
+        order = sorted(range(len(rows)), key=lambda row: (len(prompts[rows[row][0]]), row))
+        samples = Samples(
+            [prompt for prompt, _ in rows], [[] for _ in rows], [[] for _ in rows], [False] * len(rows)
+        )
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            self._sample_batch(prompts, batch, table[batch], temperature, samples)
+        return samples
+
+    def _sample_batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: list[int],
+        table: Tensor,
+        temperature: float,
+        samples: Samples,
+    ) -> None:
+        """Decodes the given rows of `samples` side by side and fills them in; `table` is `[rows, steps]`."""
+        device, steps = self._weights.device, table.shape[1]
+        chosen = sorted({samples.prompts[row] for row in rows})
+        place = {prompt: index for index, prompt in enumerate(chosen)}
+        copies = torch.tensor([place[samples.prompts[row]] for row in rows])
+        table = table.to(device)
+        ids = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
+        logprobs = torch.zeros(len(rows), steps, device=device)
+        lengths = torch.full((len(rows),), steps, device=device)
+        ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
+
+        decoder = Decoder(self._weights)
+        logits = decoder.prefill([list(prompts[prompt]) for prompt in chosen], copies, steps)
+        live = torch.arange(len(rows), device=device)
+        for step in range(steps):
+            tokens, chances = self._choose(logits, table[live, step], temperature)
+            ids[live, step], logprobs[live, step] = tokens, chances
+            stops = torch.isin(tokens, self._eos) & ~ended[live]
+            lengths[live[stops]] = step + 1
+            ended[live[stops]] = True
+            going = (~ended[live]).nonzero().squeeze(-1)
+            if len(going) == 0:
+                break
+            if len(going) <= (1 - _FINISHED_SHARE) * len(live):
+                decoder.keep(going)
+                live, tokens = live[going], tokens[going]
+            if step + 1 < steps:
+                logits = decoder.step(tokens)
+
+        for row, length, end, answer, chances in zip(
+            rows, lengths.tolist(), ended.tolist(), ids.tolist(), logprobs.tolist(), strict=True
+        ):
+            samples.answer_ids[row], samples.logprobs[row] = answer[:length], chances[:length]
+            samples.finished[row] = end
+
+    def stream(
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, seed: int | str = 0
+    ) -> Iterator[int]:
+        """Yields the tokens of one answer as they are sampled, the EOS that ends it included.
+
+        The answer is the one that `sample([prompt], …)` gives for the same seed.
+        """
+        table = uniforms(seed, [(0, 0)], max_new_tokens).to(self._weights.device)
+        decoder = Decoder(self._weights)
+        logits = decoder.prefill([list(prompt)], torch.zeros(1, dtype=torch.long), max_new_tokens)
+        for step in range(max_new_tokens):
+            tokens, _ = self._choose(logits, table[:, step], temperature)
+            yield int(tokens)
+            if bool(torch.isin(tokens, self._eos)) or step + 1 == max_new_tokens:
+                return
+            logits = decoder.step(tokens)
+
+    def _choose(self, logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """The next token of each row (`[rows]` int64) and its log-probability (`[rows]` fp32)."""
+        logprobs = policy_logprobs(logits, self._pad, temperature)
+        tokens = draw(logprobs, uniform) if temperature > 0 else logprobs.argmax(-1)
+        return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(-1)

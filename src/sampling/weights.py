@@ -1,0 +1,110 @@
+"""A Llama's weights, laid out for decoding: q, k, v joined into one matrix, gate and up into another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from ..errors import ConfigError
+
+# Rotary types whose frequencies do not depend on the length of the sequence.
+_FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One block. Matrices are `[in, out]`, the layout that `addmm` wants; `None` where there is no bias."""
+
+    attention_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    output: Tensor
+    output_bias: Tensor | None
+    mlp_norm: Tensor
+    gate_up: Tensor
+    gate_up_bias: Tensor | None
+    down: Tensor
+    down_bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class LlamaWeights:
+    """A snapshot: later optimiser steps on the model do not reach it."""
+
+    embedding: Tensor
+    layers: tuple[LayerWeights, ...]
+    norm: Tensor
+    head: Tensor
+    rotary_frequencies: Tensor
+    rotary_scale: float
+    norm_eps: float
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.dtype
+
+
+@torch.no_grad()
+def copy_weights(model: LlamaForCausalLM) -> LlamaWeights:
+    """Copies the weights of any `LlamaForCausalLM` (grouped-query attention, biases and tied embeddings too).
+
+    Raises:
+        ConfigError: no Llama, an activation other than SiLU, or a rotary type that depends on the length.
+    """
+    config = model.config
+    rotary = model.model.rotary_emb if isinstance(model, LlamaForCausalLM) else None
+    if rotary is None or config.hidden_act not in ("silu", "swish") or rotary.rope_type not in _FIXED_ROTARY:
+        raise ConfigError(
+            f"the sampler reads LlamaForCausalLM with SiLU and a rotary type of {', '.join(_FIXED_ROTARY)}; "
+            f"this model is a {type(model).__name__} with {config.hidden_act!r} "
+            f"and {getattr(rotary, 'rope_type', None)!r}"
+        )
+    return LlamaWeights(
+        embedding=model.model.embed_tokens.weight.detach().clone(),
+        layers=tuple(_copy_layer(layer) for layer in model.model.layers),
+        norm=model.model.norm.weight.detach().clone(),
+        head=_matrix(model.lm_head),
+        rotary_frequencies=rotary.inv_freq.detach().float().clone(),
+        rotary_scale=float(rotary.attention_scaling),
+        norm_eps=config.rms_norm_eps,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+    )
+
+
+def _copy_layer(layer: Any) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return LayerWeights(
+        attention_norm=layer.input_layernorm.weight.detach().clone(),
+        qkv=_matrix(*qkv),
+        qkv_bias=_bias(*qkv),
+        output=_matrix(attention.o_proj),
+        output_bias=_bias(attention.o_proj),
+        mlp_norm=layer.post_attention_layernorm.weight.detach().clone(),
+        gate_up=_matrix(mlp.gate_proj, mlp.up_proj),
+        gate_up_bias=_bias(mlp.gate_proj, mlp.up_proj),
+        down=_matrix(mlp.down_proj),
+        down_bias=_bias(mlp.down_proj),
+    )
+
+
+def _matrix(*linears: torch.nn.Linear) -> Tensor:
+    return torch.cat([linear.weight.detach() for linear in linears]).t().contiguous()
+
+
+def _bias(*linears: torch.nn.Linear) -> Tensor | None:
+    biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
+    return torch.cat(biases) if biases else None

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from llamita.sampling.logprobs import (
+    answer_logprobs,
+    never_sampled,
+    next_token_logprobs,
+    pad_batch,
+    policy_logprobs,
+    summed_log_ratio,
+)
+from llamita.sampling.sampler import LlamaSampler
+
+from .test_sampler import ragged_prompts, tiny_model
+
+
+def test_policy_logprobs_by_hand() -> None:
+    logits = torch.tensor([[9.0, 1.0, 2.0]])
+    denominator = math.log(math.exp(0.5) + math.exp(1.0))
+    expected = [-math.inf, 0.5 - denominator, 1.0 - denominator]
+    torch.testing.assert_close(policy_logprobs(logits, 0, temperature=2.0)[0], torch.tensor(expected))
+    assert policy_logprobs(logits, None).argmax() == 0
+
+
+def test_the_pad_is_left_alone_where_it_is_the_eos() -> None:
+    assert never_sampled(tiny_model().config) == 0
+    assert never_sampled(tiny_model(pad_token_id=2).config) is None
+    assert never_sampled(tiny_model(pad_token_id=None).config) is None
+
+
+def test_the_mask_marks_the_states_that_predict_the_answer() -> None:
+    ids, mask = pad_batch([[1, 5], [1]], [[6, 2], [7, 8, 2]])
+    assert ids.tolist() == [[1, 5, 6, 2], [1, 7, 8, 2]]
+    assert mask.tolist() == [[False, True, True], [True, True, True]]
+    ids, mask = pad_batch([[1, 5], [1]], [[0, 2], [7]], pad_token_id=0)
+    assert ids.tolist() == [[1, 5, 0, 2], [1, 7, 0, 0]]
+    assert mask.tolist() == [[False, True, True], [True, False, False]], "the mask is not read off the pads"
+
+
+def test_the_trainers_forward_agrees_with_the_sampler() -> None:
+    model, prompts = tiny_model(), ragged_prompts(11)
+    samples = LlamaSampler(model).sample(prompts, 15, samples_per_prompt=2, temperature=1.3, seed=4)
+    told = [prompts[index] for index in samples.prompts]
+    found = answer_logprobs(model, told, samples.answer_ids, temperature=1.3, batch_size=5)
+    for ours, theirs in zip(found, samples.logprobs, strict=True):
+        torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), atol=1e-5, rtol=0)
+
+
+def test_summed_log_ratio() -> None:
+    policy, reference = tiny_model(0), tiny_model(1)
+    prompts = ragged_prompts(6)
+    answers = LlamaSampler(policy).sample(prompts, 9, seed=1).answer_ids
+    assert summed_log_ratio(policy, policy, prompts, answers) == [0.0] * 6
+    found = summed_log_ratio(policy, reference, prompts, answers, batch_size=4)
+    for prompt, answer, ratio in zip(prompts, answers, found, strict=True):
+        ids = torch.tensor([prompt + answer])
+        with torch.no_grad():
+            new, old = (
+                next_token_logprobs(model, ids)[0, len(prompt) - 1 :] for model in (policy, reference)
+            )
+        assert math.isclose(float((new - old).sum()), ratio, abs_tol=1e-4)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+import torch
+from llamita.errors import ConfigError
+from llamita.sampling.decoder import Decoder
+from llamita.sampling.sampler import LlamaSampler
+from llamita.sampling.weights import copy_weights
+from transformers import LlamaConfig, LlamaForCausalLM
+
+EOS = 2
+
+
+def tiny_model(seed: int = 0, spread: float = 0.2, **changes: object) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": 29,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": EOS,
+        "initializer_range": spread,
+    }
+    return LlamaForCausalLM(LlamaConfig(**settings | changes)).eval()
+
+
+def ragged_prompts(count: int, seed: int = 0) -> list[list[int]]:
+    draw = random.Random(seed)
+    return [[1, *(draw.randrange(3, 29) for _ in range(draw.randrange(0, 12)))] for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_key_value_heads": 4},
+        {"num_key_value_heads": 1, "tie_word_embeddings": True},
+        {"attention_bias": True, "mlp_bias": True},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}},
+    ],
+    ids=["grouped", "full", "multi_query_tied", "biases", "linear_rotary"],
+)
+def test_every_logit_agrees_with_the_model(changes: dict[str, object]) -> None:
+    model = tiny_model(**changes)
+    if model.config.attention_bias:
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter)
+    prompts, new = ragged_prompts(5), torch.randint(3, 29, (7, 6))
+    copies = torch.tensor([0, 0, 1, 2, 3, 4, 4])
+    decoder = Decoder(copy_weights(model))
+    found = [decoder.prefill(prompts, copies, 6)]
+    found += [decoder.step(new[:, step]) for step in range(3)]
+    kept = torch.tensor([1, 2, 5])
+    decoder.keep(kept)
+    found += [decoder.step(new[kept, step]) for step in range(3, 6)]
+    for row, prompt in enumerate(copies.tolist()):
+        whole = torch.tensor([prompts[prompt] + new[row].tolist()])
+        with torch.no_grad():
+            expected = model(input_ids=whole).logits[0, len(prompts[prompt]) - 1 :]
+        for step, logits in enumerate(found):
+            if step <= 3:
+                torch.testing.assert_close(logits[row], expected[step], atol=1e-5, rtol=0)
+            elif row in kept.tolist():
+                torch.testing.assert_close(
+                    logits[kept.tolist().index(row)], expected[step], atol=1e-5, rtol=0
+                )
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_greedy_equals_generate_token_for_token(batch_size: int) -> None:
+    model = tiny_model(seed=3)
+    prompts = ragged_prompts(40)
+    samples = LlamaSampler(model, batch_size).sample(prompts, max_new_tokens=24, temperature=0)
+    for prompt, answer, finished in zip(prompts, samples.answer_ids, samples.finished, strict=True):
+        ids = torch.tensor([prompt])
+        whole = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            suppress_tokens=[0],
+        )
+        assert answer == whole[0, len(prompt) :].tolist()
+        assert finished == (answer[-1] == EOS)
+    assert {len(answer) for answer in samples.answer_ids} > {24}, (
+        "some answers must end early, some at the limit"
+    )
+
+
+def test_an_answer_depends_on_its_own_name_only() -> None:
+    model, prompts = tiny_model(), ragged_prompts(17)
+    one = LlamaSampler(model, batch_size=64).sample(prompts, 16, samples_per_prompt=4, seed=5)
+    other = LlamaSampler(model, batch_size=3).sample(prompts, 16, samples_per_prompt=4, seed=5)
+    assert one.answer_ids == other.answer_ids
+    assert one.finished == other.finished
+    assert one.prompts == [index for index in range(17) for _ in range(4)]
+    part = LlamaSampler(model).sample(prompts[9:], 16, samples_per_prompt=2, seed=5, keys=range(9, 17))
+    assert part.answer_ids == [
+        answer for index in range(9, 17) for answer in one.answer_ids[4 * index : 4 * index + 2]
+    ]
+    assert LlamaSampler(model).sample(prompts, 16, samples_per_prompt=4, seed=6).answer_ids != one.answer_ids
+    assert len({tuple(answer) for answer in one.answer_ids[:4]}) > 1
+
+
+def test_logprobs_are_those_of_the_model_without_the_pad() -> None:
+    model, prompts = tiny_model(), ragged_prompts(9)
+    samples = LlamaSampler(model).sample(prompts, 12, samples_per_prompt=2, temperature=0.7, seed=1)
+    for index, answer, found in zip(samples.prompts, samples.answer_ids, samples.logprobs, strict=True):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompts[index] + answer])).logits[
+                0, len(prompts[index]) - 1 : -1
+            ]
+        logits[:, 0] = float("-inf")
+        expected = torch.log_softmax(logits / 0.7, -1).gather(-1, torch.tensor(answer)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(found), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_the_first_token_follows_the_models_distribution(temperature: float) -> None:
+    model = tiny_model(spread=0.3)
+    count = 4000
+    samples = LlamaSampler(model).sample(
+        [[1, 7, 9]], 1, samples_per_prompt=count, temperature=temperature, seed=2
+    )
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[1, 7, 9]])).logits[0, -1] / temperature
+    logits[0] = float("-inf")
+    expected = torch.softmax(logits, -1) * count
+    seen = torch.bincount(torch.tensor([answer[0] for answer in samples.answer_ids]), minlength=29)
+    assert seen[0] == 0, "the pad is never sampled"
+    common = expected > 5
+    chi_square = ((seen - expected) ** 2 / expected)[common].sum().item()
+    degrees = int(common.sum()) - 1
+    assert chi_square < degrees + 4 * (2 * degrees) ** 0.5
+    assert int(seen[~common].sum()) <= expected[~common].sum() * 2 + 10
+
+
+def test_stream_yields_the_answer_of_sample() -> None:
+    model = tiny_model()
+    for prompt, seed in zip(ragged_prompts(6), range(6), strict=True):
+        sampler = LlamaSampler(model)
+        assert (
+            list(sampler.stream(prompt, 10, seed=seed))
+            == sampler.sample([prompt], 10, seed=seed).answer_ids[0]
+        )
+
+
+def test_refresh_follows_the_model_and_nothing_else_does() -> None:
+    model = tiny_model()
+    sampler = LlamaSampler(model)
+    before = sampler.sample([[1, 5]], 8, temperature=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-1.3)
+    assert sampler.sample([[1, 5]], 8, temperature=0) == before
+    sampler.refresh(model)
+    assert dataclasses.asdict(sampler.sample([[1, 5]], 8, temperature=0)) == dataclasses.asdict(
+        LlamaSampler(model).sample([[1, 5]], 8, temperature=0)
+    )
+    assert sampler.sample([[1, 5]], 8, temperature=0) != before
+
+
+def test_a_rotary_type_that_depends_on_the_length_is_refused() -> None:
+    model = tiny_model(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})
+    with pytest.raises(ConfigError, match="dynamic"):
+        LlamaSampler(model)
