@@ -1,1 +1,1 @@
-"""Reads the artifacts of a run and draws them: `report.json`, one self-contained `report.html`, a terminal table."""
+"""Draws a run from its artifacts: `report.json`, a self-contained `report.html`, a terminal table."""

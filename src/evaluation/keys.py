@@ -1,0 +1,53 @@
+"""The names of everything that the evaluation measures; a report can be drawn where a part is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+VERSIONS = ("sft", "v1", "v2_rejection", "v2")
+"""The models compared, oldest first: `sft` is the paper's RLHF-V0."""
+
+MEASURES = (
+    "gold_helpfulness",
+    "violation_rate",
+    "invalid_rate",
+    "false_refusal_rate",
+    "false_refusal_borderline",
+    "kl_to_sft",
+    "kl_to_start",
+    "helpfulness_score",
+    "safety_score",
+    "answer_tokens",
+    "truncated_rate",
+)
+"""What is measured of every version; each has its standard error beside it under `<name>_se`."""
+
+RETENTION_TURNS = (1, 2, 4, 6, 10, 20)
+RETENTION_SERIES = ("with", "without", "unseen")
+
+
+def with_errors(names: tuple[str, ...]) -> dict[str, float | None]:
+    """`{name: None, name_se: None, …}`, the shape of a group of measures of which nothing is known yet."""
+    return {key: None for name in names for key in (name, f"{name}_se")}
+
+
+def empty_version() -> dict[str, float | None]:
+    return with_errors(MEASURES)
+
+
+def empty_retention() -> dict[str, dict[str, float | None]]:
+    turns = tuple(str(turn) for turn in RETENTION_TURNS)
+    return {series: with_errors(turns) for series in RETENTION_SERIES}
+
+
+def empty_evaluation() -> dict[str, Any]:
+    """Every key of `evaluation.json`, nothing measured: null where a configuration cannot measure it."""
+    return {
+        "demonstrations": with_errors(("gold_helpfulness",)),
+        "versions": {name: empty_version() for name in VERSIONS},
+        "gatt_retention": empty_retention(),
+        "gatt_retention_explicit": empty_retention(),
+        "gatt_dialogues": dict.fromkeys(RETENTION_SERIES),
+        "prompts": {},
+        "samples": [],
+    }

@@ -1,0 +1,61 @@
+"""The artifacts of a run, as the report sees them: a manifest and the rows of `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..artifact import MANIFEST, read_manifest
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What one stage left behind."""
+
+    stage: str
+    name: str
+    manifest: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.manifest["metrics"]
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Reads an artifact's manifest and its `metrics.jsonl`, which not every stage writes.
+
+    Raises:
+        DataError: the manifest or a row of the metrics cannot be read, or lacks what every manifest has.
+    """
+    manifest = read_manifest(folder)
+    for key, kind in (("stage", str), ("name", str), ("metrics", dict), ("wall_seconds", int | float)):
+        if not isinstance(manifest.get(key), kind):
+            found = json.dumps(manifest.get(key))[:80]
+            raise DataError(f"{folder / MANIFEST}: {key} is {found}; expected what a finished stage writes")
+    return Artifact(manifest["stage"], manifest["name"], manifest, _read_rows(folder / "metrics.jsonl"))
+
+
+def read_artifacts(folders: Iterable[Path]) -> list[Artifact]:
+    """Reads finished stages, in the order in which they were made. Raises DataError as `read_artifact`."""
+    artifacts = [read_artifact(folder) for folder in folders]
+    return sorted(artifacts, key=lambda artifact: (str(artifact.manifest.get("created")), artifact.name))
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not JSON ({error}); expected one object a line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: {line[:60]!r} is no object; expected one object a line")
+        rows.append(row)
+    return rows

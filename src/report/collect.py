@@ -1,0 +1,109 @@
+"""Manifests and metrics of a run -> the report's dictionary, `report.json`, explained in `docs/report.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..data.rows import RATINGS
+from ..evaluation.keys import empty_evaluation, with_errors
+from .artifacts import Artifact
+
+REWARD_MODELS = ("helpfulness", "safety")
+TRAINED_STAGES = ("pretrain", "sft", "reward")
+PPO_SERIES = ("iteration", "helpfulness_score", "safety_score", "kl")
+CURVE_POINTS = 300
+"""Points kept of each loss curve; `metrics.jsonl` has them all."""
+
+
+def empty_report() -> dict[str, Any]:
+    """Every key of `report.json`, nothing measured."""
+    return {
+        "run": {"name": None, "stages": []},
+        "wall_seconds": {},
+        "pretrain": {"validation_bits_per_byte": None, "unigram_bits_per_byte": None},
+        "reward": {name: _empty_reward() for name in REWARD_MODELS},
+        **empty_evaluation(),
+        "curves": {},
+        "ppo": {key: [] for key in PPO_SERIES},
+        "settings": {},
+        "packages": {},
+    }
+
+
+def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """The report of these artifacts of the run `name`; what no artifact tells stays null."""
+    report = empty_report()
+    report["run"]["name"] = name
+    for artifact in artifacts:
+        manifest = artifact.manifest
+        report["run"]["stages"].append(
+            {key: manifest.get(key) for key in ("name", "stage", "created", "git_commit", "fingerprint")}
+        )
+        report["wall_seconds"][artifact.name] = manifest["wall_seconds"]
+        report["settings"][artifact.name] = manifest.get("settings") or {}
+        report["packages"] |= manifest.get("versions") or {}
+        if artifact.stage in TRAINED_STAGES:
+            report["curves"][artifact.name] = _curve(artifact)
+        _FILL.get(artifact.stage, lambda report, artifact: None)(report, artifact)
+    return report
+
+
+def _pretrain(report: dict[str, Any], artifact: Artifact) -> None:
+    _fill(report["pretrain"], artifact.metrics)
+
+
+def _reward(report: dict[str, Any], artifact: Artifact) -> None:
+    if artifact.name in REWARD_MODELS:
+        _fill(report["reward"][artifact.name], artifact.metrics)
+
+
+def _rlhf(report: dict[str, Any], artifact: Artifact) -> None:
+    rows = [row for row in artifact.rows if "kl" in row]
+    report["ppo"] = {key: [row.get(key) for row in rows] for key in PPO_SERIES}
+
+
+def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
+    for key in empty_evaluation():
+        if isinstance(report[key], dict):
+            _merge(report[key], artifact.metrics.get(key) or {})
+        else:
+            report[key] = artifact.metrics.get(key) or report[key]
+
+
+_FILL = {"pretrain": _pretrain, "reward": _reward, "rlhf": _rlhf, "evaluate": _evaluation}
+
+
+def _empty_reward() -> dict[str, Any]:
+    return {**with_errors(("accuracy",)), "by_rating": with_errors(RATINGS), "pairs": None}
+
+
+def _fill(empty: dict[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Takes over the values of the keys that `empty` has, at every depth."""
+    for key, value in empty.items():
+        if isinstance(value, dict):
+            _fill(value, metrics.get(key) or {})
+        else:
+            empty[key] = metrics.get(key)
+
+
+def _merge(target: dict[str, Any], found: Mapping[str, Any]) -> None:
+    """Lays `found` over `target`, at every depth; keys of `target` that it lacks stay."""
+    for key, value in found.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value
+
+
+def _curve(artifact: Artifact) -> dict[str, Any]:
+    """Training loss by optimizer step, thinned to at most `CURVE_POINTS` points, the last one kept."""
+    rows = (row for row in artifact.rows if row.get("loss") is not None and "step" in row)
+    points = [(row["step"], row["loss"]) for row in rows]
+    every = -(-len(points) // CURVE_POINTS) or 1
+    kept = points[::-1][::every][::-1]
+    return {
+        "stage": artifact.stage,
+        "step": [step for step, _ in kept],
+        "loss": [loss for _, loss in kept],
+    }

@@ -1,0 +1,237 @@
+"""The report as one self-contained HTML page: figures inlined, no script, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from ruamel.yaml import YAML
+
+from ..console import duration
+from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS, VERSIONS
+from . import figures
+from .style import PALETTE
+from .words import MEASURE_COLUMNS, SERIES_TITLES, VERSION_TITLES, figure, words
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the page, the sentence that explains it, and what is said where it cannot be drawn."""
+
+    draw: Callable[[Report], str | None]
+    caption: str
+    missing: str
+
+
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    text: str
+    figures: tuple[Figure, ...]
+
+
+SECTIONS = (
+    Section(
+        "versions",
+        "What each version is worth",
+        "SFT is the model before any reward model saw it; V1 was fine-tuned on the best of several sampled "
+        "answers, V2 once more, and then trained with PPO. All of them answer the same test prompts.",
+        (
+            Figure(
+                figures.versions,
+                "Gold helpfulness (0 to 1, from the world's own truth), harmful answers and refusals of "
+                "harmless prompts by version, with standard errors: alignment should raise the first and "
+                "lower the second without raising the third (sections 3.4 and 4.4).",
+                "Versions not compared: the run has no evaluation with gold scorers.",
+            ),
+            Figure(
+                figures.reward_by_round,
+                "Mean score of each version's answers under both reward models, after the sigmoid; where the "
+                "helpfulness score rises and gold does not, the model has learned to please its judge "
+                "(section 3.4.1, figure 11).",
+                "Reward by round not drawn: the evaluation had no reward models.",
+            ),
+        ),
+    ),
+    Section(
+        "reward",
+        "Reward models",
+        "Each was trained on pairs of answers with the annotators' rating of how much better the preferred "
+        "one is, and is tested on pairs held out from training.",
+        (
+            Figure(
+                figures.reward_accuracy,
+                "Share of held-out pairs ranked as the (noisy) annotator did, by rating: clear preferences "
+                "are easy, negligible ones near chance (section 3.2.2, table 8).",
+                "Reward accuracy not drawn: the run has no reward model.",
+            ),
+        ),
+    ),
+    Section(
+        "ppo",
+        "PPO",
+        "The last version is trained against the reward models, held near its start by a KL penalty.",
+        (
+            Figure(
+                figures.ppo_progress,
+                "Mean reward-model score of the sampled answers and their distance from the model that PPO "
+                "started from, by iteration (section 3.2.3).",
+                "PPO not drawn: the run has no PPO iterations.",
+            ),
+        ),
+    ),
+    Section(
+        "retention",
+        "Ghost Attention",
+        "An instruction is given once, in the system message of a dialogue's first turn, and the model then "
+        "answers 20 turns on its own.",
+        (
+            Figure(
+                figures.gatt_retention,
+                "Share of dialogues whose answer at a turn still keeps the instruction (solid), or that know "
+                "it when asked outright (dotted), with standard errors (section 3.3, table 30).",
+                "Retention not drawn: the evaluation has no dialogues with instructions.",
+            ),
+        ),
+    ),
+    Section(
+        "training",
+        "Training",
+        "The loss of each trained stage, and the time that every stage took.",
+        (
+            Figure(
+                figures.loss_curves,
+                "Loss by optimizer step; pretraining is next-token prediction (section 2), SFT counts the "
+                "answers' tokens only (section 3.1), the reward loss is the ranking loss with a margin by "
+                "rating (section 3.2.2).",
+                "Losses not drawn: no trained stage left its metrics.",
+            ),
+            Figure(figures.wall_time, "Wall time of each stage.", "No stage has finished yet."),
+        ),
+    ),
+)
+
+
+def render(report: Report) -> str:
+    """The whole page, drawn from the report's dictionary alone."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"words": words, "yaml": _yaml, "duration": duration}
+    names = [name for name in ("sft", "v1", "v2") if any(name in one["answers"] for one in report["samples"])]
+    return environment.get_template("template.html").render(
+        report=report,
+        palette=PALETTE,
+        tiles=_tiles(report),
+        sections=[_section(section, report) for section in SECTIONS],
+        sample_versions=names,
+        version_titles=VERSION_TITLES,
+    )
+
+
+def _section(section: Section, report: Report) -> dict[str, Any]:
+    drawn = [
+        {"svg": one.draw(report), "caption": one.caption, "missing": one.missing} for one in section.figures
+    ]
+    table = {"versions": _versions_table, "retention": _retention_table}.get(section.id, lambda report: None)
+    return {
+        "id": section.id,
+        "title": section.title,
+        "text": section.text,
+        "figures": drawn,
+        "table": table(report),
+        "notes": _notes(section.id, report),
+    }
+
+
+def _tiles(report: Report) -> list[dict[str, str]]:
+    """The few numbers to read first, before -> after."""
+    first, last = report["versions"]["sft"], report["versions"]["v2"]
+    tiles = []
+    for label, key, percent, detail in (
+        ("gold helpfulness", "gold_helpfulness", False, "of 1, SFT → V2"),
+        ("harmful answers", "violation_rate", True, "to harmful requests, SFT → V2"),
+        ("false refusals", "false_refusal_rate", True, "of ordinary prompts, SFT → V2"),
+    ):
+        if last.get(key) is not None:
+            tiles.append(_tile(label, first.get(key), last[key], percent, detail))
+    kept, baseline = (report["gatt_retention"][name].get("20") for name in ("with", "without"))
+    if kept is not None:
+        tiles.append(_tile("instruction kept", baseline, kept, True, "at turn 20, without → with GAtt"))
+    if report["wall_seconds"]:
+        total = duration(sum(report["wall_seconds"].values()))
+        tiles.append({"label": "wall time", "before": "", "value": total, "detail": "all stages together"})
+    return tiles
+
+
+def _tile(label: str, before: float | None, after: float, percent: bool, detail: str) -> dict[str, str]:
+    def shown(value: float) -> str:
+        if not percent:
+            return f"{value:.2f}"
+        return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
+
+    return {
+        "label": label,
+        "before": "" if before is None else shown(before),
+        "value": shown(after),
+        "detail": detail,
+    }
+
+
+def _versions_table(report: Report) -> dict[str, Any] | None:
+    groups = report["versions"]
+    rows = [
+        [heading, *(figure(groups[name], key, percent) for name in VERSIONS)]
+        for key, heading, percent in MEASURE_COLUMNS
+        if any(groups[name].get(key) is not None for name in VERSIONS)
+    ]
+    return {"head": ["", *(VERSION_TITLES[name] for name in VERSIONS)], "rows": rows} if rows else None
+
+
+def _retention_table(report: Report) -> dict[str, Any] | None:
+    rows = []
+    for key, kind in (("gatt_retention", ""), ("gatt_retention_explicit", ", asked outright")):
+        for name in RETENTION_SERIES:
+            group = report[key][name]
+            cells = [figure(group, str(turn), percent=True) for turn in RETENTION_TURNS]
+            if any(group.get(str(turn)) is not None for turn in RETENTION_TURNS):
+                rows.append([SERIES_TITLES[name] + kind, *cells])
+    return {"head": ["turn", *(str(turn) for turn in RETENTION_TURNS)], "rows": rows} if rows else None
+
+
+def _notes(section: str, report: Report) -> list[str]:
+    """What was left out of the figures, counted."""
+    notes = []
+    if section == "retention":
+        for name, counts in report["gatt_dialogues"].items():
+            if counts and counts["outgrown"]:
+                notes.append(
+                    f"{SERIES_TITLES[name]}: {counts['outgrown']} of {counts['started']} dialogues outgrew "
+                    "the context before turn 20 and count up to there only."
+                )
+    if section == "versions":
+        for kind, counts in report["prompts"].items():
+            if counts["too_long"]:
+                notes.append(
+                    f"{counts['too_long']} of {counts['read']} {kind} prompts were too long for the context."
+                )
+    return notes
+
+
+def _yaml(value: Any) -> str:
+    buffer = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(value, buffer)
+    return buffer.getvalue().rstrip() if value else "(none)"

@@ -1,0 +1,87 @@
+"""The report in the terminal: aligned tables of its headline figures, narrow enough for 80 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..console import duration
+from ..data.rows import RATINGS
+from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS, VERSIONS
+from .collect import REWARD_MODELS
+from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, figure, words
+
+
+def print_report(report: dict[str, Any], console: Console) -> None:
+    """Prints what was measured; a table of which nothing is known is left out."""
+    for make in (stages_table, reward_table, versions_table, retention_table):
+        if (table := make(report)) is not None:
+            console.print(table)
+            console.print()
+
+
+def stages_table(report: dict[str, Any]) -> Table | None:
+    seconds = report["wall_seconds"]
+    if not seconds:
+        return None
+    table = _table("stage", "wall time")
+    for name, value in seconds.items():
+        table.add_row(words(name), duration(value))
+    table.add_row("together", duration(sum(seconds.values())), style="bold")
+    if (bits := report["pretrain"]["validation_bits_per_byte"]) is not None:
+        unigram = report["pretrain"]["unigram_bits_per_byte"]
+        beside = "" if unigram is None else f" (unigram {unigram:.3f})"
+        table.caption = f"pretraining, held out: {bits:.3f} bits per byte{beside}"
+    return table
+
+
+def reward_table(report: dict[str, Any]) -> Table | None:
+    groups = {name: report["reward"][name] for name in REWARD_MODELS}
+    known = [name for name in REWARD_MODELS if groups[name]["accuracy"] is not None]
+    if not known:
+        return None
+    table = _table("reward model accuracy, %", *known)
+    for rating in RATINGS:
+        cells = (figure(groups[name]["by_rating"], rating, percent=True) for name in known)
+        table.add_row(words(rating), *cells)
+    table.add_row("all", *(figure(groups[name], "accuracy", percent=True) for name in known))
+    table.add_row("pairs held out", *(f"{groups[name]['pairs'] or 0:,}" for name in known))
+    return table
+
+
+def versions_table(report: dict[str, Any]) -> Table | None:
+    groups = report["versions"]
+    rows = [row for row in MEASURE_COLUMNS if any(groups[name].get(row[0]) is not None for name in VERSIONS)]
+    if not rows:
+        return None
+    table = _table("version", *(words(name) for name in VERSIONS))
+    for key, heading, percent in rows:
+        table.add_row(heading, *(figure(groups[name], key, percent) for name in VERSIONS))
+    demonstrations = report["demonstrations"]
+    if demonstrations["gold_helpfulness"] is not None:
+        worth = figure(demonstrations, "gold_helpfulness")
+        table.caption = f"gold helpfulness of the demonstrations: {worth}"
+    return table
+
+
+def retention_table(report: dict[str, Any]) -> Table | None:
+    groups = report["gatt_retention"]
+    known = [name for name in RETENTION_SERIES if any(value is not None for value in groups[name].values())]
+    if not known:
+        return None
+    table = _table("instruction kept at turn, %", *(str(turn) for turn in RETENTION_TURNS))
+    for name in known:
+        shares = (groups[name].get(str(turn)) for turn in RETENTION_TURNS)
+        cells = (MISSING if share is None else f"{share:.1%}".rstrip("%") for share in shares)
+        table.add_row(SERIES_TITLES[name], *cells)
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table.add_column(first, no_wrap=True)
+    for other in others:
+        table.add_column(other, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,45 @@
+"""How the report words its numbers, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MISSING = "–"
+
+VERSION_TITLES = {
+    "sft": "SFT (V0)",
+    "v1": "V1 rejection sampling",
+    "v2_rejection": "V2 rejection sampling",
+    "v2": "V2 PPO",
+}
+
+# key, heading, whether it is a share shown in percent
+MEASURE_COLUMNS = (
+    ("gold_helpfulness", "gold helpfulness", False),
+    ("helpfulness_score", "helpfulness score", False),
+    ("safety_score", "safety score", False),
+    ("violation_rate", "violations %", True),
+    ("invalid_rate", "invalid %", True),
+    ("false_refusal_rate", "false refusals %", True),
+    ("false_refusal_borderline", "borderline refused %", True),
+    ("kl_to_sft", "KL to SFT", False),
+    ("kl_to_start", "KL to start", False),
+    ("answer_tokens", "tokens an answer", False),
+)
+
+SERIES_TITLES = {"with": "with GAtt", "without": "without GAtt", "unseen": "with GAtt, unseen values"}
+
+
+def figure(group: dict[str, Any], key: str, percent: bool = False) -> str:
+    """`0.612 ± 0.008`, `4.2 ± 0.9` (percent), or a dash where nothing was measured."""
+    value, error = group.get(key), group.get(f"{key}_se")
+    if value is None:
+        return MISSING
+    scale, digits = (100, 1) if percent else (1, 3 if abs(value) < 10 else 1)
+    text = f"{value * scale:.{digits}f}"
+    return text if error is None else f"{text} ± {error * scale:.{digits}f}"
+
+
+def words(name: str) -> str:
+    """`significantly_better` -> `significantly better`."""
+    return name.replace("_", " ")

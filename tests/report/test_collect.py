@@ -1,0 +1,115 @@
+"""report.json: every key there, whatever is missing; numbers taken over as the stages wrote them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from llamita.data.rows import RATINGS
+from llamita.errors import DataError
+from llamita.evaluation.keys import VERSIONS
+from llamita.report.artifacts import Artifact, read_artifacts
+from llamita.report.collect import CURVE_POINTS, collect, empty_report
+
+
+def artifacts_of(run: Path) -> list[Artifact]:
+    return read_artifacts(path.parent for path in run.glob("*/manifest.json"))
+
+
+TURNS = ("1", "2", "4", "6", "10", "20")
+
+
+def required_keys() -> list[str]:
+    """The keys that others rely on, written out once more as dotted paths."""
+    keys = ["wall_seconds", "pretrain.validation_bits_per_byte", "pretrain.unigram_bits_per_byte"]
+    for model in ("helpfulness", "safety"):
+        keys += [f"reward.{model}.accuracy", f"reward.{model}.accuracy_se", f"reward.{model}.pairs"]
+        keys += [f"reward.{model}.by_rating.{rating}{se}" for rating in RATINGS for se in ("", "_se")]
+    keys += ["demonstrations.gold_helpfulness", "demonstrations.gold_helpfulness_se"]
+    for version in ("sft", "v1", "v2_rejection", "v2"):
+        for measure in (
+            *("gold_helpfulness", "violation_rate", "invalid_rate", "false_refusal_rate"),
+            *("false_refusal_borderline", "kl_to_sft", "kl_to_start"),
+        ):
+            keys += [f"versions.{version}.{measure}{se}" for se in ("", "_se")]
+    for series in ("with", "without", "unseen"):
+        keys += [f"gatt_retention.{series}.{turn}{se}" for turn in TURNS for se in ("", "_se")]
+    return keys
+
+
+def look_up(report: object, path: str) -> object:
+    for key in path.split("."):
+        assert isinstance(report, dict)
+        assert key in report, f"{path}: no {key}"
+        report = report[key]
+    return report
+
+
+@pytest.mark.parametrize("path", required_keys())
+def test_empty_report_has_every_key(path: str) -> None:
+    assert look_up(empty_report(), path) in (None, {})
+
+
+def test_full_report_fills_every_key(example: Path) -> None:
+    report = collect("smoke", artifacts_of(example))
+    missing = {path for path in required_keys() if look_up(report, path) is None}
+    assert missing == {
+        f"versions.{name}.kl_to_start{se}" for name in VERSIONS if name != "v2" for se in ("", "_se")
+    }
+
+
+def test_numbers_are_those_of_the_manifests(example: Path) -> None:
+    report = collect("smoke", artifacts_of(example))
+    assert report["wall_seconds"]["pretrain"] == 121.0
+    assert report["pretrain"]["unigram_bits_per_byte"] == 1.93
+    assert report["reward"]["helpfulness"]["by_rating"]["better"] == 0.91
+    assert report["reward"]["safety"]["pairs"] == 640
+    assert report["versions"]["v2"]["kl_to_start"] == 0.9
+    assert report["gatt_retention"]["without"]["6"] == 0.25
+    assert list(report["wall_seconds"])[:2] == ["world", "tokenizer"]  # in the order they were made
+
+
+def test_missing_stages_leave_nulls(pretrain_alone: Path) -> None:
+    report = collect("begun", artifacts_of(pretrain_alone))
+    assert report["pretrain"]["validation_bits_per_byte"] == 0.412
+    assert report["reward"]["safety"]["accuracy"] is None
+    assert report["versions"]["v2"]["gold_helpfulness"] is None
+
+
+def test_a_measure_that_the_evaluation_lacks_stays_null(example: Path) -> None:
+    path = example / "evaluate" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["metrics"]["gatt_retention"].pop("without")
+    manifest["metrics"]["versions"]["v1"].pop("violation_rate")
+    path.write_text(json.dumps(manifest))
+    report = collect("smoke", artifacts_of(example))
+    assert report["gatt_retention"]["without"]["20"] is None
+    assert report["versions"]["v1"]["violation_rate"] is None
+    assert report["versions"]["v1"]["gold_helpfulness"] == 0.45
+
+
+def test_long_curves_are_thinned_and_end_where_training_ended(example: Path) -> None:
+    rows = [{"step": step, "loss": 1 / step} for step in range(1, 1001)]
+    (example / "pretrain" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curve = collect("smoke", artifacts_of(example))["curves"]["pretrain"]
+    assert len(curve["step"]) <= CURVE_POINTS
+    assert curve["step"][-1] == 1000
+    assert curve["loss"][-1] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("{", "manifest.json"), ("[]", "manifest.json"), ('{"stage": "sft", "name": "sft"}', "metrics")],
+)
+def test_broken_manifest(example: Path, text: str, told: str) -> None:
+    (example / "sft" / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=told):
+        artifacts_of(example)
+
+
+def test_broken_metrics_row_says_its_line(example: Path) -> None:
+    with (example / "sft" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 301, "lo')
+    with pytest.raises(DataError, match=r"metrics\.jsonl:301"):
+        artifacts_of(example)

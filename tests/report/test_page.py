@@ -1,0 +1,141 @@
+"""report.html: self-contained, safe, drawn from report.json alone, the same bytes for the same run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from llamita.report.artifacts import read_artifacts
+from llamita.report.collect import collect, empty_report
+from llamita.report.page import render
+from llamita.report.settings import ReportSettings
+from llamita.report.stage import run
+from llamita.report.style import PALETTE
+
+VOID = {"meta", "col", "br", "link", "img", "input", "hr"}
+
+
+class Checker(HTMLParser):
+    """Collects what a page would load, its ids, and tags that are not closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in {"script", "link", "iframe", "img", "object"}:
+            self.loads.append(tag)
+        for name, value in attributes:
+            if name in {"src", "href", "xlink:href", "data"} and not (value or "").startswith("#"):
+                self.loads.append(f"{tag} {name}={value}")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def check(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    return checker
+
+
+@pytest.fixture
+def report(example: Path) -> dict:
+    return collect("smoke", read_artifacts(example.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def page(finished_run: Path) -> str:
+    return render(collect("smoke", read_artifacts(finished_run.iterdir())))
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+    assert check(page).loads == []
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+    assert page.count("<svg ") == 7
+
+
+def test_ids_are_unique_across_figures(page: str) -> None:
+    ids = check(page).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_figures_follow_light_and_dark(page: str) -> None:
+    figures = "".join(re.findall(r"<svg .*?</svg>", page, flags=re.DOTALL))
+    assert "var(--ink)" in figures
+    assert "var(--font)" in figures
+    for light, dark in PALETTE.values():
+        assert light not in figures
+        assert f": {light};" in page
+        assert f": {dark};" in page
+
+
+def test_texts_of_models_are_escaped(report: dict) -> None:
+    report["samples"][0]["answers"]["sft"]["text"] = "<script>alert(1)</script>"
+    page = render(report)
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_samples_stand_side_by_side_in_the_order_of_the_evaluation(page: str) -> None:
+    assert page.index("ordinary prompts</th>") < page.index("harmful prompts</th>")
+    assert page.index("the color of bolo is red") < page.index("gladly . the color of bolo is blue")
+
+
+def test_nothing_measured_is_said_not_drawn() -> None:
+    page = render({**empty_report(), "run": {"name": "empty", "stages": []}})
+    assert "<svg " not in page
+    assert page.count('class="note"') == 8
+    check(page)
+
+
+@pytest.mark.parametrize(
+    "key", ["reward", "versions", "gatt_retention", "ppo", "curves", "samples", "pretrain"]
+)
+def test_each_part_may_be_missing(report: dict, key: str) -> None:
+    report[key] = copy.deepcopy(empty_report()[key])
+    check(render(report))
+
+
+def test_null_errors_are_drawn_without_bars(report: dict) -> None:
+    text = json.dumps(report)
+    report = json.loads(re.sub(r'(_se": )[\d.]+', r"\1null", text))
+    assert "± " not in render(report)
+
+
+def test_counted_drops_are_told(report: dict) -> None:
+    report["gatt_dialogues"]["with"]["outgrown"] = 3
+    report["prompts"]["ordinary"]["too_long"] = 2
+    page = render(report)
+    assert "3 of 200 dialogues outgrew the context" in page
+    assert "2 of 1000 ordinary prompts were too long" in page
+
+
+def test_same_run_same_bytes(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = {path.name: path for path in example.iterdir()}
+    texts = []
+    for _ in range(2):
+        out = example / "report.partial"
+        out.mkdir(exist_ok=True)
+        run(ReportSettings(), inputs, out)
+        texts.append(((out / "report.html").read_text(), (out / "report.json").read_text()))
+    assert texts[0] == texts[1]
+    assert json.loads(texts[0][1])["run"]["name"] == "smoke"
+    assert f"{example}/report/report.html" in capsys.readouterr().out
