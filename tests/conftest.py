@@ -1,0 +1,99 @@
+"""What all tests share: one thread, no network, and stages that make a text file instead of a model."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+import pytest
+
+from llamita import stages
+from llamita.config import StageSettings
+
+
+@dataclass
+class FakeTrainerArguments:
+    """Stands for TrainingArguments where importing transformers would take seconds."""
+
+    learning_rate: float = 1e-3
+    max_steps: int = -1
+    output_dir: str = ""
+
+
+class MakerSettings(StageSettings):
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"text"})
+    trainer_class: ClassVar[str | None] = "fake_maker.settings.FakeTrainerArguments"
+    trainer_reserved: ClassVar[dict[str, str]] = {"output_dir": "the artifact's folder"}
+
+    words: int = 3
+    trainer: dict[str, Any] = {}
+    deepspeed: str | None = None
+
+
+class TakerSettings(StageSettings):
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    style: str = "plain"
+
+
+class RoundsSettings(StageSettings):
+    resumable: ClassVar[bool] = True
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    rounds: int = 2
+
+
+@dataclass
+class FakeStages:
+    """What the fake stages did (`ran`), and what a test lets happen inside one (`during[name]`)."""
+
+    ran: list[str] = field(default_factory=list)
+    during: dict[str, Callable[[Path], None]] = field(default_factory=dict)
+
+    def run(self, settings: StageSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        name = out.name.removesuffix(".partial")
+        self.ran.append(name)
+        parts = [type(settings).__name__]
+        if isinstance(settings, MakerSettings):
+            parts.append(
+                f"{settings.words} words"
+            )  # neither seed nor trainer: same contents for some changes
+        if isinstance(settings, TakerSettings):
+            parts.append(settings.style)
+        for folder in inputs.values():
+            files = [folder] if folder.is_file() else sorted(folder.glob("*.txt"))
+            parts += [path.read_text(encoding="utf-8") for path in files]
+        with (out / "begun.log").open("a", encoding="utf-8") as file:
+            file.write("begun\n")
+        self.during.get(name, lambda out: None)(out)
+        (out / "made.txt").write_text("\n".join(parts), encoding="utf-8")
+        return {"parts": len(parts), "seed": settings.seed}
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeStages]:
+    """Registers the kinds `maker`, `taker` and `rounds`, and makes `tmp_path` the current folder."""
+    fakes = FakeStages()
+    for kind, settings in (("maker", MakerSettings), ("taker", TakerSettings), ("rounds", RoundsSettings)):
+        package = f"fake_{kind}"
+        for name in (package, f"{package}.settings", f"{package}.stage"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules[f"{package}.settings"].__dict__.update(
+            {"FakeSettings": settings, "FakeTrainerArguments": FakeTrainerArguments}
+        )
+        sys.modules[f"{package}.stage"].__dict__["run"] = fakes.run
+        monkeypatch.setitem(stages.REGISTRY, kind, (package, "FakeSettings"))
+    monkeypatch.chdir(tmp_path)
+    yield fakes
