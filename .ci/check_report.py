@@ -8,6 +8,7 @@ arithmetic of another processor is enough to draw other answers. Times are print
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -43,9 +44,7 @@ class Checker:
         """`key` is at least `factor` times `other`."""
         self._compare(key, 1, other, factor, noise)
 
-    def _compare(
-        self, key: str, sign: int, other: str | None, factor: float, noise: float = NOISE
-    ) -> None:
+    def _compare(self, key: str, sign: int, other: str | None, factor: float, noise: float = NOISE) -> None:
         self.checked += 1
         value = self.figure(key)
         reference = 1.0 if other is None else self.figure(other)
@@ -68,7 +67,7 @@ def check(report: dict[str, Any]) -> Checker:
     for model in ("helpfulness", "safety"):
         checker.at_least(f"reward.{model}.pairs", 500)
         checker.at_least(f"reward.{model}.by_rating.significantly_better", 0.90)
-        for better, worse in zip(RATINGS, RATINGS[1:], strict=False):
+        for better, worse in itertools.pairwise(RATINGS):
             by_rating = f"reward.{model}.by_rating"
             checker.at_least_times(f"{by_rating}.{better}", 1.0, f"{by_rating}.{worse}", noise=2.0)
     checker.at_least_times("versions.sft.gold_helpfulness", 0.9, "demonstrations.gold_helpfulness")

@@ -102,8 +102,14 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def shown(value: Any, length: int = 60) -> str:
-    """A value of a YAML with its type in words, shortened to `length` characters."""
+def brief(value: Any, length: int = 60) -> str:
+    """A value of a YAML, shortened to `length` characters."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def shown(value: Any) -> str:
+    """A value of a YAML, shortened, with its type in words."""
     kinds = {
         str: "text",
         bool: "true or false",
@@ -111,9 +117,7 @@ def shown(value: Any, length: int = 60) -> str:
         float: "a number",
         type(None): "nothing",
     }
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    kind = f" ({kinds[type(value)]})" if type(value) in kinds else ""
-    return f"{text if len(text) <= length else text[: length - 3] + '...'}{kind}"
+    return f"{brief(value)} ({kinds[type(value)]})" if type(value) in kinds else brief(value)
 
 
 def _child(parent: Any, part: str | int, text: str) -> Any:

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field
 from . import artifact, stages
 from .config import Settings, check_trainer_section, parse_settings
 from .console import duration, say
-from .document import Document, KeyPath, nearest, read_document, shown, split_override
+from .document import Document, KeyPath, brief, nearest, read_document, split_override
 from .errors import ConfigError, LlamitaError
 from .stages import Status, Step
 
@@ -255,7 +255,7 @@ def show(chosen: Sequence[Planned]) -> None:
             say(f"    input {name}: {folder}")
         say(f"    output {step.final}")
         for key, value in stages.flatten(step.settings.model_dump(exclude={"inputs", "output"})).items():
-            say(f"    {key}: {shown(value, 200)}")
+            say(f"    {key}: {brief(value, 200)}")
 
 
 # ------------------------------------------------------------------------------------------- running

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from . import __version__, artifact
 from .config import StageSettings
-from .document import nearest, shown
+from .document import brief, nearest
 from .errors import ConfigError, LlamitaError
 from .launcher import launch
 
@@ -158,7 +158,7 @@ def _changes(manifest: Mapping[str, Any], step: Step, hashes: Mapping[str, str])
     new = flatten(step.settings.fingerprinted())
     missing = object()
     changes = [
-        f"{key}: {shown(old[key]) if key in old else 'unset'} -> {shown(new[key]) if key in new else 'unset'}"
+        f"{key}: {brief(old[key]) if key in old else 'unset'} -> {brief(new[key]) if key in new else 'unset'}"
         for key in sorted({*old, *new})
         if old.get(key, missing) != new.get(key, missing)
     ]
@@ -205,6 +205,7 @@ def execute(step: Step) -> None:
 
 
 def _make(step: Step) -> None:
+    _standing(step)  # refuses a place that is another's
     hashes = input_hashes(step)
     wanted = fingerprint(step, hashes)
     with _disk_full_told(step), artifact.open_working(step.final, wanted, step.settings.resumable) as out:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,7 +83,7 @@ class FakeStages:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeStages]:
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeStages:
     """Registers the kinds `maker`, `taker` and `rounds`, and makes `tmp_path` the current folder."""
     fakes = FakeStages()
     for kind, settings in (("maker", MakerSettings), ("taker", TakerSettings), ("rounds", RoundsSettings)):
@@ -96,4 +96,4 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeStages
         sys.modules[f"{package}.stage"].__dict__["run"] = fakes.run
         monkeypatch.setitem(stages.REGISTRY, kind, (package, "FakeSettings"))
     monkeypatch.chdir(tmp_path)
-    yield fakes
+    return fakes

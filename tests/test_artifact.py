@@ -63,7 +63,7 @@ def test_publish_replaces_an_old_version(tmp_path: Path) -> None:
 def test_a_kill_between_the_renames_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    """0: before the old version is moved aside, 1: before the new one takes its place, 2: before the clean-up."""
+    """Before 0: the old version is moved aside, 1: the new one takes its place, 2: the clean-up."""
     final = tmp_path / "sft"
     make(final, "one")
     steps = 0
