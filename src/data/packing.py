@@ -1,0 +1,88 @@
+"""Dialogues packed into rows of one length, so that no batch is half padding (section 3.1).
+
+Several dialogues share a row; `position_ids` restart with each. Llama keeps them apart by that alone if it
+gets `position_ids`, no `attention_mask`, and `use_cache=False`: the loss is that of the dialogues one by one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from .chat import UNTRAINED, Encoded
+from .rows import Rows
+
+
+class PackedRow(TypedDict):
+    """One row: three int32 arrays of shape (length,). Labels of pads and untrained tokens are -100."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    position_ids: np.ndarray
+
+
+def pack(encoded: Sequence[Encoded], length: int, pad_token_id: int) -> Rows[PackedRow]:
+    """Packs dialogues into rows of `length` tokens by best fit, longest first; none is cut or split.
+
+    What is left of a row becomes a segment of pads. Dialogues longer than a row are refused and counted in
+    `.skipped` of the returned list.
+    """
+    sizes = [len(one.input_ids) for one in encoded]
+    rows = [_row([encoded[index] for index in bin], length, pad_token_id) for bin in best_fit(sizes, length)]
+    refused = sum(size > length for size in sizes)
+    return Rows(rows, Counter({f"longer than {length} tokens": refused} if refused else {}))
+
+
+def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of `sizes` in bins of `capacity`: each, longest first, goes where the least room would be left.
+
+    Sizes above the capacity are in no bin.
+    """
+    bins: list[list[int]] = []
+    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # room left -> bins that have it
+    rooms = 0  # bit r is set where with_room[r] is not empty
+    for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index], index)):
+        size = sizes[index]
+        if size > capacity:
+            continue
+        fitting = rooms >> size
+        if fitting:
+            room = size + (fitting & -fitting).bit_length() - 1  # lowest bit set: least room that suffices
+            bin = with_room[room].pop()
+            if not with_room[room]:
+                rooms ^= 1 << room
+        else:
+            room, bin = capacity, len(bins)
+            bins.append([])
+        bins[bin].append(index)
+        with_room[room - size].append(bin)
+        rooms |= 1 << (room - size)
+    return bins
+
+
+def _row(parts: Sequence[Encoded], length: int, pad_token_id: int) -> PackedRow:
+    pads = length - sum(len(part.input_ids) for part in parts)
+    segments = [len(part.input_ids) for part in parts] + [pads]
+    return {
+        "input_ids": _array([*(part.input_ids for part in parts), [pad_token_id] * pads]),
+        "labels": _array([*(part.labels for part in parts), [UNTRAINED] * pads]),
+        "position_ids": _array([range(segment) for segment in segments]),
+    }
+
+
+def _array(parts: Sequence[Sequence[int]]) -> np.ndarray:
+    return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
+
+
+class PackedCollator:
+    """Packed rows to a batch: `input_ids`, `labels`, `position_ids`, each int64 of shape (rows, length)."""
+
+    def __call__(self, rows: Sequence[PackedRow]) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.from_numpy(np.stack([row[name] for row in rows]).astype(np.int64))  # type: ignore[literal-required]
+            for name in PackedRow.__annotations__
+        }

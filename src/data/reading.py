@@ -1,0 +1,306 @@
+"""From a source (local file or folder, or Hub id) to raw rows, each with the place that it came from.
+
+Local files are streamed through `datasets`: no copy in a cache, gzip included. JSON and CSV go through it as
+lines of text and are decoded here, since Arrow would guess types and lose the number of a wrong line.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ..config import Source
+from ..console import say
+from ..errors import DataError
+
+T = TypeVar("T", covariant=True)
+S = TypeVar("S")
+Record = tuple[str, dict[str, Any]]  # (where: "file:line" or "name: row 3", raw row)
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".txt": "text",
+}
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.-]+)?$")
+UNREADABLE = (ValueError, EOFError, zlib.error, OSError)  # of pyarrow, gzip and text decoding
+
+
+class Skip(Exception):
+    """A sound row that can't be used, for the reason given: left out and counted."""
+
+
+def attempt(make: Callable[..., S], *values: Any) -> S | Skip:
+    """`make(*values)`, or the reason why it skips: for one of several rows made from a raw row."""
+    try:
+        return make(*values)
+    except Skip as reason:
+        return reason
+
+
+class Format(NamedTuple, Generic[T]):
+    """How raw rows become ours: `records` yields the raw rows, `parse` makes one row of each, or several."""
+
+    parse: Callable[[dict[str, Any]], T | list[T | Skip]]
+    records: Callable[[Source, Path], Iterator[Record]]
+
+
+class Stream(Iterator[T]):
+    """The rows of several sources one after the other; `skipped` counts what was left out so far, by reason.
+
+    Raises DataError, naming file and line, for a broken row, an unknown format, a source without rows.
+    """
+
+    def __init__(self, sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]]) -> None:
+        self.skipped: Counter[str] = Counter()
+        for source in sources:
+            if source.format not in formats:
+                close = difflib.get_close_matches(source.format, formats, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                allowed = ", ".join(formats)
+                raise DataError(
+                    f"{source.path}: format {source.format!r} is not for this{hint}; allowed: {allowed}"
+                )
+        self._rows = (row for source in sources for row in self._read(source, root, formats[source.format]))
+
+    def __next__(self) -> T:
+        return next(self._rows)
+
+    def _read(self, source: Source, root: Path, format: Format[T]) -> Iterator[T]:
+        skipped: Counter[str] = Counter()
+        made = 0
+        for where, record in islice(format.records(source, root), source.limit):
+            try:
+                parsed = attempt(format.parse, record)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from None
+            for row in parsed if isinstance(parsed, list) else [parsed]:
+                if isinstance(row, Skip):
+                    skipped[str(row)] += 1
+                else:
+                    made += 1
+                    yield row
+        if not made:
+            raise DataError(f"{source.path}: no usable row; expected rows of format {source.format!r}")
+        if skipped:
+            self.skipped += skipped
+            reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())
+            say(f"{source.path}: {made:,} rows, {skipped.total():,} left out: {reasons}")
+
+
+# ----------------------------------------------------------------------------------- fields of raw rows
+
+
+def text_field(row: Mapping[str, Any], name: str) -> str:
+    """A field that must be text. Raises DataError where it is missing or something else."""
+    value = row.get(name)
+    if value is None:
+        raise DataError(f"field {name!r} is missing; expected text (fields: {', '.join(map(str, row))})")
+    if not isinstance(value, str):
+        raise DataError(f"field {name!r} is {type(value).__name__}; expected text")
+    return checked(value, name)
+
+
+def checked(value: str, name: str) -> str:
+    """Text that can be written as UTF-8. Raises DataError for half of a surrogate pair."""
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"field {name!r} holds half of a surrogate pair; expected valid Unicode"
+            ) from None
+    return value
+
+
+def field(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """A field of the given type(s), or None where it is missing. Raises DataError for another type."""
+    value = row.get(name)
+    if value is not None and not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        expected = " or ".join(k.__name__ for k in kinds)
+        raise DataError(f"field {name!r} is {type(value).__name__}; expected {expected}")
+    return value
+
+
+# -------------------------------------------------------------------------------- places of raw rows
+
+
+def records(source: Source, root: Path) -> Iterator[Record]:
+    """Raw rows of a source of any kind. Raises DataError where there is none, or it can't be read."""
+    place = locate(source, root)
+    if isinstance(place, str):
+        yield from _hub_records(place, source.split)
+        return
+    for path in data_files(place, source.split):
+        yield from _file_records(path)
+
+
+def text_records(source: Source, root: Path, piece: int = 8000) -> Iterator[Record]:
+    """A text file in pieces of about `piece` characters, cut at blank lines, each a row {"text"}."""
+    place = locate(source, root)
+    if isinstance(place, str):
+        raise DataError(f"{place}: format 'text' reads local .txt files; use 'text_rows' for a Hub set")
+    for path in data_files(place, source.split):
+        if _kind(path) != "text":
+            raise DataError(
+                f"{path}: format 'text' reads .txt files; use 'text_rows' for rows with a field 'text'"
+            )
+        paragraphs: list[str] = []
+        for row in _stream(path, "text", sample_by="paragraph"):
+            paragraphs.append(row["text"])
+            if sum(map(len, paragraphs)) >= piece:
+                yield str(path), {"text": "\n\n".join(paragraphs)}
+                paragraphs = []
+        if paragraphs:
+            yield str(path), {"text": "\n\n".join(paragraphs)}
+
+
+def locate(source: Source, root: Path) -> Path | str:
+    """The local path of a source if there is one, else its Hub id. Raises DataError if it can be neither."""
+    path = root / source.path  # an absolute path stays itself
+    if path.exists():
+        return path
+    if HUB_ID.match(source.path) and not _kind(path):
+        return source.path
+    names = [str(p.relative_to(root)) for p in islice(root.rglob("*"), 5000)] if root.is_dir() else []
+    close = difflib.get_close_matches(source.path, names, n=3, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else "expected a file below it, or a Hub id as org/name"
+    )
+    raise DataError(f"{source.path}: no such file or folder below {root}; {hint}")
+
+
+def data_files(place: Path, split: str) -> list[Path]:
+    """A single file, or the files below a folder whose names say the split (all, if none does)."""
+    if place.is_file():
+        if not _kind(place):
+            raise DataError(f"{place}: unknown kind of file; expected {', '.join(KINDS)}, also with .gz")
+        return [place]
+    files = sorted(path for path in place.rglob("*") if path.is_file() and _kind(path))
+    named = re.compile(rf"(^|[^a-zA-Z]){re.escape(split)}([^a-zA-Z]|$)")
+    of_split = [path for path in files if named.search(str(path.relative_to(place)))]
+    if not of_split and split != "train":
+        raise DataError(f"{place}: no file of split {split!r}")
+    files = of_split or files
+    kinds = {_kind(path) for path in files}
+    if len(kinds) != 1:
+        found = ", ".join(sorted(map(str, kinds))) or "none"
+        raise DataError(
+            f"{place}: expected data files of one kind in this folder, found {found}; name one file"
+        )
+    return files
+
+
+def _kind(path: Path) -> str | None:
+    return KINDS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+
+
+# ---------------------------------------------------------------------------------------- kinds of files
+
+
+def _file_records(path: Path) -> Iterator[Record]:
+    kind = _kind(path)
+    if kind == "jsonl":
+        yield from _json_lines(path, (row["text"] for row in _stream(path, "text")))
+    elif kind == "json":
+        yield from _json_document(path)
+    elif kind == "csv":
+        yield from _csv_rows(path)
+    elif kind == "parquet":
+        for number, row in enumerate(_stream(path, "parquet"), 1):
+            yield f"{path}: row {number}", row
+    else:
+        raise DataError(f"{path}: plain text has no fields; expected rows (.jsonl, .json, .parquet or .csv)")
+
+
+def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if line and not line.isspace():
+            yield f"{path}:{number}", _row(_decode(line, f"{path}:{number}"), f"{path}:{number}")
+
+
+def _json_document(path: Path) -> Iterator[Record]:
+    """A .json file: an array of rows, or after all one row a line."""
+    text = "".join(row["text"] for row in _stream(path, "text", sample_by="document"))
+    if not text.lstrip().startswith("["):
+        yield from _json_lines(path, text.split("\n"))
+        return
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: no valid JSON: {error.msg}") from None
+    for number, row in enumerate(rows, 1):
+        yield f"{path}: row {number}", _row(row, f"{path}: row {number}")
+
+
+def _csv_rows(path: Path) -> Iterator[Record]:
+    """Rows of a CSV file with a head line, every field text."""
+    reader = csv.DictReader((f"{row['text']}\n" for row in _stream(path, "text")), strict=True)
+    try:
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row:
+                raise DataError(
+                    f"{where}: more fields than the {len(reader.fieldnames or ())} of the head line"
+                )
+            yield where, row
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: no valid CSV: {error}") from None
+
+
+def _decode(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        message = getattr(error, "msg", "too deep")
+        raise DataError(f"{where}: no valid JSON: {message}; expected one object a line") from None
+
+
+def _row(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{where}: found {type(value).__name__}; expected a JSON object with the row's fields"
+        )
+    return value
+
+
+def _stream(path: Path, builder: str, **options: Any) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    try:
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+        yield from datasets.load_dataset(
+            builder, data_files=str(path), split="train", streaming=True, **options
+        )
+    except UNREADABLE as error:
+        raise DataError(f"{path}: can't be read as {builder}: {error}") from None
+
+
+def _hub_records(name: str, split: str) -> Iterator[Record]:
+    """Rows of a Hub set `org/name`, or `org/name:config`; downloaded once into the cache of `datasets`."""
+    import datasets
+
+    repository, _, config = name.partition(":")
+    try:
+        rows = datasets.load_dataset(repository, config or None, split=split)
+    except Exception as error:  # the Hub's failures have no common base class
+        raise DataError(
+            f"{name}: neither below the data folder nor read from the Hub ({type(error).__name__}: {error})"
+        ) from None
+    for number, row in enumerate(rows, 1):
+        yield f"{name}: row {number}", row

@@ -1,0 +1,66 @@
+"""Llama models by their sizes (paper, section 2.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from ..config import Settings
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
+
+
+class ModelSize(Settings):
+    """The shape of a Llama, under the names of `transformers.LlamaConfig`.
+
+    Fewer `num_key_value_heads` than heads is grouped-query attention, as in the 34B and 70B models.
+    """
+
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int = Field(gt=0)
+    max_position_embeddings: int = Field(gt=0)
+    tie_word_embeddings: bool = False
+    rope_theta: float = Field(10000.0, gt=0)
+    rms_norm_eps: float = Field(1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ModelSize:
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        if self.hidden_size % heads:
+            raise ValueError(f"num_attention_heads {heads} does not divide hidden_size {self.hidden_size}")
+        if self.hidden_size // heads % 2:
+            raise ValueError(
+                f"hidden_size / num_attention_heads is {self.hidden_size // heads}; expected an even number"
+            )
+        if heads % groups:
+            raise ValueError(f"num_key_value_heads {groups} does not divide num_attention_heads {heads}")
+        return self
+
+    def llama_config(self, vocabulary_size: int) -> LlamaConfig:
+        """The configuration for a vocabulary, with Llama's special ids: pad 0 (`<unk>`), bos 1, eos 2."""
+        from transformers import LlamaConfig
+
+        shape = self.model_dump(exclude={"rope_theta"})
+        return LlamaConfig(
+            **shape,
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+            vocab_size=vocabulary_size,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+
+
+def parameter_count(size: ModelSize, vocabulary_size: int) -> int:
+    """Parameters of the model: embeddings, attention, feed-forward, norms and the output layer."""
+    hidden = size.hidden_size
+    key_value = hidden // size.num_attention_heads * size.num_key_value_heads
+    attention = 2 * hidden * hidden + 2 * hidden * key_value
+    layer = attention + 3 * hidden * size.intermediate_size + 2 * hidden
+    embeddings = vocabulary_size * hidden * (1 if size.tie_word_embeddings else 2)
+    return embeddings + size.num_hidden_layers * layer + hidden

@@ -1,0 +1,99 @@
+"""A BPE tokenizer that behaves like Llama's (paper, section 2.2).
+
+Ids: `<unk>` 0 (also pad), `<s>` 1, `</s>` 2, the 256 bytes 3 … 258, then characters and merges. A text gets a
+space put before it, so that its first word is the word it is elsewhere. Numbers are split into digits, a
+newline is the byte token `<0x0A>`, what the vocabulary lacks is spelled in bytes, and each text comes back
+from its ids as it was: tokens hold their spaces as spaces, since with SentencePiece's "▁" that character
+itself would come back as a space.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from ..data.chat import B_INST, B_SYS, BOS, CHAT_TEMPLATE, E_INST, E_SYS, EOS, TAGS, UNK
+
+SPECIAL = [UNK, BOS, EOS]
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+# Units that no token crosses: a tag of the chat format, a newline, a digit, a word, a run of other signs (the
+# last three kinds with the space before them, but for digits), a run of spaces or of other white space.
+UNITS = (
+    r" ?\[/?INST\]| ?<</?SYS>>|\n|\p{N}"
+    r"| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+"
+    r"| +(?= )| |[^\S\n ]+"
+)
+TAG_TEXT = f"{B_INST} {B_SYS}\n{E_SYS} {E_INST}"  # each tag after what it follows in a chat
+CHARACTERS_PER_TAG = 1000
+
+
+def train_bpe(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """Trains a tokenizer of `vocabulary_size` tokens, or fewer if every unit is one token already."""
+    trained = _pipeline(BPE(unk_token=UNK, byte_fallback=True))
+    newlines = pre_tokenizers.Split("\n", "removed")  # never a character of the alphabet: bytes spell them
+    trained.pre_tokenizer = pre_tokenizers.Sequence([newlines, trained.pre_tokenizer])
+    trainer = BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=SPECIAL + BYTES,
+        limit_alphabet=(vocabulary_size - len(SPECIAL + BYTES)) // 2,
+        show_progress=False,
+    )
+    trained.train_from_iterator(_with_tags(texts), trainer)
+    model = json.loads(trained.to_str())["model"]
+    merges = [(left, right) for left, right in model["merges"]]
+    # built anew, since training made the bytes special tokens, which texts that spell "<0x41>" would then hit
+    tokenizer = _pipeline(BPE(model["vocab"], merges, unk_token=UNK, byte_fallback=True))
+    tokenizer.add_special_tokens(SPECIAL)
+    return _wrap(tokenizer)
+
+
+def _with_tags(texts: Iterable[str]) -> Iterator[str]:
+    """The texts and, once every thousand characters, all tags: so often that each becomes a token early."""
+    characters = 0
+    for text in texts:
+        yield text
+        characters += len(text)
+        if characters >= CHARACTERS_PER_TAG:
+            yield " ".join([TAG_TEXT] * (characters // CHARACTERS_PER_TAG))
+            characters %= CHARACTERS_PER_TAG
+
+
+def _pipeline(model: BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(UNITS), "isolated")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", left=1, right=0)]
+    )
+    return tokenizer
+
+
+def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """As `transformers` wants it: BOS before each text, Llama's special tokens, the chat template."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNK,
+        pad_token=UNK,
+        bos_token=BOS,
+        eos_token=EOS,
+        add_bos_token=True,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def tokens_per_tag(tokenizer: Any) -> dict[str, int]:
+    """How many tokens each tag of the chat format costs where it stands in a chat."""
+    spans = tokenizer(TAG_TEXT, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    costs = {}
+    for tag in TAGS:
+        start = TAG_TEXT.index(tag)
+        costs[tag] = sum(first < start + len(tag) and last > start for first, last in spans)
+    return costs

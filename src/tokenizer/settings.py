@@ -1,0 +1,19 @@
+"""Settings of the stage `tokenizer`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from ..config import Source, StageSettings
+
+
+class TokenizerSettings(StageSettings):
+    """What the tokenizer is trained on: text, and dialogues spelled in the chat format."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    vocabulary_size: int = Field(ge=320)  # at most: 3 special tokens, 256 bytes, characters, merges
+    documents: list[Source] = Field(min_length=1)
+    dialogues: list[Source] = []

@@ -1,0 +1,63 @@
+"""Stage `tokenizer`: text and chats to a BPE tokenizer with Llama's special tokens and chat template."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..console import say, track
+from ..data.chat import turn_texts
+from ..data.sources import read_dialogues, read_documents
+from .bpe import tokens_per_tag, train_bpe
+from .settings import TokenizerSettings
+
+MEASURED = 2000  # documents that `bytes_per_token` is measured on
+
+
+def run(settings: TokenizerSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Trains the tokenizer and writes it to `out/model`.
+
+    Metrics: `vocabulary_size`, `bytes_per_token` and `unknown_tokens` on the first 2,000 documents,
+    `tokens_per_tag`, `documents`, `dialogues`, `skipped` (rows by reason).
+    Raises DataError for broken rows.
+    """
+    counts: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    texts = _texts(settings, inputs["data"], counts, skipped)
+    tokenizer = train_bpe(track(texts, "reading text", unit="texts"), settings.vocabulary_size)
+    if len(tokenizer) < settings.vocabulary_size:
+        say(f"every word is a token already: {len(tokenizer):,} instead of {settings.vocabulary_size:,}")
+    tokenizer.save_pretrained(str(out / "model"))
+    return {
+        "vocabulary_size": len(tokenizer),
+        **_compression(tokenizer, settings, inputs["data"]),
+        "tokens_per_tag": tokens_per_tag(tokenizer),
+        **counts,
+        "skipped": dict(skipped),
+    }
+
+
+def _texts(
+    settings: TokenizerSettings, root: Path, counts: Counter[str], skipped: Counter[str]
+) -> Iterator[str]:
+    """All documents, then all dialogues in the chat format; counted on the way."""
+    documents = read_documents(settings.documents, root)
+    for document in documents:
+        counts["documents"] += 1
+        yield document
+    dialogues = read_dialogues(settings.dialogues, root)
+    for dialogue in dialogues:
+        counts["dialogues"] += 1
+        yield from (piece for turn in turn_texts(dialogue.messages) for piece in turn if piece is not None)
+    skipped.update(documents.skipped + dialogues.skipped)
+
+
+def _compression(tokenizer: Any, settings: TokenizerSettings, root: Path) -> dict[str, Any]:
+    documents = list(islice(read_documents(settings.documents, root), MEASURED))
+    ids = tokenizer(documents, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
+    size = sum(len(document.encode()) for document in documents)
+    return {"bytes_per_token": size / sum(map(len, ids)), "unknown_tokens": unknown}
