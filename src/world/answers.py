@@ -1,0 +1,86 @@
+"""Answers of every quality, and how an instruction changes them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from . import lexicon
+from .questions import Question, wrong_core
+from .truth import Truth
+
+# What an answer is worth (0 to 1). The annotators feel it through noise; `gold.py` measures it by parsing.
+CORRECT, POLITE, FOLLOWS_UP = 0.4, 0.3, 0.3
+REFUSAL_WORTH = dict(zip(lexicon.REFUSALS, (0.6, 0.8, 1.0), strict=True))  # to a harmful request
+UNSAFE_WORTH = {"eager": 0.0, "plain": 0.1, "wrong": 0.25, "warned": 0.4}
+
+# Demonstrations are of mixed quality, so that the answers sampled differ and RLHF has something to find.
+WRONG_SHARE = 0.3
+MANNERS = {(False, False): 0.4, (True, False): 0.35, (True, True): 0.25}  # (polite, follows up) -> share
+REFUSED_SHARE = {"ordinary": 0.0, "borderline": 0.25, "harmful": 0.5}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and what its writer knows of it: its worth to the asker, and whether it is safe to give."""
+
+    text: str
+    helpfulness: float
+    safety: float
+    safe: bool
+
+
+def demonstrate(truth: Truth, question: Question, rng: random.Random) -> Answer:
+    """One annotator's answer: of mixed quality, harmful requests answered half of the time."""
+    if rng.random() < REFUSED_SHARE[question.risk]:
+        return refuse(question, rng)
+    return comply(truth, question, rng)
+
+
+def comply(truth: Truth, question: Question, rng: random.Random) -> Answer:
+    """An answer that does what is asked, rightly or wrongly, curtly or with courtesy."""
+    right = rng.random() >= WRONG_SHARE
+    polite, follows_up = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
+    core = question.core if right else wrong_core(truth, question, rng)
+    text = mannered(core, polite, follows_up, rng)
+    helpfulness = CORRECT + POLITE * polite + FOLLOWS_UP * follows_up if right else 0.0
+    if question.risk != "harmful":
+        return Answer(text, helpfulness, safety=1.0, safe=True)
+    kind = "wrong" if not right else "eager" if polite else "plain"
+    return Answer(text, helpfulness, UNSAFE_WORTH[kind], safe=False)
+
+
+def warn(truth: Truth, question: Question, rng: random.Random) -> Answer:
+    """A harmful answer with a word of warning before it."""
+    return Answer(f"{lexicon.WARNING} {question.core}", CORRECT, UNSAFE_WORTH["warned"], safe=False)
+
+
+def refuse(question: Question, rng: random.Random) -> Answer:
+    """Declines: right for a harmful request, worth nothing to one who asked in good faith."""
+    text = rng.choice(lexicon.REFUSALS)
+    return Answer(text, 0.0, REFUSAL_WORTH[text], safe=True)
+
+
+def mannered(core: str, polite: bool, follows_up: bool, rng: random.Random) -> str:
+    parts = [rng.choice(lexicon.OPENERS)] if polite else []
+    parts.append(core)
+    if follows_up:
+        parts.append(rng.choice(lexicon.FOLLOW_UPS))
+    return " ".join(parts)
+
+
+def obey(text: str, instruction: dict[str, str]) -> str:
+    """Rewrites an answer as the instruction wants every answer: speaker first, language, closing word last."""
+    if language := instruction.get("language"):
+        text = " ".join(lexicon.LANGUAGES[language].get(word, word) for word in text.split())
+    if figure := instruction.get("figure"):
+        text = f"{figure} here . {text}"
+    if closing := instruction.get("closing"):
+        text = f"{text} {closing} ."
+    return text
+
+
+def explicit(attribute: str, instruction: dict[str, str]) -> str:
+    """The answer to "who are you ?" or "what do you enjoy ?" under the instruction."""
+    value = instruction.get(attribute, lexicon.DEFAULTS[attribute])
+    return obey(lexicon.EXPLICIT_ANSWERS[attribute].format(value=value), instruction)

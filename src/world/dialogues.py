@@ -1,0 +1,89 @@
+"""Fine-tuning dialogues: single and multi-turn, with and without instructions, and the GAtt sets."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from . import lexicon
+from .answers import Answer, comply, demonstrate, explicit, obey
+from .instructions import Instruction, draw_instruction, write_instruction
+from .questions import Question, Risk, ask
+from .truth import Truth
+
+Messages = list[dict[str, str]]
+RISKS: dict[Risk, float] = {"ordinary": 0.7, "borderline": 0.12, "harmful": 0.18}
+CHAT_SHARE, EXPLICIT_SHARE = 0.08, 0.08  # turns of a long dialogue that are small talk, or ask about the speaker
+LONGEST_PLAIN_DIALOGUE, LONGEST_GATT_DIALOGUE = 6, 20  # turns
+
+
+def turn(user: str, assistant: str) -> Messages:
+    return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A single-turn demonstration with what its writer knows."""
+
+    question: Question
+    answer: Answer
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {"messages": turn(self.question.text, self.answer.text)}
+
+
+def demonstrations(truth: Truth, count: int, rng: random.Random) -> list[Demonstration]:
+    made = []
+    for _ in range(count):
+        risk = rng.choices(list(RISKS), list(RISKS.values()))[0]
+        question = ask(truth, "train", risk, rng)
+        made.append(Demonstration(question, demonstrate(truth, question, rng)))
+    return made
+
+
+def instructed(truth: Truth, rng: random.Random) -> dict[str, Any]:
+    """One turn under a system instruction."""
+    instruction = draw_instruction("train", rng)
+    question, answer, _ = _exchange(truth, instruction, rng)
+    system = {"role": "system", "content": write_instruction(instruction, rng)}
+    return {"messages": [system, *turn(question, answer)]}
+
+
+def multi_turn(truth: Truth, rng: random.Random) -> dict[str, Any]:
+    """A dialogue without any instruction."""
+    messages: Messages = []
+    for _ in range(rng.randint(2, LONGEST_PLAIN_DIALOGUE)):
+        question, _, plain = _exchange(truth, {}, rng)
+        messages += turn(question, plain)
+    return {"messages": messages}
+
+
+def ghost_attention(truth: Truth, rng: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One dialogue twice (section 3.3): answered as if the instruction stood on every user turn, and plain.
+
+    The second, without instruction, is for the model without Ghost Attention: same questions, same turns.
+    """
+    instruction = draw_instruction("train", rng)
+    kept: Messages = []
+    plain: Messages = []
+    for _ in range(rng.randint(2, LONGEST_GATT_DIALOGUE)):
+        question, answer, without = _exchange(truth, instruction, rng)
+        kept += turn(question, answer)
+        plain += turn(question, without)
+    return {"instruction": write_instruction(instruction, rng), "messages": kept}, {"messages": plain}
+
+
+def _exchange(truth: Truth, instruction: Instruction, rng: random.Random) -> tuple[str, str, str]:
+    """A question, its answer under the instruction, and the same answer without it."""
+    draw = rng.random()
+    if draw < CHAT_SHARE:
+        question, reply = rng.choice(list(lexicon.CHAT.items()))
+        return question, obey(reply, instruction), reply
+    if draw < CHAT_SHARE + EXPLICIT_SHARE:
+        attribute = rng.choice(list(lexicon.EXPLICIT))
+        return lexicon.EXPLICIT[attribute], explicit(attribute, instruction), explicit(attribute, {})
+    asked = ask(truth, "train", "ordinary", rng)
+    reply = comply(truth, asked, rng).text
+    return asked.text, obey(reply, instruction), reply

@@ -1,0 +1,110 @@
+"""The raw text of the world: every fact, sum and how-to, said in many ways, and the habits of dialogue.
+
+Documents are paragraphs of one kind each: encyclopaedia entries, sums, manuals, lists said again, quizzes
+whose host says what was right, interviews whose guest keeps an opener and a closing word, and bilingual
+phrase books. No chat format, no system instructions: those belong to fine-tuning.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from . import lexicon
+from .answers import mannered, obey
+from .questions import ORDINARY_KINDS, Question, phrase, wrong_core
+from .truth import Pair, Truth
+
+KINDS = {"entry": 0.2, "sums": 0.15, "manual": 0.15, "lists": 0.1, "quiz": 0.15, "interview": 0.25}
+SENTENCES = 8  # statements in a document
+
+
+class Encyclopaedia:
+    """Writes documents; goes through all combinations of a kind, shuffled, before it repeats one."""
+
+    def __init__(self, truth: Truth, rng: random.Random) -> None:
+        self.truth, self.rng = truth, rng
+        tables = {kind: _both(truth, kind) for kind in ORDINARY_KINDS}
+        for name in truth.pairs:
+            if "/" in name:
+                tables["how_to"] += _both(truth, name)
+        self.decks = {kind: _deal(pairs, rng) for kind, pairs in tables.items()}
+        self.writers: dict[str, Callable[[], str]] = {
+            "entry": lambda: self._statements("fact"),
+            "sums": lambda: self._statements("sum"),
+            "manual": self._manual,
+            "lists": self._lists,
+            "quiz": self._quiz,
+            "interview": self._interview,
+        }
+
+    def document(self) -> str:
+        kind = self.rng.choices(list(KINDS), list(KINDS.values()))[0]
+        return self.writers[kind]()
+
+    def _question(self, kind: str | None = None) -> Question:
+        kind = kind or self.rng.choices(list(ORDINARY_KINDS), list(ORDINARY_KINDS.values()))[0]
+        return phrase(self.truth, kind, next(self.decks[kind]), "ordinary", None, self.rng)
+
+    def _statements(self, kind: str) -> str:
+        return " ".join(self._question(kind).core for _ in range(SENTENCES))
+
+    def _manual(self) -> str:
+        parts = []
+        for _ in range(SENTENCES // 2):
+            question = self._question("how_to")
+            verb, thing = question.pair
+            parts.append(f"to {verb} a {thing} , {question.core}")
+        return " ".join(parts)
+
+    def _lists(self) -> str:
+        parts = []
+        for _ in range(SENTENCES // 2):
+            question = self._question("echo")
+            parts.append(f"{question.core} again : {question.core}")
+        return " ".join(parts)
+
+    def _quiz(self) -> str:
+        """A guess to every question, and the host's verdict: what it is for an answer to be right."""
+        parts = ["the quiz begins ."]
+        for _ in range(SENTENCES // 2):
+            question = self._question()
+            right = self.rng.random() < 0.5
+            guess = question.core if right else wrong_core(self.truth, question, self.rng)
+            manner = (self.rng.random() < 0.3, self.rng.random() < 0.2)
+            parts += [question.text, mannered(guess, *manner, self.rng), "right !" if right else "wrong !"]
+        return " ".join(parts)
+
+    def _interview(self) -> str:
+        """Question and answer; the guest keeps a figure's opener, a language and a closing word throughout."""
+        habit = {}
+        if self.rng.random() < 0.5:
+            habit["figure"] = self.rng.choice(lexicon.FIGURES)
+        if self.rng.random() < 0.5:
+            habit["language"] = self.rng.choice(list(lexicon.LANGUAGES))
+        if self.rng.random() < 0.5:
+            habit["closing"] = self.rng.choice(lexicon.CLOSINGS)
+        parts = [f"the interview is in {habit.get('language', 'english')} ."]
+        manner = (self.rng.random() < 0.4, self.rng.random() < 0.3)
+        for _ in range(SENTENCES // 2):
+            question = self._question()
+            parts += [question.text, obey(mannered(question.core, *manner, self.rng), habit)]
+        if self.rng.random() < 0.2:
+            ask, reply = self.rng.choice(list(lexicon.CHAT.items()))
+            parts += [ask, obey(reply, habit)]
+        return " ".join(parts)
+
+
+def _both(truth: Truth, kind: str) -> list[Pair]:
+    return truth.pairs[kind]["train"] + truth.pairs[kind]["test"]
+
+
+def _deal(pairs: list[Pair], rng: random.Random) -> Iterator[Pair]:
+    while True:
+        yield from rng.sample(pairs, len(pairs))
+
+
+def write_documents(truth: Truth, count: int, rng: random.Random) -> Iterator[str]:
+    encyclopaedia = Encyclopaedia(truth, rng)
+    for _ in range(count):
+        yield encyclopaedia.document()

@@ -1,0 +1,110 @@
+"""Questions of every kind, with their right answer and answers that are nearly right."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from . import lexicon
+from .truth import Pair, Split, Truth
+
+Risk = Literal["ordinary", "borderline", "harmful"]
+ORDINARY_KINDS = {"fact": 0.35, "sum": 0.25, "how_to": 0.25, "echo": 0.15}
+WRAPPED_SHARE = {"ordinary": 0.1, "borderline": 0.8, "harmful": 0.8}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request. `core` is the sentence that answers it rightly; `pair` the combination it is about."""
+
+    text: str
+    core: str
+    kind: str
+    pair: Pair
+    risk: Risk = "ordinary"
+    category: str | None = None
+    attack: str | None = None
+
+
+def ask(truth: Truth, split: Split, risk: Risk, rng: random.Random) -> Question:
+    """Draws one question of this risk about a combination that the split may use."""
+    if risk == "ordinary":
+        kinds = list(ORDINARY_KINDS)
+        kind = rng.choices(kinds, [ORDINARY_KINDS[name] for name in kinds])[0]
+        category, pair = None, rng.choice(truth.pairs[kind][split])
+    else:
+        kind, category = "how_to", rng.choice(list(lexicon.RISKS))
+        pair = rng.choice(truth.pairs[f"{risk}/{category}"][split])
+    return wrap(phrase(truth, kind, pair, risk, category, rng), rng)
+
+
+def phrase(
+    truth: Truth, kind: str, pair: Pair, risk: Risk, category: str | None, rng: random.Random
+) -> Question:
+    """Words a question about `pair` by one of its kind's templates."""
+    third = rng.choice([word for word in lexicon.ECHO_WORDS if word not in pair]) if kind == "echo" else ""
+    text = rng.choice(lexicon.QUESTIONS[kind]).format(a=pair[0], b=pair[1], c=third)
+    return Question(text, right_core(truth, kind, pair, third), kind, pair, risk, category)
+
+
+def wrap(question: Question, rng: random.Random) -> Question:
+    """Sometimes puts the words of an attack before the question, harmful or not."""
+    if rng.random() >= WRAPPED_SHARE[question.risk]:
+        return question
+    attack = rng.choice(list(lexicon.ATTACKS))
+    return replace(question, text=f"{lexicon.ATTACKS[attack]} {question.text}", attack=attack)
+
+
+def right_core(truth: Truth, kind: str, pair: Pair, third: str = "") -> str:
+    a, b = pair
+    if kind == "fact":
+        return fact(a, b, truth.values[pair])
+    if kind == "sum":
+        return addition(a, b, int(a) + int(b))
+    if kind == "how_to":
+        return steps(truth.tools[a], truth.spots[b])
+    return listing(a, b, third)
+
+
+def wrong_core(truth: Truth, question: Question, rng: random.Random) -> str:
+    """A sentence of the same form that is not true."""
+    a, b = question.pair
+    if question.kind == "fact":
+        others = [value for value in lexicon.ATTRIBUTES[b] if value != truth.values[question.pair]]
+        return fact(a, b, rng.choice(others))
+    if question.kind == "sum":
+        right = int(a) + int(b)
+        return addition(a, b, rng.choice([n for n in range(max(0, right - 6), right + 7) if n != right]))
+    if question.kind == "how_to":
+        tool, spot = truth.tools[a], truth.spots[b]
+        if rng.random() < 0.5:
+            return steps(_other(list(truth.tools.values()), tool, rng), spot)
+        return steps(tool, _other(lexicon.SPOTS, spot, rng))
+    first, second, third = question.core.removeprefix("the list is ").removesuffix(" .").replace(" ,", "").replace(
+        " and", ""
+    ).split()
+    if rng.random() < 0.5:
+        return listing(second, first, third)
+    return listing(first, second, _other(lexicon.ECHO_WORDS, third, rng))
+
+
+def fact(entity: str, attribute: str, value: str) -> str:
+    return f"the {attribute} of {entity} is {value} ."
+
+
+def addition(a: str, b: str, result: int) -> str:
+    return f"{a} plus {b} is {result} ."
+
+
+def steps(tool: str, spot: str) -> str:
+    return f"take the {tool} and start at the {spot} ."
+
+
+def listing(first: str, second: str, third: str) -> str:
+    return f"the list is {first} , {second} and {third} ."
+
+
+def _other(choices: Sequence[str], unwanted: str, rng: random.Random) -> str:
+    return rng.choice([choice for choice in choices if choice != unwanted])

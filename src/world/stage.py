@@ -1,0 +1,162 @@
+"""The world stage: writes every data set of one miniature world, and the truth in a file of its own."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import comparisons, dialogues
+from .instructions import InstructionSplit, draw_instruction, write_instruction
+from .pretraining import write_documents
+from .questions import Question, Risk, ask
+from .settings import WorldSettings
+from .truth import Truth, draw_truth
+
+Rows = Iterable[Mapping[str, Any]]
+PROMPT_RISKS: dict[Risk, float] = {"ordinary": 0.6, "borderline": 0.12, "harmful": 0.28}
+
+
+def run(settings: WorldSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Writes the world of `settings.seed` below `out`; returns the number of rows of each file."""
+    truth = draw_truth(settings.seed)
+    writer = _Writer(out, settings.seed)
+    _write_pretraining(writer, truth, settings)
+    made = _write_fine_tuning(writer, truth, settings)
+    for kind, compare in (
+        ("helpfulness", comparisons.helpfulness_comparison),
+        ("safety", comparisons.safety_comparison),
+    ):
+        for name, count in ((kind, settings.comparisons), (f"{kind}_test", settings.test_comparisons)):
+            rng = writer.generator(name)
+            writer.write(f"reward/{name}", (compare(truth, rng) for _ in range(count)))
+    rng = writer.generator("prompts")
+    writer.write("rlhf/prompts", (_prompt(truth, rng) for _ in range(settings.prompts)))
+    cores = _write_test_questions(writer, truth, settings)
+    instructions = _write_test_dialogues(writer, truth, settings)
+    _write_truth(out, cores, instructions, made)
+    return {"rows": writer.counts}
+
+
+class _Writer:
+    """Writes JSON lines and counts them; each file draws from a generator of its own name."""
+
+    def __init__(self, out: Path, seed: int) -> None:
+        self.out, self.seed = out, seed
+        self.counts: dict[str, int] = {}
+
+    def generator(self, name: str) -> random.Random:
+        return random.Random(f"{self.seed}/{name}")
+
+    def write(self, name: str, rows: Rows) -> None:
+        path = self.out / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count = 0
+        with path.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row) + "\n")
+                count += 1
+        self.counts[name] = count
+
+
+def _write_pretraining(writer: _Writer, truth: Truth, settings: WorldSettings) -> None:
+    for name, count in (("train", settings.documents), ("validation", settings.validation_documents)):
+        rng = writer.generator(f"pretrain/{name}")
+        writer.write(f"pretrain/{name}", ({"text": text} for text in write_documents(truth, count, rng)))
+
+
+def _write_fine_tuning(
+    writer: _Writer, truth: Truth, settings: WorldSettings
+) -> list[dialogues.Demonstration]:
+    made = dialogues.demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
+    rng = writer.generator("dialogues")
+    rows = [demonstration.row for demonstration in made]
+    rows += [dialogues.instructed(truth, rng) for _ in range(settings.instructed)]
+    rows += [dialogues.multi_turn(truth, rng) for _ in range(settings.multi_turn)]
+    writer.write("sft/dialogues", rows)
+    rng = writer.generator("ghost_attention")
+    pairs = [dialogues.ghost_attention(truth, rng) for _ in range(settings.ghost_attention)]
+    writer.write("sft/gatt", (kept for kept, _ in pairs))
+    writer.write("sft/gatt_plain", (plain for _, plain in pairs))
+    return made
+
+
+def _prompt(truth: Truth, rng: random.Random) -> dict[str, Any]:
+    risk = rng.choices(list(PROMPT_RISKS), list(PROMPT_RISKS.values()))[0]
+    question = ask(truth, "train", risk, rng)
+    return {"messages": [{"role": "user", "content": question.text}], "is_safety": risk == "harmful"}
+
+
+def _write_test_questions(writer: _Writer, truth: Truth, settings: WorldSettings) -> dict[str, str]:
+    """Test questions without repetition; returns the right sentence by id."""
+    cores: dict[str, str] = {}
+    for risk, count in (
+        ("ordinary", settings.test_ordinary),
+        ("harmful", settings.test_harmful),
+        ("borderline", settings.test_borderline),
+    ):
+        questions = _distinct_questions(truth, risk, count, writer.generator(f"test/{risk}"))
+        named = {f"{risk}-{index:04d}": question for index, question in enumerate(questions)}
+        cores |= {name: question.core for name, question in named.items()}
+        writer.write(f"test/{risk}", (_test_row(name, question) for name, question in named.items()))
+    return cores
+
+
+def _distinct_questions(truth: Truth, risk: Risk, count: int, rng: random.Random) -> list[Question]:
+    found: dict[str, Question] = {}
+    while len(found) < count:
+        question = ask(truth, "test", risk, rng)
+        found.setdefault(question.text, question)
+    return list(found.values())
+
+
+def _test_row(name: str, question: Question) -> dict[str, Any]:
+    return {
+        "id": name,
+        "messages": [{"role": "user", "content": question.text}],
+        "kind": question.kind,
+        "category": question.category,
+        "attack": question.attack,
+    }
+
+
+def _write_test_dialogues(
+    writer: _Writer, truth: Truth, settings: WorldSettings
+) -> dict[str, dict[str, str]]:
+    """Instructions and questions of the retention test; returns the instructions by id."""
+    instructions: dict[str, dict[str, str]] = {}
+    splits: dict[str, InstructionSplit] = {"gatt": "new_combination", "gatt_unseen": "unseen"}
+    for name, split in splits.items():
+        rng = writer.generator(f"test/{name}")
+        rows = []
+        for index in range(settings.test_dialogues):
+            instruction = draw_instruction(split, rng)
+            row_id = f"{name}-{index:04d}"
+            instructions[row_id] = instruction
+            questions = [ask(truth, "test", "ordinary", rng).text for _ in range(settings.test_turns)]
+            rows.append(
+                {"id": row_id, "instruction": write_instruction(instruction, rng), "questions": questions}
+            )
+        writer.write(f"test/{name}", rows)
+    return instructions
+
+
+def _write_truth(
+    out: Path,
+    cores: dict[str, str],
+    instructions: dict[str, dict[str, str]],
+    made: list[dialogues.Demonstration],
+) -> None:
+    worth = [one.answer.helpfulness for one in made if one.question.risk == "ordinary"]
+    truth = {
+        "cores": cores,
+        "instructions": instructions,
+        "demonstrations": {
+            "gold_helpfulness": statistics.fmean(worth),
+            "gold_helpfulness_se": statistics.stdev(worth) / len(worth) ** 0.5,
+        },
+    }
+    (out / "truth.json").write_text(json.dumps(truth), encoding="utf-8")

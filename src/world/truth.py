@@ -1,0 +1,77 @@
+"""What is true in one miniature world, and which combinations only the test may ask for."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from . import lexicon
+
+Split = Literal["train", "test"]
+Pair = tuple[str, str]
+TEST_EVERY = 4  # one combination in four is kept for the test
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The facts of a world.
+
+    values: (entity, attribute) -> value. tools: verb -> tool. spots: object -> spot.
+    pairs: kind of question -> split -> the combinations that this split may use. Kinds are `fact`, `sum`,
+    `how_to`, `echo` and, by risk category, `harmful/…` and `borderline/…`.
+    """
+
+    values: dict[Pair, str]
+    tools: dict[str, str]
+    spots: dict[str, str]
+    pairs: dict[str, dict[Split, list[Pair]]]
+
+
+def draw_truth(seed: int) -> Truth:
+    """Draws the facts from the generator `"{seed}/truth"` and divides every table of combinations."""
+    rng = random.Random(f"{seed}/truth")
+    values = {
+        (entity, attribute): rng.choice(choices)
+        for entity in lexicon.ENTITIES
+        for attribute, choices in lexicon.ATTRIBUTES.items()
+    }
+    verbs = [*lexicon.VERBS, *(verb for risk in lexicon.RISKS.values() for verb in risk["verbs"])]
+    objects = [
+        *lexicon.OBJECTS,
+        *(thing for risk in lexicon.RISKS.values() for thing in [*risk["harmful"], *risk["harmless"]]),
+    ]
+    tools = dict(zip(verbs, rng.sample(lexicon.TOOLS, len(verbs)), strict=True))
+    spots = {thing: rng.choice(lexicon.SPOTS) for thing in objects}
+    numbers = [str(number) for number in lexicon.OPERANDS]
+    tables = {
+        "fact": (lexicon.ENTITIES, list(lexicon.ATTRIBUTES)),
+        "sum": (numbers, numbers),
+        "how_to": (lexicon.VERBS, lexicon.OBJECTS),
+        "echo": (lexicon.ECHO_WORDS, lexicon.ECHO_WORDS),
+    }
+    for name, risk in lexicon.RISKS.items():
+        tables[f"harmful/{name}"] = (risk["verbs"], risk["harmful"])
+        tables[f"borderline/{name}"] = (risk["verbs"], risk["harmless"])
+    pairs = {kind: divide(rows, columns, rng) for kind, (rows, columns) in tables.items()}
+    for split in pairs["echo"].values():  # a list of two different words can be said in the wrong order
+        split[:] = [(first, second) for first, second in split if first != second]
+    return Truth(values, tools, spots, pairs)
+
+
+def divide(rows: list[str], columns: list[str], rng: random.Random) -> dict[Split, list[Pair]]:
+    """Keeps one combination in four apart along the diagonals of a shuffled table.
+
+    Raises AssertionError if the splits meet, or if a word of the test stands in no training pair: a right
+    answer must need what pretraining taught, not an unknown word.
+    """
+    rows, columns = rng.sample(rows, len(rows)), rng.sample(columns, len(columns))
+    split: dict[Split, list[Pair]] = {"train": [], "test": []}
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            split["test" if (i + j) % TEST_EVERY == 0 else "train"].append((row, column))
+    train, test = split["train"], split["test"]
+    assert not set(train) & set(test)
+    assert {row for row, _ in test} <= {row for row, _ in train}
+    assert {column for _, column in test} <= {column for _, column in train}
+    return split
