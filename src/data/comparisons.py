@@ -74,7 +74,7 @@ def _answer(row: Mapping[str, Any], name: str) -> tuple[list[Message], str]:
 
 
 def hh(row: Mapping[str, Any]) -> Comparison:
-    """{"chosen", "rejected"}: transcripts "\\n\\nHuman: …\\n\\nAssistant: …" that differ in the last answer."""
+    """{"chosen", "rejected"}: transcripts "\\n\\nHuman: …\\n\\nAssistant: …" that differ at their end."""
     chosen, rejected = _transcript(row, "chosen"), _transcript(row, "rejected")
     if chosen[:-1] != rejected[:-1]:
         raise Skip("two prompts")

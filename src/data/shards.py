@@ -39,10 +39,10 @@ def encode_documents(tokenizer: Any, texts: Iterable[str], batch: int = 1000) ->
 def write_shards(
     documents: Iterable[list[int]], folder: Path, vocabulary_size: int, shard_tokens: int, tokenizer: str
 ) -> dict[str, Any]:
-    """Writes documents (token ids) as shards of `shard_tokens` tokens, the last maybe shorter; gives the index.
+    """Writes documents (token ids) as shards of `shard_tokens` tokens, the last perhaps shorter.
 
-    `tokenizer`: its hash (`model.checkpoint.tokenizer_hash`). Raises DataError for an id outside the
-    vocabulary, or where there is no token at all.
+    Returns the index. `tokenizer`: its hash (`model.checkpoint.tokenizer_hash`).
+    Raises DataError for an id outside the vocabulary, or where there is no token at all.
     """
     dtype = np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
     folder.mkdir(parents=True, exist_ok=True)

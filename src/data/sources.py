@@ -97,9 +97,11 @@ def read_comparisons(sources: Sequence[Source], root: Path) -> Rows[Comparison]:
 
 
 def read_prompts(sources: Sequence[Source], root: Path) -> Rows[Prompt]:
-    """Different prompts. Formats: prompts, or any of dialogues or comparisons (those of `hh` are safety prompts)."""
+    """Different prompts. Formats: prompts, or any of the two above (those of `hh` are for safety)."""
     stream = Stream(sources, root, PROMPTS)
     prompts = list(stream)
-    different = {repr(prompt.messages): prompt for prompt in reversed(prompts)}  # the first of equal ones
+    different: dict[str, Prompt] = {}
+    for prompt in prompts:
+        different.setdefault(repr(prompt.messages), prompt)
     repeated = Counter({"repeated prompt": len(prompts) - len(different)})
-    return Rows(reversed(different.values()), stream.skipped + repeated)
+    return Rows(different.values(), stream.skipped + repeated)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +81,8 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     for config in (model.config, getattr(model, "generation_config", None)):
         for name, value in ids.items() if config is not None else ():
             setattr(config, name, value)
-    model.save_pretrained(str(folder))
+    with _quiet():
+        model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
 
 
@@ -92,15 +95,16 @@ def _load(auto_class: Any, folder: Path, dtype: Any, new_head: bool = False, **o
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise DataError(f"{folder}: no {WEIGHTS[0]}; expected weights as safetensors (no other kind is read)")
     try:
-        model, info = auto_class.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+        with _quiet():
+            model, info = auto_class.from_pretrained(
+                str(folder),
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: the model can't be read: {error}") from None
     missing = {name for name in info["missing_keys"] if not (new_head and name.startswith("score."))}
@@ -108,6 +112,22 @@ def _load(auto_class: Any, folder: Path, dtype: Any, new_head: bool = False, **o
         names = ", ".join(sorted(missing)[:3])
         raise DataError(f"{folder}: no weights for {names}; expected a whole {type(model).__name__}")
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' bars and load reports out of ours: what matters in them is raised as DataError."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _existing(folder: Path) -> Path:
