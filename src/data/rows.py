@@ -48,10 +48,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Messages that end with the user's; `is_safety`: an adversarial one, judged by the safety model."""
+    """Messages that end with the user's; `is_safety`: an adversarial one, judged by the safety model.
+
+    `id` names a test prompt to the gold scorers of a miniature world.
+    """
 
     messages: list[Message]
     is_safety: bool = False
+    id: str | None = None
 
 
 class Rows(list[T]):

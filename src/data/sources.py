@@ -35,8 +35,9 @@ def _completed_prompt(row: Mapping[str, Any]) -> str:
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
-    """{"messages": […, the user's], "is_safety": true or false (false if missing)}."""
-    return Prompt(dialogues.messages_of(row, "messages", "user"), bool(field(row, "is_safety", bool)))
+    """{"messages": […, the user's], "is_safety": true or false (false if missing), "id": optional}."""
+    messages = dialogues.messages_of(row, "messages", "user")
+    return Prompt(messages, bool(field(row, "is_safety", bool)), field(row, "id", str))
 
 
 def _prompt_of(parse: Parse, is_safety: bool, row: dict[str, Any]) -> list[Prompt | Skip]:
