@@ -164,11 +164,12 @@ def validate(
         if "stages" in read_document(config).data:
             pipeline.check_trainers(pipeline.read_pipeline(config, folders_needed=False))
         else:
-            load_settings(config, stages.settings_class(_kind_of(config, stage)))
+            load_settings(config, stages.settings_class(kind_of(config, stage)))
         say(f"{config}: ok")
 
 
-def _kind_of(config: Path, stage: str | None) -> str:
+def kind_of(config: Path, stage: str | None = None) -> str:
+    """The kind of a stage's YAML: as given, or as the file's name begins. Raises ConfigError."""
     named = [kind for kind in stages.REGISTRY if config.stem.startswith(kind)]
     kind = stage or (named[0] if named else None)
     if kind not in stages.REGISTRY:

@@ -1,4 +1,4 @@
-"""The pipeline: what is done is not done again, what changed is, and it says why; with stages that write text."""
+"""The pipeline: what is done is not done again, what changed is; with stages that write text."""
 
 from __future__ import annotations
 
@@ -339,7 +339,7 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
 
 
 def test_no_rank_outlives_an_interrupted_launch(tmp_path: Path) -> None:
-    rank = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
+    rank = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
     parent = (
         "import subprocess, sys, os, signal, time\n"
         f"rank = subprocess.Popen([sys.executable, '-c', {rank!r}, {str(tmp_path / 'pid')!r}])\n"
