@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 import sys
@@ -53,7 +52,7 @@ def check(tmp_path: Path, report: object) -> subprocess.CompletedProcess[str]:
 
 
 def changed(key: str, value: object) -> dict[str, Any]:
-    report = copy.deepcopy(GOOD)
+    report = json.loads(json.dumps(GOOD))
     *sections, name = key.split(".")
     section = report
     for part in sections:
@@ -65,7 +64,7 @@ def changed(key: str, value: object) -> dict[str, Any]:
 def test_good_figures_pass(tmp_path: Path) -> None:
     result = check(tmp_path, GOOD)
     assert result.returncode == 0, result.stdout
-    assert "30 of 30 figures hold" in result.stdout
+    assert "27 of 27 figures hold" in result.stdout
 
 
 @pytest.mark.parametrize(
