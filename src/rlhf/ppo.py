@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .reward import moments
+
 LOG_RATIO_LIMIT = 20.0  # beyond exp(20) a ratio says nothing and overflows in half precision
 
 
@@ -120,9 +122,11 @@ def entropy(distribution: Tensor, mask: Tensor) -> Tensor:
     return torch.special.entr(distribution.exp()).sum(-1).masked_fill(~mask, 0.0).sum()
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 one that knows the mean only.
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns) over all ranks, any shape; NaN where all returns are alike.
 
-    `values` and `returns` are those of answer tokens, any shape; NaN where all returns are alike.
+    1 is a perfect critic, 0 one that knows the mean only, less one that knows less than that.
     """
-    return 1 - (returns - values).var(correction=0) / returns.var(correction=0)
+    _, unexplained = moments(returns - values, mask)
+    _, variance = moments(returns, mask)
+    return 1 - unexplained / variance

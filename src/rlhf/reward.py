@@ -53,13 +53,19 @@ def whiten(values: Tensor, mask: Tensor | None = None) -> Tensor:
         The shape and dtype of `values`. A batch without spread becomes all zeros.
     """
     real = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
-    wide = values.double().masked_fill(~real, 0.0)
-    count = all_reduce_sum(real.sum()).clamp(min=1)
-    mean = all_reduce_sum(wide.sum()) / count
-    centred = (wide - mean).masked_fill(~real, 0.0)
-    deviation = (all_reduce_sum(centred.square().sum()) / count).sqrt()
+    mean, variance = moments(values, real)
     # 1e-8 stands in for the deviation of a batch whose values are all alike.
-    return (centred / (deviation + 1e-8)).to(values.dtype)
+    whitened = (values.double() - mean) / (variance.sqrt() + 1e-8)
+    return whitened.masked_fill(~real, 0.0).to(values.dtype)
+
+
+def moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (divided by n) of the real entries over all ranks, scalars in float64."""
+    wide = values.double().masked_fill(~mask, 0.0)
+    count = all_reduce_sum(mask.sum()).clamp(min=1)
+    mean = all_reduce_sum(wide.sum()) / count
+    centred = (wide - mean).masked_fill(~mask, 0.0)
+    return mean, all_reduce_sum(centred.square().sum()) / count
 
 
 def whitened_reward(piecewise: Tensor) -> Tensor:

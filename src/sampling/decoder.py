@@ -96,7 +96,7 @@ class Decoder:
             self._mask = self._mask[rows]
 
     def _padding_mask(self, lengths: Tensor, slots: int) -> Tensor | None:
-        """`[rows, 1, 1, slots]` mask to add, or None where nothing is padded: all prompts are equally long."""
+        """`[rows, 1, 1, slots]` mask to add, or None where all prompts are equally long."""
         if bool((lengths == self._filled).all()):
             return None
         slot = torch.arange(slots, device=lengths.device)

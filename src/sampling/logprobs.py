@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,21 +46,27 @@ def pad_batch(
     return ids, mask
 
 
-def next_token_logprobs(model: PreTrainedModel, ids: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities of the tokens that stand in right-padded rows; the gradient flows.
+def next_token_distribution(
+    model: Callable[..., Any], ids: Tensor, pad_token_id: int | None, temperature: float = 1.0
+) -> Tensor:
+    """What the policy expects after each token of right-padded rows; the gradient flows.
 
     No attention mask is needed: attention is causal and pads stand on the right.
 
     Args:
-        model: a causal language model (or the engine around it).
+        model: a causal language model, or an engine around one.
         ids: `[rows, length]` int64.
+        pad_token_id: see `never_sampled`.
 
     Returns:
-        `[rows, length - 1]` fp32; at `t` the log-probability of token `t + 1`. Values at pads mean nothing.
+        `[rows, length - 1, vocabulary]` fp32 log-probabilities of the tokens from the second on.
     """
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    logprobs = policy_logprobs(logits, never_sampled(model.config), temperature)
-    return logprobs.gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return policy_logprobs(model(input_ids=ids, use_cache=False).logits[:, :-1], pad_token_id, temperature)
+
+
+def of_tokens(distribution: Tensor, ids: Tensor) -> Tensor:
+    """`[rows, length - 1]`: at `t` the log-probability of token `t + 1`. Values at pads mean nothing."""
+    return distribution.gather(-1, ids[:, 1:, None]).squeeze(-1)
 
 
 @torch.no_grad()
@@ -77,7 +84,9 @@ def answer_logprobs(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
-        logprobs = next_token_logprobs(model, ids.to(device), temperature).cpu()
+        ids = ids.to(device)
+        distribution = next_token_distribution(model, ids, never_sampled(model.config), temperature)
+        logprobs = of_tokens(distribution, ids).cpu()
         for row, values, real in zip(rows, logprobs, mask, strict=True):
             found[row] = values[real].tolist()
     return found

@@ -7,8 +7,9 @@ import random
 
 import pytest
 import torch
-from llamita.rlhf import ppo
 from torch import Tensor
+
+from llamita.rlhf import ppo
 
 ROWS, TIME = 3, 6
 SPANS = [(1, 5), (3, 6), (0, 1)]  # states of each answer
@@ -147,9 +148,10 @@ def test_entropy(mask: Tensor) -> None:
 
 
 def test_explained_variance() -> None:
-    returns = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert ppo.explained_variance(returns + 7, returns) == 1
-    assert ppo.explained_variance(torch.zeros(4), returns) == 0
-    errors = [0.5, -0.5, 0.5, -0.5]
-    found = ppo.explained_variance(returns - torch.tensor(errors), returns).item()
+    returns = torch.tensor([1.0, 2.0, 3.0, 4.0, 99.0])
+    real = torch.tensor([True, True, True, True, False])
+    assert ppo.explained_variance(returns + 7, returns, real) == 1
+    assert ppo.explained_variance(torch.zeros(5), returns, real) == 0
+    errors = torch.tensor([0.5, -0.5, 0.5, -0.5, 99.0])
+    found = ppo.explained_variance(returns - errors, returns, real).item()
     assert found == pytest.approx(1 - 0.25 / 1.25)

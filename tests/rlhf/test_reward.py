@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+
 from llamita.rlhf.reward import (
     kl_penalised_reward,
     last_answer_state,

@@ -3,17 +3,19 @@ from __future__ import annotations
 import math
 
 import torch
+
 from llamita.sampling.logprobs import (
     answer_logprobs,
     never_sampled,
-    next_token_logprobs,
+    next_token_distribution,
+    of_tokens,
     pad_batch,
     policy_logprobs,
     summed_log_ratio,
 )
 from llamita.sampling.sampler import LlamaSampler
 
-from .test_sampler import ragged_prompts, tiny_model
+from .tiny import ragged_prompts, tiny_model
 
 
 def test_policy_logprobs_by_hand() -> None:
@@ -57,7 +59,6 @@ def test_summed_log_ratio() -> None:
     for prompt, answer, ratio in zip(prompts, answers, found, strict=True):
         ids = torch.tensor([prompt + answer])
         with torch.no_grad():
-            new, old = (
-                next_token_logprobs(model, ids)[0, len(prompt) - 1 :] for model in (policy, reference)
-            )
-        assert math.isclose(float((new - old).sum()), ratio, abs_tol=1e-4)
+            new, old = (of_tokens(next_token_distribution(m, ids, 0), ids) for m in (policy, reference))
+        difference = (new - old)[0, len(prompt) - 1 :].sum()
+        assert math.isclose(float(difference), ratio, abs_tol=1e-4)

@@ -1,0 +1,266 @@
+"""The loop of PPO (section 3.2.3): sample, judge, learn. Where the paper is silent, the field's habits:
+
+- The critic is a model of its own, started from the helpfulness reward model, with its own learning rate; it
+  learns alone for the first iterations.
+- Dropout is off; one temperature for sampling and for every log-probability; no top-k or top-p.
+- The old log-probabilities come from the trainer's own forward pass; how far the sampler's are from them is
+  logged as `sampler_deviation`.
+- The KL penalty is to the model that PPO starts from, token by token inside the reward.
+- Rewards and advantages are whitened over the whole batch of an iteration, all ranks together.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from ..errors import ConfigError, LlamitaError
+from ..sampling.logprobs import never_sampled, next_token_distribution, of_tokens
+from ..sampling.sampler import LlamaSampler
+from ..training.distributed import all_reduce_sum, rank, world_size
+from ..training.engine import Engine, device
+from . import ppo
+from .critic import Critic
+from .reward import kl_penalised_reward, whiten
+from .rollout import EncodedPrompt, Episodes, MicroBatch, Scores, judge, mini_batches
+from .settings import PpoSettings
+
+Metrics = dict[str, float]
+
+
+class PpoTrainer:
+    """Trains a policy with PPO.
+
+    Args:
+        policy: trained in place; a copy of it stays behind as the reference of the KL penalty.
+        critic: trained in place.
+        safety, helpfulness: see `Scorer`.
+        prompts: sampled from in seeded epochs.
+        max_new_tokens: length limit of an answer, EOS included.
+        safety_threshold: of the piecewise reward.
+        seed: names all draws.
+        sampling_batch_size: answers sampled side by side.
+        deepspeed: path of a ZeRO-0/1/2 file.
+
+    Raises:
+        ConfigError: the mini-batch cannot be shared out among the ranks, or the DeepSpeed file does not suit.
+    """
+
+    def __init__(
+        self,
+        policy: LlamaForCausalLM,
+        critic: Critic,
+        safety: Scores,
+        helpfulness: Scores,
+        prompts: Sequence[EncodedPrompt],
+        settings: PpoSettings,
+        max_new_tokens: int,
+        safety_threshold: float = 0.15,
+        seed: int | str = 0,
+        sampling_batch_size: int = 512,
+        deepspeed: str | None = None,
+    ) -> None:
+        self.settings, self.seed = settings, seed
+        self._scorers = safety, helpfulness
+        self._prompts, self._max_new_tokens, self._threshold = prompts, max_new_tokens, safety_threshold
+        self._mini, self._micro = _rank_sizes(settings)
+        accumulation = self._mini // self._micro
+        reference = copy.deepcopy(policy)
+        self.policy = Engine(policy, settings.learning_rate, self._micro, accumulation, deepspeed)
+        self.critic = Engine(critic, settings.critic_learning_rate, self._micro, accumulation, deepspeed)
+        precision = next(policy.parameters()).dtype  # the engine's, so that all log-probabilities share one
+        self.reference = reference.to(device(), precision).eval().requires_grad_(False)
+        self._sampler = LlamaSampler(policy, sampling_batch_size)
+        self._pad = never_sampled(policy.config)
+
+    def iterations(self) -> Iterator[Metrics]:
+        """Runs all iterations, yielding the metrics of each (the same on every rank).
+
+        Raises LlamitaError when a loss or a gradient is no longer a finite number.
+        """
+        for iteration in range(1, self.settings.iterations + 1):
+            metrics = self.iterate(iteration)
+            watched = [name for name in metrics if name.endswith(("_loss", "_norm"))]
+            if broken := [name for name in watched if not math.isfinite(metrics[name])]:
+                raise LlamitaError(
+                    f"PPO iteration {iteration}: {', '.join(broken)} no longer finite; "
+                    "a lower ppo.learning_rate or a higher ppo.kl_coefficient usually helps"
+                )
+            yield metrics
+
+    def iterate(self, iteration: int) -> Metrics:
+        """Samples `episodes` answers, then steps once per mini-batch with each of the two models."""
+        started = time.monotonic()
+        episodes = self._roll_out(iteration)
+        sampled = time.monotonic()
+        deal = f"{self.seed}/deal/{iteration}/{rank()}"
+        batches = mini_batches(episodes, self._mini, self._micro, deal, device())
+        metrics = self._look(episodes, [batch for mini in batches for batch in mini])
+        metrics |= self._learn(iteration, batches)
+        rollout_seconds = sampled - started
+        return metrics | {
+            "iteration": iteration,
+            "rollout_seconds": rollout_seconds,
+            "learn_seconds": time.monotonic() - sampled,
+            "rollout_tokens_per_second": metrics["answer_length"] * self.settings.episodes / rollout_seconds,
+        }
+
+    def _roll_out(self, iteration: int) -> Episodes:
+        """Samples and judges this rank's share of the iteration's prompts."""
+        count = self.settings.episodes
+        places = range((iteration - 1) * count + rank(), iteration * count, world_size())
+        prompts = [self._prompts[index] for index in _in_epochs(places, len(self._prompts), self.seed)]
+        self._sampler.refresh(self.policy.module)
+        samples = self._sampler.sample(
+            [prompt.ids for prompt in prompts],
+            self._max_new_tokens,
+            temperature=self.settings.temperature,
+            seed=f"{self.seed}/rollout",
+            keys=places,
+        )
+        return judge(prompts, samples, *self._scorers, self._threshold, self.settings.truncation_reward)
+
+    @torch.no_grad()
+    def _look(self, episodes: Episodes, batches: Sequence[MicroBatch]) -> Metrics:
+        """What policy, reference and critic say of the answers before any of them learns."""
+        entropy = torch.zeros((), device=device())
+        for batch in batches:
+            distribution = self._distribution(self.policy, batch.ids)
+            entropy += ppo.entropy(distribution, batch.mask)
+            batch.old_logprobs = of_tokens(distribution, batch.ids)
+            batch.reference_logprobs = of_tokens(self._distribution(self.reference, batch.ids), batch.ids)
+            batch.old_values = self.critic(batch.ids)
+            self._estimate_advantages(batch)
+        mask = _joined(batches, "mask")
+        whitened = whiten(_joined(batches, "advantages"), mask)
+        sizes = [batch.mask.numel() for batch in batches]
+        for batch, advantages in zip(batches, whitened.split(sizes), strict=True):
+            batch.advantages = advantages.view(batch.mask.shape)
+        return _judgement(episodes) | _comparison(batches) | {"entropy": _per_token(entropy, mask)}
+
+    def _estimate_advantages(self, batch: MicroBatch) -> None:
+        rewards = kl_penalised_reward(
+            batch.reward,
+            batch.old_logprobs,
+            batch.reference_logprobs,
+            batch.mask,
+            self.settings.kl_coefficient,
+        )
+        batch.advantages, batch.returns = ppo.generalised_advantages(
+            rewards, batch.old_values, batch.mask, self.settings.gamma, self.settings.gae_lambda
+        )
+
+    def _distribution(self, model: Callable[..., Any], ids: Tensor) -> Tensor:
+        return next_token_distribution(model, ids, self._pad, self.settings.temperature)
+
+    def _learn(self, iteration: int, batches: Sequence[Sequence[MicroBatch]]) -> Metrics:
+        """A step per mini-batch; in the warm-up iterations the critic's alone, not clipped."""
+        warming = iteration <= self.settings.critic_warmup_iterations
+        clip = None if warming else self.settings.value_clip_threshold
+        metrics: Metrics = defaultdict(float)
+        for index, mini in enumerate(batches):
+            tokens = int(all_reduce_sum(torch.stack([batch.mask.sum() for batch in mini]).sum()))
+            sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device()))
+            if not warming:
+                norm = self.policy.update(self._policy_loss(batch, tokens, sums) for batch in mini)
+                metrics["policy_gradient_norm"] += norm / len(batches)
+                deviation = _largest_over_ranks(sums.pop("ratio_deviation"))
+                if index == 0:  # the policy has not moved yet: this is the noise of the arithmetic
+                    metrics["first_ratio_deviation"] = deviation
+            norm = self.critic.update(self._value_loss(batch, tokens, clip, sums) for batch in mini)
+            metrics["critic_gradient_norm"] += norm / len(batches)
+            for name, total in sums.items():
+                metrics[name] += float(all_reduce_sum(total)) / len(batches)
+        return dict(metrics)
+
+    def _policy_loss(self, batch: MicroBatch, tokens: int, sums: dict[str, Tensor]) -> Tensor:
+        threshold = self.settings.clip_threshold
+        logprobs = of_tokens(self._distribution(self.policy, batch.ids), batch.ids)
+        loss = ppo.policy_loss(logprobs, batch.old_logprobs, batch.advantages, batch.mask, tokens, threshold)
+        ratios = ppo.log_ratio(logprobs.detach(), batch.old_logprobs, batch.mask)
+        sums["policy_loss"] += loss.detach()
+        sums["approx_kl"] += ppo.approximate_kl(ratios, batch.mask) / tokens
+        sums["clip_fraction"] += ppo.clipped_tokens(ratios, batch.mask, threshold) / tokens
+        sums["ratio_deviation"] = torch.maximum(sums["ratio_deviation"], (ratios.exp() - 1).abs().max())
+        return loss
+
+    def _value_loss(
+        self, batch: MicroBatch, tokens: int, clip: float | None, sums: dict[str, Tensor]
+    ) -> Tensor:
+        values = self.critic(batch.ids)
+        loss = ppo.value_loss(values, batch.old_values, batch.returns, batch.mask, tokens, clip)
+        sums["value_loss"] += loss.detach()
+        return loss
+
+
+def _judgement(episodes: Episodes) -> Metrics:
+    """Means over the answers of all ranks."""
+    columns = {
+        "reward": episodes.reward,
+        "score": episodes.score,
+        "safety_score": episodes.safety,
+        "helpfulness_score": episodes.helpfulness,
+        "truncated_share": ~episodes.finished,
+        "answer_length": torch.tensor([len(answer) for answer in episodes.answers]),
+    }
+    sums = all_reduce_sum(torch.stack([column.double().sum() for column in columns.values()]))
+    rows = len(episodes.answers) * world_size()
+    return {name: float(total) / rows for name, total in zip(columns, sums, strict=True)}
+
+
+def _comparison(batches: Sequence[MicroBatch]) -> Metrics:
+    """How the policy differs from its start and from the sampler, and how good the critic's guesses were."""
+    mask, old = _joined(batches, "mask"), _joined(batches, "old_logprobs")
+    from_start = (old - _joined(batches, "reference_logprobs"))[mask].double().sum()
+    from_sampler = (old - _joined(batches, "sampled_logprobs"))[mask].double().abs().sum()
+    rows = sum(len(batch.ids) for batch in batches) * world_size()
+    explained = ppo.explained_variance(_joined(batches, "old_values"), _joined(batches, "returns"), mask)
+    return {
+        "kl": float(all_reduce_sum(from_start)) / rows,
+        "sampler_deviation": _per_token(from_sampler, mask),
+        "explained_variance": float(explained),
+    }
+
+
+def _per_token(total: Tensor, mask: Tensor) -> float:
+    return float(all_reduce_sum(total) / all_reduce_sum(mask.sum()))
+
+
+def _joined(batches: Sequence[MicroBatch], name: str) -> Tensor:
+    """One table of all micro-batches, flat, pads included."""
+    return torch.cat([getattr(batch, name).flatten() for batch in batches])
+
+
+def _largest_over_ranks(value: Tensor) -> float:
+    table = torch.zeros(world_size(), device=value.device)
+    table[rank()] = value
+    return float(all_reduce_sum(table).max())
+
+
+def _in_epochs(places: Sequence[int], count: int, seed: int | str) -> list[int]:
+    """The items at the given places of an endless row of epochs, each a seeded shuffle of `count` items."""
+    orders: dict[int, list[int]] = {}
+    for epoch in {place // count for place in places}:
+        orders[epoch] = random.Random(f"{seed}/epoch/{epoch}").sample(range(count), count)
+    return [orders[place // count][place % count] for place in places]
+
+
+def _rank_sizes(settings: PpoSettings) -> tuple[int, int]:
+    """Rows of a mini-batch and of a micro-batch on one rank."""
+    mini, left = divmod(settings.mini_batch_size, world_size())
+    micro = settings.micro_batch_size or mini
+    if left or mini % micro:
+        raise ConfigError(
+            f"ppo.mini_batch_size: {settings.mini_batch_size} rows cannot be shared out among {world_size()} "
+            f"ranks in micro-batches of {micro}; expected a multiple of both"
+        )
+    return mini, micro

@@ -1,0 +1,122 @@
+"""What one iteration of PPO gathers: answers, rewards, and what the models say of them before learning."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..data.rows import Prompt
+from ..sampling.logprobs import pad_batch
+from ..sampling.sampler import Samples
+from .reward import piecewise_reward, whitened_reward
+
+Scores = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
+"""Prompts and answers as token ids -> `[rows]` scores after the sigmoid (see `Scorer`)."""
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt with its token ids, from BOS to [/INST]."""
+
+    prompt: Prompt
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """This rank's answers of an iteration and how they were judged; all tensors `[rows]`, on the CPU.
+
+    Attributes:
+        prompts, answers: token ids; an answer includes its EOS where it ended.
+        logprobs: as the sampler told them, `[rows][tokens]`.
+        finished: bool; False for an answer cut at the length limit.
+        safety, helpfulness, score: in (0, 1), score being the piecewise one.
+        reward: whitened over all ranks.
+    """
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+    logprobs: list[list[float]]
+    finished: Tensor
+    safety: Tensor
+    helpfulness: Tensor
+    score: Tensor
+    reward: Tensor
+
+
+def judge(
+    prompts: Sequence[EncodedPrompt],
+    samples: Samples,
+    safety: Scores,
+    helpfulness: Scores,
+    safety_threshold: float,
+    truncation_reward: float,
+) -> Episodes:
+    """Scores the samples and turns scores into rewards (section 3.2.3).
+
+    An answer without an end gets at most `truncation_reward`, or the policy would learn to ramble on.
+    """
+    told = [prompts[index] for index in samples.prompts]
+    ids = [prompt.ids for prompt in told]
+    safe, helpful = safety(ids, samples.answer_ids), helpfulness(ids, samples.answer_ids)
+    is_safety = torch.tensor([prompt.prompt.is_safety for prompt in told])
+    score = piecewise_reward(safe, helpful, is_safety, safety_threshold)
+    finished = torch.tensor(samples.finished)
+    reward = whitened_reward(score)
+    reward = torch.where(finished, reward, reward.clamp(max=truncation_reward))
+    return Episodes(ids, samples.answer_ids, samples.logprobs, finished, safe, helpful, score, reward)
+
+
+@dataclass
+class MicroBatch:
+    """Answers that go through the models together, right-padded; tables are `[rows, time]` (see `ppo`).
+
+    Every forward pass of an iteration uses this very layout, so that before the first step the new
+    log-probabilities equal the old ones.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    reward: Tensor
+    sampled_logprobs: Tensor
+    old_logprobs: Tensor = field(init=False)
+    reference_logprobs: Tensor = field(init=False)
+    old_values: Tensor = field(init=False)
+    advantages: Tensor = field(init=False)
+    returns: Tensor = field(init=False)
+
+
+def mini_batches(
+    episodes: Episodes, mini_batch: int, micro_batch: int, seed: str, device: torch.device
+) -> list[list[MicroBatch]]:
+    """Deals the episodes out in a seeded order: mini-batches of micro-batches, sizes in rows of this rank.
+
+    Within a mini-batch the answers are sorted by length, so that little is padded.
+    """
+    order = list(range(len(episodes.answers)))
+    random.Random(seed).shuffle(order)
+    batches = []
+    for start in range(0, len(order), mini_batch):
+        rows = sorted(
+            order[start : start + mini_batch],
+            key=lambda row: len(episodes.prompts[row]) + len(episodes.answers[row]),
+        )
+        batches.append(
+            [
+                _micro_batch(episodes, rows[at : at + micro_batch], device)
+                for at in range(0, len(rows), micro_batch)
+            ]
+        )
+    return batches
+
+
+def _micro_batch(episodes: Episodes, rows: Sequence[int], device: torch.device) -> MicroBatch:
+    ids, mask = pad_batch([episodes.prompts[row] for row in rows], [episodes.answers[row] for row in rows])
+    sampled = torch.zeros(mask.shape)
+    sampled[mask] = torch.tensor([value for row in rows for value in episodes.logprobs[row]])
+    reward = episodes.reward[rows].float()
+    return MicroBatch(ids.to(device), mask.to(device), reward.to(device), sampled.to(device))

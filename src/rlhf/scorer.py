@@ -1,0 +1,72 @@
+"""Scores of answers by a reward model, as PPO, rejection sampling and evaluation use them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..model.checkpoint import load_reward_model, load_tokenizer, tokenizer_hash
+from ..training.engine import device
+
+
+class Scorer:
+    """A reward model read from its folder, in fp32.
+
+    The score is read at the answer's EOS, by its index: nothing is inferred from pads.
+
+    Args:
+        folder: an artifact or a plain `AutoModelForSequenceClassification` folder with one label.
+        tokenizer: the policy's; token ids go to the reward model as they are.
+        batch_size: answers scored side by side.
+
+    Raises:
+        DataError: the reward model was trained with another tokenizer (seen before its weights are loaded),
+            its folder is incomplete, or it has more than one output.
+    """
+
+    def __init__(self, folder: Path, tokenizer: Any, batch_size: int = 128) -> None:
+        if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
+            raise DataError(
+                f"{folder}: this reward model reads other token ids than the policy writes; "
+                "expected one trained with the same tokenizer"
+            )
+        self.model = load_reward_model(folder).to(device()).eval()
+        if self.model.config.num_labels != 1:
+            raise DataError(
+                f"{folder}: {self.model.config.num_labels} outputs; expected a reward model with one"
+            )
+        self._eos: int = tokenizer.eos_token_id
+        self._batch_size = batch_size
+
+    def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+        """Scores after the sigmoid, `[rows]` float64 in (0, 1), on the CPU."""
+        return self.raw(prompts, answers).double().sigmoid()
+
+    @torch.no_grad()
+    def raw(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+        """Scores before the sigmoid: `[rows]` fp32 on the CPU. An answer that lacks its EOS is given one."""
+        rows = [
+            [*prompt, *answer, *([] if answer and answer[-1] == self._eos else [self._eos])]
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+        scores = torch.empty(len(rows))
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            scores[batch] = self._score([rows[row] for row in batch]).cpu()
+        return scores
+
+    def _score(self, rows: list[list[int]]) -> Tensor:
+        lengths = torch.tensor([len(row) for row in rows])
+        ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = torch.tensor(row)
+        # Attention is causal and the pads stand on the right: no mask is needed to keep them out.
+        hidden = self.model.model(input_ids=ids.to(device()), use_cache=False).last_hidden_state
+        last = hidden[torch.arange(len(rows)), (lengths - 1).to(hidden.device)]
+        return self.model.score(last).squeeze(-1).float()

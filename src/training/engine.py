@@ -1,0 +1,153 @@
+"""A model with its optimizer, for loops of our own: plain torch, or a DeepSpeed engine of its own.
+
+PPO trains two models in one process. `accelerate` knows one DeepSpeed engine a process, so each model gets
+its own from `deepspeed.initialize`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .arguments import PAPER_OPTIMIZER
+from .distributed import world_size
+
+
+def device() -> torch.device:
+    """This rank's own GPU, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK") or 0))
+    return torch.device("cpu")
+
+
+def zero_stage(deepspeed: str | None) -> int:
+    """The ZeRO stage of a DeepSpeed file, 0 without one."""
+    if deepspeed is None:
+        return 0
+    return int(
+        json.loads(Path(deepspeed).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
+    )
+
+
+class Engine:
+    """Trains one model with the paper's AdamW (0.9, 0.95, 1e-5, decay 0.1, clipping 1.0) at a constant rate.
+
+    Dropout is off: the model stays in eval mode. Without DeepSpeed weights keep the precision they come in;
+    with it, its file decides (`auto`: bf16 where there is a GPU).
+
+    Args:
+        model: moved to this rank's device and trained in place.
+        learning_rate: constant.
+        micro_batch_size: rows a forward pass on this rank; `accumulation` of them make a step.
+        deepspeed: path of a ZeRO-0/1/2 file without an optimizer.
+
+    Raises:
+        ConfigError: the file asks for ZeRO-3 or names an optimizer or a scheduler.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float,
+        micro_batch_size: int,
+        accumulation: int,
+        deepspeed: str | None = None,
+    ) -> None:
+        self.module = model.to(device())
+        self._accumulation = accumulation
+        self._optimizer = torch.optim.AdamW(
+            _decayed_apart(self.module),
+            lr=learning_rate,
+            betas=(PAPER_OPTIMIZER["adam_beta1"], PAPER_OPTIMIZER["adam_beta2"]),
+            eps=PAPER_OPTIMIZER["adam_epsilon"],
+        )
+        self._deepspeed: Any = None
+        if deepspeed is not None:
+            config = _deepspeed_config(deepspeed, micro_batch_size, accumulation)
+            self._deepspeed = _initialize(self.module, self._optimizer, config)
+        self.module.eval()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's forward pass, for training and without gradients alike."""
+        return (self._deepspeed or self.module)(*args, **kwargs)
+
+    def update(self, losses: Iterable[Tensor]) -> float:
+        """One optimizer step on the sum of `accumulation` losses over all ranks.
+
+        Args:
+            losses: of this rank's micro-batches, each its share of the global mean; taken one after the
+                other, so that a generator holds one graph at a time.
+
+        Returns:
+            The gradient's norm before clipping.
+        """
+        if self._deepspeed is not None:
+            for loss in losses:
+                # DeepSpeed averages over ranks and micro-batches; our shares are to be summed.
+                self._deepspeed.backward(loss * (world_size() * self._accumulation))
+                self._deepspeed.step()
+            return float(self._deepspeed.get_global_grad_norm() or 0.0)
+        for loss in losses:
+            loss.backward()
+        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        if world_size() > 1:
+            for parameter in parameters:
+                torch.distributed.all_reduce(parameter.grad)
+        norm = nn.utils.clip_grad_norm_(parameters, PAPER_OPTIMIZER["max_grad_norm"])
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+
+def _decayed_apart(model: nn.Module) -> list[dict[str, Any]]:
+    """Weight decay on matrices, none on the norms' scales and on biases, as in the Trainer-based stages."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {
+            "params": [parameter for parameter in trained if parameter.ndim >= 2],
+            "weight_decay": PAPER_OPTIMIZER["weight_decay"],
+        },
+        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _deepspeed_config(path: str, micro_batch_size: int, accumulation: int) -> dict[str, Any]:
+    """The file's settings with batch sizes, clipping and `auto` precision filled in."""
+    config: dict[str, Any] = copy.deepcopy(json.loads(Path(path).read_text(encoding="utf-8")))
+    if zero_stage(path) == 3:
+        raise ConfigError(
+            f"{path}: zero_optimization.stage: PPO samples from whole weights; expected 0, 1 or 2"
+        )
+    for section in ("optimizer", "scheduler"):
+        if section in config:
+            raise ConfigError(f"{path}: {section}: PPO brings its own AdamW at a constant rate; take it out")
+    config |= {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "train_batch_size": micro_batch_size * accumulation * world_size(),
+        "gradient_clipping": PAPER_OPTIMIZER["max_grad_norm"],
+    }
+    if config.get("bf16", {}).get("enabled") == "auto":
+        config["bf16"]["enabled"] = torch.cuda.is_available()
+    if config.get("fp16", {}).get("enabled") == "auto":
+        config["fp16"]["enabled"] = False
+    return config
+
+
+def _initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
+    import deepspeed
+
+    config["zero_allow_untested_optimizer"] = True
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=config, dist_init_required=False
+    )
+    return engine

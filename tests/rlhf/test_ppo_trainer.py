@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+
+from llamita.data.rows import Prompt
+from llamita.errors import ConfigError, LlamitaError
+from llamita.rlhf.critic import Critic
+from llamita.rlhf.ppo_trainer import PpoTrainer
+from llamita.rlhf.rollout import EncodedPrompt
+from llamita.rlhf.settings import PpoSettings
+from llamita.sampling.logprobs import summed_log_ratio
+from llamita.sampling.sampler import LlamaSampler
+
+from ..sampling.tiny import EOS, ragged_prompts, tiny_model
+
+WANTED = 7
+Ids = Sequence[Sequence[int]]
+
+
+def share_of_the_wanted_token(prompts: Ids, answers: Ids) -> Tensor:
+    shares = [sum(token == WANTED for token in answer) / len(answer) for answer in answers]
+    return 0.05 + 0.9 * torch.tensor(shares, dtype=torch.float64)
+
+
+def always_safe(prompts: Ids, answers: Ids) -> Tensor:
+    return torch.full((len(answers),), 0.9, dtype=torch.float64)
+
+
+def tiny_critic() -> Critic:
+    model = tiny_model(seed=5)
+    reward_model = LlamaForSequenceClassification(copy.deepcopy(model.config))
+    reward_model.config.num_labels = 1
+    reward_model.score = torch.nn.Linear(32, 1, bias=False)
+    return Critic(reward_model)
+
+
+def trainer(policy: LlamaForCausalLM | None = None, **settings: object) -> PpoTrainer:
+    chosen = {
+        "iterations": 30,
+        "episodes": 64,
+        "mini_batch_size": 16,
+        "learning_rate": 3e-3,
+        "critic_learning_rate": 3e-3,
+        "critic_warmup_iterations": 2,
+        "kl_coefficient": 0.02,
+    }
+    prompts = [EncodedPrompt(Prompt([], is_safety=False), ids) for ids in ragged_prompts(20)]
+    return PpoTrainer(
+        policy or tiny_model(spread=0.05),
+        tiny_critic(),
+        always_safe,
+        share_of_the_wanted_token,
+        prompts,
+        PpoSettings(**chosen | settings),
+        max_new_tokens=6,
+        seed=1,
+    )
+
+
+def test_ppo_solves_a_toy() -> None:
+    policy = tiny_model(spread=0.05)
+    start = copy.deepcopy(policy)
+    history = list(trainer(policy).iterations())
+    first, last = history[0], history[-1]
+    assert first["helpfulness_score"] < 0.15
+    assert last["helpfulness_score"] > 0.6
+    assert last["truncated_share"] < first["truncated_share"], "an answer that ends is worth more"
+    assert first["kl"] == pytest.approx(0, abs=1e-5)
+    assert last["explained_variance"] > first["explained_variance"]
+    # the logged KL is that of the answers, measured once more by other code
+    prompts = ragged_prompts(20) * 10
+    answers = LlamaSampler(policy).sample(prompts, 6, seed=9).answer_ids
+    ratios = summed_log_ratio(policy, start, prompts, answers)
+    assert sum(ratios) / len(ratios) == pytest.approx(last["kl"], rel=0.2)
+
+
+def test_the_first_mini_batch_has_ratio_one() -> None:
+    for micro_batch_size in (None, 4):
+        ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size)
+        for iteration in (1, 2):
+            metrics = ppo.iterate(iteration)
+            assert metrics["first_ratio_deviation"] < 1e-5
+            assert metrics["sampler_deviation"] < 1e-5
+        assert metrics["approx_kl"] > 1e-6, "later mini-batches see a policy that has moved"
+
+
+def test_micro_batches_change_nothing() -> None:
+    def weights(micro_batch_size: int | None) -> list[Tensor]:
+        ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size, learning_rate=1e-4)
+        ppo.iterate(1)
+        return [*ppo.policy.module.parameters(), *ppo.critic.module.parameters()]
+
+    for whole, parts in zip(weights(None), weights(4), strict=True):
+        torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-4)
+
+
+def test_same_seed_same_weights() -> None:
+    def weights() -> list[Tensor]:
+        ppo = trainer(critic_warmup_iterations=0)
+        ppo.iterate(1)
+        return list(ppo.policy.module.parameters())
+
+    assert all(torch.equal(one, other) for one, other in zip(weights(), weights(), strict=True))
+
+
+def test_the_critic_warms_up_alone_and_the_reference_stays() -> None:
+    ppo = trainer(critic_warmup_iterations=1)
+    before = {name: tensor.clone() for name, tensor in ppo.policy.module.state_dict().items()}
+    critic = ppo.critic.module.head.weight.clone()
+    metrics = ppo.iterate(1)
+    assert "policy_loss" not in metrics
+    assert all(torch.equal(before[name], tensor) for name, tensor in ppo.policy.module.state_dict().items())
+    assert not torch.equal(critic, ppo.critic.module.head.weight)
+    ppo.iterate(2)
+    head = "lm_head.weight"
+    assert not torch.equal(before[head], ppo.policy.module.state_dict()[head])
+    assert torch.equal(before[head], ppo.reference.state_dict()[head])
+
+
+def test_dropout_is_off() -> None:
+    policy = tiny_model(spread=0.05, attention_dropout=0.5).train()
+    metrics = trainer(policy, critic_warmup_iterations=0).iterate(1)
+    assert metrics["first_ratio_deviation"] < 1e-5
+
+
+def test_a_broken_reward_stops_the_run() -> None:
+    ppo = trainer(critic_warmup_iterations=0)
+    with torch.no_grad():
+        ppo.critic.module.head.weight.fill_(float("nan"))
+    with pytest.raises(LlamitaError, match="value_loss"):
+        next(ppo.iterations())
+
+
+def test_a_mini_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match=r"mini_batch_size.*3 ranks"):
+        trainer()
+
+
+def test_each_prompt_stands_once_an_epoch() -> None:
+    from llamita.rlhf.ppo_trainer import _in_epochs
+
+    order = _in_epochs(range(21), 7, seed=0)
+    assert [sorted(order[start : start + 7]) for start in (0, 7, 14)] == [list(range(7))] * 3
+    assert order[:7] != order[7:14]
+    assert _in_epochs(range(5, 21, 3), 7, seed=0) == order[5:21:3]
+
+
+def test_eos_belongs_to_the_answer() -> None:
+    """A policy is taught to stop at once: only the mask's last place, the EOS, can carry that."""
+
+    def brevity(prompts: Ids, answers: Ids) -> Tensor:
+        return torch.tensor([0.9 if answer == [EOS] else 0.2 for answer in answers], dtype=torch.float64)
+
+    policy = tiny_model(spread=0.05)
+    ppo = trainer(policy)
+    ppo._scorers = always_safe, brevity
+    history = list(ppo.iterations())
+    assert history[-1]["answer_length"] < 1.5 < history[0]["answer_length"]
