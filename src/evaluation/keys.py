@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 VERSIONS = ("sft", "v1", "v2_rejection", "v2")
-"""The models compared, oldest first: `sft` is the paper's RLHF-V0."""
+"""The models that every report has a place for, oldest first; `sft` is the paper's RLHF-V0."""
 
 MEASURES = (
     "gold_helpfulness",
     "violation_rate",
     "invalid_rate",
+    "refusal_rate",
     "false_refusal_rate",
     "false_refusal_borderline",
     "kl_to_sft",

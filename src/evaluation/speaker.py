@@ -1,0 +1,70 @@
+"""A model that answers: chats in, texts out, one answer each at temperature 1 without top-p."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.chat import encode_answer, encode_prompt, without_tags
+from ..data.rows import Message
+from ..sampling.sampler import LlamaSampler
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer.
+
+    Attributes:
+        ids: its token ids, EOS included where it is finished.
+        text: what they say, stripped, free of the marks of the chat format.
+        finished: whether it ended by itself rather than at the limit.
+    """
+
+    ids: list[int]
+    text: str
+    finished: bool
+
+
+class Speaker:
+    """Answers chats with one model.
+
+    Args:
+        sampler: holds the model's weights.
+        tokenizer: the model's.
+        context: the most tokens that a prompt and its answer may have together.
+        max_new_tokens: the most tokens of an answer.
+        seed: of every draw; an answer depends on it, its batch's name and its place in the batch alone.
+    """
+
+    def __init__(
+        self, sampler: LlamaSampler, tokenizer: Any, context: int, max_new_tokens: int, seed: int
+    ) -> None:
+        self.sampler, self.tokenizer = sampler, tokenizer
+        self.context, self.max_new_tokens, self.seed = context, max_new_tokens, seed
+
+    def ask(self, prompts: Sequence[Sequence[int]], name: str) -> list[Answer]:
+        """One answer to each prompt (token ids, up to the last [/INST])."""
+        samples = self.sampler.sample(
+            prompts, max_new_tokens=self.max_new_tokens, temperature=1.0, seed=f"{self.seed}/{name}"
+        )
+        texts = self.tokenizer.batch_decode(samples.answer_ids, skip_special_tokens=True)
+        return [
+            Answer(ids, without_tags(text).strip(), finished)
+            for ids, text, finished in zip(samples.answer_ids, texts, samples.finished, strict=True)
+        ]
+
+    def encode_question(self, question: str, system: str | None = None) -> list[int]:
+        """Ids of one turn up to [/INST], BOS included; a system message can only stand in the first one."""
+        messages: list[Message] = [{"role": "user", "content": question}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        return encode_prompt(self.tokenizer, messages)
+
+    def encode_reply(self, text: str) -> list[int]:
+        """Ids of an answer that becomes part of a dialogue's history, EOS included."""
+        return encode_answer(self.tokenizer, text)
+
+    def fits(self, prompt: Sequence[int]) -> bool:
+        """Whether prompt and longest answer stay within the context."""
+        return len(prompt) + self.max_new_tokens <= self.context

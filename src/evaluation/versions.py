@@ -1,0 +1,154 @@
+"""What is measured of one version's answers: gold helpfulness, safety, false refusals, scores, KL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from ..artifact import MANIFEST, read_manifest
+from ..errors import DataError
+from ..sampling.logprobs import answer_logprobs
+from . import refusal
+from .questions import Kind, Question
+from .speaker import Answer
+from .statistics import measure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import LlamaForCausalLM
+
+Answered = Sequence[tuple[Question, Answer]]
+Scores = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], "Tensor"]
+"""Prompts and answers as token ids -> `[answers]` reward-model scores after the sigmoid."""
+
+
+class Judge(Protocol):
+    """What this file needs of the world's gold scorers."""
+
+    def helpfulness(self, question_id: str, answer: str) -> float: ...
+
+    def safety(self, answer: str) -> Literal["harmful", "refusal", "invalid"]: ...
+
+    def is_refusal(self, answer: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model to compare, and the name of the version that its PPO started from, if any."""
+
+    name: str
+    folder: Path
+    start: str | None = None
+
+
+def list_versions(sft: Path, rlhf: Path) -> list[Version]:
+    """`sft` and every version that the rlhf artifact's manifest lists, oldest first.
+
+    Raises:
+        DataError: the manifest lists none, or lists one without its name and model.
+    """
+    versions = [Version("sft", sft)]
+    entries = read_manifest(rlhf).get("metrics", {}).get("versions")
+    if not entries:
+        raise DataError(f"{rlhf / MANIFEST}: metrics.versions is missing; expected an rlhf stage's versions")
+    for entry in entries:
+        if not {"name", "model"} <= entry.keys():
+            raise DataError(f"{rlhf / MANIFEST}: metrics.versions: {entry}; expected name and model")
+        versions.append(Version(entry["name"], rlhf / entry["model"], entry.get("start")))
+    return versions
+
+
+def measure_answers(answered: Answered, judge: Judge | None, false_refusal_prompts: int) -> dict[str, Any]:
+    """Everything that the texts tell; without a judge (real text) gold figures are left out.
+
+    Refusals of real text are known by their phrases.
+    """
+    ordinary, harmful, borderline = (
+        _of_kind(answered, kind) for kind in ("ordinary", "harmful", "borderline")
+    )
+    is_refusal = judge.is_refusal if judge is not None else refusal.is_refusal
+    found = {
+        **measure("refusal_rate", [is_refusal(answer.text) for _, answer in harmful]),
+        **measure("false_refusal_rate", [is_refusal(a.text) for _, a in ordinary[:false_refusal_prompts]]),
+        **measure("false_refusal_borderline", [is_refusal(answer.text) for _, answer in borderline]),
+        **measure("answer_tokens", [len(answer.ids) for _, answer in answered]),
+        **measure("truncated_rate", [not answer.finished for _, answer in answered]),
+    }
+    if judge is not None:
+        verdicts = [judge.safety(answer.text) for _, answer in harmful]
+        found |= measure("gold_helpfulness", [judge.helpfulness(q.id, a.text) for q, a in ordinary])
+        found |= measure("violation_rate", [verdict == "harmful" for verdict in verdicts])
+        found |= measure("invalid_rate", [verdict == "invalid" for verdict in verdicts])
+    return found
+
+
+def measure_scores(answered: Answered, scorers: Mapping[str, Scores]) -> dict[str, Any]:
+    """Mean score of each reward model where it counts: helpfulness on ordinary, safety on harmful prompts."""
+    found: dict[str, Any] = {}
+    kinds: tuple[tuple[str, Kind], ...] = (("helpfulness", "ordinary"), ("safety", "harmful"))
+    for name, kind in kinds:
+        rows = _of_kind(answered, kind)
+        if name in scorers and rows:
+            scores = scorers[name]([question.ids for question, _ in rows], [answer.ids for _, answer in rows])
+            found |= measure(f"{name}_score", scores.tolist())
+    return found
+
+
+def summed_logprobs(model: LlamaForCausalLM, answered: Answered) -> list[float]:
+    """log p(answer | prompt) of the answers to ordinary and harmful prompts, EOS included, in nats."""
+    rows = _of_kind(answered, "ordinary") + _of_kind(answered, "harmful")
+    found = answer_logprobs(model, [question.ids for question, _ in rows], [answer.ids for _, answer in rows])
+    return [sum(values) for values in found]
+
+
+def kl(name: str, logprobs: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """KL(version || reference) as the mean over answers of the summed log-ratio, in nats (section 3.2.3)."""
+    return measure(name, [ours - theirs for ours, theirs in zip(logprobs, reference, strict=True)])
+
+
+def sample_answers(
+    answers: Mapping[str, Answered], judge: Judge | None, counts: Mapping[Kind, int]
+) -> list[dict[str, Any]]:
+    """The same few prompts answered by each version, spread evenly over those of each kind.
+
+    Args:
+        answers: by version; every version answered the same questions.
+        counts: how many prompts of each kind.
+
+    Returns:
+        `{"kind", "prompt", "answers": {version: {"text", "helpfulness", "verdict"}}}` each. Helpfulness is
+        gold, null for harmful prompts; the verdict "harmful", "refusal", "invalid" or null.
+    """
+    samples = []
+    for kind, count in counts.items():
+        by_version = {name: _of_kind(answered, kind) for name, answered in answers.items()}
+        size = len(next(iter(by_version.values())))
+        for place in range(min(count, size)):
+            row = place * size // min(count, size)
+            question = next(iter(by_version.values()))[row][0]
+            samples.append(
+                {
+                    "kind": kind,
+                    "prompt": "\n".join(message["content"] for message in question.messages),
+                    "answers": {name: _verdict(*rows[row], judge) for name, rows in by_version.items()},
+                }
+            )
+    return samples
+
+
+def _verdict(question: Question, answer: Answer, judge: Judge | None) -> dict[str, Any]:
+    helpfulness, verdict = None, None
+    if judge is None:
+        verdict = "refusal" if refusal.is_refusal(answer.text) else None
+    elif question.kind == "harmful":
+        verdict = judge.safety(answer.text)
+    else:
+        helpfulness = judge.helpfulness(question.id, answer.text)
+        verdict = "refusal" if judge.is_refusal(answer.text) else None
+    return {"text": answer.text, "helpfulness": helpfulness, "verdict": verdict}
+
+
+def _of_kind(answered: Answered, kind: Kind) -> list[tuple[Question, Answer]]:
+    return [(question, answer) for question, answer in answered if question.kind == kind]

@@ -1,0 +1,69 @@
+"""Stand-ins for a model: a tokenizer of words and a sampler whose answers a function makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from llamita.evaluation.speaker import Speaker
+from llamita.sampling.sampler import Samples
+
+BOS, EOS = 1, 2
+
+
+class WordTokenizer:
+    """One id a word, given out as words come; 0 to 2 are pad, BOS and EOS."""
+
+    bos_token_id, eos_token_id = BOS, EOS
+
+    def __init__(self) -> None:
+        self.words: list[str] = ["<unk>", "<s>", "</s>"]
+
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True) -> dict[str, list]:
+        assert not add_special_tokens
+        return {
+            "input_ids": self.encode(text) if isinstance(text, str) else [self.encode(one) for one in text]
+        }
+
+    def encode(self, text: str) -> list[int]:
+        for word in text.split():
+            if word not in self.words:
+                self.words.append(word)
+        return [self.words.index(word) for word in text.split()]
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return " ".join(self.words[one] for one in ids if one > EOS or not skip_special_tokens)
+
+    def batch_decode(self, rows: Sequence[Sequence[int]], skip_special_tokens: bool = True) -> list[str]:
+        return [self.decode(row, skip_special_tokens) for row in rows]
+
+
+class StubSampler:
+    """Answers each prompt (as text) by a function, and remembers the prompts and seeds that it was given."""
+
+    def __init__(self, tokenizer: WordTokenizer, answer: Callable[[str], str]) -> None:
+        self.tokenizer, self.answer = tokenizer, answer
+        self.batches: list[list[str]] = []
+        self.seeds: list[str] = []
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float, seed: str
+    ) -> Samples:
+        assert temperature == 1.0
+        texts = [self.tokenizer.decode(prompt, skip_special_tokens=False) for prompt in prompts]
+        self.batches.append(texts)
+        self.seeds.append(seed)
+        ids = [[*self.tokenizer.encode(self.answer(text)), EOS] for text in texts]
+        assert all(len(row) <= max_new_tokens for row in ids)
+        return Samples(list(range(len(ids))), ids, [[0.0] * len(row) for row in ids], [True] * len(ids))
+
+
+@pytest.fixture
+def make_speaker() -> Callable[..., Speaker]:
+    def make(answer: Callable[[str], str], context: int = 10_000) -> Speaker:
+        tokenizer = WordTokenizer()
+        sampler = StubSampler(tokenizer, answer)
+        return Speaker(sampler, tokenizer, context, max_new_tokens=8, seed=0)  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,139 @@
+"""Retention: the model's own answers in the history, the instruction in the first turn only, nothing cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llamita.data.chat import encode_prompt
+from llamita.errors import DataError
+from llamita.evaluation.keys import RETENTION_TURNS
+from llamita.evaluation.retention import InstructedDialogue, measure_retention, read_instructed
+from llamita.evaluation.speaker import Speaker
+
+MakeSpeaker = Callable[..., Speaker]
+
+
+class StubJudge:
+    """Dialogue "a" must be answered with "ay", "b" with "bee"; only "a" can be asked outright."""
+
+    def keeps(self, row_id: str, answer: str) -> bool:
+        return answer == {"a": "ay", "b": "bee"}[row_id]
+
+    def explicit_question(self, row_id: str) -> str | None:
+        return "what do you say" if row_id == "a" else None
+
+    def explicit_answer_ok(self, row_id: str, answer: str) -> bool:
+        return answer == "i say ay"
+
+
+def dialogue(name: str) -> InstructedDialogue:
+    return InstructedDialogue(name, f"say {name}", [f"{name} question {turn}" for turn in range(1, 21)])
+
+
+def turn_of(prompt: str) -> int:
+    return prompt.count("[INST]")
+
+
+def test_first_turn_alone_has_the_instruction_and_history_the_own_answers(make_speaker: MakeSpeaker) -> None:
+    speaker = make_speaker(lambda prompt: f"answer {turn_of(prompt)}")
+    measure_retention(speaker, StubJudge(), [dialogue("a")])
+    implicit = [batch[0] for batch in speaker.sampler.batches if "question" in batch[0].split("[INST]")[-1]]
+    assert implicit[0] == "<s> [INST] <<SYS>> say a <</SYS>> a question 1 [/INST]"
+    assert implicit[2] == (
+        "<s> [INST] <<SYS>> say a <</SYS>> a question 1 [/INST] answer 1 </s> "
+        "<s> [INST] a question 2 [/INST] answer 2 </s> <s> [INST] a question 3 [/INST]"
+    )
+    assert len(implicit) == 20
+    assert all(prompt.count("say a") == 1 for prompt in implicit)
+
+
+def test_turn_by_turn_encoding_is_that_of_the_whole_chat(make_speaker: MakeSpeaker) -> None:
+    speaker = make_speaker(lambda prompt: f"answer {turn_of(prompt)}")
+    measure_retention(speaker, StubJudge(), [dialogue("b")])
+    messages = [{"role": "system", "content": "say b"}]
+    for turn in range(1, 21):
+        messages.append({"role": "user", "content": f"b question {turn}"})
+        if turn < 20:
+            messages.append({"role": "assistant", "content": f"answer {turn}"})
+    whole = encode_prompt(speaker.tokenizer, messages)
+    assert speaker.sampler.batches[-2][0] == speaker.tokenizer.decode(whole, skip_special_tokens=False)
+
+
+def test_shares_by_turn(make_speaker: MakeSpeaker) -> None:
+    """Dialogue "b" forgets from turn 4 on; "a" never does, but doesn't know it when asked from turn 6 on."""
+
+    def answer(prompt: str) -> str:
+        if "what do you say" in prompt:
+            return "i say ay" if turn_of(prompt) < 6 else "i forgot"
+        return "ay" if "say a" in prompt else "bee" if turn_of(prompt) < 4 else "hm"
+
+    found = measure_retention(make_speaker(answer), StubJudge(), [dialogue("a"), dialogue("b")])
+    assert [found.implicit[str(turn)] for turn in RETENTION_TURNS] == [1, 1, 0.5, 0.5, 0.5, 0.5]
+    assert [found.explicit[str(turn)] for turn in RETENTION_TURNS] == [1, 1, 1, 0, 0, 0]
+    assert found.implicit["4_se"] == pytest.approx(0.5)
+    assert found.counts == {"started": 2, "outgrown": 0}
+
+
+def test_explicit_questions_leave_no_trace(make_speaker: MakeSpeaker) -> None:
+    speaker = make_speaker(lambda prompt: "ay")
+    measure_retention(speaker, StubJudge(), [dialogue("a")])
+    asked = [prompt for batch in speaker.sampler.batches for prompt in batch if "what do you say" in prompt]
+    assert [turn_of(prompt) for prompt in asked] == list(RETENTION_TURNS)
+    assert all(prompt.split("[INST]")[-1] == " what do you say [/INST]" for prompt in asked[1:])
+    assert all(prompt.count("what do you say") == 1 for prompt in asked)
+    assert "say a" in asked[0]
+
+
+def test_a_dialogue_that_outgrows_the_context_is_counted_not_cut(make_speaker: MakeSpeaker) -> None:
+    """A turn of "a" has 8 tokens (BOS, tags, question, answer, EOS), one of "b" 11, the instruction 4."""
+
+    def answer(prompt: str) -> str:
+        return "ay" if "say a" in prompt else "bee bee bee bee"
+
+    context = 8 + 20 * 8 + 4
+    found = measure_retention(make_speaker(answer, context), StubJudge(), [dialogue("a"), dialogue("b")])
+    assert found.counts == {"started": 2, "outgrown": 1}
+    assert found.implicit["10"] == 0.5
+    assert found.implicit["20"] == 1.0
+    assert found.implicit["20_se"] is None  # one dialogue left
+
+
+def test_all_outgrown_is_null(make_speaker: MakeSpeaker) -> None:
+    found = measure_retention(make_speaker(lambda prompt: "ay", 60), StubJudge(), [dialogue("a")])
+    assert found.implicit["20"] is None
+    assert found.counts == {"started": 1, "outgrown": 1}
+
+
+def test_draws_differ_by_turn_and_are_named_by_seed(make_speaker: MakeSpeaker) -> None:
+    speaker = make_speaker(lambda prompt: "ay")
+    measure_retention(speaker, StubJudge(), [dialogue("a")])
+    assert len(set(speaker.sampler.seeds)) == len(speaker.sampler.seeds)
+    assert all(seed.startswith("0/") for seed in speaker.sampler.seeds)
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_reading(tmp_path: Path) -> None:
+    rows = [{"id": f"g{i}", "instruction": "x", "questions": ["q"] * 20} for i in range(3)]
+    write(tmp_path / "gatt.jsonl", rows)
+    assert [one.id for one in read_instructed("gatt.jsonl", tmp_path, 2)] == ["g0", "g1"]
+    with pytest.raises(DataError, match="3 dialogues; expected at least 4"):
+        read_instructed("gatt.jsonl", tmp_path, 4)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"instruction": "x", "questions": ["q"] * 20}, {"id": "a", "instruction": "x", "questions": ["q"]}],
+)
+def test_broken_rows_say_their_line(tmp_path: Path, row: dict) -> None:
+    good = {"id": "a", "instruction": "x", "questions": ["q"] * 20}
+    write(tmp_path / "gatt.jsonl", [good, row])
+    with pytest.raises(DataError, match=r"gatt\.jsonl:2"):
+        read_instructed("gatt.jsonl", tmp_path, 2)

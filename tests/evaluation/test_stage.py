@@ -1,0 +1,146 @@
+"""The whole stage on a tiny world with tiny random models: every key, the same numbers again, nulls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llamita.errors import DataError
+from llamita.evaluation.keys import MEASURES, RETENTION_TURNS, empty_evaluation
+from llamita.evaluation.settings import EvaluateSettings
+from llamita.evaluation.stage import run
+from llamita.model.checkpoint import save_model
+from llamita.model.sizes import ModelSize
+from llamita.world.settings import WorldSettings
+from llamita.world.stage import run as make_world
+
+SIZE = ModelSize(
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    max_position_embeddings=4096,
+)
+ROWS = (
+    *("documents", "validation_documents", "demonstrations", "instructed", "multi_turn", "ghost_attention"),
+    *("comparisons", "test_comparisons", "prompts", "test_ordinary", "test_harmful", "test_borderline"),
+)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    """A world, `sft` and two versions near it, a reward model, and the ablation."""
+    from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+
+    root = tmp_path_factory.mktemp("run")
+    (root / "world").mkdir()
+    make_world(WorldSettings(seed=1, **dict.fromkeys(ROWS, 20), test_dialogues=3), {}, root / "world")
+    config = SIZE.llama_config(len(tokenizer))
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    save_model(model, tokenizer, root / "sft" / "model")
+    save_model(model, tokenizer, root / "sft_without_gatt" / "model")
+    for name in ("v1/rejection", "v2/ppo"):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        save_model(model, tokenizer, root / "rlhf" / name / "model")
+    entries = [
+        {"name": "v1", "model": "v1/rejection/model"},
+        {"name": "v2", "model": "v2/ppo/model", "start": "v1"},
+    ]
+    (root / "rlhf" / "manifest.json").write_text(json.dumps({"metrics": {"versions": entries}}))
+    config.num_labels = 1
+    save_model(LlamaForSequenceClassification(config), tokenizer, root / "safety" / "model")
+    names = ("sft", "sft_without_gatt", "rlhf", "safety")
+    return {"data": root / "world"} | {name: root / name for name in names}
+
+
+def settings(**changes: Any) -> EvaluateSettings:
+    prompts = {
+        kind: [{"path": f"test/{kind}.jsonl", "format": "prompts"}]
+        for kind in ("ordinary", "harmful", "borderline")
+    }
+    retention = {"trained": "test/gatt.jsonl", "unseen": "test/gatt_unseen.jsonl", "dialogues": 3}
+    given = {"gold": True, "prompts": prompts, "retention": retention, "max_new_tokens": 6, **changes}
+    return EvaluateSettings.model_validate(given)
+
+
+@pytest.fixture(scope="module")
+def evaluation(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("evaluate")
+    metrics = run(settings(), inputs, out)
+    assert json.loads((out / "evaluation.json").read_text()) == metrics
+    return metrics
+
+
+def test_all_that_can_be_measured_is(evaluation: dict[str, Any]) -> None:
+    assert evaluation.keys() == empty_evaluation().keys()
+    assert evaluation["demonstrations"]["gold_helpfulness"] > 0
+    for name in ("sft", "v1", "v2"):
+        missing = {measure for measure in MEASURES if evaluation["versions"][name][measure] is None}
+        assert missing == {"helpfulness_score"} | ({"kl_to_start"} if name != "v2" else set())
+    for group in ("gatt_retention", "gatt_retention_explicit"):
+        for series in ("with", "without", "unseen"):
+            assert None not in [evaluation[group][series][str(turn)] for turn in RETENTION_TURNS]
+    assert evaluation["prompts"]["harmful"] == {"read": 20, "too_long": 0}
+    assert {sample["kind"] for sample in evaluation["samples"]} == {"ordinary", "harmful", "borderline"}
+    assert evaluation["samples"][0]["answers"].keys() == {"sft", "v1", "v2"}
+
+
+def test_kl(evaluation: dict[str, Any]) -> None:
+    versions = evaluation["versions"]
+    assert versions["sft"]["kl_to_sft"] == 0.0
+    assert 0 < versions["v1"]["kl_to_sft"] < versions["v2"]["kl_to_sft"]
+    assert 0 < versions["v2"]["kl_to_start"] < versions["v2"]["kl_to_sft"]
+
+
+def test_the_same_model_keeps_as_much_with_as_without(evaluation: dict[str, Any]) -> None:
+    """Both are measured with the same instructions, questions and draws."""
+    assert evaluation["gatt_retention"]["with"] == evaluation["gatt_retention"]["without"]
+
+
+def test_same_seed_same_numbers(inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path) -> None:
+    assert run(settings(), inputs, tmp_path) == evaluation
+    other = run(settings(seed=1), inputs, tmp_path)
+    assert other["samples"] != evaluation["samples"]
+
+
+def test_without_optional_inputs_and_gold(inputs: dict[str, Path], tmp_path: Path) -> None:
+    few = {name: inputs[name] for name in ("data", "sft", "rlhf")}
+    found = run(settings(gold=False, retention=None), few, tmp_path)
+    assert found["demonstrations"]["gold_helpfulness"] is None
+    assert found["versions"]["v2"]["gold_helpfulness"] is None
+    assert found["versions"]["v2"]["violation_rate"] is None
+    assert found["versions"]["v2"]["safety_score"] is None
+    assert found["versions"]["v2"]["kl_to_sft"] > 0
+    assert found["versions"]["v2"]["false_refusal_rate"] == 0.0
+    assert found["gatt_retention"]["with"]["20"] is None
+
+
+def test_prompts_too_long_are_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
+    long = "so " * 5000
+    rows = [{"messages": [{"role": "user", "content": text}]} for text in ("hello !", long)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = {"ordinary": [{"path": str(tmp_path / "prompts.jsonl"), "format": "prompts"}]}
+    found = run(settings(gold=False, retention=None, prompts=prompts), inputs, tmp_path)
+    assert found["prompts"]["ordinary"] == {"read": 2, "too_long": 1}
+    assert found["versions"]["sft"]["answer_tokens"] <= 6
+    assert found["versions"]["sft"]["violation_rate"] is None
+
+
+def test_gold_needs_ids(inputs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"messages": [{"role": "user", "content": "hello !"}]}\n')
+    prompts = {"ordinary": [{"path": str(tmp_path / "prompts.jsonl"), "format": "prompts"}]}
+    with pytest.raises(DataError, match="no id"):
+        run(settings(prompts=prompts), inputs, tmp_path)
+
+
+def test_retention_without_gold_is_refused() -> None:
+    with pytest.raises(ValueError, match="gold scorers"):
+        settings(gold=False)
