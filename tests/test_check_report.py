@@ -15,7 +15,7 @@ REWARD = {
     "pairs": 1000,
     "by_rating": {
         "significantly_better": 0.95,
-        "better": 0.90,
+        "better": 0.89,
         "slightly_better": 0.80,
         "negligibly_better": 0.55,
     },
@@ -70,7 +70,7 @@ def test_good_figures_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("reward.safety.by_rating.significantly_better", 0.89),
+        ("reward.safety.by_rating.significantly_better", 0.899),
         ("reward.helpfulness.by_rating.slightly_better", 0.5),
         ("reward.helpfulness.pairs", 400),
         ("demonstrations.gold_helpfulness", 0.5),
