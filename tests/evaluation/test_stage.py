@@ -96,8 +96,10 @@ def test_all_that_can_be_measured_is(evaluation: dict[str, Any]) -> None:
 def test_kl(evaluation: dict[str, Any]) -> None:
     versions = evaluation["versions"]
     assert versions["sft"]["kl_to_sft"] == 0.0
-    assert 0 < versions["v1"]["kl_to_sft"] < versions["v2"]["kl_to_sft"]
-    assert 0 < versions["v2"]["kl_to_start"] < versions["v2"]["kl_to_sft"]
+    assert versions["v1"]["kl_to_sft"] > 0.1
+    assert versions["v2"]["kl_to_sft"] > 0.1
+    assert versions["v2"]["kl_to_start"] not in (0.0, versions["v2"]["kl_to_sft"])
+    assert versions["v1"]["kl_to_start"] is None
 
 
 def test_the_same_model_keeps_as_much_with_as_without(evaluation: dict[str, Any]) -> None:
