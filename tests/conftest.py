@@ -97,3 +97,15 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeStages:
         monkeypatch.setitem(stages.REGISTRY, kind, (package, "FakeSettings"))
     monkeypatch.chdir(tmp_path)
     return fakes
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A real tokenizer of ours, of 420 tokens, trained on a page of text in a fraction of a second."""
+    from llamita.tokenizer.bpe import train_bpe
+
+    words = (
+        "what is the color of bolo ? it is red . again and how are you today my friend fine thanks".split()
+    )
+    page = [" ".join(words[shift:] + words[:shift]) + "\nyes , you\n" for shift in range(len(words))]
+    return train_bpe(page * 20, 420)

@@ -1,0 +1,389 @@
+"""Every format from a small file, and what is said about files and rows that are wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.config import Source
+from llamita.data.comparisons import SELF_INSTRUCT_MODELS
+from llamita.data.rows import Comparison, Dialogue, Prompt
+from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
+from llamita.errors import DataError
+
+PAIR = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(
+        row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) + "\n" for row in rows
+    )
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def source(format: str, path: str = "rows.jsonl", **options: Any) -> list[Source]:
+    return [Source(path=path, format=format, **options)]
+
+
+def dialogue(user: str, answer: str) -> Dialogue:
+    return Dialogue([{"role": "user", "content": user}, {"role": "assistant", "content": answer}])
+
+
+# ------------------------------------------------------------------------------------------- formats
+
+DIALOGUES: dict[str, tuple[Any, list[Dialogue]]] = {
+    "messages": ({"messages": PAIR, "instruction": "be brief"}, [Dialogue(PAIR, "all", "be brief")]),
+    "prompt_completion": (
+        {"prompt": "What?\n", "completion": "That<|endoftext|>"},
+        [dialogue("What?\n", "That")],
+    ),
+    "alpaca": (
+        {"instruction": "Add.", "input": "1 2", "output": "3"},
+        [dialogue("Add.\n\n1 2", "3")],
+    ),
+    "seed_tasks": (
+        {"instruction": "Add.", "instances": [{"input": "1 2", "output": "3"}, {"input": "", "output": "?"}]},
+        [dialogue("Add.\n\n1 2", "3"), dialogue("Add.", "?")],
+    ),
+    "sharegpt": (
+        {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
+        [Dialogue(PAIR)],
+    ),
+    "gsm8k": (
+        {"question": "6*7?", "answer": "It is <<6*7=42>>42.\n#### 42"},
+        [dialogue("6*7?", "It is 42.\n#### 42")],
+    ),
+}
+
+
+@pytest.mark.parametrize("format", DIALOGUES)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.json"])
+def test_dialogues(tmp_path: Path, format: str, name: str) -> None:
+    row, expected = DIALOGUES[format]
+    write(tmp_path / name, [json.dumps([row, row], indent=1)] if name == "rows.json" else [row, row])
+    assert read_dialogues(source(format, name), tmp_path) == expected + expected
+
+
+def test_parquet_csv_and_absolute_paths(tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_list(
+        [{"prompt": "2020-01-01", "completion": "007"}, {"prompt": "a,b\nc", "completion": '"'}]
+    )
+    rows.to_parquet(str(tmp_path / "rows.parquet"))
+    rows.to_csv(str(tmp_path / "rows.csv"))
+    expected = [dialogue("2020-01-01", "007"), dialogue("a,b\nc", '"')]
+    assert read_dialogues(source("prompt_completion", "rows.parquet"), tmp_path) == expected
+    assert read_dialogues(source("prompt_completion", "rows.csv"), tmp_path) == expected
+    assert (
+        read_dialogues(source("prompt_completion", str(tmp_path / "rows.csv")), Path("/nowhere")) == expected
+    )
+
+
+def test_text_that_looks_like_a_date_or_a_number_stays_text(tmp_path: Path) -> None:
+    row = {"prompt": "2020-01-01 00:00:00", "completion": "1.0"}
+    write(tmp_path / "rows.jsonl", [row])
+    assert read_dialogues(source("prompt_completion"), tmp_path) == [dialogue(row["prompt"], "1.0")]
+
+
+def test_documents(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"text": "one"}, {"text": " "}, {"text": "two\u2028three"}])
+    rows = read_documents(source("text_rows"), tmp_path)
+    assert list(rows) == ["one", "two\u2028three"]
+    assert rows.skipped == {"empty document": 1}
+    write(
+        tmp_path / "asked.jsonl", [{"prompt": "a?", "completion": "b"}, {"prompt": "a?\n", "completion": "b"}]
+    )
+    assert list(read_documents(source("prompt_completion", "asked.jsonl"), tmp_path)) == ["a?\nb", "a?\nb"]
+
+
+def test_a_text_file_is_cut_at_blank_lines_and_loses_nothing(tmp_path: Path) -> None:
+    text = "\n\n".join(f"paragraph {number}\n" + "word " * 100 for number in range(100))
+    write(tmp_path / "book.txt", [text])
+    pieces = list(read_documents(source("text", "book.txt"), tmp_path))
+    assert "\n\n".join(pieces) == text
+    assert len(pieces) > 3
+    assert max(map(len, pieces)) < 9000
+
+
+COMPARED = {"chosen": "yes", "rejected": "no"}
+USER = [{"role": "user", "content": "hi"}]
+ANSWERS = {name: [{"role": "assistant", "content": text}] for name, text in COMPARED.items()}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "hi", **COMPARED},
+        {"prompt": USER, **COMPARED},
+        {"prompt": USER, **ANSWERS},
+        {"prompt": "hi", "chosen": USER + ANSWERS["chosen"], "rejected": USER + ANSWERS["rejected"]},
+        {"chosen": USER + ANSWERS["chosen"], "rejected": USER + ANSWERS["rejected"]},
+    ],
+)
+def test_comparisons(tmp_path: Path, row: Any) -> None:
+    graded = {"rating": "better", "chosen_safe": True, "rejected_safe": False}
+    write(tmp_path / "rows.jsonl", [row, {**row, **graded}])
+    plain = Comparison(USER, "yes", "no")
+    expected = [plain, Comparison(USER, "yes", "no", "better", True, False)]
+    assert read_comparisons(source("comparison"), tmp_path) == expected
+
+
+def test_equal_answers_and_two_prompts_are_left_out_and_counted(tmp_path: Path, capsys: Any) -> None:
+    other = [{"role": "user", "content": "ho"}]
+    rows = [
+        {"prompt": "hi", "chosen": "yes", "rejected": " yes "},
+        {"prompt": "hi", "chosen": "yes", "rejected": ""},
+        {"chosen": USER + ANSWERS["chosen"], "rejected": other + ANSWERS["rejected"]},
+        {"prompt": "hi", **COMPARED},
+    ]
+    write(tmp_path / "rows.jsonl", rows)
+    read = read_comparisons(source("comparison"), tmp_path)
+    assert len(read) == 1
+    assert read.skipped == {"equal answers": 1, "empty message": 1, "two prompts": 1}
+    assert "rows.jsonl: 1 rows, 3 left out: equal answers (1)" in capsys.readouterr().out
+
+
+def test_hh_transcripts(tmp_path: Path) -> None:
+    start = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant:"
+    rows = [
+        {"chosen": f"{start} so long", "rejected": f"{start} go"},
+        {"chosen": start + " a\n\nHuman: b", "rejected": start},
+    ]
+    write(tmp_path / "rows.jsonl", rows)
+    read = read_comparisons(source("hh"), tmp_path)
+    assert read == [Comparison([*PAIR, {"role": "user", "content": "bye"}], "so long", "go")]
+    assert read.skipped.total() == 1
+
+
+def test_self_instruct_pairs_rate_by_distance(tmp_path: Path) -> None:
+    for place, model in enumerate(SELF_INSTRUCT_MODELS):
+        row = {
+            "instruction": "Add.\n",
+            "input": "1 2",
+            "response": f" {max(place, 1)}",
+        }  # the worst two agree
+        write(tmp_path / f"{model}_predictions.jsonl", [row])
+    read = read_comparisons(source("self_instruct_eval", "."), tmp_path)
+    ratings = {(row.chosen.strip(), row.rejected.strip()): row.rating for row in read}
+    assert len(read) == 27
+    assert read.skipped == {"equal answers": 1}
+    assert ratings["3", "2"] == "negligibly_better"
+    assert ratings["4", "2"] == "slightly_better"
+    assert ratings["5", "2"] == ratings["6", "2"] == "better"
+    assert ratings["7", "2"] == "significantly_better"
+    assert read[0].prompt == [{"role": "user", "content": "Add.\n\n1 2"}]
+
+
+def test_self_instruct_needs_the_same_order(tmp_path: Path) -> None:
+    for model in SELF_INSTRUCT_MODELS:
+        write(tmp_path / f"{model}_predictions.jsonl", [{"instruction": model, "input": "", "response": "x"}])
+    with pytest.raises(DataError, match=r"davinci-t0-ft_predictions.jsonl:1: another instruction than at"):
+        read_comparisons(source("self_instruct_eval", "."), tmp_path)
+
+
+def test_gsm8k_solutions(tmp_path: Path) -> None:
+    def graded(*right: bool) -> dict[str, Any]:
+        models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+        solutions = [{"is_correct": ok, "solution": f"<<1+1=2>>{n}"} for n, ok in enumerate(right)]
+        return {"question": "1+1?", **dict(zip(models, solutions, strict=True))}
+
+    write(
+        tmp_path / "rows.jsonl", [graded(True, False, False, True), graded(*[True] * 4), graded(*[False] * 4)]
+    )
+    read = read_comparisons(source("gsm8k_solutions"), tmp_path)
+    assert [(row.chosen, row.rejected) for row in read] == [("0", "1"), ("0", "2"), ("3", "1"), ("3", "2")]
+    assert read.skipped == {"all solutions right": 1, "all solutions wrong": 1}
+
+
+def test_prompts(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"messages": USER, "is_safety": True}, {"messages": USER[:1]}])
+    read = read_prompts(source("prompts"), tmp_path)
+    assert read == [Prompt(USER, True)]
+    assert read.skipped == {"repeated prompt": 1}
+
+
+def test_prompts_of_dialogues_and_comparisons(tmp_path: Path) -> None:
+    bye = {"role": "user", "content": "bye"}
+    write(tmp_path / "a.jsonl", [{"messages": [*PAIR, bye, {"role": "assistant", "content": "so long"}]}])
+    write(
+        tmp_path / "b.jsonl",
+        [{"chosen": "\n\nHuman: bad\n\nAssistant: no", "rejected": "\n\nHuman: bad\n\nAssistant: ok"}],
+    )
+    read = read_prompts(source("messages", "a.jsonl") + source("hh", "b.jsonl"), tmp_path)
+    assert read == [Prompt([*PAIR, bye], False), Prompt([{"role": "user", "content": "bad"}], True)]
+
+
+def test_sharegpt_that_begins_with_an_answer_is_left_out(tmp_path: Path) -> None:
+    turns = [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}, {"from": "gpt", "value": "c"}]
+    write(tmp_path / "rows.jsonl", [{"conversations": turns}, {"conversations": turns[1:]}])
+    read = read_dialogues(source("sharegpt"), tmp_path)
+    assert read == [dialogue("b", "c")]
+    assert read.skipped.total() == 1
+
+
+# ------------------------------------------------------------------------------ places, limits, splits
+
+
+def test_limit_takes_from_the_start(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"text": str(number)} for number in range(5)] + ["no json\n"])
+    assert list(read_documents(source("text_rows", limit=3), tmp_path)) == ["0", "1", "2"]
+
+
+def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
+    for name in ("train-00001", "train-00000", "test-00000", "contest"):
+        write(tmp_path / "set" / f"{name}.jsonl", [{"text": name}])
+    assert list(read_documents(source("text_rows", "set"), tmp_path)) == ["train-00000", "train-00001"]
+    assert list(read_documents(source("text_rows", "set", split="test"), tmp_path)) == ["test-00000"]
+    with pytest.raises(DataError, match="no file of split 'validation'"):
+        list(read_documents(source("text_rows", "set", split="validation"), tmp_path))
+
+
+def test_a_hub_id_goes_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def load(name: str, config: str | None = None, **options: Any) -> Any:
+        asked.append((name, config, options))
+        return datasets.Dataset.from_list([{"instruction": "Add.", "input": "", "output": 3}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError, match=r"org/set:main: row 1: field 'output' is int; expected text"):
+        read_dialogues(source("alpaca", "org/set:main", split="test"), tmp_path)
+    assert asked == [("org/set", "main", {"split": "test"})]
+
+
+def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="org/no-such-set: neither below the data folder nor read from the Hub"
+    ):
+        read_dialogues(source("alpaca", "org/no-such-set"), tmp_path)
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path / "sft" / "dialogues.jsonl", [{"messages": PAIR}])
+    with pytest.raises(
+        DataError, match=r"sft/dialogs.jsonl: no such file .* did you mean sft/dialogues.jsonl"
+    ):
+        read_dialogues(source("messages", "sft/dialogs.jsonl"), tmp_path)
+
+
+# ----------------------------------------------------------------------------------------- broken rows
+
+BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
+    "no json": (read_dialogues, "messages", '{"messages": \n', "no valid JSON"),
+    "no object": (read_dialogues, "messages", "[1]\n", "found list; expected a JSON object"),
+    "missing field": (
+        read_dialogues,
+        "alpaca",
+        {"instruction": "a"},
+        "field 'output' is missing; expected text",
+    ),
+    "null field": (read_dialogues, "alpaca", {"instruction": "a", "output": None}, "'output' is missing"),
+    "wrong type": (
+        read_dialogues,
+        "alpaca",
+        {"instruction": "a", "output": 3},
+        "'output' is int; expected text",
+    ),
+    "no list": (read_dialogues, "messages", {"messages": "hi"}, "'messages' is str; expected list or tuple"),
+    "no message": (read_dialogues, "messages", {"messages": ["hi"]}, "holds str; expected messages"),
+    "role": (
+        read_dialogues,
+        "messages",
+        {"messages": [{"role": "bot", "content": "a"}]},
+        "role 'bot'; expected",
+    ),
+    "order": (read_dialogues, "messages", {"messages": PAIR[:1]}, "ending with assistant"),
+    "tag": (
+        read_dialogues,
+        "prompt_completion",
+        {"prompt": "[INST]", "completion": "a"},
+        "marks the chat format",
+    ),
+    "rating": (
+        read_comparisons,
+        "comparison",
+        {"prompt": "a", **COMPARED, "rating": "best"},
+        "rating 'best'; expected",
+    ),
+    "label": (
+        read_comparisons,
+        "comparison",
+        {"prompt": "a", **COMPARED, "chosen_safe": "yes"},
+        "expected bool",
+    ),
+    "transcript": (read_comparisons, "hh", {"chosen": "hi", "rejected": "ho"}, "is no transcript"),
+    "grades": (
+        read_comparisons,
+        "gsm8k_solutions",
+        {"question": "a"},
+        "'6b_finetuning' is missing or not graded",
+    ),
+    "speaker": (read_dialogues, "sharegpt", {"conversations": [{"from": "cat", "value": "a"}]}, "from 'cat'"),
+    "surrogate": (
+        read_dialogues,
+        "prompt_completion",
+        '{"prompt": "\\ud800", "completion": "a"}\n',
+        "surrogate",
+    ),
+}
+SOUND = {
+    "messages": {"messages": PAIR},
+    "alpaca": {"instruction": "a", "output": "b"},
+    "prompt_completion": {"prompt": "a", "completion": "b"},
+    "comparison": {"prompt": "a", **COMPARED},
+    "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+    "gsm8k_solutions": {},
+    "sharegpt": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, name: str) -> None:
+    read, format, row, problem = BROKEN[name]
+    before = [SOUND[format], "\n"] if SOUND[format] else ["\n", "\n"]  # blank lines count as lines
+    path = write(tmp_path / "rows.jsonl", [*before, row])
+    with pytest.raises(DataError) as error:
+        read(source(format), tmp_path)
+    assert str(error.value).startswith(f"{path}:3: ")
+    assert problem in str(error.value)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    def message(path: str, format: str = "messages") -> str:
+        with pytest.raises(DataError) as error:
+            read_dialogues(source(format, path), tmp_path)
+        return str(error.value)
+
+    write(tmp_path / "empty.jsonl", [])
+    write(tmp_path / "blank.jsonl", ["\n\n"])
+    write(tmp_path / "skipped.jsonl", [{"prompt": "a", "completion": ""}])
+    write(tmp_path / "array.json", ['[{"messages": 1},\n 2, ]'])
+    write(tmp_path / "head.csv", ["prompt,completion\n", "a,b,c\n"])
+    write(tmp_path / "notes.txt", ["hi"])
+    write(tmp_path / "model.bin", ["hi"])
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}'.encode("latin-1"))
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}\n' * 1000)[:40])
+    (tmp_path / "no.parquet").write_bytes(b"hello")
+    (tmp_path / "folder").mkdir()
+    assert "empty.jsonl: can't be read as text: the file is empty" in message("empty.jsonl")
+    assert "blank.jsonl: no usable row; expected rows of format 'messages'" in message("blank.jsonl")
+    assert "skipped.jsonl: no usable row" in message("skipped.jsonl", "prompt_completion")
+    assert "array.json:2: no valid JSON" in message("array.json")
+    assert "head.csv:2: more fields than the 2 of the head line" in message("head.csv")
+    assert "plain text has no fields" in message("notes.txt")
+    assert "unknown kind of file; expected .jsonl" in message("model.bin")
+    assert "latin.jsonl: can't be read" in message("latin.jsonl", "prompt_completion")
+    assert "cut.jsonl.gz: can't be read" in message("cut.jsonl.gz", "prompt_completion")
+    assert "no.parquet: can't be read" in message("no.parquet")
+    assert "expected data files of one kind in this folder, found none" in message("folder")
+    assert "format 'mesages' is not for this; did you mean 'messages'?" in message("blank.jsonl", "mesages")
