@@ -89,15 +89,15 @@ def _bar(iterable: Iterable[T], description: str, total: int | None, unit: str) 
 
 def _plain_lines(iterable: Iterable[T], description: str, total: int | None, unit: str) -> Iterator[T]:
     started = spoken = time.monotonic()
-    count = 0
+    count = told = 0
     for item in iterable:
         yield item
         count += 1
         now = time.monotonic()
         if now - spoken >= PLAIN_INTERVAL:
-            spoken = now
+            spoken, told = now, count
             say(_progress_line(description, count, total, unit, now - started))
-    if spoken != started:  # whoever saw it begin also sees it end
+    if 0 < told < count:  # whoever saw it begin also sees it end
         say(_progress_line(description, count, total, unit, time.monotonic() - started))
 
 

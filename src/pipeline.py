@@ -276,6 +276,7 @@ def run(chosen: Sequence[Planned]) -> None:
         stages.execute(step)
         seconds = artifact.read_manifest(step.final)["wall_seconds"]
         say(f"{prefix}: done in {duration(seconds)}{_time_left(to_do)}")
+    say(f"all done: {chosen[-1].step.final.parent}")
 
 
 def _time_left(to_do: Sequence[Planned]) -> str:
