@@ -448,7 +448,7 @@ def test_time_left_is_told_where_every_stage_was_timed_before(
     project: Path, fake: FakeStages, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
-    assert "left" not in capsys.readouterr().out
+    assert " left" not in capsys.readouterr().out
     for name in ("base", "chat", "final"):
         manifest = artifact.read_manifest(Path("runs/tiny", name))
         artifact.write_json(Path("runs/tiny", name, "manifest.json"), {**manifest, "wall_seconds": 60.0})
