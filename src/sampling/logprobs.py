@@ -91,18 +91,3 @@ def answer_logprobs(
             found[row] = values[real].tolist()
     return found
 
-
-def summed_log_ratio(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
-    batch_size: int = 64,
-) -> list[float]:
-    """`log policy(answer | prompt) - log reference(answer | prompt)` of each answer, in nats.
-
-    Its mean over answers that the policy sampled estimates KL(policy || reference) without bias.
-    """
-    new = answer_logprobs(policy, prompts, answers, batch_size=batch_size)
-    old = answer_logprobs(reference, prompts, answers, batch_size=batch_size)
-    return [sum(ours) - sum(theirs) for ours, theirs in zip(new, old, strict=True)]

@@ -7,11 +7,8 @@ import torch
 from llamita.sampling.logprobs import (
     answer_logprobs,
     never_sampled,
-    next_token_distribution,
-    of_tokens,
     pad_batch,
     policy_logprobs,
-    summed_log_ratio,
 )
 from llamita.sampling.sampler import LlamaSampler
 
@@ -48,17 +45,3 @@ def test_the_trainers_forward_agrees_with_the_sampler() -> None:
     found = answer_logprobs(model, told, samples.answer_ids, temperature=1.3, batch_size=5)
     for ours, theirs in zip(found, samples.logprobs, strict=True):
         torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), atol=1e-5, rtol=0)
-
-
-def test_summed_log_ratio() -> None:
-    policy, reference = tiny_model(0), tiny_model(1)
-    prompts = ragged_prompts(6)
-    answers = LlamaSampler(policy).sample(prompts, 9, seed=1).answer_ids
-    assert summed_log_ratio(policy, policy, prompts, answers) == [0.0] * 6
-    found = summed_log_ratio(policy, reference, prompts, answers, batch_size=4)
-    for prompt, answer, ratio in zip(prompts, answers, found, strict=True):
-        ids = torch.tensor([prompt + answer])
-        with torch.no_grad():
-            new, old = (of_tokens(next_token_distribution(m, ids, 0), ids) for m in (policy, reference))
-        difference = (new - old)[0, len(prompt) - 1 :].sum()
-        assert math.isclose(float(difference), ratio, abs_tol=1e-4)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+from llamita.model.checkpoint import save_model
 
 EOS = 2
 
@@ -31,3 +35,17 @@ def tiny_model(seed: int = 0, spread: float = 0.2, **changes: object) -> LlamaFo
 def ragged_prompts(count: int, seed: int = 0) -> list[list[int]]:
     draw = random.Random(seed)
     return [[1, *(draw.randrange(3, 29) for _ in range(draw.randrange(0, 12)))] for _ in range(count)]
+
+
+def save_tiny_model(folder: Path, tokenizer: Any, seed: int = 0, **changes: object) -> Path:
+    """A chat model's folder, weights random."""
+    save_model(tiny_model(seed, vocab_size=len(tokenizer), **changes), tokenizer, folder)
+    return folder
+
+
+def save_tiny_reward_model(folder: Path, tokenizer: Any, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    config = tiny_model(seed, vocab_size=len(tokenizer)).config
+    config.num_labels = 1
+    save_model(LlamaForSequenceClassification(config), tokenizer, folder)
+    return folder
