@@ -11,7 +11,7 @@ from .artifacts import Artifact
 
 REWARD_MODELS = ("helpfulness", "safety")
 TRAINED_STAGES = ("pretrain", "sft", "reward")
-PPO_SERIES = ("iteration", "helpfulness_score", "safety_score", "kl")
+PPO_SERIES = ("iteration", "score", "helpfulness_score", "safety_score", "kl", "entropy", "answer_length")
 CURVE_POINTS = 300
 """Points kept of each loss curve; `metrics.jsonl` has them all."""
 
@@ -27,6 +27,7 @@ def empty_report() -> dict[str, Any]:
         "curves": {},
         "ppo": {key: [] for key in PPO_SERIES},
         "settings": {},
+        "metrics": {},
         "packages": {},
     }
 
@@ -43,6 +44,8 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
         report["wall_seconds"][artifact.name] = manifest["wall_seconds"]
         report["settings"][artifact.name] = manifest.get("settings") or {}
         report["packages"] |= manifest.get("versions") or {}
+        if artifact.stage != "evaluate":  # whose metrics are spread over the report already
+            report["metrics"][artifact.name] = artifact.metrics
         if artifact.stage in TRAINED_STAGES:
             report["curves"][artifact.name] = _curve(artifact)
         _FILL.get(artifact.stage, lambda report, artifact: None)(report, artifact)

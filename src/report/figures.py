@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import cycle
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..console import duration
 from ..data.rows import RATINGS
-from ..evaluation.keys import RETENTION_TURNS, VERSIONS
+from ..evaluation.keys import RETENTION_TURNS
 from .style import COLOUR, GOLD, HELPFULNESS, SAFETY, WIDTH, panels, style, to_svg, value_axis_only
 from .words import words
 
@@ -81,13 +82,14 @@ def ppo_progress(report: Report) -> str | None:
     with style():
         figure, (left, right) = panels(2, 2.5)
         for key, label, colour in (
-            ("helpfulness_score", "helpfulness, ordinary prompts", HELPFULNESS),
-            ("safety_score", "safety, harmful prompts", SAFETY),
+            ("score", "the one that counts", COLOUR["ink"]),
+            ("helpfulness_score", "helpfulness", HELPFULNESS),
+            ("safety_score", "safety", SAFETY),
         ):
             points = [(x, y) for x, y in zip(ppo["iteration"], ppo[key], strict=True) if y is not None]
             if points:
                 left.plot(*zip(*points, strict=True), color=colour, label=label)
-        left.set_title("reward-model score")
+        left.set_title("mean score of the sampled answers")
         left.legend(loc="best")
         right.plot(ppo["iteration"], ppo["kl"], color=COLOUR["ink"])
         right.set_title("KL to the start, nats an answer")
@@ -126,7 +128,7 @@ def versions(report: Report) -> str | None:
             for key, label, colour in series:
                 _version_line(axes, report, key, label, colour)
             axes.set_title(title)
-            _version_ticks(axes)
+            _version_ticks(axes, report["versions"])
             if title == "gold helpfulness":
                 axes.set_ylim(0, 1)
                 _demonstration_line(axes, report["demonstrations"]["gold_helpfulness"])
@@ -148,7 +150,7 @@ def reward_by_round(report: Report) -> str | None:
         figure, (axes,) = panels(1, 2.7)
         for key, label, colour in series:
             _version_line(axes, report, key, label, colour)
-        _version_ticks(axes)
+        _version_ticks(axes, report["versions"])
         axes.set_ylim(0, 1)
         _legend_beside(axes)
         return to_svg(figure, "rounds", "Mean reward-model score of each version")
@@ -203,7 +205,7 @@ def _series(report: Report, key: str) -> tuple[list[int], list[float], list[floa
     """Places, values and errors of one measure over the versions that have it."""
     found = [
         (place, figures[key], figures[f"{key}_se"] or 0.0)
-        for place, figures in enumerate(report["versions"][name] for name in VERSIONS)
+        for place, figures in enumerate(report["versions"].values())
         if figures[key] is not None
     ]
     places, values, errors = zip(*found, strict=True) if found else ((), (), ())
@@ -232,12 +234,14 @@ def _demonstration_line(axes: Axes, value: float | None) -> None:
     if value is None:
         return
     axes.axhline(value, color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
-    axes.text(3.35, value, "demonstrations", color=COLOUR["soft"], ha="right", va="top")
+    right = axes.get_xlim()[1]
+    axes.text(right, value, "demonstrations", color=COLOUR["soft"], ha="right", va="top")
 
 
-def _version_ticks(axes: Axes) -> None:
-    axes.set_xticks(range(len(VERSIONS)), [VERSION_LABELS[name] for name in VERSIONS])
-    axes.set_xlim(-0.4, len(VERSIONS) - 0.6)
+def _version_ticks(axes: Axes, names: Iterable[str]) -> None:
+    labels = [VERSION_LABELS.get(name, words(name)) for name in names]
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlim(-0.4, len(labels) - 0.6)
     value_axis_only(axes, "y")
 
 

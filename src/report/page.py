@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from ..console import duration
-from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS, VERSIONS
+from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS
 from . import figures
 from .style import PALETTE
-from .words import MEASURE_COLUMNS, SERIES_TITLES, VERSION_TITLES, figure, words
+from .words import MEASURE_COLUMNS, SERIES_TITLES, figure, verdict, version_title, words
 
 Report = dict[str, Any]
 
@@ -81,8 +81,9 @@ SECTIONS = (
         (
             Figure(
                 figures.ppo_progress,
-                "Mean reward-model score of the sampled answers and their distance from the model that PPO "
-                "started from, by iteration (section 3.2.3).",
+                "Reward-model scores of the answers sampled in each iteration (safety counts for harmful "
+                "prompts and unsafe answers, helpfulness elsewhere), and their distance from the model that "
+                "PPO started from (section 3.2.3).",
                 "PPO not drawn: the run has no PPO iterations.",
             ),
         ),
@@ -129,22 +130,28 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"words": words, "yaml": _yaml, "duration": duration}
-    names = [name for name in ("sft", "v1", "v2") if any(name in one["answers"] for one in report["samples"])]
     return environment.get_template("template.html").render(
         report=report,
         palette=PALETTE,
         tiles=_tiles(report),
         sections=[_section(section, report) for section in SECTIONS],
-        sample_versions=names,
-        version_titles=VERSION_TITLES,
+        # the rejection-sampled half of a round that goes on with PPO is left out: three columns can be read
+        sample_versions=[name for name in _answered(report) if not name.endswith("_rejection")],
+        version_title=version_title,
+        verdict=verdict,
     )
+
+
+def _answered(report: Report) -> list[str]:
+    return list(report["samples"][0]["answers"]) if report["samples"] else []
 
 
 def _section(section: Section, report: Report) -> dict[str, Any]:
     drawn = [
         {"svg": one.draw(report), "caption": one.caption, "missing": one.missing} for one in section.figures
     ]
-    table = {"versions": _versions_table, "retention": _retention_table}.get(section.id, lambda report: None)
+    tables = {"versions": _versions_table, "retention": _retention_table, "training": _pretraining_table}
+    table = tables.get(section.id, lambda report: None)
     return {
         "id": section.id,
         "title": section.title,
@@ -157,12 +164,13 @@ def _section(section: Section, report: Report) -> dict[str, Any]:
 
 def _tiles(report: Report) -> list[dict[str, str]]:
     """The few numbers to read first, before -> after."""
-    first, last = report["versions"]["sft"], report["versions"]["v2"]
+    measured = [figures for figures in report["versions"].values() if figures["answer_tokens"] is not None]
+    first, last = (measured[0], measured[-1]) if measured else ({}, {})
     tiles = []
     for label, key, percent, detail in (
-        ("gold helpfulness", "gold_helpfulness", False, "of 1, SFT → V2"),
-        ("harmful answers", "violation_rate", True, "to harmful requests, SFT → V2"),
-        ("false refusals", "false_refusal_rate", True, "of ordinary prompts, SFT → V2"),
+        ("gold helpfulness", "gold_helpfulness", False, "of 1, first → last version"),
+        ("harmful answers", "violation_rate", True, "to harmful requests, first → last version"),
+        ("false refusals", "false_refusal_rate", True, "of ordinary prompts, first → last version"),
     ):
         if last.get(key) is not None:
             tiles.append(_tile(label, first.get(key), last[key], percent, detail))
@@ -192,11 +200,22 @@ def _tile(label: str, before: float | None, after: float, percent: bool, detail:
 def _versions_table(report: Report) -> dict[str, Any] | None:
     groups = report["versions"]
     rows = [
-        [heading, *(figure(groups[name], key, percent) for name in VERSIONS)]
+        [heading, *(figure(group, key, percent) for group in groups.values())]
         for key, heading, percent in MEASURE_COLUMNS
-        if any(groups[name].get(key) is not None for name in VERSIONS)
+        if any(group.get(key) is not None for group in groups.values())
     ]
-    return {"head": ["", *(VERSION_TITLES[name] for name in VERSIONS)], "rows": rows} if rows else None
+    return {"head": ["", *map(version_title, groups)], "rows": rows} if rows else None
+
+
+def _pretraining_table(report: Report) -> dict[str, Any] | None:
+    figures = report["pretrain"]
+    if figures["validation_bits_per_byte"] is None:
+        return None
+    rows = [
+        ["the base model", figure(figures, "validation_bits_per_byte")],
+        ["token frequencies alone", figure(figures, "unigram_bits_per_byte")],
+    ]
+    return {"head": ["held-out text of pretraining", "bits per byte"], "rows": rows}
 
 
 def _retention_table(report: Report) -> dict[str, Any] | None:

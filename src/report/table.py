@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..console import duration
 from ..data.rows import RATINGS
-from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS, VERSIONS
+from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS
 from .collect import REWARD_MODELS
 from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, figure, words
 
@@ -53,12 +53,12 @@ def reward_table(report: dict[str, Any]) -> Table | None:
 
 def versions_table(report: dict[str, Any]) -> Table | None:
     groups = report["versions"]
-    rows = [row for row in MEASURE_COLUMNS if any(groups[name].get(row[0]) is not None for name in VERSIONS)]
+    rows = [row for row in MEASURE_COLUMNS if any(one.get(row[0]) is not None for one in groups.values())]
     if not rows:
         return None
-    table = _table("version", *(words(name) for name in VERSIONS))
+    table = _table("version", *map(words, groups))
     for key, heading, percent in rows:
-        table.add_row(heading, *(figure(groups[name], key, percent) for name in VERSIONS))
+        table.add_row(heading, *(figure(group, key, percent) for group in groups.values()))
     demonstrations = report["demonstrations"]
     if demonstrations["gold_helpfulness"] is not None:
         worth = figure(demonstrations, "gold_helpfulness")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from llamita.data.rows import RATINGS
 from llamita.errors import DataError
 from llamita.evaluation.keys import VERSIONS

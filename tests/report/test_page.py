@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from llamita.report import page as page_module
 from llamita.report.artifacts import read_artifacts
 from llamita.report.collect import collect, empty_report
 from llamita.report.page import render
@@ -60,6 +63,13 @@ def report(example: Path) -> dict:
     return collect("smoke", read_artifacts(example.iterdir()))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the page's text: figures take their time."""
+    sections = tuple(dataclasses.replace(section, figures=()) for section in page_module.SECTIONS)
+    monkeypatch.setattr(page_module, "SECTIONS", sections)
+
+
 @pytest.fixture(scope="module")
 def page(finished_run: Path) -> str:
     return render(collect("smoke", read_artifacts(finished_run.iterdir())))
@@ -87,6 +97,7 @@ def test_figures_follow_light_and_dark(page: str) -> None:
         assert f": {dark};" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_texts_of_models_are_escaped(report: dict) -> None:
     report["samples"][0]["answers"]["sft"]["text"] = "<script>alert(1)</script>"
     page = render(report)
@@ -106,12 +117,20 @@ def test_nothing_measured_is_said_not_drawn() -> None:
     check(page)
 
 
-@pytest.mark.parametrize(
-    "key", ["reward", "versions", "gatt_retention", "ppo", "curves", "samples", "pretrain"]
-)
-def test_each_part_may_be_missing(report: dict, key: str) -> None:
-    report[key] = copy.deepcopy(empty_report()[key])
-    check(render(report))
+@pytest.mark.parametrize("keys", [("reward", "versions", "curves"), ("gatt_retention", "ppo", "samples")])
+def test_each_part_may_be_missing(report: dict, keys: tuple[str, ...]) -> None:
+    report |= {key: copy.deepcopy(empty_report()[key]) for key in keys}
+    page = render(report)
+    check(page)
+    assert page.count('class="note"') == {"reward": 4, "gatt_retention": 3}[keys[0]]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_versions_beyond_the_second_have_their_columns(report: dict) -> None:
+    report["versions"]["v3"] = report["versions"]["v2"] | {"gold_helpfulness": 0.777}
+    page = render(report)
+    assert "<th>v3</th>" in page
+    assert "0.37 → </i>0.78" in page
 
 
 def test_null_errors_are_drawn_without_bars(report: dict) -> None:
@@ -120,6 +139,7 @@ def test_null_errors_are_drawn_without_bars(report: dict) -> None:
     assert "± " not in render(report)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_counted_drops_are_told(report: dict) -> None:
     report["gatt_dialogues"]["with"]["outgrown"] = 3
     report["prompts"]["ordinary"]["too_long"] = 2

@@ -6,11 +6,12 @@ import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from llamita.report.artifacts import read_artifacts
 from llamita.report.collect import collect, empty_report
 from llamita.report.table import print_report
 from llamita.report.words import figure
-from rich.console import Console
 
 
 def printed(report: dict, width: int = 80) -> list[str]:
