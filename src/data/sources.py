@@ -98,11 +98,14 @@ def read_comparisons(sources: Sequence[Source], root: Path) -> Rows[Comparison]:
 
 
 def read_prompts(sources: Sequence[Source], root: Path) -> Rows[Prompt]:
-    """Different prompts. Formats: prompts, or any of the two above (those of `hh` are for safety)."""
+    """Prompts that differ, or have different ids; those of `hh` are safety prompts.
+
+    Formats: prompts, or any of dialogues or comparisons.
+    """
     stream = Stream(sources, root, PROMPTS)
     prompts = list(stream)
     different: dict[str, Prompt] = {}
     for prompt in prompts:
-        different.setdefault(repr(prompt.messages), prompt)
+        different.setdefault(repr((prompt.id, prompt.messages)), prompt)
     repeated = Counter({"repeated prompt": len(prompts) - len(different)})
     return Rows(different.values(), stream.skipped + repeated)

@@ -208,6 +208,8 @@ def test_prompts(tmp_path: Path) -> None:
     read = read_prompts(source("prompts"), tmp_path)
     assert read == [Prompt(USER, True)]
     assert read.skipped == {"repeated prompt": 1}
+    write(tmp_path / "rows.jsonl", [{"messages": USER, "id": "a"}, {"messages": USER, "id": "b"}])
+    assert [prompt.id for prompt in read_prompts(source("prompts"), tmp_path)] == ["a", "b"]
 
 
 def test_prompts_of_dialogues_and_comparisons(tmp_path: Path) -> None:
