@@ -9,7 +9,7 @@ import pytest
 
 from llamita.data.rows import RATINGS
 from llamita.errors import DataError
-from llamita.evaluation.keys import VERSIONS
+from llamita.evaluation.keys import MEASURES, RETENTION_SERIES, VERSIONS
 from llamita.report.artifacts import Artifact, read_artifacts
 from llamita.report.collect import CURVE_POINTS, collect, empty_report
 
@@ -114,3 +114,10 @@ def test_broken_metrics_row_says_its_line(example: Path) -> None:
         file.write('{"step": 301, "lo')
     with pytest.raises(DataError, match=r"metrics\.jsonl:301"):
         artifacts_of(example)
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    report = empty_report()
+    names = {*report, *report["ppo"], *report["pretrain"], *report["versions"], *MEASURES, *RETENTION_SERIES}
+    assert [name for name in names if name not in text] == []
