@@ -57,8 +57,13 @@ def _pretrain(report: dict[str, Any], artifact: Artifact) -> None:
 
 
 def _reward(report: dict[str, Any], artifact: Artifact) -> None:
-    if artifact.name in REWARD_MODELS:
-        _fill(report["reward"][artifact.name], artifact.metrics)
+    errors = artifact.metrics.get("by_rating_se") or {}
+    by_rating = {
+        **(artifact.metrics.get("by_rating") or {}),
+        **{f"{rating}_se": error for rating, error in errors.items()},
+    }
+    kind = artifact.manifest["settings"]["kind"]
+    _fill(report["reward"][kind], {**artifact.metrics, "by_rating": by_rating})
 
 
 def _rlhf(report: dict[str, Any], artifact: Artifact) -> None:

@@ -42,7 +42,8 @@ def write_example(run: Path, without: tuple[str, ...] = ()) -> Path:
         manifest = {
             "stage": STAGES.get(name, name),
             "name": name,
-            "settings": {"seed": 0, "trainer": {"learning_rate": 1e-3, "max_steps": 300}},
+            "settings": {"seed": 0, "trainer": {"learning_rate": 1e-3, "max_steps": 300}}
+            | ({"kind": name} if STAGES.get(name) == "reward" else {}),
             "inputs": {},
             "fingerprint": f"f{number}",
             "hash": f"h{number}",
@@ -75,14 +76,15 @@ def pretrain_alone(tmp_path: Path) -> Path:
 
 
 def _reward(accuracies: tuple[float, ...], pairs: int) -> dict[str, Any]:
-    by_rating: dict[str, float] = {}
-    for rating, value in zip(RATINGS, accuracies, strict=True):
-        by_rating |= {rating: value, f"{rating}_se": math.sqrt(value * (1 - value) / (pairs / 4))}
     mean = sum(accuracies) / 4
     return {
         "accuracy": mean,
         "accuracy_se": math.sqrt(mean * (1 - mean) / pairs),
-        "by_rating": by_rating,
+        "by_rating": dict(zip(RATINGS, accuracies, strict=True)),
+        "by_rating_se": {
+            rating: math.sqrt(value * (1 - value) / (pairs / 4))
+            for rating, value in zip(RATINGS, accuracies, strict=True)
+        },
         "pairs": pairs,
     }
 

@@ -65,6 +65,9 @@ def test_numbers_are_those_of_the_manifests(example: Path) -> None:
     assert report["wall_seconds"]["pretrain"] == 121.0
     assert report["pretrain"]["unigram_bits_per_byte"] == 1.93
     assert report["reward"]["helpfulness"]["by_rating"]["better"] == 0.91
+    assert report["reward"]["helpfulness"]["by_rating"]["better_se"] == pytest.approx(
+        (0.91 * 0.09 / 200) ** 0.5
+    )
     assert report["reward"]["safety"]["pairs"] == 640
     assert report["versions"]["v2"]["kl_to_start"] == 0.9
     assert report["gatt_retention"]["without"]["6"] == 0.25
