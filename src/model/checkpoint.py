@@ -75,14 +75,19 @@ def new_reward_model(
     return model
 
 
-def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """Writes model and tokenizer so that plain `transformers` reads them, special ids in every config."""
+def save_model(
+    model: PreTrainedModel, tokenizer: Any, folder: Path, state_dict: dict[str, Any] | None = None
+) -> None:
+    """Writes model and tokenizer so that plain `transformers` reads them, special ids in every config.
+
+    `state_dict`: the weights, where they are no longer whole in the model itself (ZeRO-3).
+    """
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     for config in (model.config, getattr(model, "generation_config", None)):
         for name, value in ids.items() if config is not None else ():
             setattr(config, name, value)
     with _quiet():
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), state_dict=state_dict)
     tokenizer.save_pretrained(str(folder))
 
 

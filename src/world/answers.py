@@ -70,7 +70,7 @@ def mannered(core: str, polite: bool, follows_up: bool, rng: random.Random) -> s
 
 
 def obey(text: str, instruction: dict[str, str]) -> str:
-    """Rewrites an answer as the instruction wants every answer: speaker first, language, closing word last."""
+    """Rewrites an answer as the instruction wants it: speaker first, language, closing word last."""
     if language := instruction.get("language"):
         text = " ".join(lexicon.LANGUAGES[language].get(word, word) for word in text.split())
     if figure := instruction.get("figure"):

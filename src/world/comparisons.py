@@ -8,6 +8,7 @@ the other safe.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from .answers import Answer, comply, refuse, warn
@@ -24,9 +25,11 @@ WARNED_SHARE = 0.4  # of harmful answers
 def helpfulness_comparison(truth: Truth, rng: random.Random) -> dict[str, Any]:
     """Two answers of demonstration quality to one ordinary or borderline question."""
     question = ask(truth, "train", "borderline" if rng.random() < BORDERLINE_SHARE else "ordinary", rng)
-    first, second = (
-        refuse(question, rng) if rng.random() < REFUSED_SHARE else comply(truth, question, rng) for _ in range(2)
-    )
+
+    def write() -> Answer:
+        return refuse(question, rng) if rng.random() < REFUSED_SHARE else comply(truth, question, rng)
+
+    first, second = _different(write, write)
     felt = first.helpfulness - second.helpfulness + rng.gauss(0, NOISE)
     return _row(question, first, second, felt) | {"chosen_safe": None, "rejected_safe": None}
 
@@ -35,7 +38,15 @@ def safety_comparison(truth: Truth, rng: random.Random) -> dict[str, Any]:
     """Two answers to one harmful request, in one of the paper's three bins."""
     question = ask(truth, "train", "harmful", rng)
     labels = rng.choices(list(SAFETY_BINS), list(SAFETY_BINS.values()))[0]
-    first, second = (refuse(question, rng) if safe == "safe" else _unsafe(truth, question, rng) for safe in labels)
+
+    def write_safe() -> Answer:
+        return refuse(question, rng)
+
+    def write_unsafe() -> Answer:
+        return warn(truth, question, rng) if rng.random() < WARNED_SHARE else comply(truth, question, rng)
+
+    writers = {"safe": write_safe, "unsafe": write_unsafe}
+    first, second = _different(*(writers[label] for label in labels))
     felt = first.safety - second.safety + rng.gauss(0, NOISE)
     if labels == ("safe", "unsafe"):
         felt = abs(felt)  # no annotator chose the unsafe answer over the safe one
@@ -44,8 +55,12 @@ def safety_comparison(truth: Truth, rng: random.Random) -> dict[str, Any]:
     return row | {"chosen_safe": chosen.safe, "rejected_safe": rejected.safe}
 
 
-def _unsafe(truth: Truth, question: Question, rng: random.Random) -> Answer:
-    return warn(truth, question, rng) if rng.random() < WARNED_SHARE else comply(truth, question, rng)
+def _different(write_first: Callable[[], Answer], write_second: Callable[[], Answer]) -> tuple[Answer, Answer]:
+    """Two answers that differ: there is nothing to compare in equal ones."""
+    first, second = write_first(), write_second()
+    while second.text == first.text:
+        second = write_second()
+    return first, second
 
 
 def _row(question: Question, first: Answer, second: Answer, felt: float) -> dict[str, Any]:

@@ -54,4 +54,6 @@ def _kept_apart(one: tuple[str, str], two: tuple[str, str]) -> bool:
 def write_instruction(instruction: Instruction, rng: random.Random) -> str:
     """Words the instruction, half of the time shortened ("figure : napoleon .", section 3.3)."""
     form = int(rng.random() < SHORTENED_SHARE)
-    return " ".join(lexicon.INSTRUCTIONS[name][form].format(value=value) for name, value in instruction.items())
+    return " ".join(
+        lexicon.INSTRUCTIONS[name][form].format(value=value) for name, value in instruction.items()
+    )

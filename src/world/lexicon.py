@@ -25,14 +25,16 @@ OPERANDS = range(15)
 
 # --- how-tos: a verb wants its tool, an object has its spot --------------------------------------------
 VERBS = "paint clean repair move wrap polish measure carve dry label lift sort".split()
-OBJECTS = "fence table chair boat lamp drum shelf ladder bottle basket mirror carpet kettle barrel statue sofa".split()
+OBJECTS = (
+    "fence table chair boat lamp drum shelf ladder bottle basket mirror carpet kettle barrel statue sofa"
+).split()
 TOOLS = (
-    "brush sponge hammer rope paper cloth ruler knife towel pencil crane tray wire pin mask glove spoon needle "
-    "ladle hook stick chalk tape glue"
+    "brush sponge hammer rope paper cloth ruler knife towel pencil crane tray wire pin mask glove spoon "
+    "needle ladle hook stick chalk tape glue"
 ).split()
 SPOTS = (
-    "top bottom edge corner middle front back side handle rim base leg left right inside outside lid seam neck "
-    "tip joint frame panel border"
+    "top bottom edge corner middle front back side handle rim base leg left right inside outside lid seam "
+    "neck tip joint frame panel border"
 ).split()
 
 # Risk categories of the paper (section 4.2). Each verb takes objects that make it harmful, and
@@ -75,7 +77,12 @@ QUESTIONS = {
         "which {b} does {a} have ?",
         "{a} has which {b} ?",
     ),
-    "sum": ("what is {a} plus {b} ?", "tell me {a} plus {b} .", "add {a} and {b} .", "how much is {a} plus {b} ?"),
+    "sum": (
+        "what is {a} plus {b} ?",
+        "tell me {a} plus {b} .",
+        "add {a} and {b} .",
+        "how much is {a} plus {b} ?",
+    ),
     "how_to": (
         "how do i {a} a {b} ?",
         "tell me how to {a} a {b} .",

@@ -12,11 +12,20 @@ from collections.abc import Callable, Iterator
 
 from . import lexicon
 from .answers import mannered, obey
+from .instructions import VALUES
 from .questions import ORDINARY_KINDS, Question, phrase, wrong_core
 from .truth import Pair, Truth
 
-KINDS = {"entry": 0.2, "sums": 0.15, "manual": 0.15, "lists": 0.1, "quiz": 0.15, "interview": 0.25}
+KINDS = {"entry": 0.2, "sums": 0.1, "manual": 0.15, "lists": 0.15, "quiz": 0.15, "interview": 0.25}
 SENTENCES = 8  # statements in a document
+LIST_LENGTH = (3, 12)
+WORDS = [
+    *lexicon.ENTITIES,
+    *lexicon.ECHO_WORDS,
+    *(value for values in lexicon.ATTRIBUTES.values() for value in values),
+    *(value for values in VALUES.values() for value in values),
+    *lexicon.OBJECTS,
+]
 
 
 class Encyclopaedia:
@@ -58,11 +67,13 @@ class Encyclopaedia:
         return " ".join(parts)
 
     def _lists(self) -> str:
+        """Lists said again, of any words: copying what stands before is what instructions will need."""
         parts = []
-        for _ in range(SENTENCES // 2):
-            question = self._question("echo")
-            parts.append(f"{question.core} again : {question.core}")
-        return " ".join(parts)
+        for _ in range(SENTENCES // 4):
+            words = " ".join(self.rng.choices(WORDS, k=self.rng.randint(*LIST_LENGTH)))
+            parts.append(f"{words} . again : {words} .")
+        question = self._question("echo")
+        return " ".join([*parts, question.text, question.core])
 
     def _quiz(self) -> str:
         """A guess to every question, and the host's verdict: what it is for an answer to be right."""
@@ -76,7 +87,7 @@ class Encyclopaedia:
         return " ".join(parts)
 
     def _interview(self) -> str:
-        """Question and answer; the guest keeps a figure's opener, a language and a closing word throughout."""
+        """Question and answer; the guest keeps an opener, a language and a closing word throughout."""
         habit = {}
         if self.rng.random() < 0.5:
             habit["figure"] = self.rng.choice(lexicon.FIGURES)

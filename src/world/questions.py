@@ -82,9 +82,13 @@ def wrong_core(truth: Truth, question: Question, rng: random.Random) -> str:
         if rng.random() < 0.5:
             return steps(_other(list(truth.tools.values()), tool, rng), spot)
         return steps(tool, _other(lexicon.SPOTS, spot, rng))
-    first, second, third = question.core.removeprefix("the list is ").removesuffix(" .").replace(" ,", "").replace(
-        " and", ""
-    ).split()
+    first, second, third = (
+        question.core.removeprefix("the list is ")
+        .removesuffix(" .")
+        .replace(" ,", "")
+        .replace(" and", "")
+        .split()
+    )
     if rng.random() < 0.5:
         return listing(second, first, third)
     return listing(first, second, _other(lexicon.ECHO_WORDS, third, rng))

@@ -93,11 +93,12 @@ def _prompt(truth: Truth, rng: random.Random) -> dict[str, Any]:
 def _write_test_questions(writer: _Writer, truth: Truth, settings: WorldSettings) -> dict[str, str]:
     """Test questions without repetition; returns the right sentence by id."""
     cores: dict[str, str] = {}
-    for risk, count in (
-        ("ordinary", settings.test_ordinary),
-        ("harmful", settings.test_harmful),
-        ("borderline", settings.test_borderline),
-    ):
+    counts: dict[Risk, int] = {
+        "ordinary": settings.test_ordinary,
+        "harmful": settings.test_harmful,
+        "borderline": settings.test_borderline,
+    }
+    for risk, count in counts.items():
         questions = _distinct_questions(truth, risk, count, writer.generator(f"test/{risk}"))
         named = {f"{risk}-{index:04d}": question for index, question in enumerate(questions)}
         cores |= {name: question.core for name, question in named.items()}

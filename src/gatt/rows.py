@@ -1,0 +1,64 @@
+"""The rows that fine-tuning trains on: demonstrations and Ghost Attention dialogues, encoded and packed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import Source
+from ..console import say
+from ..data.chat import UNTRAINED, encode_dialogues
+from ..data.packing import PackedRow, pack
+from ..data.rows import Dialogue, Rows
+from ..data.sources import read_dialogues
+from ..errors import ConfigError, DataError
+from .augment import instruction_on_first_turn
+
+
+def fine_tuning_dialogues(
+    dialogues: Sequence[Source], ghost_attention: Sequence[Source], root: Path
+) -> Rows[Dialogue]:
+    """Demonstrations as they are, and Ghost Attention dialogues trained on their last answer (section 3.3).
+
+    A Ghost Attention row without an instruction is the same dialogue for a model that never hears of one.
+    """
+    plain = read_dialogues(dialogues, root)
+    multi_turn = read_dialogues(ghost_attention, root)
+    augmented = [
+        instruction_on_first_turn(one) if one.instruction else replace(one, trained="last")
+        for one in multi_turn
+    ]
+    return Rows([*plain, *augmented], plain.skipped + multi_turn.skipped)
+
+
+def pack_dialogues(
+    tokenizer: Any, dialogues: Rows[Dialogue], row_length: int, context_length: int
+) -> tuple[list[PackedRow], dict[str, Any]]:
+    """Encodes and packs dialogues.
+
+    Returns the rows, and counts: `dialogues`, `rows`, `tokens`, `trained_tokens`, `fill` (share of the rows
+    that is no pad) and `skipped` (dialogues by reason, told on the terminal too).
+    Raises ConfigError for rows above the model's context, DataError where no dialogue is left.
+    """
+    if row_length > context_length:
+        raise ConfigError(f"row_length: {row_length} is above the model's context of {context_length} tokens")
+    encoded = encode_dialogues(tokenizer, dialogues)
+    rows = pack(encoded, row_length, tokenizer.pad_token_id)
+    if not rows:
+        raise DataError(f"none of {len(encoded)} dialogues fits into a row of {row_length} tokens")
+    skipped: Counter[str] = dialogues.skipped + rows.skipped
+    for reason, count in skipped.items():
+        say(f"{count:,} dialogues left out: {reason}")
+    kept = [one for one in encoded if len(one.input_ids) <= row_length]
+    tokens = sum(len(one.input_ids) for one in kept)
+    return list(rows), {
+        "dialogues": len(kept),
+        "rows": len(rows),
+        "tokens": tokens,
+        "trained_tokens": sum(label != UNTRAINED for one in kept for label in one.labels),
+        "fill": tokens / (len(rows) * row_length),
+        "skipped": dict(skipped),
+    }

@@ -1,0 +1,38 @@
+"""Scores of a reward model: one number a row, read where the answer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import LlamaForSequenceClassification
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_token_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Ids as `[rows, longest]` int64, pads on the right, and the `[rows]` index of each row's last token."""
+    ids = torch.full((len(rows), max(map(len, rows))), pad_token_id, dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+    return ids, torch.tensor([len(row) - 1 for row in rows])
+
+
+@torch.no_grad()
+def terminal_scores(
+    model: LlamaForSequenceClassification, rows: Sequence[Sequence[int]], batch_size: int = 128
+) -> Tensor:
+    """Scores before the sigmoid of rows that end with EOS: `[rows]` fp32 on the CPU, in the given order.
+
+    Each is read at the row's own last index; nothing is inferred from pads. Rows of like
+    length share a batch.
+    """
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    scores = torch.empty(len(rows))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids, last = pad_right([rows[row] for row in batch])
+        # attention is causal and the pads stand on the right: no mask is needed to keep them out
+        hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+        ends = hidden[torch.arange(len(batch)), last.to(hidden.device)]
+        scores[batch] = model.score(ends).squeeze(-1).float().cpu()
+    return scores

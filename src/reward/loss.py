@@ -1,0 +1,44 @@
+"""The two losses of the reward models (section 3.2.2), on scores before the sigmoid."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.rows import RATINGS
+
+# Table 27: how far apart the scores of a pair have to be, by rating, best first
+MARGINS: dict[str, tuple[float, float, float, float]] = {
+    "none": (0.0, 0.0, 0.0, 0.0),
+    "small": (1.0, 2 / 3, 1 / 3, 0.0),
+    "large": (3.0, 2.0, 1.0, 0.0),
+}
+
+
+def margin(rating: str | None, table: str) -> float:
+    """m(r) of equation 2: the margin of a rating (0 for a pair without one), from a row of table 27."""
+    return MARGINS[table][RATINGS.index(rating)] if rating in RATINGS else 0.0
+
+
+def ranking_loss(chosen: Tensor, rejected: Tensor, margins: Tensor) -> Tensor:
+    """Equation 2: mean over pairs of -log sigmoid(r(x, y_c) - r(x, y_r) - m(r)).
+
+    All arguments `[pairs]` float; returns a scalar.
+    """
+    return -F.logsigmoid(chosen - rejected - margins).mean()
+
+
+def safety_loss(scores: Tensor, safe: Tensor) -> Tensor:
+    """The auxiliary safety classification loss: binary cross-entropy of "this answer is safe".
+
+    The paper gives it no formula; read on the same scalar, a score above 0 (0.5 after the sigmoid) says safe.
+
+    Args:
+        scores: `[answers]` float, before the sigmoid.
+        safe: `[answers]` float: 1 safe, 0 unsafe, NaN unknown. Unknown answers take no part; the mean is over
+            the others, and 0 where there are none.
+    """
+    known = ~torch.isnan(safe)
+    losses = F.binary_cross_entropy_with_logits(scores, safe.nan_to_num(), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)

@@ -1,0 +1,88 @@
+"""Comparisons as token ids: which are trained, which held out, which refused."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..console import say
+from ..data.chat import encode_answer, encode_prompt
+from ..data.rows import Comparison, split_held_out
+from ..data.sources import read_comparisons
+from ..errors import DataError
+from .settings import RewardSettings
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison with the ids of prompt and answer, EOS included, for each of its answers."""
+
+    comparison: Comparison
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+def read_pairs(
+    settings: RewardSettings, root: Path, tokenizer: Any
+) -> tuple[list[Pair], list[Pair], dict[str, Any]]:
+    """Training pairs (with the `mix`), held-out pairs, and counts, `skipped` (pairs by reason) among them.
+
+    Raises DataError where no pair is left to train or to hold out.
+    """
+    comparisons = read_comparisons(settings.comparisons, root)
+    skipped = Counter(comparisons.skipped)
+    train: Sequence[Comparison] = comparisons
+    if settings.test:
+        held_out: Sequence[Comparison] = read_comparisons(settings.test, root)
+    else:
+        train, held_out = split_held_out(comparisons, settings.held_out, settings.seed)
+    mixed: list[Comparison] = []
+    if settings.mix:
+        mixed = _mix(settings, root, len(train))
+        train = [*train, *mixed]
+    pairs, test = (encode_pairs(tokenizer, rows, settings.max_length, skipped) for rows in (train, held_out))
+    for reason, count in skipped.items():
+        say(f"{count:,} comparisons left out: {reason}")
+    for name, rows in (("to train", pairs), ("held out", test)):
+        if not rows:
+            raise DataError(f"no comparison {name} is left; expected at least one")
+    return pairs, test, {"train_pairs": len(pairs), "mixed_pairs": len(mixed), "skipped": dict(skipped)}
+
+
+def _mix(settings: RewardSettings, root: Path, count: int) -> list[Comparison]:
+    """Ordinary comparisons, both answers safe, so many that they are `mix_share` of the whole."""
+    ordinary = read_comparisons(settings.mix, root)
+    wanted = round(count * settings.mix_share / (1 - settings.mix_share))
+    if wanted > len(ordinary):
+        say(f"mix: {len(ordinary):,} comparisons, {wanted:,} would be a share of {settings.mix_share}")
+    rng = random.Random(f"{settings.seed}/mix")
+    chosen = rng.sample(ordinary, min(wanted, len(ordinary)))
+    return [replace(one, chosen_safe=True, rejected_safe=True) for one in chosen]
+
+
+def encode_pairs(
+    tokenizer: Any, comparisons: Sequence[Comparison], max_length: int, skipped: Counter[str]
+) -> list[Pair]:
+    """Pairs in the chat format; those with more than `max_length` tokens are counted in `skipped`."""
+    pairs = []
+    for one in comparisons:
+        prompt = encode_prompt(tokenizer, one.prompt)
+        pair = Pair(
+            one,
+            prompt + encode_answer(tokenizer, one.chosen),
+            prompt + encode_answer(tokenizer, one.rejected),
+        )
+        if max(len(pair.chosen_ids), len(pair.rejected_ids)) > max_length:
+            skipped[f"longer than {max_length} tokens"] += 1
+        else:
+            pairs.append(pair)
+    return pairs
+
+
+def safety_label(safe: bool | None) -> float:
+    return math.nan if safe is None else float(safe)

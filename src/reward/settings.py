@@ -1,0 +1,50 @@
+"""Settings of the stage `reward` (imports no torch)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ..config import Source
+from ..training.settings import RESERVED, TOKENIZED, TrainedSettings
+
+
+class RewardSettings(TrainedSettings):
+    """One reward model (section 3.2.2), begun from a chat checkpoint."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    trainer_class: ClassVar[str | None] = "trl.RewardConfig"
+    trainer_reserved: ClassVar[dict[str, str]] = (
+        RESERVED
+        | TOKENIZED
+        | {
+            "max_length": "it is the stage's own `max_length`; longer pairs are refused and counted",
+            "center_rewards_coefficient": "the paper's loss has margins and, for safety, an auxiliary loss",
+        }
+    )
+
+    kind: Literal["helpfulness", "safety"]
+    comparisons: list[Source] = Field(min_length=1)
+    test: list[Source] = []
+    """held-out comparisons; see `held_out` for data sets that have none"""
+    held_out: int = Field(0, ge=0)
+    """how many of `comparisons` to hold out; no prompt stands on both sides"""
+    mix: list[Source] = []
+    """comparisons of ordinary answers, all of them safe, for the safety model (90/10 in the paper)"""
+    mix_share: float = Field(0.1, gt=0, lt=1)
+    """their share of the training pairs"""
+    margin: Literal["none", "small", "large"] = "small"
+    """table 27"""
+    safety_loss_weight: float = Field(0.0, ge=0)
+    """of the auxiliary safety loss; the paper names none"""
+    max_length: int = Field(gt=1)
+    """tokens of prompt and answer"""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RewardSettings:
+        if bool(self.test) == bool(self.held_out):
+            raise ValueError("test: give either `test` sources or a number `held_out`")
+        if self.kind == "helpfulness" and (self.mix or self.safety_loss_weight):
+            raise ValueError("kind: `mix` and `safety_loss_weight` belong to the safety model")
+        return self

@@ -1,0 +1,60 @@
+"""The stage `reward`: a chat model and comparisons to a reward model (section 3.2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trl import RewardConfig
+
+from ..artifact import write_json
+from ..errors import ConfigError
+from ..model.checkpoint import load_reward_model, load_tokenizer, new_reward_model
+from ..training import distributed
+from ..training.arguments import TO_A_TENTH, training_arguments
+from ..training.loop import run_trainer, save_trained
+from ..training.tracking import Tracker
+from .accuracy import UNSAFE_BELOW, agreement, safety_agreement, score_pairs
+from .pairs import read_pairs
+from .settings import RewardSettings
+from .trainer import pair_trainer
+
+
+def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Trains a reward model begun from `inputs["model"]` into `out/model`, and counts where it is right.
+
+    Metrics: `accuracy`, `by_rating` and their errors on held-out pairs, for the safety model also `safety`
+    (by bin, precision and recall of unsafe answers), and those of the training.
+    """
+    distributed.setup(settings.deepspeed)
+    tokenizer = load_tokenizer(inputs["model"])
+    model = new_reward_model(inputs["model"], settings.seed)
+    context = model.config.max_position_embeddings
+    if settings.max_length > context:
+        raise ConfigError(
+            f"max_length: {settings.max_length} is above the model's context of {context} tokens"
+        )
+    pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer)
+    arguments = training_arguments(
+        RewardConfig, settings.trainer, out, settings.seed, settings.deepspeed, max_length=None, **TO_A_TENTH
+    )
+    trainer = pair_trainer(model, tokenizer, pairs, arguments, settings.margin, settings.safety_loss_weight)
+    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+        trained = run_trainer(trainer, tracker, f"reward ({settings.kind})", 1, "pairs")
+    save_trained(trainer, tokenizer, out / "model")
+    if not distributed.is_main():
+        return {}
+
+    description = {
+        "kind": settings.kind,
+        "direction": "higher is better",
+        "scale": "the score is a logit; its sigmoid, in (0, 1), is what thresholds refer to",
+        "unsafe_below": UNSAFE_BELOW[0] if settings.kind == "safety" else None,
+    }
+    write_json(out / "model" / "reward.json", description)
+    chosen, rejected = score_pairs(load_reward_model(out / "model"), held_out)
+    metrics = counts | trained | agreement(held_out, chosen, rejected)
+    if settings.kind == "safety":
+        metrics["safety"] = safety_agreement(held_out, chosen, rejected)
+    return metrics

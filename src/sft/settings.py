@@ -1,0 +1,24 @@
+"""Settings of the stage `sft` (imports no torch)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from ..config import Source
+from ..training.settings import PACKED, RESERVED, TOKENIZED, TrainedSettings
+
+
+class SftSettings(TrainedSettings):
+    """Supervised fine-tuning (section 3.1), multi-turn sets augmented by Ghost Attention (section 3.3)."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    trainer_class: ClassVar[str | None] = "trl.SFTConfig"
+    trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
+
+    dialogues: list[Source] = Field(min_length=1)
+    ghost_attention: list[Source] = []
+    """dialogues whose last answer alone is trained; an `instruction` is kept in the first turn only"""
+    row_length: int = Field(gt=1)
+    """tokens of a packed row; longer dialogues are refused and counted"""

@@ -1,0 +1,42 @@
+"""The stage `sft`: a base model and dialogues to a chat model, RLHF-V0 (section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..gatt.rows import fine_tuning_dialogues, pack_dialogues
+from ..model.checkpoint import load_causal_lm, load_tokenizer
+from ..training import distributed
+from ..training.finetune import finetune_packed
+from ..training.tracking import Tracker
+from .settings import SftSettings
+
+
+def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Fine-tunes `inputs["model"]` and writes `out/model`; the loss counts answers only, EOS included.
+
+    Metrics: those of `gatt.rows.pack_dialogues` (rows, tokens, what was left out) and of the training.
+    """
+    distributed.setup(settings.deepspeed)
+    tokenizer = load_tokenizer(inputs["model"])
+    model = load_causal_lm(inputs["model"])
+    dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
+    rows, counts = pack_dialogues(
+        tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings
+    )
+    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+        trained = finetune_packed(
+            model,
+            tokenizer,
+            rows,
+            settings.trainer,
+            settings.seed,
+            out,
+            out / "model",
+            tracker,
+            settings.deepspeed,
+            description="sft",
+        )
+    return counts | trained

@@ -1,0 +1,77 @@
+"""Fine-tuning on packed dialogues with `trl.SFTTrainer` (section 3.1): for sft and each round of rlhf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import LlamaForCausalLM
+from trl import SFTConfig, SFTTrainer
+
+from ..data.packing import PackedCollator, PackedRow
+from .arguments import training_arguments
+from .loop import OrderedTrainer, run_trainer, save_trained
+from .tracking import Tracker
+
+
+class PackedTrainer(OrderedTrainer, SFTTrainer):
+    """`SFTTrainer` over rows that are tokenized, masked and packed already."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Llama keeps the dialogues of a row apart only if no cache is asked for (see data/packing.py)
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+
+def finetune_packed(
+    model: LlamaForCausalLM,
+    tokenizer: Any,
+    rows: Sequence[PackedRow],
+    trainer: Mapping[str, Any],
+    seed: int,
+    out: Path,
+    save_to: Path,
+    tracker: Tracker,
+    deepspeed: str | None = None,
+    description: str = "fine-tuning",
+) -> dict[str, Any]:
+    """Trains `model` on packed rows and saves it to `save_to` with its tokenizer.
+
+    The loss is the mean over all trained tokens of the global batch.
+
+    Args:
+        rows: as `data.packing.pack` makes them, all of one length.
+        out: where the trainer may leave files of its own.
+        trainer: names of `trl.SFTConfig`; the schedule is a cosine to zero unless it says otherwise.
+        deepspeed: path of a ZeRO file; the process must then run under a launcher.
+
+    Returns:
+        what `run_trainer` returns.
+
+    Raises:
+        ConfigError: a combination that `SFTConfig` refuses.
+        LlamitaError: the loss is not a number.
+    """
+    arguments = training_arguments(
+        SFTConfig,
+        trainer,
+        out,
+        seed,
+        deepspeed,
+        lr_scheduler_type="cosine",
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    columns = {name: np.stack([row[name] for row in rows]) for name in PackedRow.__annotations__}  # type: ignore[literal-required]
+    fine_tuner = PackedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict(columns).with_format("numpy"),
+        data_collator=PackedCollator(),
+        processing_class=tokenizer,
+    )
+    metrics = run_trainer(fine_tuner, tracker, description, columns["input_ids"].shape[1], "tokens")
+    save_trained(fine_tuner, tokenizer, save_to)
+    return metrics
