@@ -11,6 +11,8 @@ from typing import Any
 from ..artifact import MANIFEST, read_manifest
 from ..errors import DataError
 
+_REQUIRED = {"stage": str, "name": str, "settings": dict, "metrics": dict, "wall_seconds": int | float}
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -33,7 +35,7 @@ def read_artifact(folder: Path) -> Artifact:
         DataError: the manifest or a row of the metrics cannot be read, or lacks what every manifest has.
     """
     manifest = read_manifest(folder)
-    for key, kind in (("stage", str), ("name", str), ("metrics", dict), ("wall_seconds", int | float)):
+    for key, kind in _REQUIRED.items():
         if not isinstance(manifest.get(key), kind):
             found = json.dumps(manifest.get(key))[:80]
             raise DataError(f"{folder / MANIFEST}: {key} is {found}; expected what a finished stage writes")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data.rows import RATINGS
+from ..errors import DataError
 from ..evaluation.keys import empty_evaluation, with_errors
 from .artifacts import Artifact
 
@@ -33,7 +34,11 @@ def empty_report() -> dict[str, Any]:
 
 
 def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
-    """The report of these artifacts of the run `name`; what no artifact tells stays null."""
+    """The report of these artifacts of the run `name`; what no artifact tells stays null.
+
+    Raises:
+        DataError: a reward model's manifest does not say which of the two it is.
+    """
     report = empty_report()
     report["run"]["name"] = name
     for artifact in artifacts:
@@ -42,7 +47,7 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
             {key: manifest.get(key) for key in ("name", "stage", "created", "git_commit", "fingerprint")}
         )
         report["wall_seconds"][artifact.name] = manifest["wall_seconds"]
-        report["settings"][artifact.name] = manifest.get("settings") or {}
+        report["settings"][artifact.name] = manifest["settings"]
         report["packages"] |= manifest.get("versions") or {}
         if artifact.stage != "evaluate":  # whose metrics are spread over the report already
             report["metrics"][artifact.name] = artifact.metrics
@@ -62,7 +67,11 @@ def _reward(report: dict[str, Any], artifact: Artifact) -> None:
         **(artifact.metrics.get("by_rating") or {}),
         **{f"{rating}_se": error for rating, error in errors.items()},
     }
-    kind = artifact.manifest["settings"]["kind"]
+    kind = artifact.manifest["settings"].get("kind")
+    if kind not in REWARD_MODELS:
+        raise DataError(
+            f"manifest of {artifact.name}: settings.kind is {kind!r}; expected {' or '.join(REWARD_MODELS)}"
+        )
     _fill(report["reward"][kind], {**artifact.metrics, "by_rating": by_rating})
 
 

@@ -104,12 +104,23 @@ def test_long_curves_are_thinned_and_end_where_training_ended(example: Path) -> 
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("{", "manifest.json"), ("[]", "manifest.json"), ('{"stage": "sft", "name": "sft"}', "metrics")],
+    [
+        ("{", "manifest.json"),
+        ("[]", "manifest.json"),
+        ('{"stage": "sft", "name": "sft", "settings": {}}', "metrics"),
+    ],
 )
 def test_broken_manifest(example: Path, text: str, told: str) -> None:
     (example / "sft" / "manifest.json").write_text(text)
     with pytest.raises(DataError, match=told):
         artifacts_of(example)
+
+
+def test_a_reward_model_of_no_known_kind(example: Path) -> None:
+    path = example / "safety" / "manifest.json"
+    path.write_text(path.read_text().replace('"kind": "safety"', '"kind": "taste"'))
+    with pytest.raises(DataError, match=r"safety: settings\.kind is 'taste'"):
+        collect("smoke", artifacts_of(example))
 
 
 def test_broken_metrics_row_says_its_line(example: Path) -> None:
