@@ -72,7 +72,7 @@ class PpoTrainer:
         self.settings, self.seed = settings, seed
         self._scorers = safety, helpfulness
         self._prompts, self._max_new_tokens, self._threshold = prompts, max_new_tokens, safety_threshold
-        self._mini, self._micro = _rank_sizes(settings)
+        self._mini, self._micro = rank_sizes(settings)
         accumulation = self._mini // self._micro
         reference = copy.deepcopy(policy)
         self.policy = Engine(policy, settings.learning_rate, self._micro, accumulation, deepspeed)
@@ -254,8 +254,8 @@ def _in_epochs(places: Sequence[int], count: int, seed: int | str) -> list[int]:
     return [orders[place // count][place % count] for place in places]
 
 
-def _rank_sizes(settings: PpoSettings) -> tuple[int, int]:
-    """Rows of a mini-batch and of a micro-batch on one rank."""
+def rank_sizes(settings: PpoSettings) -> tuple[int, int]:
+    """Rows of a mini-batch and of a micro-batch on one rank. Raises ConfigError where none fit."""
     mini, left = divmod(settings.mini_batch_size, world_size())
     micro = settings.micro_batch_size or mini
     if left or mini % micro:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ class EncodedPrompt:
 
     prompt: Prompt
     ids: list[int]
+
+    def row(self) -> dict[str, Any]:
+        """As the prompts of a round are kept, the way sources read them."""
+        return {"messages": self.prompt.messages, "is_safety": self.prompt.is_safety}
 
 
 @dataclass(frozen=True)

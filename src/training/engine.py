@@ -6,7 +6,6 @@ its own from `deepspeed.initialize`.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Iterable
@@ -29,13 +28,16 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def zero_stage(deepspeed: str | None) -> int:
-    """The ZeRO stage of a DeepSpeed file, 0 without one."""
-    if deepspeed is None:
-        return 0
-    return int(
-        json.loads(Path(deepspeed).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
-    )
+def check_deepspeed_file(path: str | None) -> None:
+    """Raises ConfigError where a DeepSpeed file asks for ZeRO-3 or names an optimizer or a scheduler."""
+    config = json.loads(Path(path).read_text(encoding="utf-8")) if path is not None else {}
+    if config.get("zero_optimization", {}).get("stage") == 3:
+        raise ConfigError(
+            f"{path}: zero_optimization.stage: PPO samples from whole weights; expected 0, 1 or 2"
+        )
+    for section in ("optimizer", "scheduler"):
+        if section in config:
+            raise ConfigError(f"{path}: {section}: PPO brings its own AdamW at a constant rate; take it out")
 
 
 class Engine:
@@ -122,14 +124,8 @@ def _decayed_apart(model: nn.Module) -> list[dict[str, Any]]:
 
 def _deepspeed_config(path: str, micro_batch_size: int, accumulation: int) -> dict[str, Any]:
     """The file's settings with batch sizes, clipping and `auto` precision filled in."""
-    config: dict[str, Any] = copy.deepcopy(json.loads(Path(path).read_text(encoding="utf-8")))
-    if zero_stage(path) == 3:
-        raise ConfigError(
-            f"{path}: zero_optimization.stage: PPO samples from whole weights; expected 0, 1 or 2"
-        )
-    for section in ("optimizer", "scheduler"):
-        if section in config:
-            raise ConfigError(f"{path}: {section}: PPO brings its own AdamW at a constant rate; take it out")
+    check_deepspeed_file(path)
+    config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     config |= {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation,

@@ -1,0 +1,100 @@
+"""What all rounds share: prompts, reward models, tokenizer, and the rows that every version is trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from ..artifact import model_folder
+from ..console import say
+from ..data.chat import encode_prompt
+from ..data.rows import Dialogue, Rows
+from ..data.sources import read_prompts
+from ..errors import DataError
+from ..gatt.rows import fine_tuning_dialogues
+from ..model.checkpoint import load_tokenizer, tokenizer_hash
+from ..training.engine import check_deepspeed_file
+from .ppo_trainer import rank_sizes
+from .rollout import EncodedPrompt
+from .scorer import Scorer
+from .settings import RlhfSettings
+
+
+@dataclass(frozen=True)
+class Context:
+    """Checked and read once, before the first round.
+
+    Attributes:
+        base: folder of the pretrained model, that every version starts from.
+        reward: folder of the helpfulness reward model, that the critic starts from.
+        pool: the prompts that leave room for an answer.
+        demonstrations: SFT and Ghost Attention rows.
+        counts: `prompts` and `skipped`, for the manifest.
+    """
+
+    settings: RlhfSettings
+    tokenizer: Any
+    base: Path
+    reward: Path
+    helpfulness: Scorer
+    safety: Scorer
+    pool: list[EncodedPrompt]
+    demonstrations: Rows[Dialogue]
+    counts: dict[str, Any]
+
+
+def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
+    """Reads and checks the inputs, what is quickly seen to be wrong first.
+
+    Raises:
+        ConfigError: PPO's batch or the DeepSpeed file does not suit.
+        DataError: models whose tokenizers differ, incomplete folders, broken rows, no prompt short enough.
+    """
+    if any(entry.ppo for entry in settings.rounds):
+        rank_sizes(settings.ppo)
+        check_deepspeed_file(settings.deepspeed)
+    tokenizer = load_tokenizer(inputs["sft"])
+    if tokenizer_hash(load_tokenizer(inputs["base"])) != tokenizer_hash(tokenizer):
+        raise DataError(
+            f"{inputs['base']}: another tokenizer than that of {inputs['sft']}; "
+            "expected the base model that it was tuned from"
+        )
+    helpfulness, safety = (Scorer(inputs[name], tokenizer) for name in ("helpfulness", "safety"))
+    demonstrations = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
+    prompts = read_prompts(settings.prompts, inputs["data"])
+    encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
+    room = _context_length(inputs["base"]) - settings.max_new_tokens
+    pool = [prompt for prompt in encoded if len(prompt.ids) <= room]
+    if not pool:
+        raise DataError(
+            f"none of {len(encoded)} prompts leaves room for max_new_tokens {settings.max_new_tokens} "
+            f"in the model's context: that takes prompts of at most {room} tokens"
+        )
+    if long := len(encoded) - len(pool):
+        say(f"{long:,} prompts left out: longer than {room} tokens, no room for an answer")
+    skipped = prompts.skipped + Counter({"prompt without room for an answer": long})
+    counts = {"prompts": len(pool), "skipped": dict(skipped)}
+    return Context(
+        settings,
+        tokenizer,
+        inputs["base"],
+        inputs["helpfulness"],
+        helpfulness,
+        safety,
+        pool,
+        demonstrations,
+        counts,
+    )
+
+
+def _context_length(folder: Path) -> int:
+    try:
+        config = AutoConfig.from_pretrained(str(model_folder(folder)), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: the model's config can't be read: {error}") from None
+    return int(config.max_position_embeddings)

@@ -1,0 +1,169 @@
+"""Rejection sampling (section 3.2.3): K answers to a prompt, scored by the reward models, the best kept."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from ..console import track
+from ..data.chat import without_tags
+from ..data.rows import Dialogue, Rows
+from ..gatt.rows import pack_dialogues
+from ..model.checkpoint import load_causal_lm
+from ..sampling.sampler import LlamaSampler
+from ..training.distributed import gather_rows, rank, world_size
+from ..training.engine import device
+from ..training.finetune import finetune_packed
+from ..training.tracking import Tracker
+from .context import Context
+from .reward import piecewise_reward
+from .rollout import EncodedPrompt
+from .rounds import Row, read_rows
+from .settings import RoundSettings
+
+ANSWERS_A_PART = 4096  # sampled or scored between two looks at the progress bar
+
+
+def round_prompts(pool: int, rounds: Sequence[RoundSettings], index: int, seed: int) -> list[int]:
+    """Which of `pool` prompts a round takes: each round others, and the first again when all were taken.
+
+    A round gets no prompt twice, so never more than there are.
+    """
+    order = random.Random(f"{seed}/rounds").sample(range(pool), pool)
+    start = sum(entry.prompts for entry in rounds[:index])
+    return [order[place % pool] for place in range(start, start + min(rounds[index].prompts, pool))]
+
+
+def sample_answers(context: Context, newest: Path, prompts: Sequence[EncodedPrompt], index: int) -> list[Row]:
+    """K answers of the newest model to each prompt, by all ranks together; rows in the order of the prompts.
+
+    A row: `prompt` (its index), `answer` (text), `answer_ids`, `finished`, `logprob` (of the whole answer).
+    """
+    settings, entry = context.settings, context.settings.rounds[index]
+    sampler = LlamaSampler(load_causal_lm(newest).to(device()), settings.sampling_batch_size)
+    rows: list[Row] = []
+    for part in _parts(len(prompts), ANSWERS_A_PART // entry.samples_per_prompt, f"{entry.name}: sampling"):
+        samples = sampler.sample(
+            [prompts[place].ids for place in part],
+            settings.max_new_tokens,
+            entry.samples_per_prompt,
+            entry.temperature,
+            seed=f"{settings.seed}/{entry.name}/samples",
+            keys=part,
+        )
+        rows += [
+            {
+                "prompt": part[samples.prompts[place]],
+                "answer": context.tokenizer.decode(ids[:-1] if finished else ids).strip(),
+                "answer_ids": ids,
+                "finished": finished,
+                "logprob": sum(samples.logprobs[place]),
+            }
+            for place, (ids, finished) in enumerate(zip(samples.answer_ids, samples.finished, strict=True))
+        ]
+    return gather_rows(rows)
+
+
+def score_answers(
+    context: Context, samples: Sequence[Row], prompts: Sequence[EncodedPrompt], index: int
+) -> list[Row]:
+    """The scores of each sample, in (0, 1): `safety`, `helpfulness` and the piecewise `score`."""
+    name = context.settings.rounds[index].name
+    rows: list[Row] = []
+    for part in _parts(len(samples), ANSWERS_A_PART, f"{name}: scoring"):
+        told = [prompts[samples[place]["prompt"]] for place in part]
+        ids, answers = [prompt.ids for prompt in told], [samples[place]["answer_ids"] for place in part]
+        safety, helpfulness = context.safety(ids, answers), context.helpfulness(ids, answers)
+        is_safety = torch.tensor([prompt.prompt.is_safety for prompt in told])
+        score = piecewise_reward(safety, helpfulness, is_safety, context.settings.safety_threshold)
+        columns = {"safety": safety, "helpfulness": helpfulness, "score": score}
+        values = zip(*(column.tolist() for column in columns.values()), strict=True)
+        rows += [dict(zip(columns, row, strict=True)) for row in values]
+    return gather_rows(rows)
+
+
+def best_answers(
+    samples: Sequence[Row], scores: Sequence[Row], prompts: Sequence[EncodedPrompt]
+) -> list[Row]:
+    """The best-scored answer of each prompt as a row of SFT; the first of equal ones.
+
+    An answer that was cut at the length limit, says nothing, or writes marks of the chat format can't be
+    one; a prompt without any other answer is left out.
+    """
+    best: dict[int, tuple[float, str]] = {}
+    for sample, score in zip(samples, scores, strict=True):
+        text, value = sample["answer"], score["score"]
+        if sample["finished"] and text and without_tags(text) == text:
+            known = best.get(sample["prompt"])
+            if known is None or value > known[0]:
+                best[sample["prompt"]] = (value, text)
+    return [
+        {
+            "messages": [*prompts[index].prompt.messages, {"role": "assistant", "content": text}],
+            "is_safety": prompts[index].prompt.is_safety,
+            "score": value,
+        }
+        for index, (value, text) in sorted(best.items())
+    ]
+
+
+def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker: Tracker, out: Path) -> Row:
+    """Fine-tunes the base model on the demonstrations and the best answers of all rounds so far.
+
+    Always from the base, for the same number of steps (section 3.2.3). Up to V3 the paper used the last
+    round's answers only, which lost skills; all rounds' is what it ended with.
+
+    Args:
+        selections: `selection.jsonl` of the rounds so far.
+        out: the model goes to `out/model`.
+
+    Returns the metrics of packing and of the training.
+    """
+    settings, entry = context.settings, context.settings.rounds[index]
+    best = [
+        Dialogue(row["messages"], trained="last")  # earlier answers of a dialogue are not the model's own
+        for path in selections
+        for row in read_rows(path)
+    ]
+    dialogues = Rows(
+        [*context.demonstrations, *best * settings.selection_repeats], context.demonstrations.skipped
+    )
+    model = load_causal_lm(context.base)
+    rows, counts = pack_dialogues(
+        context.tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings
+    )
+    trained = finetune_packed(
+        model,
+        context.tokenizer,
+        rows,
+        settings.trainer,
+        settings.seed,
+        out,
+        out / "model",
+        _RoundTracker(tracker, index + 1),
+        settings.deepspeed,
+        description=f"{entry.name}: fine-tuning",
+    )
+    return counts | trained
+
+
+class _RoundTracker(Tracker):
+    """Adds the number of the round to what is logged."""
+
+    def __init__(self, tracker: Tracker, number: int) -> None:
+        self._tracker, self._number = tracker, number
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._tracker.log({"round": self._number, **metrics}, step)
+
+
+def _parts(count: int, size: int, description: str) -> Iterator[range]:
+    """This rank's share of `count` indices, part by part; shares are contiguous, in the order of ranks."""
+    start, end = (count * place // world_size() for place in (rank(), rank() + 1))
+    size = max(1, size)
+    return track(
+        [range(at, min(at + size, end)) for at in range(start, end, size)], description, unit="parts"
+    )

@@ -1,0 +1,102 @@
+"""A round of RLHF as a folder whose steps are made once: a killed run goes on after its last finished step.
+
+    v1/prompts.jsonl -> samples.jsonl -> scores.jsonl -> selection.jsonl -> rejection/ -> ppo/
+
+Every step is written aside and published by a rename, so what stands under its name is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..artifact import working_folder
+from ..console import is_main_process
+from ..errors import DataError
+from ..training.distributed import barrier
+
+Row = dict[str, Any]
+
+STEP_METRICS = "metrics.jsonl"  # in a step's folder: one row, what the step measured
+
+
+def made_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
+    """The rows of a step, made now unless they stand already; every rank calls it and gets them all.
+
+    Raises DataError for a file that is no longer what the step wrote.
+    """
+    if not _stands(path):
+        rows = make()
+        if is_main_process():
+            write_rows(path, rows)
+        barrier()
+    return read_rows(path)
+
+
+def made_folder(path: Path, make: Callable[[Path], Row]) -> Row:
+    """The metrics of a step that fills a folder; `make` writes into another one, which is then renamed."""
+    if not _stands(path):
+        partial = working_folder(path)
+        if is_main_process():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        barrier()
+        metrics = make(partial)
+        if is_main_process():
+            write_rows(partial / STEP_METRICS, [metrics])
+            partial.rename(path)
+        barrier()
+    return read_rows(path / STEP_METRICS)[0]
+
+
+def _stands(path: Path) -> bool:
+    """Whether a step is finished; all ranks look between two barriers and see the same."""
+    barrier()
+    stands = path.exists()
+    barrier()
+    return stands
+
+
+def forget_unfinished(out: Path, rounds: Sequence[str]) -> None:
+    """Takes the rows of steps that will be made again out of `out/metrics.jsonl`.
+
+    A row of PPO has an `iteration`, one of rejection sampling has not; both have the number of their `round`.
+    """
+
+    def finished(row: Row) -> bool:
+        return (out / rounds[row["round"] - 1] / ("ppo" if "iteration" in row else "rejection")).exists()
+
+    path = out / "metrics.jsonl"
+    if is_main_process() and path.exists():
+        write_rows(path, [row for row in read_rows(path) if finished(row)])
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Raises DataError naming the line that is no JSON object."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                f"{path}:{number}: no valid JSON ({error}); delete the file to make it again"
+            ) from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: expected a JSON object; delete the file to make it again")
+        rows.append(row)
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Writes JSONL in one step: readers see the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from llamita.errors import DataError
+from llamita.rlhf import scorer as scorer_module
+from llamita.rlhf.scorer import Scorer
+
+from ..sampling.tiny import EOS, ragged_prompts, save_tiny_model, save_tiny_reward_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    return save_tiny_reward_model(tmp_path_factory.mktemp("reward") / "model", tokenizer)
+
+
+def test_the_score_is_that_of_transformers_alone(folder: Path, tokenizer: Any) -> None:
+    prompts = ragged_prompts(9)
+    answers = [[*prompt[1:4], 9, EOS] for prompt in ragged_prompts(9, seed=1)]
+    found = Scorer(folder, tokenizer, batch_size=4)(prompts, answers)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    for prompt, answer, score in zip(prompts, answers, found, strict=True):
+        with torch.no_grad():
+            alone = model(input_ids=torch.tensor([prompt + answer])).logits[0, 0]
+        assert torch.sigmoid(alone).item() == pytest.approx(score.item(), abs=1e-6)
+    rows = [torch.tensor(prompt + answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    with torch.no_grad():
+        batch = model(input_ids=ids, attention_mask=(ids != 0).long()).logits[:, 0]
+    torch.testing.assert_close(batch.double().sigmoid(), found, atol=1e-6, rtol=0)
+
+
+def test_the_score_is_read_at_the_eos(folder: Path, tokenizer: Any) -> None:
+    scorer = Scorer(folder, tokenizer)
+    one, other = scorer.raw([[1, 5], [1, 5]], [[8, EOS], [9, EOS]])
+    assert one != other, "a canary: two answers must not score alike"
+    assert scorer.raw([[1, 5]], [[8]]) == one, "an answer that was cut is judged as if it ended there"
+    scorer.model.config.pad_token_id = EOS
+    assert scorer.raw([[1, 5]], [[8, EOS]]) == one, "nothing is inferred from pads"
+
+
+def test_another_tokenizer_is_refused_before_the_weights_are_read(
+    folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llamita.tokenizer.bpe import train_bpe
+
+    def loaded(*_: object) -> None:
+        raise AssertionError("the weights were loaded")
+
+    monkeypatch.setattr(scorer_module, "load_reward_model", loaded)
+    with pytest.raises(DataError, match="same tokenizer"):
+        Scorer(folder, train_bpe(["other words than the others"] * 50, 300))
+
+
+def test_a_folder_without_a_head_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    folder = save_tiny_model(tmp_path / "model", tokenizer)
+    with pytest.raises(DataError, match="score"):
+        Scorer(folder, tokenizer)

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llamita.data.rows import Prompt
+from llamita.errors import ConfigError, DataError
+from llamita.rlhf import context, rejection, stage
+from llamita.rlhf.rejection import best_answers, round_prompts
+from llamita.rlhf.rollout import EncodedPrompt
+from llamita.rlhf.rounds import made_folder, made_rows, read_rows
+from llamita.rlhf.settings import RlhfSettings, RoundSettings
+
+from ..sampling.tiny import save_tiny_model, save_tiny_reward_model
+
+STEPS = ("sample_answers", "score_answers", "best_answers", "fine_tune", "improve")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def turn(user: str, answer: str | None = None) -> list[dict[str, str]]:
+    answers = [] if answer is None else [{"role": "assistant", "content": answer}]
+    return [{"role": "user", "content": user}, *answers]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("inputs")
+    colors = "red fine yes today bolo again friend thanks".split()
+    write(
+        root / "prompts.jsonl",
+        [{"messages": turn(f"what is {c} ?"), "is_safety": c == "red"} for c in colors],
+    )
+    write(root / "dialogues.jsonl", [{"messages": turn(f"is it {c} ?", f"it is {c}")} for c in colors * 4])
+    write(root / "gatt.jsonl", [{"instruction": "you are fine", "messages": turn("how ?", "fine") * 2}])
+    return {
+        "data": root,
+        "base": save_tiny_model(root / "base" / "model", tokenizer, spread=0.05).parent,
+        "sft": save_tiny_model(root / "sft" / "model", tokenizer, seed=1, spread=0.05).parent,
+        "helpfulness": save_tiny_reward_model(root / "helpfulness", tokenizer, seed=2),
+        "safety": save_tiny_reward_model(root / "safety", tokenizer, seed=3),
+    }
+
+
+def settings(**changes: Any) -> RlhfSettings:
+    chosen = {
+        "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
+        "dialogues": [{"path": "dialogues.jsonl", "format": "messages"}],
+        "ghost_attention": [{"path": "gatt.jsonl", "format": "messages"}],
+        "rounds": [
+            {"name": "v1", "prompts": 3, "samples_per_prompt": 4, "temperature": 1.0},
+            {"name": "v2", "prompts": 3, "samples_per_prompt": 4, "temperature": 1.0, "ppo": True},
+        ],
+        "ppo": {
+            "iterations": 2,
+            "episodes": 8,
+            "mini_batch_size": 4,
+            "critic_warmup_iterations": 1,
+            "learning_rate": 1e-3,
+            "critic_learning_rate": 1e-3,
+        },
+        "max_new_tokens": 40,
+        "row_length": 64,
+        "trainer": {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-3},
+    }
+    return RlhfSettings.model_validate_json(json.dumps(chosen | changes))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("undisturbed") / "rlhf"
+    out.mkdir()
+    return out, stage.run(settings(), inputs, out)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_the_folders_and_what_they_hold(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = undisturbed
+    assert metrics["versions"] == [
+        {"name": "v1", "model": "v1/rejection/model"},
+        {"name": "v2_rejection", "model": "v2/rejection/model"},
+        {"name": "v2", "model": "v2/ppo/model", "start": "v2_rejection"},
+    ]
+    for name in ("v1", "v2"):
+        samples, scores = (read_rows(out / name / f"{step}.jsonl") for step in ("samples", "scores"))
+        assert len(samples) == len(scores) == 12
+        assert [row["prompt"] for row in samples] == [index for index in range(3) for _ in range(4)]
+        assert metrics["rounds"][name]["samples"] == 12
+        best = [row["score"] for row in read_rows(out / name / "selection.jsonl")]
+        assert metrics["rounds"][name]["best_score"] == pytest.approx(sum(best) / len(best))
+        assert metrics["rounds"][name]["without_answer"] == 3 - len(best)
+    first, second = (
+        {row["pool"] for row in read_rows(out / name / "prompts.jsonl")} for name in ("v1", "v2")
+    )
+    assert not first & second, "each round takes other prompts"
+    final, last = weights(out / "model"), weights(out / "v2" / "ppo" / "model")
+    assert all(torch.equal(final[name], last[name]) for name in final)
+    assert not torch.equal(final["lm_head.weight"], weights(out / "v2/rejection/model")["lm_head.weight"])
+    assert AutoTokenizer.from_pretrained(out / "model").apply_chat_template(turn("how ?"), return_dict=False)
+    json.dumps(metrics)
+
+
+def test_metrics_by_step(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = undisturbed
+    rows = read_rows(out / "metrics.jsonl")
+    ppo = [row for row in rows if "iteration" in row]
+    assert [(row["round"], row["iteration"], row["step"]) for row in ppo] == [(2, 1, 1), (2, 2, 2)]
+    for name in ("kl", "helpfulness_score", "safety_score", "entropy", "explained_variance", "answer_length"):
+        assert name in ppo[0]
+    assert {row["round"] for row in rows if "loss" in row} == {1, 2}
+    assert metrics["rounds"]["v2"]["ppo"]["last"]["iteration"] == 2
+
+
+def test_every_round_trains_the_base_on_all_best_answers_so_far(
+    undisturbed: tuple[Path, dict[str, Any]],
+) -> None:
+    out, metrics = undisturbed
+    best = [len(read_rows(out / name / "selection.jsonl")) for name in ("v1", "v2")]
+    assert min(best) > 0
+    demonstrations = 32 + 1
+    trained = [metrics["rounds"][name]["rejection"]["dialogues"] for name in ("v1", "v2")]
+    assert trained == [demonstrations + best[0], demonstrations + sum(best)]
+    assert metrics["rounds"]["v1"]["rejection"]["steps"] == metrics["rounds"]["v2"]["rejection"]["steps"] == 3
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: str, when: Callable[[int], bool]) -> list[str]:
+    """Lets the n-th call of a step fail if `when(n)`; returns the list of the steps that were called."""
+    called: list[str] = []
+    for name in STEPS:
+        original = getattr(stage, name)
+
+        def spy(*arguments: Any, name: str = name, original: Any = original) -> Any:
+            called.append(name)
+            if name == step and when(called.count(name)):
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        monkeypatch.setattr(stage, name, spy)
+    return called
+
+
+@pytest.mark.parametrize(("step", "count"), [("score_answers", 1), ("fine_tune", 2), ("improve", 1)])
+def test_a_killed_run_goes_on_after_its_last_finished_step(
+    undisturbed: tuple[Path, dict[str, Any]],
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    step: str,
+    count: int,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        first = interrupt(patch, step, lambda call: call == count)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(settings(), inputs, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        second = interrupt(patch, step, lambda call: False)
+        metrics = stage.run(settings(), inputs, tmp_path)
+    expected = [*STEPS[:4], *STEPS]
+    assert first == expected[: len(first)]
+    assert second == expected[len(first) - 1 :], "the step that was killed and those after it, no other"
+    out, whole = undisturbed
+    assert metrics["versions"] == whole["versions"]
+    final, theirs = weights(tmp_path / "model"), weights(out / "model")
+    assert all(torch.equal(final[name], theirs[name]) for name in theirs)
+    steps = [(row["round"], row["step"], "kl" in row) for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert len(steps) == len(set(steps)) == len(read_rows(out / "metrics.jsonl"))
+
+
+def test_a_step_killed_half_way_leaves_nothing_under_its_name(tmp_path: Path) -> None:
+    def half(folder: Path) -> dict[str, Any]:
+        (folder / "weights").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        made_folder(tmp_path / "step", half)
+    assert not (tmp_path / "step").exists()
+    made_folder(tmp_path / "step", lambda folder: {"left": len(list(folder.iterdir()))})
+    assert made_folder(tmp_path / "step", half) == {"left": 0}
+
+    def rows() -> Any:
+        yield {"a": 1}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made_rows(tmp_path / "rows.jsonl", rows)
+    assert not (tmp_path / "rows.jsonl").exists()
+    assert made_rows(tmp_path / "rows.jsonl", lambda: [{"a": "é"}]) == [{"a": "é"}]
+
+
+def test_a_broken_step_file_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"prompt": 0}\n{"prompt": 1, "ans\n')
+    with pytest.raises(DataError, match=r"samples\.jsonl:2: "):
+        made_rows(path, list)
+
+
+def test_best_answers() -> None:
+    prompts = [EncodedPrompt(Prompt(turn(name), name == "b"), [1]) for name in "abc"]  # type: ignore[arg-type]
+    rows = [  # prompt, answer, finished, score
+        (0, "low", True, 0.2),
+        (0, "high", True, 0.7),
+        (0, "as high", True, 0.7),
+        (0, "cut", False, 0.9),
+        (0, "", True, 0.95),
+        (0, "[INST] me", True, 0.99),
+        (1, "only one", True, 0.1),
+        (2, "cut", False, 0.9),
+    ]
+    samples = [{"prompt": p, "answer": a, "finished": f} for p, a, f, _ in rows]
+    found = best_answers(samples, [{"score": score} for *_, score in rows], prompts)
+    assert found == [
+        {"messages": turn("a", "high"), "is_safety": False, "score": 0.7},
+        {"messages": turn("b", "only one"), "is_safety": True, "score": 0.1},
+    ]
+
+
+def test_round_prompts_share_out_the_pool() -> None:
+    rounds = [RoundSettings(name=name, prompts=count) for name, count in (("a", 4), ("b", 5), ("c", 30))]
+    taken = [round_prompts(10, rounds, index, seed=0) for index in range(3)]
+    assert [len(set(part)) for part in taken] == [4, 5, 10]
+    assert len(set(taken[0] + taken[1])) == 9
+    assert round_prompts(10, rounds, 0, seed=1) != taken[0]
+
+
+def test_models_that_do_not_belong_together(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llamita.tokenizer.bpe import train_bpe
+
+    other = save_tiny_model(tmp_path / "other", train_bpe(["some other words"] * 50, 300))
+    monkeypatch.setattr(rejection, "load_causal_lm", lambda folder: pytest.fail("weights were read"))
+    with pytest.raises(DataError, match="other: another tokenizer"):
+        stage.run(settings(), {**inputs, "base": other}, tmp_path)
+
+
+def test_prompts_without_room_are_counted(inputs: dict[str, Path]) -> None:
+    long, some = "what " * 100, read_rows(inputs["data"] / "prompts.jsonl")
+    write(inputs["data"] / "long.jsonl", [*some, {"messages": turn(long)}])
+    source = [{"path": "long.jsonl", "format": "prompts"}]
+    counts = context.prepare(settings(prompts=source), inputs).counts
+    assert counts == {"prompts": 8, "skipped": {"prompt without room for an answer": 1}}
+    with pytest.raises(DataError, match="max_new_tokens 127"):
+        context.prepare(settings(max_new_tokens=127), inputs)
+
+
+def test_settings_that_do_not_fit_are_told_before_any_work(
+    inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="max_steps"):
+        settings(trainer={})
+    with pytest.raises(ValueError, match="'v1' stands twice"):
+        settings(rounds=[{"name": "v1", "prompts": 1}, {"name": "v1", "prompts": 1}])
+    with pytest.raises(ValueError, match="mini_batch_size 5"):
+        settings(ppo={"episodes": 8, "mini_batch_size": 5})
+    file = tmp_path / "zero3.json"
+    file.write_text('{"zero_optimization": {"stage": 3}}')
+    with pytest.raises(ConfigError, match="zero3"):
+        context.prepare(settings(deepspeed=str(file)), {})
