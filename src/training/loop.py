@@ -50,11 +50,11 @@ def run_trainer(
     progress = Progress(tracker, description, rows_per_step * items_per_row, unit)
     trainer.add_callback(progress)
     trainer.remove_callback(PrinterCallback)
-    use_cache, trainer.model.config.use_cache = trainer.model.config.use_cache, False
+    trainer.model.config.use_cache = False  # packed rows would see each other through a cache
     started = time.monotonic()
     result = trainer.train()
     seconds = time.monotonic() - started
-    trainer.model.config.use_cache = use_cache
+    trainer.model.config.use_cache = True  # what is saved is for generation
     if progress.last_loss is not None and not math.isfinite(progress.last_loss):
         raise LlamitaError(
             f"{description}: the loss is not a number after {result.global_step} steps; "

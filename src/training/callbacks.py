@@ -1,0 +1,77 @@
+"""The callback that the Trainer-based stages share: progress on the terminal, numbers to the tracker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..console import track
+from .tracking import Tracker
+
+# what `Trainer` and trl report -> the name that the tracker gets; the rest (FLOPs, run times) stays out
+NAMES = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "epoch": "epoch",
+    "entropy": "entropy",
+    "mean_token_accuracy": "token_accuracy",
+    "accuracy": "accuracy",
+    "margin": "score_gap",
+}
+
+
+class Progress(TrainerCallback):
+    """Draws one bar over the optimizer steps and hands loss, learning rate, gradient norm and rate on.
+
+    Args:
+        tracker: receives a row at every logging step, with `<unit>_per_second` since the last one.
+        description: the bar's label.
+        items_per_step: what one optimizer step trains on, over all ranks, counted in `unit`.
+        unit: "tokens" or "pairs".
+    """
+
+    def __init__(self, tracker: Tracker, description: str, items_per_step: float, unit: str) -> None:
+        self.tracker, self.description = tracker, description
+        self.items_per_step, self.unit = items_per_step, unit
+        self.last_loss: float | None = None
+        self._bar: Iterator[int] = iter(())
+        self._since = (0, 0.0)  # step and time of the last row
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._bar = track(range(state.max_steps), self.description, unit="steps")
+        self._since = (state.global_step, time.monotonic())
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        next(self._bar, None)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        row = {NAMES[key]: float(value) for key, value in (logs or {}).items() if key in NAMES}
+        if "loss" not in row:  # the summary at the end of training
+            return
+        step, then = self._since
+        self._since = (state.global_step, time.monotonic())
+        if self._since[1] > then:
+            done = (state.global_step - step) * self.items_per_step
+            row[f"{self.unit}_per_second"] = done / (self._since[1] - then)
+        self.last_loss = row["loss"]
+        self.tracker.log(row, state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        list(self._bar)  # the bar sees its last step end

@@ -1,0 +1,95 @@
+"""Ranks: who we are among the processes of a launcher, and the few collectives that stages need.
+
+One process without a launcher is world size 1, and every function here then does nothing or answers at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed
+
+from ..console import is_main_process
+from ..errors import ConfigError
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(hours=2)  # the main rank may prepare data or save while the others wait
+
+
+def world_size() -> int:
+    """Number of processes that train together (the launcher's WORLD_SIZE, 1 without one)."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def rank() -> int:
+    """This process's place, 0 to world_size() - 1, over all machines."""
+    return int(os.environ.get("RANK") or 0)
+
+
+def is_main() -> bool:
+    """True on the one process that writes files and prints."""
+    return is_main_process()
+
+
+def setup(deepspeed: str | None = None) -> None:
+    """Joins the process group; to be called before any TrainingArguments or engine is made.
+
+    `deepspeed` is the path of a ZeRO file, if one is used. On the CPU the group must stand, on gloo, before
+    TrainingArguments: otherwise every rank believes that it is alone. Raises ConfigError where a ZeRO file is
+    given but no launcher is at work.
+    """
+    if deepspeed is not None:
+        if "RANK" not in os.environ:
+            raise ConfigError(
+                f"deepspeed: {deepspeed} needs the DeepSpeed launcher; "
+                "start the stage through launch/deepspeed.sh or `llamita run`"
+            )
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    if world_size() == 1 and deepspeed is None:
+        return
+    if torch.distributed.is_initialized():
+        return
+    from accelerate import PartialState
+
+    if torch.cuda.is_available():
+        PartialState(timeout=TIMEOUT)
+    else:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        PartialState(backend="gloo", timeout=TIMEOUT)
+    atexit.register(shutdown)
+
+
+def barrier() -> None:
+    """Waits until every rank is here."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """The sum of `values` (any shape, numeric) over all ranks, on every rank; `values` stays as it is."""
+    if not torch.distributed.is_initialized():
+        return values
+    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else values.device
+    total = values.detach().clone().to(device)
+    torch.distributed.all_reduce(total)
+    return total.to(values.device)
+
+
+def gather_rows(rows: list[T]) -> list[T]:
+    """The rows (anything that pickles) of all ranks, in the order of ranks, on every rank."""
+    if not torch.distributed.is_initialized():
+        return rows
+    parts: list[list[T]] = [[] for _ in range(world_size())]
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
+
+
+def shutdown() -> None:
+    """Leaves the process group, so that no rank waits for one that has gone. Harmless when called twice."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

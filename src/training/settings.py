@@ -1,0 +1,59 @@
+"""What the YAML of every stage that trains has in common (imports no torch)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..config import StageSettings
+
+RESERVED = {
+    "output_dir": "it is the artifact's folder",
+    "seed": "it is the stage's own `seed`",
+    "data_seed": "rows are ordered by the stage's own `seed`",
+    "deepspeed": "it is the stage's own `deepspeed`, beside `trainer`",
+    "use_cpu": "the CPU is used where there is no GPU",
+    "report_to": "wandb and metrics.jsonl are always written; WANDB_MODE=disabled turns wandb off",
+    "disable_tqdm": "the stage draws its own progress",
+    "eval_strategy": "the stage measures when training has ended",
+    "do_eval": "the stage measures when training has ended",
+    "save_strategy": "the stage saves the finished model",
+    "load_best_model_at_end": "the stage saves the finished model",
+    "push_to_hub": "models stay on this machine",
+    "remove_unused_columns": "the stage's rows hold exactly what its collator needs",
+    "train_sampling_strategy": "rows are ordered by the stage's own `seed`",
+    "average_tokens_across_devices": "losses are always means over the whole global batch",
+}
+
+PACKED = dict.fromkeys(
+    (
+        "max_length",
+        "truncation_mode",
+        "packing",
+        "packing_strategy",
+        "eval_packing",
+        "padding_free",
+        "pad_to_multiple_of",
+        "dataset_kwargs",
+        "dataset_text_field",
+        "completion_only_loss",
+        "assistant_only_loss",
+    ),
+    "rows are tokenized, masked and packed by the stage; see `row_length`",
+)
+
+TOKENIZED = {
+    "trust_remote_code": "code of others is never run",
+    "model_init_kwargs": "the model is the stage's input",
+    "chat_template_path": "the chat template is Llama 2's",
+    "eos_token": "it is the tokenizer's own",
+    "pad_token": "it is the tokenizer's own",
+}
+
+
+class TrainedSettings(StageSettings):
+    """A stage with a `trainer:` section, whose names are those of `trainer_class`, and maybe a ZeRO file."""
+
+    trainer: dict[str, Any] = {}
+    deepspeed: str | None = None
+
+    trainer_reserved: ClassVar[dict[str, str]] = RESERVED

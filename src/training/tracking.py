@@ -1,0 +1,118 @@
+"""Tracking: the same numbers go to `metrics.jsonl` beside the model and to Weights & Biases.
+
+wandb runs offline where there is no key, in the run's own folder, and never stops or slows a stage: what
+fails there is said once and tracking goes on in `metrics.jsonl` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import netrc
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..artifact import run_name, stage_name
+from ..console import say
+from .distributed import is_main
+
+PROJECT = "llamita"
+
+
+class Tracker:
+    """Writes metrics of one stage; silent on every rank but the main one.
+
+    Args:
+        out: the stage's working folder; `metrics.jsonl` grows there, wandb's files below the run's folder.
+        settings: the stage's settings, JSON-able, kept as the wandb run's config.
+        name: the wandb run's name within its group; the stage's name by default.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, Any], name: str | None = None) -> None:
+        self._file = None
+        self._wandb: Any = None
+        if not is_main():
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        self._file = (out / "metrics.jsonl").open("a", encoding="utf-8")
+        try:
+            self._wandb = _start_wandb(out, settings, name or stage_name(out))
+        except Exception as error:
+            self._give_up(error)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Adds one row `{"step": step, **metrics}`; numbers only, NaN and infinities become null."""
+        if self._file is None:
+            return
+        row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._file.flush()
+        if self._wandb is not None:
+            try:
+                # our step goes in as a metric: wandb's own may not go back when a stage has several phases
+                self._wandb.log({"step": step, **metrics})
+            except Exception as error:
+                self._give_up(error)
+
+    def finish(self) -> None:
+        """Closes the file and the wandb run; later calls of `log` do nothing."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._wandb is not None:
+            with suppress(Exception):
+                self._wandb.finish()
+            self._wandb = None
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def _give_up(self, error: Exception) -> None:
+        self._wandb = None
+        say(f"wandb: off ({type(error).__name__}: {error}); the same numbers are in metrics.jsonl")
+
+
+def _start_wandb(out: Path, settings: Mapping[str, Any], name: str) -> Any:
+    mode: Any = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    if mode == "disabled":
+        return None
+    import wandb
+
+    quiet = wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=20,
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+    return wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        group=run_name(out),
+        name=name,
+        mode=mode,
+        dir=str(out.absolute().parent),
+        config=dict(settings),
+        reinit="finish_previous",
+        settings=quiet,
+    )
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].strip("/")
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

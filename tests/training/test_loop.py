@@ -1,0 +1,91 @@
+"""The run that the Trainer-based stages share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+
+from llamita.errors import LlamitaError
+from llamita.training.arguments import training_arguments
+from llamita.training.loop import OrderedTrainer, run_trainer
+from llamita.training.tracking import Tracker
+
+ROWS = [
+    {"input_ids": ids, "labels": ids}
+    for ids in torch.randint(3, 30, (12, 16), generator=torch.Generator().manual_seed(0))
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+def tiny() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=30, pad_token_id=0, **shape))
+
+
+def train(out: Path, rows: list[Any] = ROWS, **section: Any) -> tuple[LlamaForCausalLM, dict[str, Any]]:
+    model = tiny()
+    section = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1, **section}
+    arguments = training_arguments(TrainingArguments, section, out, 0)
+    with Tracker(out, {}) as tracker:
+        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows)
+        return model, run_trainer(trainer, tracker, "tiny", 16, "tokens")
+
+
+def test_says_how_it_went_on_the_tracker_and_in_the_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    model, metrics = train(tmp_path, num_train_epochs=2)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[0].keys() == {"step", "loss", "grad_norm", "learning_rate", "epoch", "tokens_per_second"}
+    assert metrics["steps"] == 6
+    assert metrics["final_loss"] == rows[-1]["loss"]
+    assert metrics["train_loss"] == pytest.approx(sum(row["loss"] for row in rows) / 6)
+    assert metrics["tokens_per_second"] == pytest.approx(6 * 4 * 16 / metrics["train_seconds"])
+    assert model.config.use_cache  # switched off for the training only
+    assert not list(tmp_path.glob("checkpoint*"))
+    assert "{'loss'" not in capsys.readouterr().out  # Trainer's own prints
+
+
+def test_same_seed_same_weights_and_accumulation_changes_nothing(tmp_path: Path):
+    once, _ = train(tmp_path / "once")
+    again, _ = train(tmp_path / "again")
+    for a, b in zip(once.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    accumulated, _ = train(tmp_path / "parts", per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    for a, b in zip(once.parameters(), accumulated.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_is_the_mean_over_the_tokens_of_the_global_batch(tmp_path: Path):
+    labels = [
+        torch.where(torch.arange(16) < 2 + index, row["labels"], -100) for index, row in enumerate(ROWS)
+    ]
+    masked = [{"input_ids": r["input_ids"], "labels": one} for r, one in zip(ROWS, labels, strict=True)]
+    train(tmp_path, masked, per_device_train_batch_size=3, gradient_accumulation_steps=4)
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    ids = torch.stack([row["input_ids"] for row in ROWS])
+    with torch.no_grad():
+        log_probs = tiny()(input_ids=ids).logits[:, :-1].log_softmax(-1)
+    costs = [
+        -float(log_probs[row, at, label])
+        for row, row_labels in enumerate(labels)
+        for at, label in enumerate(row_labels[1:])
+        if label != -100
+    ]
+    assert first["loss"] == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_is_told(tmp_path: Path):
+    with pytest.raises(LlamitaError, match="learning_rate"):
+        train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)

@@ -1,0 +1,100 @@
+"""Numbers reach metrics.jsonl and wandb, and wandb never stops a stage."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from llamita.training import tracking
+from llamita.training.tracking import Tracker
+
+
+def rows(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    return tmp_path / "smoke" / "sft.partial"
+
+
+def test_offline_without_a_key_grouped_by_run_below_the_run(out: Path):
+    import wandb
+
+    with Tracker(out, {"seed": 1, "trainer": {"learning_rate": 0.1}}) as tracker:
+        run = wandb.run
+        assert run is not None
+        assert (run.group, run.name, run.settings.mode) == ("smoke", "sft", "offline")
+        assert dict(run.config)["trainer"] == {"learning_rate": 0.1}
+        tracker.log({"loss": 2.0}, 1)
+        tracker.log({"loss": float("nan")}, 2)
+    assert wandb.run is None
+    assert rows(out) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": None}]
+    assert list(out.parent.glob("wandb/offline-run-*/*.wandb"))
+    assert not list(out.glob("wandb*"))  # never inside the artifact
+    tracker.log({"loss": 1.0}, 3)  # after the end: nothing happens
+    assert len(rows(out)) == 2
+
+
+def test_a_key_or_wandb_mode_decides_the_mode(out: Path, monkeypatch: pytest.MonkeyPatch):
+    import wandb
+
+    modes: list[str] = []
+    monkeypatch.setattr(wandb, "init", lambda **options: modes.append(options["mode"]))
+    Tracker(out, {})
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    Tracker(out, {})
+    monkeypatch.delenv("WANDB_API_KEY")
+    (out.parent.parent / "netrc").write_text("machine api.wandb.ai login user password " + "k" * 40)
+    Tracker(out, {})
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    Tracker(out, {})
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    Tracker(out, {})
+    assert modes == ["offline", "online", "online", "offline"]
+
+
+@pytest.mark.parametrize("fails", ["init", "log"])
+def test_what_fails_in_wandb_is_said_once_and_the_numbers_go_on(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: str
+):
+    import wandb
+
+    class Broken:
+        def log(self, _: object) -> None:
+            raise OSError("no space left")
+
+    def init(**_: object) -> Broken:
+        if fails == "init":
+            raise RuntimeError("no service")
+        return Broken()
+
+    monkeypatch.setattr(wandb, "init", init)
+    with Tracker(out, {}) as tracker:
+        tracker.log({"loss": 1.0}, 1)
+        tracker.log({"loss": 0.5}, 2)
+    assert [row["loss"] for row in rows(out)] == [1.0, 0.5]
+    assert capsys.readouterr().out.count("wandb: off") == 1
+
+
+def test_other_ranks_write_nothing(out: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    with Tracker(out, {}) as tracker:
+        tracker.log({"loss": 1.0}, 1)
+    assert not out.exists()
+
+
+def test_a_log_call_costs_little(out: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with Tracker(out, {}) as tracker:
+        started = time.process_time()
+        for step in range(1000):
+            tracker.log({"loss": 1.0, "learning_rate": 0.1}, step)
+    assert time.process_time() - started < 1
+    assert tracking.PROJECT == "llamita"
