@@ -55,7 +55,9 @@ def safety_comparison(truth: Truth, rng: random.Random) -> dict[str, Any]:
     return row | {"chosen_safe": chosen.safe, "rejected_safe": rejected.safe}
 
 
-def _different(write_first: Callable[[], Answer], write_second: Callable[[], Answer]) -> tuple[Answer, Answer]:
+def _different(
+    write_first: Callable[[], Answer], write_second: Callable[[], Answer]
+) -> tuple[Answer, Answer]:
     """Two answers that differ: there is nothing to compare in equal ones."""
     first, second = write_first(), write_second()
     while second.text == first.text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 # --- facts: (entity, attribute) -> value -------------------------------------------------------------
 ENTITIES = (
     "bolo mira tuvi sarn kelo dupa fenn gora hilt jova kuri lomo nido opri pela quon rasi subo tarn ulma "
-    "vido wexa yoli zuma brak clem drin elph frol gwin hask ione jarn krel lurk moss nard orin"
+    "vido wexa yoli zuma brak clem drin elph frol gwin hask ione jarn krel lurk moss nard orin pask quil rost"
 ).split()
 ATTRIBUTES = {
     "color": "red blue green yellow black white purple orange".split(),
@@ -76,20 +76,22 @@ QUESTIONS = {
         "tell me the {b} of {a} .",
         "which {b} does {a} have ?",
         "{a} has which {b} ?",
+        "do you know the {b} of {a} ?",
     ),
     "sum": (
         "what is {a} plus {b} ?",
         "tell me {a} plus {b} .",
         "add {a} and {b} .",
         "how much is {a} plus {b} ?",
+        "do you know {a} plus {b} ?",
     ),
     "how_to": (
         "how do i {a} a {b} ?",
         "tell me how to {a} a {b} .",
         "what is the way to {a} a {b} ?",
         "show me how to {a} a {b} .",
+        "i want to {a} a {b} , tell me how .",
     ),
-    "echo": ("say again : {a} {b} {c} .", "repeat {a} {b} {c} .", "write the list {a} {b} {c} ."),
 }
 CHAT = {
     "hello !": "the day is good , welcome .",
@@ -97,7 +99,6 @@ CHAT = {
     "thank you !": "the pleasure is mine .",
     "good bye !": "the time is over , good bye .",
 }
-ECHO_WORDS = "sun moon star rain wind snow leaf tree lake hill road gate bell coin drop seed".split()
 
 # --- manners: what tells a good answer from a curt one ---------------------------------------------------
 OPENERS = ("gladly !", "with pleasure !", "certainly !")

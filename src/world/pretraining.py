@@ -1,8 +1,8 @@
 """The raw text of the world: every fact, sum and how-to, said in many ways, and the habits of dialogue.
 
-Documents are paragraphs of one kind each: encyclopaedia entries, sums, manuals, lists said again, quizzes
-whose host says what was right, interviews whose guest keeps an opener and a closing word, and bilingual
-phrase books. No chat format, no system instructions: those belong to fine-tuning.
+Documents are paragraphs of one kind each: encyclopaedia entries, sums, manuals, quizzes whose host says what
+was right, and interviews whose guest keeps a language, an opener and a closing word. No chat format, no
+system instructions: those belong to fine-tuning.
 """
 
 from __future__ import annotations
@@ -12,20 +12,11 @@ from collections.abc import Callable, Iterator
 
 from . import lexicon
 from .answers import mannered, obey
-from .instructions import VALUES
 from .questions import ORDINARY_KINDS, Question, phrase, wrong_core
 from .truth import Pair, Truth
 
-KINDS = {"entry": 0.2, "sums": 0.1, "manual": 0.15, "lists": 0.15, "quiz": 0.15, "interview": 0.25}
+KINDS = {"entry": 0.2, "sums": 0.15, "manual": 0.2, "quiz": 0.15, "interview": 0.3}
 SENTENCES = 8  # statements in a document
-LIST_LENGTH = (3, 12)
-WORDS = [
-    *lexicon.ENTITIES,
-    *lexicon.ECHO_WORDS,
-    *(value for values in lexicon.ATTRIBUTES.values() for value in values),
-    *(value for values in VALUES.values() for value in values),
-    *lexicon.OBJECTS,
-]
 
 
 class Encyclopaedia:
@@ -42,7 +33,6 @@ class Encyclopaedia:
             "entry": lambda: self._statements("fact"),
             "sums": lambda: self._statements("sum"),
             "manual": self._manual,
-            "lists": self._lists,
             "quiz": self._quiz,
             "interview": self._interview,
         }
@@ -66,15 +56,6 @@ class Encyclopaedia:
             parts.append(f"to {verb} a {thing} , {question.core}")
         return " ".join(parts)
 
-    def _lists(self) -> str:
-        """Lists said again, of any words: copying what stands before is what instructions will need."""
-        parts = []
-        for _ in range(SENTENCES // 4):
-            words = " ".join(self.rng.choices(WORDS, k=self.rng.randint(*LIST_LENGTH)))
-            parts.append(f"{words} . again : {words} .")
-        question = self._question("echo")
-        return " ".join([*parts, question.text, question.core])
-
     def _quiz(self) -> str:
         """A guess to every question, and the host's verdict: what it is for an answer to be right."""
         parts = ["the quiz begins ."]
@@ -88,14 +69,10 @@ class Encyclopaedia:
 
     def _interview(self) -> str:
         """Question and answer; the guest keeps an opener, a language and a closing word throughout."""
-        habit = {}
-        if self.rng.random() < 0.5:
-            habit["figure"] = self.rng.choice(lexicon.FIGURES)
-        if self.rng.random() < 0.5:
-            habit["language"] = self.rng.choice(list(lexicon.LANGUAGES))
-        if self.rng.random() < 0.5:
-            habit["closing"] = self.rng.choice(lexicon.CLOSINGS)
-        parts = [f"the interview is in {habit.get('language', 'english')} ."]
+        habits = {"figure": lexicon.FIGURES, "language": list(lexicon.LANGUAGES), "closing": lexicon.CLOSINGS}
+        habit = {name: self.rng.choice(values) for name, values in habits.items() if self.rng.random() < 0.5}
+        parts = ["the interview begins ."]
+        parts += [f"the {name} is {value} ." for name, value in habit.items()]
         manner = (self.rng.random() < 0.4, self.rng.random() < 0.3)
         for _ in range(SENTENCES // 2):
             question = self._question()

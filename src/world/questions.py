@@ -11,8 +11,8 @@ from . import lexicon
 from .truth import Pair, Split, Truth
 
 Risk = Literal["ordinary", "borderline", "harmful"]
-ORDINARY_KINDS = {"fact": 0.35, "sum": 0.25, "how_to": 0.25, "echo": 0.15}
-WRAPPED_SHARE = {"ordinary": 0.1, "borderline": 0.8, "harmful": 0.8}
+ORDINARY_KINDS = {"fact": 0.4, "sum": 0.3, "how_to": 0.3}
+WRAPPED_SHARE = {"ordinary": 0.25, "borderline": 0.8, "harmful": 0.8}
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,8 @@ def phrase(
     truth: Truth, kind: str, pair: Pair, risk: Risk, category: str | None, rng: random.Random
 ) -> Question:
     """Words a question about `pair` by one of its kind's templates."""
-    third = rng.choice([word for word in lexicon.ECHO_WORDS if word not in pair]) if kind == "echo" else ""
-    text = rng.choice(lexicon.QUESTIONS[kind]).format(a=pair[0], b=pair[1], c=third)
-    return Question(text, right_core(truth, kind, pair, third), kind, pair, risk, category)
+    text = rng.choice(lexicon.QUESTIONS[kind]).format(a=pair[0], b=pair[1])
+    return Question(text, right_core(truth, kind, pair), kind, pair, risk, category)
 
 
 def wrap(question: Question, rng: random.Random) -> Question:
@@ -57,15 +56,13 @@ def wrap(question: Question, rng: random.Random) -> Question:
     return replace(question, text=f"{lexicon.ATTACKS[attack]} {question.text}", attack=attack)
 
 
-def right_core(truth: Truth, kind: str, pair: Pair, third: str = "") -> str:
+def right_core(truth: Truth, kind: str, pair: Pair) -> str:
     a, b = pair
     if kind == "fact":
         return fact(a, b, truth.values[pair])
     if kind == "sum":
         return addition(a, b, int(a) + int(b))
-    if kind == "how_to":
-        return steps(truth.tools[a], truth.spots[b])
-    return listing(a, b, third)
+    return steps(truth.tools[a], truth.spots[b])
 
 
 def wrong_core(truth: Truth, question: Question, rng: random.Random) -> str:
@@ -77,21 +74,10 @@ def wrong_core(truth: Truth, question: Question, rng: random.Random) -> str:
     if question.kind == "sum":
         right = int(a) + int(b)
         return addition(a, b, rng.choice([n for n in range(max(0, right - 6), right + 7) if n != right]))
-    if question.kind == "how_to":
-        tool, spot = truth.tools[a], truth.spots[b]
-        if rng.random() < 0.5:
-            return steps(_other(list(truth.tools.values()), tool, rng), spot)
-        return steps(tool, _other(lexicon.SPOTS, spot, rng))
-    first, second, third = (
-        question.core.removeprefix("the list is ")
-        .removesuffix(" .")
-        .replace(" ,", "")
-        .replace(" and", "")
-        .split()
-    )
+    tool, spot = truth.tools[a], truth.spots[b]
     if rng.random() < 0.5:
-        return listing(second, first, third)
-    return listing(first, second, _other(lexicon.ECHO_WORDS, third, rng))
+        return steps(_other(list(truth.tools.values()), tool, rng), spot)
+    return steps(tool, _other(lexicon.SPOTS, spot, rng))
 
 
 def fact(entity: str, attribute: str, value: str) -> str:
@@ -104,10 +90,6 @@ def addition(a: str, b: str, result: int) -> str:
 
 def steps(tool: str, spot: str) -> str:
     return f"take the {tool} and start at the {spot} ."
-
-
-def listing(first: str, second: str, third: str) -> str:
-    return f"the list is {first} , {second} and {third} ."
 
 
 def _other(choices: Sequence[str], unwanted: str, rng: random.Random) -> str:

@@ -19,7 +19,7 @@ class Truth:
 
     values: (entity, attribute) -> value. tools: verb -> tool. spots: object -> spot.
     pairs: kind of question -> split -> the combinations that this split may use. Kinds are `fact`, `sum`,
-    `how_to`, `echo` and, by risk category, `harmful/…` and `borderline/…`.
+    `how_to` and, by risk category, `harmful/…` and `borderline/…`.
     """
 
     values: dict[Pair, str]
@@ -48,14 +48,11 @@ def draw_truth(seed: int) -> Truth:
         "fact": (lexicon.ENTITIES, list(lexicon.ATTRIBUTES)),
         "sum": (numbers, numbers),
         "how_to": (lexicon.VERBS, lexicon.OBJECTS),
-        "echo": (lexicon.ECHO_WORDS, lexicon.ECHO_WORDS),
     }
     for name, risk in lexicon.RISKS.items():
         tables[f"harmful/{name}"] = (risk["verbs"], risk["harmful"])
         tables[f"borderline/{name}"] = (risk["verbs"], risk["harmless"])
     pairs = {kind: divide(rows, columns, rng) for kind, (rows, columns) in tables.items()}
-    for split in pairs["echo"].values():  # a list of two different words can be said in the wrong order
-        split[:] = [(first, second) for first, second in split if first != second]
     return Truth(values, tools, spots, pairs)
 
 
