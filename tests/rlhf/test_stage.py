@@ -31,9 +31,8 @@ def turn(user: str, answer: str | None = None) -> list[dict[str, str]]:
     return [{"role": "user", "content": user}, *answers]
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("inputs")
+def make_inputs(root: Path, tokenizer: Any) -> dict[str, Path]:
+    root.mkdir(exist_ok=True)
     colors = "red fine yes today bolo again friend thanks".split()
     write(
         root / "prompts.jsonl",
@@ -48,6 +47,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         "helpfulness": save_tiny_reward_model(root / "helpfulness", tokenizer, seed=2),
         "safety": save_tiny_reward_model(root / "safety", tokenizer, seed=3),
     }
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    return make_inputs(tmp_path_factory.mktemp("inputs"), tokenizer)
 
 
 def settings(**changes: Any) -> RlhfSettings:
