@@ -15,7 +15,7 @@ from ..config import Source
 from ..data.reading import field, records, text_field
 from ..errors import DataError
 from .keys import RETENTION_TURNS
-from .speaker import Speaker
+from .speaker import Answer, Speaker
 from .statistics import measure
 
 
@@ -74,33 +74,29 @@ def _instructed(row: Mapping[str, Any]) -> InstructedDialogue:
 
 
 def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[InstructedDialogue]) -> Retention:
-    """Lets the model hold all dialogues side by side, judging its answers at the turns of `RETENTION_TURNS`.
+    """Lets the model hold all dialogues, and judges its answers at the turns of `RETENTION_TURNS`.
 
     A dialogue that outgrows the context ends there: it is counted, and left out of the shares of later turns.
     """
-    histories: dict[int, list[int]] = {index: [] for index in range(len(dialogues))}
+    turns = RETENTION_TURNS[-1]
+    questions = [
+        [_encode(speaker, one, turn, one.questions[turn - 1]) for turn in range(1, turns + 1)]
+        for one in dialogues
+    ]
+    answers = speaker.converse(questions, "dialogues")
     implicit: dict[str, float | None] = {}
-    explicit: dict[str, float | None] = {}
-    for turn in range(1, RETENTION_TURNS[-1] + 1):
-        prompts = {
-            index: history + _turn(speaker, dialogues[index], turn, dialogues[index].questions[turn - 1])
-            for index, history in histories.items()
-        }
-        prompts = {index: prompt for index, prompt in prompts.items() if speaker.fits(prompt)}
-        answers = [answer.text for answer in speaker.ask(list(prompts.values()), f"turn {turn}")]
-        if turn in RETENTION_TURNS:
-            asked = {index: histories[index] for index in prompts}
-            explicit |= measure(str(turn), _ask_outright(speaker, judge, dialogues, asked, turn))
-            kept = [
-                judge.keeps(dialogues[index].id, text) for index, text in zip(prompts, answers, strict=True)
-            ]
-            implicit |= measure(str(turn), kept)
-        histories = {
-            index: prompts[index] + speaker.encode_reply(text)
-            for index, text in zip(prompts, answers, strict=True)
-        }
+    for turn in RETENTION_TURNS:
+        kept = [
+            judge.keeps(one.id, said[turn - 1].text)
+            for one, said in zip(dialogues, answers, strict=True)
+            if len(said) >= turn
+        ]
+        implicit |= measure(str(turn), kept)
+    outgrown = sum(len(said) < turns for said in answers)
     return Retention(
-        implicit, explicit, {"started": len(dialogues), "outgrown": len(dialogues) - len(histories)}
+        implicit,
+        _ask_outright(speaker, judge, dialogues, questions, answers),
+        {"started": len(dialogues), "outgrown": outgrown},
     )
 
 
@@ -108,24 +104,28 @@ def _ask_outright(
     speaker: Speaker,
     judge: Judge,
     dialogues: Sequence[InstructedDialogue],
-    histories: Mapping[int, list[int]],
-    turn: int,
-) -> list[bool]:
-    """Asks for the instruction in place of the turn's question, where it can be; no history keeps it."""
-    asked = {index: judge.explicit_question(dialogues[index].id) for index in histories}
-    prompts = {
-        index: histories[index] + _turn(speaker, dialogues[index], turn, question)
-        for index, question in asked.items()
-        if question is not None
-    }
-    prompts = {index: prompt for index, prompt in prompts.items() if speaker.fits(prompt)}
-    answers = speaker.ask(list(prompts.values()), f"turn {turn}, asked outright")
-    return [
-        judge.explicit_answer_ok(dialogues[index].id, answer.text)
-        for index, answer in zip(prompts, answers, strict=True)
-    ]
+    questions: Sequence[Sequence[list[int]]],
+    answers: Sequence[Sequence[Answer]],
+) -> dict[str, float | None]:
+    """Asks for the instruction itself in place of a turn's question, where it can be asked for.
+
+    Such a question and its answer enter no history.
+    """
+    prompts: list[tuple[int, str, list[int]]] = []  # turn, dialogue's id, ids
+    for one, asked, said in zip(dialogues, questions, answers, strict=True):
+        outright = judge.explicit_question(one.id)
+        for turn in RETENTION_TURNS if outright is not None else ():
+            if turn <= len(said):
+                history = speaker.history(asked[: turn - 1], said[: turn - 1])
+                prompts.append((turn, one.id, history + _encode(speaker, one, turn, str(outright))))
+    prompts = [prompt for prompt in prompts if speaker.fits(prompt[2])]
+    replies = speaker.ask([ids for *_, ids in prompts], "asked outright")
+    known: dict[int, list[bool]] = {turn: [] for turn in RETENTION_TURNS}
+    for (turn, row_id, _), reply in zip(prompts, replies, strict=True):
+        known[turn].append(judge.explicit_answer_ok(row_id, reply.text))
+    return {key: value for turn in known for key, value in measure(str(turn), known[turn]).items()}
 
 
-def _turn(speaker: Speaker, dialogue: InstructedDialogue, turn: int, question: str) -> list[int]:
-    """The turn's ids; every turn is encoded alone, as Llama 2's chat format is made of whole turns."""
+def _encode(speaker: Speaker, dialogue: InstructedDialogue, turn: int, question: str) -> list[int]:
+    """The turn's ids; each turn is encoded alone, as Llama 2's chat format is made of whole turns."""
     return speaker.encode_question(question, dialogue.instruction if turn == 1 else None)

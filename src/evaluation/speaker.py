@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.chat import encode_answer, encode_prompt, without_tags
+from ..data.chat import encode_prompt, without_tags
 from ..data.rows import Message
-from ..sampling.sampler import LlamaSampler
+from ..sampling.dialogues import DialogueSampler
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Speaker:
     """
 
     def __init__(
-        self, sampler: LlamaSampler, tokenizer: Any, context: int, max_new_tokens: int, seed: int
+        self, sampler: DialogueSampler, tokenizer: Any, context: int, max_new_tokens: int, seed: int
     ) -> None:
         self.sampler, self.tokenizer = sampler, tokenizer
         self.context, self.max_new_tokens, self.seed = context, max_new_tokens, seed
@@ -48,10 +48,24 @@ class Speaker:
         samples = self.sampler.sample(
             prompts, max_new_tokens=self.max_new_tokens, temperature=1.0, seed=f"{self.seed}/{name}"
         )
-        texts = self.tokenizer.batch_decode(samples.answer_ids, skip_special_tokens=True)
+        return self._answers(samples.answer_ids)
+
+    def converse(self, questions: Sequence[Sequence[Sequence[int]]], name: str) -> list[list[Answer]]:
+        """Holds dialogues, the own answers in their histories: `[dialogues][turns]` questions to answers.
+
+        A dialogue that outgrows the context has fewer answers than questions.
+        """
+        ids = self.sampler.converse(
+            questions, self.max_new_tokens, self.context, temperature=1.0, seed=f"{self.seed}/{name}"
+        )
+        return [self._answers(turns) for turns in ids]
+
+    def _answers(self, rows: list[list[int]]) -> list[Answer]:
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        ends = self.tokenizer.eos_token_id
         return [
-            Answer(ids, without_tags(text).strip(), finished)
-            for ids, text, finished in zip(samples.answer_ids, texts, samples.finished, strict=True)
+            Answer(ids, without_tags(text).strip(), ids[-1:] == [ends])
+            for ids, text in zip(rows, texts, strict=True)
         ]
 
     def encode_question(self, question: str, system: str | None = None) -> list[int]:
@@ -61,9 +75,12 @@ class Speaker:
             messages.insert(0, {"role": "system", "content": system})
         return encode_prompt(self.tokenizer, messages)
 
-    def encode_reply(self, text: str) -> list[int]:
-        """Ids of an answer that becomes part of a dialogue's history, EOS included."""
-        return encode_answer(self.tokenizer, text)
+    def history(self, questions: Sequence[list[int]], answers: Sequence[Answer]) -> list[int]:
+        """Ids of the turns of a dialogue; every answer ends with EOS, also one that was cut."""
+        ids: list[int] = []
+        for question, answer in zip(questions, answers, strict=True):
+            ids += question + answer.ids + ([] if answer.finished else [self.tokenizer.eos_token_id])
+        return ids
 
     def fits(self, prompt: Sequence[int]) -> bool:
         """Whether prompt and longest answer stay within the context."""

@@ -15,7 +15,7 @@ from .logprobs import never_sampled, policy_logprobs
 from .weights import copy_weights
 
 # Finished rows are dropped once they are this share of the batch: it costs a copy of the others' cache.
-_FINISHED_SHARE = 0.2
+FINISHED_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class LlamaSampler:
             going = (~ended[live]).nonzero().squeeze(-1)
             if len(going) == 0:
                 break
-            if len(going) <= (1 - _FINISHED_SHARE) * len(live):
+            if len(going) <= (1 - FINISHED_SHARE) * len(live):
                 decoder.keep(going)
                 live, tokens = live[going], tokens[going]
             if step + 1 < steps:

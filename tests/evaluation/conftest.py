@@ -58,6 +58,28 @@ class StubSampler:
         assert all(len(row) <= max_new_tokens for row in ids)
         return Samples(list(range(len(ids))), ids, [[0.0] * len(row) for row in ids], [True] * len(ids))
 
+    def converse(
+        self,
+        questions: Sequence[Sequence[list[int]]],
+        max_new_tokens: int,
+        context: int,
+        temperature: float,
+        seed: str,
+    ) -> list[list[list[int]]]:
+        """The plain way to hold dialogues: each prompt is the whole history."""
+        dialogues: list[list[list[int]]] = []
+        for turns in questions:
+            history: list[int] = []
+            dialogues.append([])
+            for question in turns:
+                history = history + question
+                if len(history) + max_new_tokens > context:
+                    break
+                answer = self.sample([history], max_new_tokens, temperature, seed).answer_ids[0]
+                dialogues[-1].append(answer)
+                history = history + answer
+        return dialogues
+
 
 @pytest.fixture
 def make_speaker() -> Callable[..., Speaker]:

@@ -12,7 +12,7 @@ from llamita.data.chat import encode_prompt
 from llamita.errors import DataError
 from llamita.evaluation.keys import RETENTION_TURNS
 from llamita.evaluation.retention import InstructedDialogue, measure_retention, read_instructed
-from llamita.evaluation.speaker import Speaker
+from llamita.evaluation.speaker import Answer, Speaker
 
 MakeSpeaker = Callable[..., Speaker]
 
@@ -60,7 +60,7 @@ def test_turn_by_turn_encoding_is_that_of_the_whole_chat(make_speaker: MakeSpeak
         if turn < 20:
             messages.append({"role": "assistant", "content": f"answer {turn}"})
     whole = encode_prompt(speaker.tokenizer, messages)
-    assert speaker.sampler.batches[-2][0] == speaker.tokenizer.decode(whole, skip_special_tokens=False)
+    assert speaker.sampler.batches[19][0] == speaker.tokenizer.decode(whole, skip_special_tokens=False)
 
 
 def test_shares_by_turn(make_speaker: MakeSpeaker) -> None:
@@ -108,11 +108,16 @@ def test_all_outgrown_is_null(make_speaker: MakeSpeaker) -> None:
     assert found.counts == {"started": 1, "outgrown": 1}
 
 
-def test_draws_differ_by_turn_and_are_named_by_seed(make_speaker: MakeSpeaker) -> None:
+def test_draws_are_named_by_the_seed(make_speaker: MakeSpeaker) -> None:
     speaker = make_speaker(lambda prompt: "ay")
     measure_retention(speaker, StubJudge(), [dialogue("a")])
-    assert len(set(speaker.sampler.seeds)) == len(speaker.sampler.seeds)
-    assert all(seed.startswith("0/") for seed in speaker.sampler.seeds)
+    assert set(speaker.sampler.seeds) == {"0/dialogues", "0/asked outright"}
+
+
+def test_a_cut_answer_ends_in_the_history_all_the_same(make_speaker: MakeSpeaker) -> None:
+    speaker = make_speaker(lambda prompt: "ay")
+    cut, ended = Answer([7, 8], "x", finished=False), Answer([7, 2], "x", finished=True)
+    assert speaker.history([[1, 5], [1, 6]], [cut, ended]) == [1, 5, 7, 8, 2, 1, 6, 7, 2]
 
 
 def write(path: Path, rows: list[dict]) -> Path:
