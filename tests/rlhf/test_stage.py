@@ -182,6 +182,22 @@ def test_a_killed_run_goes_on_after_its_last_finished_step(
     assert len(steps) == len(set(steps)) == len(read_rows(out / "metrics.jsonl"))
 
 
+def test_the_rows_of_a_half_finished_step_are_forgotten(
+    undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llamita.rlhf.improvement.save_model", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            stage.run(settings(), inputs, tmp_path)
+    assert read_rows(tmp_path / "metrics.jsonl")[-1]["iteration"] == 2
+    stage.run(settings(), inputs, tmp_path)
+    keys = [
+        [(row["round"], row["step"], "iteration" in row) for row in read_rows(out / "metrics.jsonl")]
+        for out in (tmp_path, undisturbed[0])
+    ]
+    assert keys[0] == keys[1]
+
+
 def test_a_step_killed_half_way_leaves_nothing_under_its_name(tmp_path: Path) -> None:
     def half(folder: Path) -> dict[str, Any]:
         (folder / "weights").write_text("half")
