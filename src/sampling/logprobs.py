@@ -90,4 +90,3 @@ def answer_logprobs(
         for row, values, real in zip(rows, logprobs, mask, strict=True):
             found[row] = values[real].tolist()
     return found
-
