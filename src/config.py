@@ -32,6 +32,7 @@ class StageSettings(Settings):
     """What every stage's YAML may say, and what a stage declares about itself."""
 
     seed: int = 0
+    """of every draw; in a pipeline its own seed is the default"""
     inputs: dict[str, str] = {}
     """input name -> folder; the pipeline fills it"""
     output: str | None = None
@@ -59,7 +60,9 @@ class Source(Settings):
 
     path: str
     format: str
+    """see the README's table of formats"""
     split: str = "train"
+    """of a Hub data set"""
     limit: int | None = None
     """at most so many rows, from the start"""
 

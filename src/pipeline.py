@@ -44,9 +44,13 @@ class StageEntry(Settings):
     """One stage of a pipeline."""
 
     name: FolderName
+    """of the artifact's folder, and what later stages take it by"""
     stage: str
+    """its kind"""
     config: str
+    """its YAML, relative to this one"""
     inputs: dict[str, str] = {}
+    """input name -> an earlier stage, a root, or a path"""
     processes: Annotated[int, Field(ge=1)] = 1
     """ranks of a stage whose YAML names a DeepSpeed file"""
 
@@ -55,8 +59,11 @@ class PipelineSettings(Settings):
     """A `pipeline.yaml`."""
 
     name: FolderName
+    """of the run: its folder is `runs/<name>`"""
     seed: int = 0
+    """every stage's, unless its own YAML sets one"""
     roots: dict[str, str | None] = {}
+    """folders given on the command line: `roots.data=FOLDER` for `{data: null}`"""
     stages: list[StageEntry]
 
 

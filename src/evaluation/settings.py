@@ -21,8 +21,11 @@ class RetentionSettings(Settings):
     """Files below `data` with rows {"id", "instruction", "questions"}; the instruction is given once."""
 
     trained: str
+    """attribute values that training had, in combinations that it never had"""
     unseen: str
+    """attribute values that were never trained"""
     dialogues: Annotated[int, Field(ge=2)] = 200
+    """of each file, from the first on"""
 
 
 class EvaluateSettings(StageSettings):
@@ -38,6 +41,7 @@ class EvaluateSettings(StageSettings):
     """How many of the ordinary prompts, from the first on, are looked at for false refusals."""
     retention: RetentionSettings | None = None
     max_new_tokens: Annotated[int, Field(ge=1)]
+    """length limit of an answer, EOS included"""
 
     @model_validator(mode="after")
     def _retention_is_judged_by_gold(self) -> EvaluateSettings:

@@ -27,6 +27,7 @@ class PretrainSettings(TrainedSettings):
     context_length: int = Field(gt=1)
     """tokens of a training row"""
     shard_tokens: int = Field(100_000_000, gt=0)
+    """tokens of a shard file"""
 
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:

@@ -27,14 +27,18 @@ class PpoSettings(Settings):
     micro_batch_size: Count | None = None
     """answers a forward pass on one rank; bounds memory, changes no result; default: the rank's mini-batch"""
     learning_rate: Positive = 1e-6
+    """constant"""
     critic_learning_rate: Positive = 9e-6
     critic_warmup_iterations: Annotated[int, Field(ge=0)] = 5
     """of `iterations`, the first in which the critic learns alone, without clipping"""
     kl_coefficient: NotNegative = 0.01
     """beta; the paper: 0.01 for 7B and 13B, 0.005 for 34B and 70B"""
     clip_threshold: Positive = 0.2
+    """of the probability ratio; the paper's"""
     value_clip_threshold: Positive = 0.2
+    """how far values may move before the loss turns pessimistic"""
     gamma: Share = 1.0
+    """discount of later rewards; an answer is one episode, so none"""
     gae_lambda: Share = 0.95
     temperature: Positive = 1.0
     """of the sampled answers, and of every log-probability"""
@@ -63,6 +67,7 @@ class RoundSettings(Settings):
     prompts: Count
     """prompts to sample answers for; each round takes others as long as there are any"""
     samples_per_prompt: Count = 10
+    """K"""
     temperature: Positive = 1.2
     """the paper: 1.2 to 1.3 for 10 to 100 samples of an RLHF model"""
     ppo: bool = False
@@ -73,13 +78,16 @@ class RlhfSettings(TrainedSettings):
     """Rounds of rejection sampling and PPO (section 3.2.3)."""
 
     prompts: Annotated[list[Source], Field(min_length=1)]
+    """to sample answers for, in rejection sampling and PPO"""
     dialogues: Annotated[list[Source], Field(min_length=1)]
     """what the base model is fine-tuned on in every round, beside the best samples: the rows of SFT"""
     ghost_attention: list[Source] = []
     """dialogues with an instruction (section 3.3), likewise"""
     rounds: Annotated[list[RoundSettings], Field(min_length=1)]
+    """the versions, oldest first"""
     ppo: PpoSettings = PpoSettings()
     max_new_tokens: Count
+    """length limit of an answer, EOS included"""
     row_length: Count
     """tokens of a packed row"""
     selection_repeats: Count = 1

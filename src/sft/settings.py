@@ -18,6 +18,7 @@ class SftSettings(TrainedSettings):
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
 
     dialogues: list[Source] = Field(min_length=1)
+    """dialogues whose answers are all trained"""
     ghost_attention: list[Source] = []
     """dialogues whose last answer alone is trained; an `instruction` is kept in the first turn only"""
     row_length: int = Field(gt=1)

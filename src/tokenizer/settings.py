@@ -14,6 +14,8 @@ class TokenizerSettings(StageSettings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
 
-    vocabulary_size: int = Field(ge=320)  # at most: 3 special tokens, 256 bytes, characters, merges
+    vocabulary_size: int = Field(ge=320)
+    """at most: 3 special tokens, 256 bytes, characters, merges"""
     documents: list[Source] = Field(min_length=1)
     dialogues: list[Source] = []
+    """spelled in the chat format, tags included"""

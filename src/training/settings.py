@@ -54,6 +54,8 @@ class TrainedSettings(StageSettings):
     """A stage with a `trainer:` section, whose names are those of `trainer_class`, and maybe a ZeRO file."""
 
     trainer: dict[str, Any] = {}
+    """names of the trainer's class, passed through unchanged"""
     deepspeed: str | None = None
+    """a ZeRO file, relative to this YAML; the stage then runs under the `deepspeed` launcher"""
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
