@@ -27,6 +27,8 @@ class ModelSize(Settings):
     tie_word_embeddings: bool = False
     rope_theta: float = Field(10000.0, gt=0)
     rms_norm_eps: float = Field(1e-5, gt=0)
+    initializer_range: float = Field(0.02, gt=0)
+    """standard deviation of the first weights; a narrow model wants more than the 0.02 of wide ones"""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ModelSize:
