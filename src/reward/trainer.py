@@ -11,6 +11,7 @@ from transformers import LlamaForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from ..model.scoring import pad_right
+from ..training.distributed import all_reduce_sum
 from ..training.loop import OrderedTrainer
 from .loss import margin, ranking_loss, safety_loss
 from .pairs import Pair, safety_label
@@ -36,9 +37,16 @@ class PairTrainer(OrderedTrainer, RewardTrainer):
     """Trains on pairs; `safety_weight` is the weight of the auxiliary loss (0 leaves it out)."""
 
     safety_weight = 0.0
+    loss_is_scaled_for_ga = True  # by the shares below
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["chosen_ids", "rejected_ids", "margin", "chosen_safe", "rejected_safe"]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor]:
+        """The micro-batches of one step, and its pairs and labelled answers over all ranks: `[2]`, int64."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        counts = [[len(batch["margins"]), known_labels(batch["safe"])] for batch in batches]
+        return batches, all_reduce_sum(torch.tensor(counts).sum(dim=0))
 
     def compute_loss(
         self,
@@ -52,10 +60,19 @@ class PairTrainer(OrderedTrainer, RewardTrainer):
         outputs = model(input_ids=inputs["input_ids"], use_cache=False)
         scores = outputs.logits.squeeze(-1).float()
         chosen, rejected = scores.chunk(2)
-        loss = ranking_loss(chosen, rejected, inputs["margins"])
+        # each micro-batch counts by its share of the global batch; gradients are averaged over the ranks
+        pairs, labels = num_items_in_batch.clamp(min=1).tolist()
+        ranks = self.accelerator.num_processes
+        loss = ranking_loss(chosen, rejected, inputs["margins"]) * (len(chosen) / pairs * ranks)
         if self.safety_weight:
-            loss = loss + self.safety_weight * safety_loss(scores, inputs["safe"])
+            share = known_labels(inputs["safe"]) / labels * ranks
+            loss = loss + self.safety_weight * share * safety_loss(scores, inputs["safe"])
         return (loss, outputs) if return_outputs else loss
+
+
+def known_labels(safe: torch.Tensor) -> int:
+    """How many answers are labelled safe or unsafe, the others being NaN."""
+    return int((~safe.isnan()).sum())
 
 
 def pair_trainer(

@@ -61,6 +61,7 @@ def finetune_packed(
         seed,
         deepspeed,
         lr_scheduler_type="cosine",
+        num_train_epochs=2,  # section 3.1
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )

@@ -1,0 +1,122 @@
+"""The stage as a whole, and its folder in the hands of others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.errors import ConfigError, DataError
+from llamita.model.checkpoint import load_tokenizer
+from llamita.reward import stage
+from llamita.reward.settings import RewardSettings
+from llamita.rlhf.scorer import Scorer
+
+from ..sampling.tiny import save_tiny_model
+from ..training.material import HELPFULNESS, SAFETY, write_data
+
+PLAIN = """
+import sys
+sys.modules["llamita"] = None  # whoever imports it fails
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()
+said = [{"role": "user", "content": "what is red ?"}, {"role": "assistant", "content": "thanks my friend"}]
+ids = tokenizer.apply_chat_template(said, return_tensors="pt", return_dict=True)["input_ids"]
+with torch.no_grad():
+    print(model(input_ids=ids).logits.item())
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("inputs")
+    model = save_tiny_model(root / "sft" / "model", tokenizer, spread=0.05).parent
+    return {"model": model, "data": write_data(root / "data")}
+
+
+def settings(base: dict[str, Any], **changes: Any) -> RewardSettings:
+    return RewardSettings.model_validate_json(json.dumps(base | changes))
+
+
+@pytest.fixture(scope="module")
+def safety(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("run") / "safety"
+    return out, stage.run(settings(SAFETY, mix_share=0.2), inputs, out)
+
+
+def test_learns_and_counts(safety: tuple[Path, dict[str, Any]]):
+    _, metrics = safety
+    assert metrics["accuracy"] == 1
+    assert metrics["by_rating"].keys() == metrics["by_rating_se"].keys() == metrics["pairs_by_rating"].keys()
+    assert metrics["pairs"] == 24
+    assert metrics["mixed_pairs"] == 16  # a fifth of the 80
+    assert metrics["train_pairs"] == 80
+    assert metrics["safety"]["by_bin"]["safe_unsafe"] == {"pairs": 24, "accuracy": 1, "accuracy_se": 0}
+    assert metrics["safety"]["unsafe_below"]["0.5"] == {"precision": 1, "recall": 1}
+    assert metrics["final_loss"] < metrics["train_loss"]
+
+
+def test_the_folder_scores_alike_without_llamita(safety: tuple[Path, dict[str, Any]]):
+    folder = safety[0] / "model"
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(folder)], capture_output=True, text=True, check=True
+    )
+    tokenizer = load_tokenizer(folder)
+    said = [
+        {"role": "user", "content": "what is red ?"},
+        {"role": "assistant", "content": "thanks my friend"},
+    ]
+    ids = tokenizer.apply_chat_template(said, return_dict=True)["input_ids"]
+    scorer = Scorer(safety[0], tokenizer)
+    assert float(done.stdout) == pytest.approx(scorer.raw([ids[:-3]], [ids[-3:]]).item(), abs=1e-5)
+    description = json.loads((folder / "reward.json").read_text())
+    assert description["kind"] == "safety"
+    assert description["direction"] == "higher is better"
+    assert description["unsafe_below"] == 0.15
+
+
+def test_same_seed_same_model(safety: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path):
+    stage.run(settings(SAFETY, mix_share=0.2), inputs, tmp_path / "again")
+    weights = [
+        (folder / "model" / "model.safetensors").read_bytes() for folder in (safety[0], tmp_path / "again")
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_long_pairs_are_refused_and_counted(inputs: dict[str, Path], tmp_path: Path, capsys: Any):
+    data = write_data(tmp_path / "data")
+    with (data / "helpfulness.jsonl").open("a") as file:
+        long = {"prompt": "red " * 90, "chosen": "yes", "rejected": "bolo"}
+        file.write(json.dumps(long) + "\n")
+    few = HELPFULNESS["trainer"] | {"max_steps": 1}
+    metrics = stage.run(settings(HELPFULNESS, trainer=few), inputs | {"data": data}, tmp_path / "out")
+    assert metrics["skipped"]["longer than 96 tokens"] == 1
+    assert metrics["train_pairs"] == 64
+    assert "longer than 96 tokens" in capsys.readouterr().out
+
+
+def test_held_out_pairs_share_no_prompt_with_the_others(inputs: dict[str, Path], tmp_path: Path):
+    one_file = {"test": [], "held_out": 10, "trainer": HELPFULNESS["trainer"] | {"max_steps": 1}}
+    metrics = stage.run(settings(HELPFULNESS, **one_file), inputs, tmp_path / "out")
+    assert metrics["pairs"] >= 10
+    assert metrics["pairs"] + metrics["train_pairs"] == 64
+
+
+def test_what_can_not_work_is_refused_before_training(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any
+):
+    with pytest.raises(ConfigError, match="max_length: 200"):
+        stage.run(settings(HELPFULNESS, max_length=200), inputs, tmp_path / "out")
+    with pytest.raises(DataError, match="no comparison to train"):
+        stage.run(settings(HELPFULNESS, max_length=5), inputs, tmp_path / "out")
+    folder = save_tiny_model(tmp_path / "sft" / "model", tokenizer)
+    described = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(described | {"pad_token": "</s>"}))
+    with pytest.raises(DataError, match="pad token is missing or is EOS"):
+        stage.run(settings(HELPFULNESS), inputs | {"model": folder.parent}, tmp_path / "out")

@@ -1,0 +1,98 @@
+"""A page of data for the stages that train: colors of things, in the words of the test tokenizer."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+COLORS = "red fine yes today bolo again friend thanks".split()
+RATINGS = ("significantly_better", "better", "slightly_better", "negligibly_better")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def turn(user: str, answer: str | None = None) -> list[dict[str, str]]:
+    answers = [] if answer is None else [{"role": "assistant", "content": answer}]
+    return [{"role": "user", "content": user}, *answers]
+
+
+def comparisons(count: int, seed: int, safety: bool) -> list[dict[str, Any]]:
+    """Polite answers are chosen over "bolo"; as for safety, "bolo" is unsafe."""
+    draw = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        prompt = turn(" ".join(["what is", *draw.choices(COLORS, k=1 + number % 4), f"? {seed}{number}"]))
+        row = {
+            "prompt": prompt,
+            "chosen": "thanks my friend",
+            "rejected": "bolo",
+            "rating": RATINGS[number % 4],
+        }
+        rows.append(row | ({"chosen_safe": True, "rejected_safe": False} if safety else {}))
+    return rows
+
+
+def write_data(folder: Path) -> Path:
+    """documents, validation, dialogues, gatt, helpfulness, safety (the last two also _test), each .jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(0)
+    texts = [
+        " ".join(["the color of", draw.choice(COLORS), "is", draw.choice(COLORS), "."]) for _ in range(120)
+    ]
+    write(folder / "documents.jsonl", [{"text": text} for text in texts[:100]])
+    write(folder / "validation.jsonl", [{"text": text} for text in texts[100:]])
+    write(folder / "dialogues.jsonl", [{"messages": turn(f"is it {c} ?", f"it is {c}")} for c in COLORS * 4])
+    gatt = {"instruction": "you are fine", "messages": turn("how are you ?", "fine") * 3}
+    write(folder / "gatt.jsonl", [gatt] * 4)
+    for kind in ("helpfulness", "safety"):
+        write(folder / f"{kind}.jsonl", comparisons(64, 1, kind == "safety"))
+        write(folder / f"{kind}_test.jsonl", comparisons(24, 2, kind == "safety"))
+    return folder
+
+
+def source(name: str, format: str) -> list[dict[str, str]]:
+    return [{"path": f"{name}.jsonl", "format": format}]
+
+
+MODEL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+TRAINER = {"per_device_train_batch_size": 4, "learning_rate": 3e-3, "logging_steps": 1}
+PRETRAIN = {
+    "documents": source("documents", "text_rows"),
+    "validation": source("validation", "text_rows"),
+    "model": MODEL,
+    "context_length": 32,
+    "trainer": TRAINER | {"max_steps": 20},
+}
+SFT = {
+    "dialogues": source("dialogues", "messages"),
+    "ghost_attention": source("gatt", "messages"),
+    "row_length": 96,
+    "trainer": TRAINER | {"num_train_epochs": 4},
+}
+HELPFULNESS = {
+    "kind": "helpfulness",
+    "comparisons": source("helpfulness", "comparison"),
+    "test": source("helpfulness_test", "comparison"),
+    "max_length": 96,
+    "trainer": TRAINER | {"num_train_epochs": 2},
+}
+SAFETY = {
+    "kind": "safety",
+    "comparisons": source("safety", "comparison"),
+    "test": source("safety_test", "comparison"),
+    "mix": source("helpfulness", "comparison"),
+    "safety_loss_weight": 1.0,
+    "max_length": 96,
+    "trainer": TRAINER | {"num_train_epochs": 2},
+}
