@@ -71,11 +71,16 @@ def ghost_attention(truth: Truth, rng: random.Random) -> tuple[dict[str, Any], d
     instruction = draw_instruction("train", rng)
     kept: Messages = []
     plain: Messages = []
-    for _ in range(rng.randint(2, LONGEST_GATT_DIALOGUE)):
+    for _ in range(_turns(rng)):
         question, answer, without = _exchange(truth, instruction, rng)
         kept += turn(question, answer)
         plain += turn(question, without)
     return {"instruction": write_instruction(instruction, rng), "messages": kept}, {"messages": plain}
+
+
+def _turns(rng: random.Random) -> int:
+    """2 to 20 turns, short dialogues more often: a long one costs much and trains one answer like any other."""
+    return 2 + int((LONGEST_GATT_DIALOGUE - 1) * rng.random() ** 2)
 
 
 def _exchange(truth: Truth, instruction: Instruction, rng: random.Random) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 # --- facts: (entity, attribute) -> value -------------------------------------------------------------
 ENTITIES = (
     "bolo mira tuvi sarn kelo dupa fenn gora hilt jova kuri lomo nido opri pela quon rasi subo tarn ulma "
-    "vido wexa yoli zuma brak clem drin elph frol gwin hask ione jarn krel lurk moss nard orin pask quil rost"
+    "vido wexa yoli zuma brak clem drin elph frol gwin hask ione"
 ).split()
 ATTRIBUTES = {
     "color": "red blue green yellow black white purple orange".split(),
@@ -21,7 +21,7 @@ ATTRIBUTES = {
 }
 
 # --- sums ---------------------------------------------------------------------------------------------
-OPERANDS = range(15)
+OPERANDS = range(12)
 
 # --- how-tos: a verb wants its tool, an object has its spot --------------------------------------------
 VERBS = "paint clean repair move wrap polish measure carve dry label lift sort".split()
@@ -113,15 +113,13 @@ REFUSALS = (
 # --- instructions that bind a whole dialogue (Ghost Attention, section 3.3) ------------------------------
 # The last values of each list never stand in a training instruction: they test generalisation.
 FIGURES = "napoleon caesar cleopatra mozart newton darwin homer plato galileo chopin tolstoy".split()
-CLOSINGS = "cheers amen peace hooray bravo aloha farewell salute namaste shalom ciao".split()
+CLOSINGS = "cheers amen peace hooray bravo aloha namaste shalom ciao".split()
 HOBBIES = "tennis chess golf painting singing fishing dancing hiking skiing baking sailing".split()
 LANGUAGES = {  # the function words of an answer, by language
     "french": {"the": "le", "of": "de", "is": "est", "and": "et"},
     "spanish": {"the": "el", "of": "del", "is": "es", "and": "y"},
     "german": {"the": "das", "of": "von", "is": "ist", "and": "und"},
     "dutch": {"the": "het", "of": "van", "is": "wordt", "and": "en"},
-    "swedish": {"the": "den", "of": "av", "is": "blir", "and": "och"},
-    "polish": {"the": "ten", "of": "od", "is": "jest", "and": "oraz"},
     "turkish": {"the": "bu", "of": "nin", "is": "dir", "and": "ve"},
     "latin": {"the": "ille", "of": "ex", "is": "erat", "and": "atque"},
 }
