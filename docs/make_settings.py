@@ -1,0 +1,80 @@
+"""Writes `docs/settings.md` from the settings classes: `.venv/bin/python docs/make_settings.py`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from llamita.config import StageSettings
+from llamita.pipeline import PipelineSettings
+from llamita.stages import REGISTRY, settings_class
+from llamita.training.settings import TrainedSettings
+
+PAGE = Path(__file__).with_name("settings.md")
+HEAD = """# Settings
+
+Written from the classes in `src/` by `docs/make_settings.py`; a test keeps it true. A key without a default
+has to be given. A section with keys of its own is described below the stage where it first stands.
+"""
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def page() -> str:
+    """The whole page, as Markdown."""
+    sections: dict[str, type[BaseModel]] = {"`pipeline.yaml`": PipelineSettings, "Every stage": StageSettings}
+    stages = {f"Stage `{kind}`": settings_class(kind) for kind in REGISTRY}
+    sections |= {"Every stage that trains": TrainedSettings, **stages}
+    seen: set[type[BaseModel]] = set()
+    return "\n".join([HEAD, *(part for title in sections for part in _section(title, sections[title], seen))])
+
+
+def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[str]:
+    """A class as a table of its own keys, then the classes that they hold, each once."""
+    seen.add(schema)
+    yield f"## {title}\n\n{inspect.getdoc(schema)}\n"
+    if issubclass(schema, StageSettings) and schema not in (StageSettings, TrainedSettings):
+        optional = [f"{name} (optional)" for name in sorted(schema.optional_inputs)]
+        inputs = ", ".join([*sorted(schema.required_inputs), *optional])
+        yield f"Inputs: {inputs or 'none'}. Names below `trainer:`: {schema.trainer_class or 'none'}.\n"
+    rows = [_row(name, schema.model_fields[name], text) for name, text in _own_keys(schema).items()]
+    yield "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else [])
+    for nested in [model for field in schema.model_fields.values() for model in _models(field.annotation)]:
+        if nested not in seen:
+            yield from _section(f"Section `{nested.__name__}`", nested, seen)
+
+
+def _own_keys(schema: type[BaseModel]) -> dict[str, str]:
+    """The keys that a class adds to those it inherits, with the strings that stand below them."""
+    lines = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]).body
+    keys: dict[str, str] = {}
+    for line, below in zip(lines, [*lines[1:], None], strict=True):
+        if isinstance(line, ast.AnnAssign) and (name := ast.unparse(line.target)) in schema.model_fields:
+            keys[name] = str(ast.literal_eval(below.value)) if isinstance(below, ast.Expr) else ""
+    return keys
+
+
+def _row(name: str, field: FieldInfo, meaning: str) -> str:
+    kind: Any = field.annotation
+    text = re.sub(r"(\w+\.)+", "", str(kind) if get_origin(kind) else kind.__name__)
+    limits = [(sign, getattr(part, key, None)) for part in field.metadata for key, sign in BOUNDS.items()]
+    text += "".join(f", {sign} {limit}" for sign, limit in limits if limit is not None)
+    shown = "" if field.is_required() else f"`{json.dumps(field.default, default=lambda section: {})}`"
+    return f"| `{name}` | {text.replace('|', 'or')} | {shown} | {' '.join(meaning.split())} |"
+
+
+def _models(kind: Any) -> list[type[BaseModel]]:
+    own = [kind] if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+    return own + [model for part in get_args(kind) for model in _models(part)]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
