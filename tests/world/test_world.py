@@ -72,7 +72,7 @@ def test_test_questions_ask_for_unseen_pairs_of_seen_words(risk: str) -> None:
 
 def test_pretraining_states_every_fact_sum_and_how_to() -> None:
     truth = draw_truth(0)
-    text = "\n".join(write_documents(truth, 3000, random.Random(0)))
+    text = "\n".join(write_documents(truth, 12_000, random.Random(0)))
     for kind in ("fact", "sum", "how_to", "harmful/illicit", "borderline/hateful"):
         for pair in truth.pairs[kind]["train"] + truth.pairs[kind]["test"]:
             if kind == "fact":
