@@ -62,8 +62,11 @@ def with_input(instruction: str, given: str | None) -> str:
 
 def messages(row: Mapping[str, Any]) -> Dialogue:
     """{"messages": [{"role", "content"}, …], "instruction": optional text (Ghost Attention)}."""
-    instruction = field(row, "instruction", str)
-    return Dialogue(messages_of(row, "messages", "assistant"), instruction=instruction or None)
+    said = messages_of(row, "messages", "assistant")
+    instruction = field(row, "instruction", str) or None
+    if instruction and said[0]["role"] == "system":
+        raise DataError("both an 'instruction' and a system message; expected one of them")
+    return Dialogue(said, instruction=instruction)
 
 
 def prompt_completion(row: Mapping[str, Any]) -> Dialogue:

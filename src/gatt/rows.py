@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +39,7 @@ def pack_dialogues(
     """Encodes and packs dialogues.
 
     Returns the rows, and counts: `dialogues`, `rows`, `tokens`, `trained_tokens`, `fill` (share of the rows
-    that is no pad) and `skipped` (dialogues by reason, told on the terminal too).
+    that is no pad) and `skipped` (dialogues by reason, those that their sources left out among them).
     Raises ConfigError for rows above the model's context, DataError where no dialogue is left.
     """
     if row_length > context_length:
@@ -49,8 +48,7 @@ def pack_dialogues(
     rows = pack(encoded, row_length, tokenizer.pad_token_id)
     if not rows:
         raise DataError(f"none of {len(encoded)} dialogues fits into a row of {row_length} tokens")
-    skipped: Counter[str] = dialogues.skipped + rows.skipped
-    for reason, count in skipped.items():
+    for reason, count in rows.skipped.items():
         say(f"{count:,} dialogues left out: {reason}")
     kept = [one for one in encoded if len(one.input_ids) <= row_length]
     tokens = sum(len(one.input_ids) for one in kept)
@@ -60,5 +58,5 @@ def pack_dialogues(
         "tokens": tokens,
         "trained_tokens": sum(label != UNTRAINED for one in kept for label in one.labels),
         "fill": tokens / (len(rows) * row_length),
-        "skipped": dict(skipped),
+        "skipped": dict(dialogues.skipped + rows.skipped),
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..console import say, track
+from ..console import track
 from ..data.shards import encode_documents, write_shards
 from ..data.sources import read_documents
 from ..errors import DataError
@@ -63,8 +63,6 @@ def write_corpus(settings: PretrainSettings, tokenizer: Any, root: Path, folder:
             )
         except DataError as error:
             raise DataError(f"{part} documents: {error}") from None
-        for reason, count in corpus.skipped.items():
-            say(f"{part}: {count:,} documents left out: {reason}")
         counts[part] = {
             "documents": index["documents"],
             "tokens": index["tokens"],

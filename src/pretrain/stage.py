@@ -13,6 +13,7 @@ from ..data.shards import TokenShards
 from ..model.checkpoint import load_causal_lm, load_tokenizer, tokenizer_hash
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
+from ..training.engine import device
 from ..training.loop import OrderedTrainer, run_trainer, save_trained
 from ..training.tracking import Tracker
 from .compression import bits_per_byte, model_nats, unigram_nats
@@ -23,8 +24,9 @@ from .settings import PretrainSettings
 def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Writes `out/shards` and trains a Llama of `settings.model` on them into `out/model`.
 
-    Metrics: the corpus by part, `parameters`, `validation_bits_per_byte`,
-    `unigram_bits_per_byte` (the same text under token frequencies alone), and those of the training.
+    Metrics: the corpus by part, `unused_tokens` (at its end, they fill no row), `parameters`,
+    `validation_bits_per_byte`, `unigram_bits_per_byte` (the same text under token frequencies alone), and
+    those of the training.
     """
     distributed.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["tokenizer"])
@@ -39,22 +41,28 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     torch.manual_seed(settings.seed)
     model = LlamaForCausalLM(settings.model.llama_config(len(tokenizer)))
     parameters = model.num_parameters()
+    rows = train.rows(settings.context_length)
     arguments = training_arguments(
-        TrainingArguments, settings.trainer, out, settings.seed, settings.deepspeed, **TO_A_TENTH
+        TrainingArguments,
+        settings.trainer,
+        out,
+        settings.seed,
+        settings.deepspeed,
+        num_train_epochs=1,
+        **TO_A_TENTH,
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        trainer = OrderedTrainer(
-            model=model, args=arguments, train_dataset=train.rows(settings.context_length)
-        )
+        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows)
         trained = run_trainer(trainer, tracker, "pretrain", settings.context_length, "tokens")
     save_trained(trainer, tokenizer, out / "model")
     if not distributed.is_main():
         return {}
 
     size = corpus["validation"]["bytes"]
-    saved = load_causal_lm(out / "model")
+    saved = load_causal_lm(out / "model").to(device())
     return {
         "corpus": corpus,
+        "unused_tokens": rows.unused,
         "parameters": parameters,
         "validation_bits_per_byte": bits_per_byte(model_nats(saved, held_out, settings.context_length), size),
         "unigram_bits_per_byte": bits_per_byte(unigram_nats(train, held_out, len(tokenizer)), size),

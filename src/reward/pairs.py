@@ -12,7 +12,7 @@ from typing import Any
 
 from ..console import say
 from ..data.chat import encode_answer, encode_prompt
-from ..data.rows import Comparison, split_held_out
+from ..data.rows import Comparison, Rows, opening, split_held_out
 from ..data.sources import read_comparisons
 from ..errors import DataError
 from .settings import RewardSettings
@@ -30,39 +30,61 @@ class Pair:
 def read_pairs(
     settings: RewardSettings, root: Path, tokenizer: Any
 ) -> tuple[list[Pair], list[Pair], dict[str, Any]]:
-    """Training pairs (with the `mix`), held-out pairs, and counts, `skipped` (pairs by reason) among them.
+    """Training pairs (with the `mix`), held-out pairs, and counts.
 
+    No prompt stands on both sides: comparisons whose prompt is held out are not trained.
+    Counts: `train_pairs` and, of these, `mixed_pairs`; `skipped` (comparisons by reason, of all sources).
     Raises DataError where no pair is left to train or to hold out.
     """
     comparisons = read_comparisons(settings.comparisons, root)
     skipped = Counter(comparisons.skipped)
+    refused: Counter[str] = Counter()
     train: Sequence[Comparison] = comparisons
     if settings.test:
-        held_out: Sequence[Comparison] = read_comparisons(settings.test, root)
+        held_out = read_comparisons(settings.test, root)
+        skipped += held_out.skipped
     else:
-        train, held_out = split_held_out(comparisons, settings.held_out, settings.seed)
+        train, out = split_held_out(comparisons, settings.held_out, settings.seed)
+        held_out = Rows(out)
+    openings = {opening(one) for one in held_out}
+    train = _without(openings, train, refused)
     mixed: list[Comparison] = []
     if settings.mix:
-        mixed = _mix(settings, root, len(train))
-        train = [*train, *mixed]
-    pairs, test = (encode_pairs(tokenizer, rows, settings.max_length, skipped) for rows in (train, held_out))
-    for reason, count in skipped.items():
+        ordinary = read_comparisons(settings.mix, root)
+        skipped += ordinary.skipped
+        mixed = _mix(settings, _without(openings, ordinary, refused), len(train))
+    pairs, mixed_pairs, test = (
+        encode_pairs(tokenizer, rows, settings.max_length, refused) for rows in (train, mixed, held_out)
+    )
+    for reason, count in (+refused).items():
         say(f"{count:,} comparisons left out: {reason}")
+    pairs += mixed_pairs
     for name, rows in (("to train", pairs), ("held out", test)):
         if not rows:
             raise DataError(f"no comparison {name} is left; expected at least one")
-    return pairs, test, {"train_pairs": len(pairs), "mixed_pairs": len(mixed), "skipped": dict(skipped)}
+    counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs)}
+    return pairs, test, counts | {"skipped": dict(skipped + refused)}
 
 
-def _mix(settings: RewardSettings, root: Path, count: int) -> list[Comparison]:
-    """Ordinary comparisons, both answers safe, so many that they are `mix_share` of the whole."""
-    ordinary = read_comparisons(settings.mix, root)
+def _without(
+    openings: set[str], comparisons: Sequence[Comparison], refused: Counter[str]
+) -> list[Comparison]:
+    kept = [one for one in comparisons if opening(one) not in openings]
+    refused["its prompt is held out"] += len(comparisons) - len(kept)
+    return kept
+
+
+def _mix(settings: RewardSettings, ordinary: Sequence[Comparison], count: int) -> list[Comparison]:
+    """Ordinary comparisons, answers safe unless labelled, to be `mix_share` of all beside `count` others."""
     wanted = round(count * settings.mix_share / (1 - settings.mix_share))
     if wanted > len(ordinary):
         say(f"mix: {len(ordinary):,} comparisons, {wanted:,} would be a share of {settings.mix_share}")
     rng = random.Random(f"{settings.seed}/mix")
     chosen = rng.sample(ordinary, min(wanted, len(ordinary)))
-    return [replace(one, chosen_safe=True, rejected_safe=True) for one in chosen]
+    return [
+        replace(one, chosen_safe=one.chosen_safe is not False, rejected_safe=one.rejected_safe is not False)
+        for one in chosen
+    ]
 
 
 def encode_pairs(

@@ -27,11 +27,11 @@ class RewardSettings(TrainedSettings):
     kind: Literal["helpfulness", "safety"]
     comparisons: list[Source] = Field(min_length=1)
     test: list[Source] = []
-    """held-out comparisons; see `held_out` for data sets that have none"""
+    """held-out comparisons, whose prompts are not trained; see `held_out` for data sets that have none"""
     held_out: int = Field(0, ge=0)
     """how many of `comparisons` to hold out; no prompt stands on both sides"""
     mix: list[Source] = []
-    """comparisons of ordinary answers, all of them safe, for the safety model (90/10 in the paper)"""
+    """comparisons of ordinary answers, safe unless labelled, for the safety model (90/10 in the paper)"""
     mix_share: float = Field(0.1, gt=0, lt=1)
     """their share of the training pairs"""
     margin: Literal["none", "small", "large"] = "small"

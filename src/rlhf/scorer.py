@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import DataError
 from ..model.checkpoint import load_reward_model, load_tokenizer, tokenizer_hash
+from ..model.scoring import terminal_scores
 from ..training.engine import device
 
 
@@ -47,26 +47,10 @@ class Scorer:
         """Scores after the sigmoid, `[rows]` float64 in (0, 1), on the CPU."""
         return self.raw(prompts, answers).double().sigmoid()
 
-    @torch.no_grad()
     def raw(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
         """Scores before the sigmoid: `[rows]` fp32 on the CPU. An answer that lacks its EOS is given one."""
         rows = [
             [*prompt, *answer, *([] if answer and answer[-1] == self._eos else [self._eos])]
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-        scores = torch.empty(len(rows))
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
-            scores[batch] = self._score([rows[row] for row in batch]).cpu()
-        return scores
-
-    def _score(self, rows: list[list[int]]) -> Tensor:
-        lengths = torch.tensor([len(row) for row in rows])
-        ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = torch.tensor(row)
-        # Attention is causal and the pads stand on the right: no mask is needed to keep them out.
-        hidden = self.model.model(input_ids=ids.to(device()), use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(rows)), (lengths - 1).to(hidden.device)]
-        return self.model.score(last).squeeze(-1).float()
+        return terminal_scores(self.model, rows, self._batch_size)

@@ -1,0 +1,104 @@
+"""Scores by the row's own last index: what transformers alone finds, whatever shares the batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
+
+from llamita.data.chat import encode_answer, encode_prompt
+from llamita.model.scoring import pad_right, terminal_scores
+
+from ..sampling.tiny import EOS, ragged_prompts, save_tiny_reward_model
+from ..training.material import turn
+
+ROWS = [[*prompt, EOS] for prompt in ragged_prompts(11)]
+
+PLAIN = """
+import json, sys
+sys.modules["llamita"] = None  # whoever imports it fails
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+said = json.load(sys.stdin)
+options = {"return_tensors": "pt", "return_dict": True}
+with torch.no_grad():
+    alone = [model(**tokenizer.apply_chat_template(one, **options)).logits.item() for one in said]
+    batch = tokenizer.apply_chat_template(said, padding=True, **options)
+    print(json.dumps([alone, model(**batch).logits[:, 0].tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    return save_tiny_reward_model(tmp_path_factory.mktemp("reward"), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> LlamaForSequenceClassification:
+    return AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+
+def test_pads_stand_on_the_right() -> None:
+    ids, last = pad_right([[1, 5, 2], [1, 2], [1, 6, 7, 2]], pad_token_id=9)
+    assert ids.tolist() == [[1, 5, 2, 9], [1, 2, 9, 9], [1, 6, 7, 2]]
+    assert last.tolist() == [2, 1, 3]
+    assert ids.dtype == last.dtype == torch.int64
+
+
+def test_as_transformers_alone_and_in_the_given_order(model: LlamaForSequenceClassification) -> None:
+    assert len({len(row) for row in ROWS}) > 4, "ragged rows"
+    with torch.no_grad():
+        alone = torch.stack([model(input_ids=torch.tensor([row])).logits[0, 0] for row in ROWS])
+    assert alone.std() > 0.01, "a canary: rows must not score alike"
+    for batch_size in (1, 3, 128):
+        scores = terminal_scores(model, ROWS, batch_size)
+        torch.testing.assert_close(scores, alone, atol=1e-5, rtol=1e-5)
+    assert scores.dtype == torch.float32
+    assert not scores.requires_grad
+
+
+def test_nothing_is_inferred_from_pads(model: LlamaForSequenceClassification) -> None:
+    """A row that ends with the pad id is still read at its own last token."""
+    row = [1, 5, 6, 0]
+    with torch.no_grad():
+        hidden = model.model(input_ids=torch.tensor([row])).last_hidden_state
+        expected = model.score(hidden[0, 3])[0]
+    found = terminal_scores(model, [row, [1, 5, 6, 7, 8, EOS]])[0]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_a_process_without_llamita_gives_the_same_scores(
+    folder: Path, model: LlamaForSequenceClassification, tokenizer: Any
+) -> None:
+    """From messages, by the folder's own chat template: one by one and as a padded batch."""
+    prompts = [turn(f"is it {'red ' * length}?") for length in range(6)]
+    prompts.append([{"role": "system", "content": "be fine"}, *turn("hi", "yes"), *turn("again ?")])
+    answers = [f"it is {'bolo ' * (length % 3)}" for length in range(len(prompts))]
+    said = [
+        [*prompt, {"role": "assistant", "content": answer}]
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(folder)],
+        input=json.dumps(said),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    alone, batched = json.loads(done.stdout)
+    rows = [
+        encode_prompt(tokenizer, prompt) + encode_answer(tokenizer, answer)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    assert len({len(row) for row in rows}) > 4, "ragged rows"
+    ours = terminal_scores(model, rows, batch_size=3).tolist()
+    assert alone == pytest.approx(ours, abs=1e-5)
+    assert batched == pytest.approx(ours, abs=1e-5)

@@ -1,0 +1,66 @@
+"""Bits per byte against arithmetic by hand, token by token."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from llamita.data.shards import TokenShards, write_shards
+from llamita.pretrain.compression import bits_per_byte, model_nats, unigram_nats
+
+from ..sampling.tiny import tiny_model
+
+VOCABULARY = 29
+
+
+def stream(folder: Path, tokens: int, seed: int = 0) -> tuple[list[int], TokenShards]:
+    draw = random.Random(seed)
+    ids = [1, *(draw.choice((3, 4, 4, 4, 5, 20)) for _ in range(tokens - 1))]
+    write_shards([ids], folder, VOCABULARY, 7, "tokenizer")
+    return ids, TokenShards(folder)
+
+
+def test_bits_per_byte() -> None:
+    assert bits_per_byte(3 * math.log(2), 4) == pytest.approx(0.75)
+    assert bits_per_byte(0.0, 4) == 0
+
+
+def test_unigram(tmp_path: Path) -> None:
+    train, train_shards = stream(tmp_path / "train", 50)
+    held_out, held_out_shards = stream(tmp_path / "validation", 20, seed=1)
+    held_out[5:7] = [27, 28]  # never trained
+    write_shards([held_out], tmp_path / "validation", VOCABULARY, 7, "tokenizer")
+    held_out_shards = TokenShards(tmp_path / "validation")
+    counts = Counter(train)
+    total = len(train) + VOCABULARY
+    expected = sum(-math.log((counts[token] + 1) / total) for token in held_out[1:])
+    assert unigram_nats(train_shards, held_out_shards, VOCABULARY) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("tokens", [2, 9, 24, 25, 31])
+def test_model_nats_token_by_token(tmp_path: Path, tokens: int) -> None:
+    """Windows of 8: token t (t > 0) is predicted from the tokens since the last multiple of 8 before it."""
+    context = 8
+    ids, shards = stream(tmp_path, tokens)
+    model = tiny_model()
+    expected = 0.0
+    for at in range(1, tokens):
+        start = (at - 1) // context * context
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids[start:at]])).logits[0, -1].double()
+        expected -= float(logits.log_softmax(-1)[ids[at]])
+    for batch in (1, 2, 16):
+        assert model_nats(model, shards, context, batch) == pytest.approx(expected, rel=1e-5)
+
+
+def test_measuring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    model = tiny_model(attention_dropout=0.5).train()
+    _, shards = stream(tmp_path, 30)
+    assert model_nats(model, shards, 8) == model_nats(model, shards, 8)  # without dropout
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())

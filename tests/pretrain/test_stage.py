@@ -1,0 +1,113 @@
+"""The stage from text to a folder that plain transformers reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from llamita.errors import DataError
+from llamita.pretrain import stage
+from llamita.pretrain.settings import PretrainSettings
+
+from ..training.material import PRETRAIN, write_data
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("inputs")
+    tokenizer.save_pretrained(root / "tokenizer")
+    return {"tokenizer": root / "tokenizer", "data": write_data(root / "data")}
+
+
+def run(inputs: dict[str, Path], out: Path, steps: int = 4, **changes: Any) -> dict[str, Any]:
+    out.mkdir()
+    changes["trainer"] = PRETRAIN["trainer"] | {"learning_rate": 1e-2, "max_steps": steps}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "disabled")
+        return stage.run(PretrainSettings.model_validate(PRETRAIN | changes), inputs, out)
+
+
+@pytest.fixture(scope="module")
+def made(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("run") / "pretrain"
+    return out, run(inputs, out, steps=60)
+
+
+def test_it_learns_and_says_how_well(made: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = made
+    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0] - 1
+    assert metrics["validation_bits_per_byte"] < metrics["unigram_bits_per_byte"]
+    assert metrics["steps"] == 60
+    train = metrics["corpus"]["train"]
+    assert train["documents"] == 100
+    assert metrics["unused_tokens"] == train["tokens"] % 32
+    assert metrics["parameters"] == AutoModelForCausalLM.from_pretrained(out / "model").num_parameters()
+    json.dumps(metrics)
+
+
+def test_bits_per_byte_of_the_saved_model(made: tuple[Path, dict[str, Any]], tokenizer: Any) -> None:
+    """The validation text of 20 documents, through plain transformers, window by window."""
+    out, metrics = made
+    model = AutoModelForCausalLM.from_pretrained(out / "model")
+    raw = (out / "shards" / "validation" / "shard-00000.bin").read_bytes()
+    ids = [int.from_bytes(raw[at : at + 2], "little") for at in range(0, len(raw), 2)]
+    nats = 0.0
+    for start in range(0, len(ids) - 1, 32):
+        window = torch.tensor([ids[start : start + 33]])
+        with torch.no_grad():
+            nats += float(model(input_ids=window, labels=window).loss) * (window.shape[1] - 1)
+    size = metrics["corpus"]["validation"]["bytes"]
+    assert metrics["validation_bits_per_byte"] == pytest.approx(nats / size / 0.6931471805599453, rel=1e-5)
+
+
+def test_same_seed_same_weights(inputs: dict[str, Path], tmp_path: Path) -> None:
+    weights = []
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        run(inputs, tmp_path / name, seed=seed)
+        weights.append((tmp_path / name / "model" / "model.safetensors").read_bytes())
+    first, again, other = weights
+    assert first == again
+    assert first != other
+
+
+def test_too_little_text_for_one_row(inputs: dict[str, Path], tmp_path: Path) -> None:
+    few = [{**PRETRAIN["documents"][0], "limit": 1}]
+    with pytest.raises(DataError, match="expected at least one row of 32"):
+        run(inputs, tmp_path / "out", documents=few)
+
+
+def test_plain_transformers_reads_it(made: tuple[Path, dict[str, Any]]) -> None:
+    """In a process that can't import llamita: chat template with a system message, generate, decode."""
+    code = f"""
+import sys
+sys.modules["llamita"] = None
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder = {str(made[0] / "model")!r}
+model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+messages = [{{"role": "system", "content": "be fine"}}, {{"role": "user", "content": "is it red ?"}}]
+options = {{"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}}
+inputs = tokenizer.apply_chat_template(messages, **options)
+print(inputs["input_ids"][0].tolist().count(1))
+answer = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+assert (answer[:, : inputs["input_ids"].shape[1]] == inputs["input_ids"]).all()
+print(repr(tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=True)))
+assert isinstance(tokenizer.decode(answer[0], skip_special_tokens=True), str)
+text = tokenizer("the color of", add_special_tokens=False, return_tensors="pt")["input_ids"]
+start = torch.cat([torch.tensor([[1]]), text], dim=1)
+likely = model(input_ids=start).logits[0, -1].softmax(-1)
+colors = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in "red fine yes today".split()]
+print(likely[colors].sum().item() > 0.05)
+print(model.config.pad_token_id, model.generation_config.eos_token_id, model.dtype)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    prompt = "[INST] <<SYS>>\\nbe fine\\n<</SYS>>\\n\\nis it red ? [/INST]"
+    assert done.stdout.splitlines() == ["1", f"'{prompt}'", "True", "0 2 torch.float32"]

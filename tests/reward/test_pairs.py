@@ -1,0 +1,160 @@
+"""Which comparisons are trained, held out, mixed in and refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.data.chat import encode_answer, encode_prompt
+from llamita.data.rows import opening
+from llamita.errors import DataError
+from llamita.reward.pairs import Pair, read_pairs, safety_label
+from llamita.reward.settings import RewardSettings
+
+from ..training.material import source, turn, write
+
+
+def row(prompt: str, **more: Any) -> dict[str, Any]:
+    return {"prompt": turn(prompt), "chosen": "thanks my friend", "rejected": "bolo", **more}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    labelled = {"chosen_safe": False, "rejected_safe": False}
+    write(tmp_path / "train.jsonl", [row(f"is it {n // 2} ?", **labelled) for n in range(180)])
+    write(tmp_path / "test.jsonl", [row(f"is it {n} ?") for n in (3, 3, 7, 1000)])
+    ordinary = [row(f"what is {n} ?") for n in range(200)]
+    ordinary[0] = row("what is 0 ?", chosen_safe=None, rejected_safe=False)
+    write(tmp_path / "ordinary.jsonl", [*ordinary, row("is it 1000 ?")])
+    return tmp_path
+
+
+def settings(**changes: Any) -> RewardSettings:
+    chosen = {
+        "kind": "safety",
+        "comparisons": source("train", "comparison"),
+        "held_out": 0 if "test" in changes else 20,
+        "max_length": 64,
+    }
+    return RewardSettings.model_validate(chosen | changes)
+
+
+def openings(pairs: list[Pair]) -> set[str]:
+    return {opening(pair.comparison) for pair in pairs}
+
+
+def test_a_pair_is_the_chat_format_up_to_each_answers_eos(data: Path, tokenizer: Any) -> None:
+    first = read_pairs(settings(), data, tokenizer)[0][0]
+    prompt = encode_prompt(tokenizer, first.comparison.prompt)
+    assert first.chosen_ids == prompt + encode_answer(tokenizer, "thanks my friend")
+    assert first.rejected_ids == prompt + encode_answer(tokenizer, "bolo")
+    assert first.chosen_ids[-1] == first.rejected_ids[-1] == tokenizer.eos_token_id
+
+
+def test_held_out_prompts_are_never_trained(data: Path, tokenizer: Any) -> None:
+    pairs, held_out, counts = read_pairs(settings(), data, tokenizer)
+    assert not openings(pairs) & openings(held_out)
+    assert (len(pairs), len(held_out)) == (160, 20)
+    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "skipped": {}}
+    assert openings(held_out) != openings(read_pairs(settings(seed=1), data, tokenizer)[1])
+
+
+def test_nor_those_of_test_sources_and_not_through_the_mix(
+    data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = settings(
+        test=source("test", "comparison"), mix=source("ordinary", "comparison"), mix_share=0.5, max_length=64
+    )
+    pairs, held_out, counts = read_pairs(chosen, data, tokenizer)
+    assert len(held_out) == 4
+    assert not openings(pairs) & openings(held_out)
+    assert counts["train_pairs"] == len(pairs) == 2 * (180 - 4)
+    assert counts["skipped"] == {"its prompt is held out": 5}
+    assert "5 comparisons left out: its prompt is held out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.1, 18), (0.5, 160), (0.9, 201)])
+def test_the_mix_is_a_share_of_the_whole_and_safe(
+    data: Path, tokenizer: Any, share: float, expected: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = settings(mix=source("ordinary", "comparison"), mix_share=share)
+    pairs, _, counts = read_pairs(mixed, data, tokenizer)
+    ordinary = [pair.comparison for pair in pairs if "what is" in pair.comparison.prompt[-1]["content"]]
+    ordinary += [pair.comparison for pair in pairs if "is it 1000 " in pair.comparison.prompt[-1]["content"]]
+    assert counts["mixed_pairs"] == len(ordinary) == expected
+    assert counts["train_pairs"] == len(pairs) == 160 + expected
+    unlabelled = [one for one in ordinary if one.prompt[-1]["content"] != "what is 0 ?"]
+    assert all(one.chosen_safe and one.rejected_safe for one in unlabelled)
+    if share == 0.9:  # all there are, told
+        assert "mix: 201 comparisons, 1,440 would be a share of 0.9" in capsys.readouterr().out
+        (known,) = [one for one in ordinary if one not in unlabelled]
+        assert (known.chosen_safe, known.rejected_safe) == (True, False), "a label is never overruled"
+    assert not any(pair.comparison.chosen_safe for pair in pairs[:160])
+    again = read_pairs(mixed, data, tokenizer)[0]
+    assert again == pairs
+
+
+def test_long_pairs_are_refused_and_counted(
+    data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, empty = row("is it 500 ?", chosen="yes " * 80), row("is it 501 ?", chosen=" ")
+    write(data / "more.jsonl", [long, row("is it 600 ?", rejected="red " * 80), empty, row("is it 700 ?")])
+    sources = source("train", "comparison") + source("more", "comparison")
+    test = source("test", "comparison") + source("more", "comparison")
+    pairs, held_out, counts = read_pairs(settings(comparisons=sources, test=test), data, tokenizer)
+    assert all(len(ids) <= 64 for pair in pairs + held_out for ids in (pair.chosen_ids, pair.rejected_ids))
+    assert len(held_out) == 5
+    assert counts["skipped"] == {
+        "empty message": 2,  # of either source
+        "its prompt is held out": 7,
+        "longer than 64 tokens": 2,  # held-out ones
+    }
+    told = capsys.readouterr().out
+    assert "2 comparisons left out: longer than 64 tokens" in told
+    assert "comparisons left out: empty message" not in told  # the reader has told it
+
+
+def test_a_pair_exactly_as_long_as_allowed_is_kept(data: Path, tokenizer: Any) -> None:
+    first = read_pairs(settings(), data, tokenizer)[0][0]
+    write(data / "one.jsonl", [row(first.comparison.prompt[0]["content"]), row("fine ?")])
+    for length, left in ((len(first.chosen_ids), 1), (len(first.chosen_ids) - 1, 0)):
+        chosen = settings(
+            comparisons=[source("one", "comparison")[0] | {"limit": 1}],
+            test=source("test", "comparison"),
+            max_length=length,
+        )
+        if left:
+            assert len(read_pairs(chosen, data, tokenizer)[0]) == left
+        else:
+            with pytest.raises(DataError, match="no comparison to train is left"):
+                read_pairs(chosen, data, tokenizer)
+
+
+def test_nothing_left(data: Path, tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="no comparison to train is left"):
+        read_pairs(settings(held_out=180), data, tokenizer)
+    with pytest.raises(DataError, match="no comparison to train is left"):
+        read_pairs(settings(max_length=4), data, tokenizer)
+
+
+def test_safety_labels() -> None:
+    assert (safety_label(True), safety_label(False)) == (1.0, 0.0)
+    assert math.isnan(safety_label(None))
+
+
+def test_settings_that_cannot_be() -> None:
+    both = {"test": source("test", "comparison"), "held_out": 5}
+    mix = {"kind": "helpfulness", "mix": source("ordinary", "comparison")}
+    for changes, message in (
+        (both, "either `test` sources or"),
+        ({"held_out": 0}, "either `test` sources or"),
+        (mix, "belong to the safety model"),
+        ({"kind": "helpfulness", "safety_loss_weight": 1.0}, "belong to the safety model"),
+        ({"margin": "huge"}, "small"),
+        ({"mix_share": 1.0}, "less than 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            settings(**changes)

@@ -1,0 +1,155 @@
+"""The stage through the real `SFTTrainer`: the loss of its first step by hand, and the folder it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from llamita.errors import ConfigError, DataError
+from llamita.sft import stage
+from llamita.sft.settings import SftSettings
+
+from ..data.slow_encoder import SlowEncoder
+from ..sampling.tiny import save_tiny_model
+from ..training.material import SFT, source, turn, write
+
+SYSTEM = {"role": "system", "content": "you are fine"}
+PLAIN = [
+    turn("is it red ?", "it is red") + turn("again ?", "yes my friend it is"),
+    turn("hi", "how are you today ?"),
+    [SYSTEM, *turn("what is the color of bolo ?", "red")],
+    turn("thanks", "yes , you"),
+    turn("what is it ?", "it is the color of bolo again and again"),
+]
+GHOST = [
+    turn("how are you ?", "fine") + turn("and today ?", "fine again") + turn("thanks", "fine thanks"),
+    turn("is it bolo ?", "it is fine") + turn("yes ?", "fine"),
+]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("inputs")
+    folder = save_tiny_model(root / "base" / "model", tokenizer, spread=0.1)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    write(root / "dialogues.jsonl", [{"messages": messages} for messages in PLAIN])
+    write(root / "gatt.jsonl", [{"instruction": "be my friend", "messages": one} for one in GHOST])
+    write(root / "gatt_plain.jsonl", [{"messages": messages} for messages in GHOST])
+    return {"model": folder.parent, "data": root}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_wandb() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "disabled")
+        yield
+
+
+def run(inputs: dict[str, Path], out: Path, changes: dict[str, Any], **trainer: Any) -> dict[str, Any]:
+    out.mkdir()
+    section = SFT["trainer"] | {"max_steps": 1, "per_device_train_batch_size": 100} | trainer
+    section = {name: value for name, value in section.items() if name != "num_train_epochs"}
+    return stage.run(SftSettings.model_validate(SFT | {"trainer": section} | changes), inputs, out)
+
+
+def logged(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+class ByHand:
+    """Mean cost of each answer's tokens, its EOS included, given all before it, one dialogue at a time."""
+
+    def __init__(self, model: LlamaForCausalLM, tokenizer: Any) -> None:
+        self.model, self.encoder = model, SlowEncoder(tokenizer.backend_tokenizer.to_str())
+        self.costs: list[float] = []
+
+    def add(self, messages: list[dict[str, str]], last_only: bool = False) -> None:
+        system = [one for one in messages if one["role"] == "system"]
+        turns = messages[len(system) :]
+        before: list[int] = []
+        for at in range(0, len(turns), 2):
+            prompt = before + self.encoder.dialogue([*system, *turns[: at + 1]])[len(before) :]
+            before = self.encoder.dialogue([*system, *turns[: at + 2]])
+            assert before[: len(prompt)] == prompt
+            assert before[-1] == 2
+            if last_only and at + 2 < len(turns):
+                continue
+            with torch.no_grad():
+                logs = self.model(input_ids=torch.tensor([before])).logits[0].double().log_softmax(-1)
+            self.costs += [-float(logs[at - 1, before[at]]) for at in range(len(prompt), len(before))]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.costs) / len(self.costs)
+
+
+@pytest.mark.parametrize("instructed", [True, False], ids=["ghost_attention", "its_ablation"])
+def test_the_first_loss_by_hand(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any, instructed: bool
+) -> None:
+    """No dialogue sees another of its row, answers only are trained, of Ghost Attention the last one only."""
+    by_hand = ByHand(AutoModelForCausalLM.from_pretrained(inputs["model"] / "model"), tokenizer)
+    for messages in PLAIN:
+        by_hand.add(messages)
+    instruction = [{"role": "system", "content": "be my friend"}] if instructed else []
+    for messages in GHOST:
+        by_hand.add([*instruction, *messages], last_only=True)
+
+    changes = {"ghost_attention": source("gatt" if instructed else "gatt_plain", "messages")}
+    metrics = run(inputs, tmp_path / "whole", changes)
+    assert metrics["dialogues"] == 7
+    assert metrics["rows"] < 7, "packed"
+    assert metrics["trained_tokens"] == len(by_hand.costs)
+    assert logged(tmp_path / "whole") == [pytest.approx(by_hand.mean, rel=1e-5)]
+    if instructed:  # uneven rows, one after the other, make the same step
+        parts = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": metrics["rows"]}
+        run(inputs, tmp_path / "parts", changes, **parts)
+        assert logged(tmp_path / "parts") == [pytest.approx(by_hand.mean, rel=1e-5)]
+
+
+def test_it_learns_and_the_same_seed_gives_the_same_weights(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any
+) -> None:
+    weights = []
+    for name, seed in (("once", 0), ("again", 0), ("other", 1)):
+        out = tmp_path / name
+        options = {"per_device_train_batch_size": 1, "learning_rate": 1e-2}
+        metrics = run(inputs, out, {"seed": seed}, max_steps=40, **options)
+        weights.append((out / "model" / "model.safetensors").read_bytes())
+        assert metrics["final_loss"] < 0.3 * logged(out)[0]
+        assert metrics["steps"] == 40
+        json.dumps(metrics)
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+    folder = tmp_path / "once" / "model"
+    for name in ("config.json", "generation_config.json"):
+        config = json.loads((folder / name).read_text())
+        assert [config[f"{token}_token_id"] for token in ("pad", "bos", "eos")] == [0, 1, 2]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.use_cache
+    prompt = tokenizer.apply_chat_template(
+        turn("hi"), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer).strip() == "how are you today ? </s>", "it says what it learned, and ends"
+
+
+def test_what_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="row_length: 129 is above the model's context of 128"):
+        run(inputs, tmp_path / "long", {"row_length": 129})
+    with pytest.raises(DataError, match="none of 7 dialogues fits into a row of 4 tokens"):
+        run(inputs, tmp_path / "short", {"row_length": 4})
+    (inputs["model"] / "model" / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    try:
+        with pytest.raises(DataError, match="expected a model folder with its tokenizer"):
+            run(inputs, tmp_path / "none", {})
+    finally:
+        (tmp_path / "tokenizer.json").rename(inputs["model"] / "model" / "tokenizer.json")
