@@ -9,10 +9,11 @@ from typing import Any
 from trl import RewardConfig
 
 from ..artifact import write_json
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..model.checkpoint import load_reward_model, load_tokenizer, new_reward_model
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
+from ..training.engine import device
 from ..training.loop import run_trainer, save_trained
 from ..training.tracking import Tracker
 from .accuracy import UNSAFE_BELOW, agreement, safety_agreement, score_pairs
@@ -29,6 +30,11 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     """
     distributed.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        raise DataError(
+            f"{inputs['model']}: the tokenizer's pad token is missing or is EOS, where scores are read; "
+            "expected another, such as <unk>"
+        )
     model = new_reward_model(inputs["model"], settings.seed)
     context = model.config.max_position_embeddings
     if settings.max_length > context:
@@ -37,7 +43,15 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
         )
     pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer)
     arguments = training_arguments(
-        RewardConfig, settings.trainer, out, settings.seed, settings.deepspeed, max_length=None, **TO_A_TENTH
+        RewardConfig,
+        settings.trainer,
+        out,
+        settings.seed,
+        settings.deepspeed,
+        max_length=None,
+        num_train_epochs=1,  # section 3.2.2: more over-fits
+        warmup_steps=0.03,  # of all steps
+        **TO_A_TENTH,
     )
     trainer = pair_trainer(model, tokenizer, pairs, arguments, settings.margin, settings.safety_loss_weight)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
@@ -53,7 +67,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
         "unsafe_below": UNSAFE_BELOW[0] if settings.kind == "safety" else None,
     }
     write_json(out / "model" / "reward.json", description)
-    chosen, rejected = score_pairs(load_reward_model(out / "model"), held_out)
+    chosen, rejected = score_pairs(load_reward_model(out / "model").to(device()), held_out)
     metrics = counts | trained | agreement(held_out, chosen, rejected)
     if settings.kind == "safety":
         metrics["safety"] = safety_agreement(held_out, chosen, rejected)
