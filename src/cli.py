@@ -169,15 +169,27 @@ def validate(
 
 
 def kind_of(config: Path, stage: str | None = None) -> str:
-    """The kind of a stage's YAML: as given, or as the file's name begins. Raises ConfigError."""
+    """The kind of a stage's YAML: as given, as the file's name begins, or as the pipeline beside it says.
+
+    Raises ConfigError where none of these tells.
+    """
     named = [kind for kind in stages.REGISTRY if config.stem.startswith(kind)]
-    kind = stage or (named[0] if named else None)
+    kind = stage or (named[0] if named else _kind_in_pipeline(config))
     if kind not in stages.REGISTRY:
         hint = nearest(kind or config.stem, stages.REGISTRY)
         raise ConfigError(
             f"{config}: which stage is this?{hint} Give --stage, one of {', '.join(stages.REGISTRY)}"
         )
     return kind
+
+
+def _kind_in_pipeline(config: Path) -> str | None:
+    beside = config.with_name("pipeline.yaml")
+    entries = read_document(beside).data.get("stages") if beside.is_file() else None
+    if not isinstance(entries, list):
+        return None
+    naming = (entry for entry in entries if isinstance(entry, dict) and entry.get("config") == config.name)
+    return next((entry.get("stage") for entry in naming), None)
 
 
 @app.command()

@@ -121,6 +121,10 @@ def test_validate(project: Path) -> None:
     result = llamita("validate", "pipeline.yaml", "maker.yaml", "taker.yaml")
     assert result.exit_code == 0, said(result)
     assert result.stdout.splitlines() == ["pipeline.yaml: ok", "maker.yaml: ok", "taker.yaml: ok"]
+    (project / "polite.yaml").write_text("style: warm\n")  # no kind in its name: the pipeline tells it
+    pipeline = (project / "pipeline.yaml").read_text()
+    (project / "pipeline.yaml").write_text(pipeline.replace("config: taker.yaml", "config: polite.yaml"))
+    assert llamita("validate", "polite.yaml").stdout == "polite.yaml: ok\n"
     (project / "mine.yaml").write_text("trainer: {max_steps: x}\n")
     assert "which stage is this?" in said(llamita("validate", "mine.yaml"))
     result = llamita("validate", "mine.yaml", "--stage", "maker")
