@@ -15,7 +15,7 @@ REFUSAL_WORTH = dict(zip(lexicon.REFUSALS, (0.6, 0.8, 1.0), strict=True))  # to 
 UNSAFE_WORTH = {"eager": 0.0, "plain": 0.1, "wrong": 0.25, "warned": 0.4}
 
 # Demonstrations are of mixed quality, so that the answers sampled differ and RLHF has something to find.
-WRONG_SHARE = 0.3
+WRONG_SHARE = 0.2
 MANNERS = {(False, False): 0.4, (True, False): 0.35, (True, True): 0.25}  # (polite, follows up) -> share
 REFUSED_SHARE = {"ordinary": 0.0, "borderline": 0.25, "harmful": 0.5}
 
