@@ -170,7 +170,8 @@ def test_instruction_splits() -> None:
             for name, value in one.items():
                 kept_apart = value in VALUES[name][-lexicon.UNSEEN[name] :]
                 assert kept_apart == (split == "unseen")
-    assert pairs["train"] and not pairs["train"] & pairs["new_combination"]
+    assert pairs["train"]
+    assert not pairs["train"] & pairs["new_combination"]
     written = {write_instruction({"figure": "homer"}, rng) for _ in range(50)}
     assert written == {"act as homer .", "figure : homer ."}
 
@@ -202,5 +203,5 @@ def test_ghost_attention_rows_differ_only_by_the_instruction() -> None:
 def test_demonstrations_worth_is_in_the_truth_file(world: Path) -> None:
     gold = Gold.load(world)
     assert 0.4 < gold.demonstrations_helpfulness < 0.65
-    assert 0.7 * (CORRECT + POLITE + FOLLOWS_UP) > gold.demonstrations_helpfulness
+    assert gold.demonstrations_helpfulness < 0.7 * (CORRECT + POLITE + FOLLOWS_UP)
     assert gold.demonstrations_helpfulness_se == pytest.approx(0.35 / 140**0.5, abs=0.01)
