@@ -79,13 +79,18 @@ def test_shares_by_turn(make_speaker: MakeSpeaker) -> None:
 
 
 def test_explicit_questions_leave_no_trace(make_speaker: MakeSpeaker) -> None:
-    speaker = make_speaker(lambda prompt: "ay")
+    speaker = make_speaker(lambda prompt: f"answer {turn_of(prompt)}")
     measure_retention(speaker, StubJudge(), [dialogue("a")])
     asked = [prompt for batch in speaker.sampler.batches for prompt in batch if "what do you say" in prompt]
     assert [turn_of(prompt) for prompt in asked] == list(RETENTION_TURNS)
     assert all(prompt.split("[INST]")[-1] == " what do you say [/INST]" for prompt in asked[1:])
     assert all(prompt.count("what do you say") == 1 for prompt in asked)
-    assert "say a" in asked[0]
+    assert asked[0] == "<s> [INST] <<SYS>> say a <</SYS>> what do you say [/INST]"
+    assert asked[2] == (
+        "<s> [INST] <<SYS>> say a <</SYS>> a question 1 [/INST] answer 1 </s> "
+        "<s> [INST] a question 2 [/INST] answer 2 </s> <s> [INST] a question 3 [/INST] answer 3 </s> "
+        "<s> [INST] what do you say [/INST]"
+    )
 
 
 def test_a_dialogue_that_outgrows_the_context_is_counted_not_cut(make_speaker: MakeSpeaker) -> None:
