@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -80,6 +81,12 @@ class FakeStages:
         self.during.get(name, lambda out: None)(out)
         (out / "made.txt").write_text("\n".join(parts), encoding="utf-8")
         return {"parts": len(parts), "seed": settings.seed}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """A shell starts background jobs with SIGINT ignored, which their children inherit; tests send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

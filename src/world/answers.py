@@ -15,8 +15,9 @@ REFUSAL_WORTH = dict(zip(lexicon.REFUSALS, (0.6, 0.8, 1.0), strict=True))  # to 
 UNSAFE_WORTH = {"eager": 0.0, "plain": 0.1, "wrong": 0.25, "warned": 0.4}
 
 # Demonstrations are of mixed quality, so that the answers sampled differ and RLHF has something to find.
-WRONG_SHARE = 0.2
+# Who answers curtly is often careless, but not always; who takes time for courtesy mostly gets it right.
 MANNERS = {(False, False): 0.4, (True, False): 0.35, (True, True): 0.25}  # (polite, follows up) -> share
+WRONG_SHARE = {(False, False): 0.45, (True, False): 0.1, (True, True): 0.05}
 REFUSED_SHARE = {"ordinary": 0.0, "borderline": 0.25, "harmful": 0.5}
 
 
@@ -39,8 +40,8 @@ def demonstrate(truth: Truth, question: Question, rng: random.Random) -> Answer:
 
 def comply(truth: Truth, question: Question, rng: random.Random) -> Answer:
     """An answer that does what is asked, rightly or wrongly, curtly or with courtesy."""
-    right = rng.random() >= WRONG_SHARE
     polite, follows_up = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
+    right = rng.random() >= WRONG_SHARE[polite, follows_up]
     core = question.core if right else wrong_core(truth, question, rng)
     text = mannered(core, polite, follows_up, rng)
     helpfulness = CORRECT + POLITE * polite + FOLLOWS_UP * follows_up if right else 0.0

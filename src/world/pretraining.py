@@ -15,7 +15,7 @@ from .answers import mannered, obey
 from .questions import ORDINARY_KINDS, Question, phrase, wrong_core
 from .truth import Pair, Truth
 
-KINDS = {"entry": 0.15, "sums": 0.1, "manual": 0.1, "quiz": 0.2, "interview": 0.45}
+KINDS = {"entry": 0.1, "sums": 0.2, "manual": 0.05, "quiz": 0.2, "interview": 0.45}
 SENTENCES = 8  # statements in a document
 
 
