@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from .document import Document, KeyPath, nearest, read_document, shown
@@ -63,8 +63,10 @@ class Source(Settings):
     """see the README's table of formats"""
     split: str = "train"
     """of a Hub data set"""
-    limit: int | None = None
-    """at most so many rows, from the start"""
+    skip: int = Field(0, ge=0)
+    """so many rows are passed over first, as those that another stage trains on"""
+    limit: int | None = Field(None, ge=1)
+    """at most so many rows, from there"""
 
 
 def load_settings(path: str | Path, schema: type[S], overrides: Sequence[str] = ()) -> S:

@@ -80,7 +80,8 @@ class Stream(Iterator[T]):
     def _read(self, source: Source, root: Path, format: Format[T]) -> Iterator[T]:
         skipped: Counter[str] = Counter()
         made = 0
-        for where, record in islice(format.records(source, root), source.limit):
+        end = None if source.limit is None else source.skip + source.limit
+        for where, record in islice(format.records(source, root), source.skip, end):
             try:
                 parsed = attempt(format.parse, record)
             except DataError as error:

@@ -78,15 +78,17 @@ def answer_logprobs(
     batch_size: int = 64,
 ) -> list[list[float]]:
     """Log-probability of each token of each answer (fp32), in batches of similar length."""
-    device = next(model.parameters()).device
+    device, head = next(model.parameters()).device, model.get_output_embeddings()
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
     found: list[list[float]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
-        ids = ids.to(device)
-        distribution = next_token_distribution(model, ids, never_sampled(model.config), temperature)
-        logprobs = of_tokens(distribution, ids).cpu()
-        for row, values, real in zip(rows, logprobs, mask, strict=True):
-            found[row] = values[real].tolist()
+        ids, mask = ids.to(device), mask.to(device)
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]
+        logits = head(hidden)  # of answers only: prompts are often the longer part, and a vocabulary is wide
+        distribution = policy_logprobs(logits, never_sampled(model.config), temperature)
+        logprobs = distribution.gather(-1, ids[:, 1:][mask][:, None]).squeeze(-1).cpu()
+        for row, values in zip(rows, logprobs.split([len(answers[row]) for row in rows]), strict=True):
+            found[row] = values.tolist()
     return found

@@ -239,6 +239,14 @@ def test_limit_takes_from_the_start(tmp_path: Path) -> None:
     assert list(read_documents(source("text_rows", limit=3), tmp_path)) == ["0", "1", "2"]
 
 
+def test_skip_passes_over_rows_and_limit_counts_from_there(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"text": str(number)} for number in range(5)])
+    assert list(read_documents(source("text_rows", skip=3), tmp_path)) == ["3", "4"]
+    assert list(read_documents(source("text_rows", skip=1, limit=2), tmp_path)) == ["1", "2"]
+    with pytest.raises(DataError, match="no usable row"):
+        list(read_documents(source("text_rows", skip=5), tmp_path))
+
+
 def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
     for name in ("train-00001", "train-00000", "test-00000", "contest"):
         write(tmp_path / "set" / f"{name}.jsonl", [{"text": name}])
