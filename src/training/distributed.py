@@ -64,6 +64,8 @@ def setup(deepspeed: str | None = None) -> None:
         PartialState(timeout=TIMEOUT)
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if deepspeed is not None:
+            _without_compiler()
         PartialState(backend="gloo", timeout=TIMEOUT)
     atexit.register(shutdown)
 
@@ -80,6 +82,17 @@ def _remove_locks_of_broken_builds() -> None:
                 say(f"removed {lock}: the build that left it was killed")
         except FileNotFoundError:  # another rank was faster
             continue
+
+
+def _without_compiler() -> None:
+    """Keeps DeepSpeed from compiling a kernel at its first start on a CPU.
+
+    It serves inference only, takes half a minute, and whoever is killed meanwhile leaves a lock that every
+    later start waits on for ever.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def barrier() -> None:
