@@ -30,7 +30,7 @@ if [ "$gpus" -eq 0 ]; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     gpus=2
 fi
-options=(--no_local_rank)
+options=(--no_local_rank --log_level warning)
 if [ -n "${HOSTFILE:-}" ]; then
     options+=(--hostfile "$HOSTFILE" --master_port "${MASTER_PORT:-29500}")
     [ -z "${MASTER_ADDR:-}" ] || options+=(--master_addr "$MASTER_ADDR" --no_ssh_check)

@@ -30,22 +30,22 @@ class Progress(TrainerCallback):
     Args:
         tracker: receives a row at every logging step, with `<unit>_per_second` since the last one.
         description: the bar's label.
-        items_per_step: what one optimizer step trains on, over all ranks, counted in `unit`.
+        items_per_epoch: what one pass over the data trains on, counted in `unit`.
         unit: "tokens" or "pairs".
     """
 
-    def __init__(self, tracker: Tracker, description: str, items_per_step: float, unit: str) -> None:
+    def __init__(self, tracker: Tracker, description: str, items_per_epoch: float, unit: str) -> None:
         self.tracker, self.description = tracker, description
-        self.items_per_step, self.unit = items_per_step, unit
+        self.items_per_epoch, self.unit = items_per_epoch, unit
         self.last_loss: float | None = None
         self._bar: Iterator[int] = iter(())
-        self._since = (0, 0.0)  # step and time of the last row
+        self._since = (0.0, 0.0)  # epoch and time of the last row
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self._bar = track(range(state.max_steps), self.description, unit="steps")
-        self._since = (state.global_step, time.monotonic())
+        self._since = (state.epoch or 0.0, time.monotonic())
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -63,10 +63,10 @@ class Progress(TrainerCallback):
         row = {NAMES[key]: float(value) for key, value in (logs or {}).items() if key in NAMES}
         if "loss" not in row:  # the summary at the end of training
             return
-        step, then = self._since
-        self._since = (state.global_step, time.monotonic())
+        epoch, then = self._since
+        self._since = (state.epoch or 0.0, time.monotonic())
         if self._since[1] > then:
-            done = (state.global_step - step) * self.items_per_step
+            done = (self._since[0] - epoch) * self.items_per_epoch
             row[f"{self.unit}_per_second"] = done / (self._since[1] - then)
         self.last_loss = row["loss"]
         self.tracker.log(row, state.global_step)

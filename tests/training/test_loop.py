@@ -89,3 +89,17 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_global_batch(tmp_path: Path
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path):
     with pytest.raises(LlamitaError, match="learning_rate"):
         train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)
+
+
+def test_each_epoch_takes_every_row_in_another_order(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watched(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            seen.append(index)
+            return super().__getitem__(index)
+
+    train(tmp_path, Watched(ROWS), num_train_epochs=2)
+    first, second = seen[-24:-12], seen[-12:]
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
