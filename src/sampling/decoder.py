@@ -8,6 +8,10 @@ from torch import Tensor
 
 from .weights import LayerWeights, LlamaWeights
 
+# Tokens of prompts that are read at once, pads included (on GPUs, on CPUs): a CPU is twice as fast while the
+# states stay in its caches.
+_PREFILL_TOKENS = (65_536, 8_192)
+
 
 class Decoder:
     """Keeps the keys and values of a batch of sequences and extends each by a token per `step`.
@@ -36,11 +40,7 @@ class Decoder:
         weights = self.weights
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=weights.device)
         longest = int(lengths.max())
-        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
         copies = copies.to(weights.device)
-
         shape = (len(weights.layers), len(copies), weights.kv_heads, longest + new_tokens, weights.head_dim)
         self._keys = torch.empty(shape, dtype=weights.dtype, device=weights.device)
         self._values = torch.empty_like(self._keys)
@@ -48,12 +48,32 @@ class Decoder:
         self._positions = lengths[copies]
         self._mask = self._padding_mask(self._positions, shape[3])
 
-        rotation = self._rotation(torch.arange(longest, device=weights.device))
+        at_once = max(1, _PREFILL_TOKENS[weights.device.type == "cpu"] // longest)
+        if at_once < len(prompts):  # each lot pads to its own longest prompt; masked slots must be finite
+            self._keys[..., :longest, :] = self._values[..., :longest, :] = 0
+        last = [
+            self._read(prompts[start : start + at_once], copies - start)
+            for start in range(0, len(prompts), at_once)
+        ]
+        return self._logits(torch.cat(last))[copies]
+
+    def _read(self, prompts: list[list[int]], copies: Tensor) -> Tensor:
+        """Reads prompts into the rows that copy them; returns the states after them, `[prompts, width]`."""
+        weights = self.weights
+        rows = ((copies >= 0) & (copies < len(prompts))).nonzero().squeeze(-1)
+        sources = copies[rows]
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        slots = slice(0, ids.shape[1])
+
+        rotation = self._rotation(torch.arange(ids.shape[1], device=weights.device))
         hidden = weights.embedding[ids.to(weights.device)]
         for index, layer in enumerate(weights.layers):
             queries, keys, values = self._project(layer, hidden, rotation)
-            self._keys[index, :, :, :longest] = keys.transpose(1, 2)[copies]
-            self._values[index, :, :, :longest] = values.transpose(1, 2)[copies]
+            self._keys[index, rows, :, slots] = keys.transpose(1, 2)[sources]
+            self._values[index, rows, :, slots] = values.transpose(1, 2)[sources]
             attended = F.scaled_dot_product_attention(
                 queries.transpose(1, 2),
                 keys.transpose(1, 2),
@@ -62,8 +82,7 @@ class Decoder:
                 enable_gqa=weights.heads != weights.kv_heads,
             )
             hidden = self._finish_layer(layer, hidden, attended.transpose(1, 2))
-        last = hidden[torch.arange(len(prompts), device=weights.device), lengths - 1]
-        return self._logits(last)[copies]
+        return hidden[torch.arange(len(prompts)), lengths - 1]
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from llamita.sampling.weights import copy_weights
 from .tiny import EOS, ragged_prompts, tiny_model
 
 
+@pytest.mark.parametrize("at_once", [8, 10**6], ids=["in_lots", "at_once"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -24,7 +25,9 @@ from .tiny import EOS, ragged_prompts, tiny_model
     ],
     ids=["grouped", "full", "multi_query_tied", "biases", "linear_rotary"],
 )
-def test_every_logit_agrees_with_the_model(changes: dict[str, object]) -> None:
+def test_every_logit_agrees_with_the_model(
+    changes: dict[str, object], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_model(**changes)
     if model.config.attention_bias:
         for name, parameter in model.named_parameters():
@@ -33,7 +36,11 @@ def test_every_logit_agrees_with_the_model(changes: dict[str, object]) -> None:
     prompts, new = ragged_prompts(5), torch.randint(3, 29, (7, 6))
     copies = torch.tensor([0, 0, 1, 2, 3, 4, 4])
     decoder = Decoder(copy_weights(model))
-    found = [decoder.prefill(prompts, copies, 6)]
+    monkeypatch.setattr("llamita.sampling.decoder._PREFILL_TOKENS", (at_once, at_once))
+    with monkeypatch.context() as hostile:  # memory that was never written holds anything
+        hostile.setattr(torch, "empty", lambda size, **how: torch.full(size, float("nan"), **how))
+        hostile.setattr(torch, "empty_like", lambda like: torch.full_like(like, float("nan")))
+        found = [decoder.prefill(prompts, copies, 6)]
     found += [decoder.step(new[:, step]) for step in range(3)]
     kept = torch.tensor([1, 2, 5])
     decoder.keep(kept)
