@@ -82,7 +82,7 @@ def ppo_progress(report: Report) -> str | None:
     with style():
         figure, (left, right) = panels(2, 2.5)
         for key, label, colour in (
-            ("score", "the one that counts", COLOUR["ink"]),
+            ("score", "piecewise: what is rewarded", COLOUR["ink"]),
             ("helpfulness_score", "helpfulness", HELPFULNESS),
             ("safety_score", "safety", SAFETY),
         ):
@@ -151,7 +151,7 @@ def reward_by_round(report: Report) -> str | None:
         for key, label, colour in series:
             _version_line(axes, report, key, label, colour)
         _version_ticks(axes, report["versions"])
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 1.05)
         _legend_beside(axes)
         return to_svg(figure, "rounds", "Mean reward-model score of each version")
 

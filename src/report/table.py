@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,8 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         if (table := make(report)) is not None:
             console.print(table)
             console.print()
+    for line in _lines(report):
+        console.print(line)
 
 
 def stages_table(report: dict[str, Any]) -> Table | None:
@@ -30,10 +33,6 @@ def stages_table(report: dict[str, Any]) -> Table | None:
     for name, value in seconds.items():
         table.add_row(words(name), duration(value))
     table.add_row("together", duration(sum(seconds.values())), style="bold")
-    if (bits := report["pretrain"]["validation_bits_per_byte"]) is not None:
-        unigram = report["pretrain"]["unigram_bits_per_byte"]
-        beside = "" if unigram is None else f" (unigram {unigram:.3f})"
-        table.caption = f"pretraining, held out: {bits:.3f} bits per byte{beside}"
     return table
 
 
@@ -59,10 +58,6 @@ def versions_table(report: dict[str, Any]) -> Table | None:
     table = _table("version", *map(words, groups))
     for key, heading, percent in rows:
         table.add_row(heading, *(figure(group, key, percent) for group in groups.values()))
-    demonstrations = report["demonstrations"]
-    if demonstrations["gold_helpfulness"] is not None:
-        worth = figure(demonstrations, "gold_helpfulness")
-        table.caption = f"gold helpfulness of the demonstrations: {worth}"
     return table
 
 
@@ -79,8 +74,20 @@ def retention_table(report: dict[str, Any]) -> Table | None:
     return table
 
 
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    """Single figures, a line each."""
+    pretrain, demonstrations = report["pretrain"], report["demonstrations"]
+    if pretrain["validation_bits_per_byte"] is not None:
+        bits, unigram = (
+            figure(pretrain, key) for key in ("validation_bits_per_byte", "unigram_bits_per_byte")
+        )
+        yield f"pretraining, held out: {bits} bits per byte, by token frequencies alone {unigram}"
+    if demonstrations["gold_helpfulness"] is not None:
+        yield f"gold helpfulness of the demonstrations: {figure(demonstrations, 'gold_helpfulness')}"
+
+
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(first, no_wrap=True)
     for other in others:
         table.add_column(other, justify="right", no_wrap=True)
