@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import atexit
 import os
-import time
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed
 
-from ..console import is_main_process, say
+from ..console import is_main_process
 from ..errors import ConfigError
 
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=2)  # the main rank may prepare data or save while the others wait
-LONGEST_BUILD = 600.0  # seconds; DeepSpeed's kernels take about 30
 
 
 def world_size() -> int:
@@ -53,7 +50,6 @@ def setup(deepspeed: str | None = None) -> None:
                 "start the stage through launch/deepspeed.sh or `llamita run`"
             )
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
-        _remove_locks_of_broken_builds()
     if world_size() == 1 and deepspeed is None:
         return
     if torch.distributed.is_initialized():
@@ -68,20 +64,6 @@ def setup(deepspeed: str | None = None) -> None:
             _without_compiler()
         PartialState(backend="gloo", timeout=TIMEOUT)
     atexit.register(shutdown)
-
-
-def _remove_locks_of_broken_builds() -> None:
-    """A killed build of DeepSpeed's kernels leaves its lock, on which every later run waits for ever."""
-    from torch.utils.cpp_extension import get_default_build_root
-
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in root.glob("**/lock"):
-        try:
-            if time.time() - lock.stat().st_mtime > LONGEST_BUILD:
-                lock.unlink()
-                say(f"removed {lock}: the build that left it was killed")
-        except FileNotFoundError:  # another rank was faster
-            continue
 
 
 def _without_compiler() -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -37,18 +33,3 @@ def test_the_launchers_environment_says_who_we_are(monkeypatch: pytest.MonkeyPat
 def test_a_zero_file_without_a_launcher_is_refused():
     with pytest.raises(ConfigError, match=r"zero2\.json.*launch/deepspeed\.sh"):
         distributed.setup("configs/deepspeed/zero2.json")
-
-
-def test_the_lock_of_a_killed_build_is_removed_and_that_of_a_running_one_kept(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    old, new = tmp_path / "py311_cpu" / "op" / "lock", tmp_path / "other" / "lock"
-    for lock in (old, new):
-        lock.parent.mkdir(parents=True)
-        lock.touch()
-    long_ago = time.time() - 2 * distributed.LONGEST_BUILD
-    os.utime(old, (long_ago, long_ago))
-    distributed._remove_locks_of_broken_builds()
-    assert not old.exists()
-    assert new.exists()
