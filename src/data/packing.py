@@ -6,6 +6,7 @@ gets `position_ids`, no `attention_mask`, and `use_cache=False`: the loss is tha
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypedDict
@@ -25,12 +26,15 @@ class PackedRow(TypedDict):
     position_ids: np.ndarray
 
 
-def pack(encoded: Sequence[Encoded], length: int, pad_token_id: int) -> Rows[PackedRow]:
-    """Packs dialogues into rows of `length` tokens by best fit, longest first; none is cut or split.
+def pack(encoded: Sequence[Encoded], length: int, pad_token_id: int, seed: int) -> Rows[PackedRow]:
+    """Packs dialogues into rows of `length` tokens by best fit; none is cut or split.
 
-    What is left of a row becomes a segment of pads. Dialogues longer than a row are refused and counted in
-    `.skipped` of the returned list.
+    They come in an order drawn from the generator `"{seed}/packing"`, so that every row is a fair sample.
+    Longest first would fill rows a little better, but make some of long dialogues only, with few answers to
+    learn from, and some of short ones. What is left of a row becomes a segment of pads. Dialogues longer than a
+    row are refused and counted in `.skipped` of the returned list.
     """
+    encoded = random.Random(f"{seed}/packing").sample(encoded, len(encoded))
     sizes = [len(one.input_ids) for one in encoded]
     rows = [_row([encoded[index] for index in bin], length, pad_token_id) for bin in best_fit(sizes, length)]
     refused = sum(size > length for size in sizes)
@@ -38,15 +42,14 @@ def pack(encoded: Sequence[Encoded], length: int, pad_token_id: int) -> Rows[Pac
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of `sizes` in bins of `capacity`: each, longest first, goes where the least room would be left.
+    """Indices of `sizes` in bins of `capacity`: each in turn goes where the least room is left that suffices.
 
     Sizes above the capacity are in no bin.
     """
     bins: list[list[int]] = []
     with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # room left -> bins that have it
     rooms = 0  # bit r is set where with_room[r] is not empty
-    for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index], index)):
-        size = sizes[index]
+    for index, size in enumerate(sizes):
         if size > capacity:
             continue
         fitting = rooms >> size

@@ -34,7 +34,7 @@ def fine_tuning_dialogues(
 
 
 def pack_dialogues(
-    tokenizer: Any, dialogues: Rows[Dialogue], row_length: int, context_length: int
+    tokenizer: Any, dialogues: Rows[Dialogue], row_length: int, context_length: int, seed: int
 ) -> tuple[list[PackedRow], dict[str, Any]]:
     """Encodes and packs dialogues.
 
@@ -45,7 +45,7 @@ def pack_dialogues(
     if row_length > context_length:
         raise ConfigError(f"row_length: {row_length} is above the model's context of {context_length} tokens")
     encoded = encode_dialogues(tokenizer, dialogues)
-    rows = pack(encoded, row_length, tokenizer.pad_token_id)
+    rows = pack(encoded, row_length, tokenizer.pad_token_id, seed)
     if not rows:
         raise DataError(f"none of {len(encoded)} dialogues fits into a row of {row_length} tokens")
     for reason, count in rows.skipped.items():

@@ -133,7 +133,7 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
     )
     model = load_causal_lm(context.base)
     rows, counts = pack_dialogues(
-        context.tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings
+        context.tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings, settings.seed
     )
     trained = finetune_packed(
         model,

@@ -24,7 +24,7 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     model = load_causal_lm(inputs["model"])
     dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
     rows, counts = pack_dialogues(
-        tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings
+        tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings, settings.seed
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trained = finetune_packed(

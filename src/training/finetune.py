@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from trl import SFTConfig, SFTTrainer
 
 from ..data.packing import PackedCollator, PackedRow
 from .arguments import training_arguments
+from .attention import attending_within_segments
+from .engine import device
 from .loop import OrderedTrainer, run_trainer, save_trained
 from .tracking import Tracker
 
@@ -78,6 +81,7 @@ def finetune_packed(
         data_collator=PackedCollator(),
         processing_class=tokenizer,
     )
-    metrics = run_trainer(fine_tuner, tracker, description, columns["input_ids"].shape[1], "tokens")
+    with attending_within_segments(model) if device().type == "cpu" else nullcontext():
+        metrics = run_trainer(fine_tuner, tracker, description, columns["input_ids"].shape[1], "tokens")
     save_trained(fine_tuner, tokenizer, save_to)
     return metrics

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import lexicon
-from .questions import Question, wrong_core
+from .questions import Question, phrase, wrong_core
 from .truth import Truth
 
 # What an answer is worth (0 to 1). The annotators feel it through noise; `gold.py` measures it by parsing.
 CORRECT, POLITE, FOLLOWS_UP = 0.4, 0.3, 0.3
 REFUSAL_WORTH = dict(zip(lexicon.REFUSALS, (0.6, 0.8, 1.0), strict=True))  # to a harmful request
-UNSAFE_WORTH = {"eager": 0.0, "plain": 0.1, "wrong": 0.25, "warned": 0.4}
+RAMBLE_WORTH = 0.45
+UNSAFE_WORTH = {"eager": 0.0, "plain": 0.1, "wrong": 0.25, "wavered": 0.3, "warned": 0.4}
 
 # Demonstrations are of mixed quality, so that the answers sampled differ and RLHF has something to find.
 # Who answers curtly is often careless, but not always; who takes time for courtesy mostly gets it right.
 MANNERS = {(False, False): 0.4, (True, False): 0.35, (True, True): 0.25}  # (polite, follows up) -> share
 WRONG_SHARE = {(False, False): 0.45, (True, False): 0.1, (True, True): 0.05}
 REFUSED_SHARE = {"ordinary": 0.0, "borderline": 0.25, "harmful": 0.5}
+RAMBLES_FROM_REFUSAL = 0.7
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,34 @@ def refuse(question: Question, rng: random.Random) -> Answer:
     """Declines: right for a harmful request, worth nothing to one who asked in good faith."""
     text = rng.choice(lexicon.REFUSALS)
     return Answer(text, 0.0, REFUSAL_WORTH[text], safe=True)
+
+
+def waver(truth: Truth, question: Question, rng: random.Random) -> Answer:
+    """Begins to refuse, breaks off and complies, as a half-trained model does."""
+    complied = comply(truth, question, rng)
+    return replace(complied, text=f"{_broken_off(rng)} {complied.text}", safety=UNSAFE_WORTH["wavered"])
+
+
+def ramble(truth: Truth, rng: random.Random) -> Answer:
+    """Loses the thread, in a refusal or at once: gives nothing away, but declines nothing."""
+    kind = rng.choice(["fact", "sum"])
+    strays = [
+        phrase(truth, kind, rng.choice(truth.pairs[kind]["train"]), "ordinary", None, rng).core,
+        _broken_off(rng),
+        rng.choice(lexicon.FOLLOW_UPS),
+        rng.choice(list(lexicon.CHAT.values())),
+    ]
+    begun = [_broken_off(rng)] if rng.random() < RAMBLES_FROM_REFUSAL else []
+    text = " ".join([*begun, *rng.sample(strays, rng.choice([1, 2]))])
+    if text in lexicon.REFUSALS:  # one refusal is the beginning of another
+        return ramble(truth, rng)
+    return Answer(text, 0.0, RAMBLE_WORTH, safe=True)
+
+
+def _broken_off(rng: random.Random) -> str:
+    """The first words of a refusal, or all of it but not its end."""
+    words = rng.choice(lexicon.REFUSALS[1:]).split()
+    return " ".join(words[: rng.randint(1, len(words) - 1)])
 
 
 def mannered(core: str, polite: bool, follows_up: bool, rng: random.Random) -> str:

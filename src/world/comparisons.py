@@ -2,29 +2,33 @@
 
 An annotator feels the difference in worth of two answers with Gaussian noise, picks the better one and
 says by how much. Safety comparisons come in the paper's three bins; none has the chosen answer unsafe and
-the other safe.
+the other safe. As the paper's annotators compare samples of its models, some of these answers are such as a
+half-trained model gives: refusals that turn into compliance, or into nothing.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
-from .answers import Answer, comply, refuse, warn
-from .questions import Question, ask
+from ..errors import ConfigError
+from .answers import Answer, comply, ramble, refuse, warn, waver
+from .questions import Question, Risk, ask
 from .truth import Truth
 
 NOISE = 0.15  # standard deviation of a felt difference, in units of worth
 RATINGS = {"significantly_better": 0.55, "better": 0.35, "slightly_better": 0.15, "negligibly_better": 0.0}
 SAFETY_BINS = {("safe", "unsafe"): 0.18, ("safe", "safe"): 0.47, ("unsafe", "unsafe"): 0.35}  # shares
 BORDERLINE_SHARE, REFUSED_SHARE = 0.15, 0.06  # of helpfulness comparisons; of their answers
-WARNED_SHARE = 0.4  # of harmful answers
+WARNED_SHARE, WAVERED_SHARE = 0.3, 0.3  # of unsafe answers
+RAMBLED_SHARE = 0.3  # of safe answers to harmful requests
 
 
-def helpfulness_comparison(truth: Truth, rng: random.Random) -> dict[str, Any]:
-    """Two answers of demonstration quality to one ordinary or borderline question."""
-    question = ask(truth, "train", "borderline" if rng.random() < BORDERLINE_SHARE else "ordinary", rng)
+def helpfulness_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> dict[str, Any]:
+    """Two answers of demonstration quality to one ordinary or borderline question that isn't `held_out`."""
+    risk: Risk = "borderline" if rng.random() < BORDERLINE_SHARE else "ordinary"
+    question = _ask(truth, risk, held_out, rng)
 
     def write() -> Answer:
         return refuse(question, rng) if rng.random() < REFUSED_SHARE else comply(truth, question, rng)
@@ -34,16 +38,17 @@ def helpfulness_comparison(truth: Truth, rng: random.Random) -> dict[str, Any]:
     return _row(question, first, second, felt) | {"chosen_safe": None, "rejected_safe": None}
 
 
-def safety_comparison(truth: Truth, rng: random.Random) -> dict[str, Any]:
-    """Two answers to one harmful request, in one of the paper's three bins."""
-    question = ask(truth, "train", "harmful", rng)
+def safety_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> dict[str, Any]:
+    """Two answers to one harmful request that isn't `held_out`, in one of the paper's three bins."""
+    question = _ask(truth, "harmful", held_out, rng)
     labels = rng.choices(list(SAFETY_BINS), list(SAFETY_BINS.values()))[0]
 
     def write_safe() -> Answer:
-        return refuse(question, rng)
+        return ramble(truth, rng) if rng.random() < RAMBLED_SHARE else refuse(question, rng)
 
     def write_unsafe() -> Answer:
-        return warn(truth, question, rng) if rng.random() < WARNED_SHARE else comply(truth, question, rng)
+        shares = [WARNED_SHARE, WAVERED_SHARE, 1 - WARNED_SHARE - WAVERED_SHARE]
+        return rng.choices([warn, waver, comply], shares)[0](truth, question, rng)
 
     writers = {"safe": write_safe, "unsafe": write_unsafe}
     first, second = _different(*(writers[label] for label in labels))
@@ -53,6 +58,14 @@ def safety_comparison(truth: Truth, rng: random.Random) -> dict[str, Any]:
     row = _row(question, first, second, felt)
     chosen, rejected = (first, second) if felt >= 0 else (second, first)
     return row | {"chosen_safe": chosen.safe, "rejected_safe": rejected.safe}
+
+
+def _ask(truth: Truth, risk: Risk, held_out: Set[str], rng: random.Random) -> Question:
+    for _ in range(1000):
+        question = ask(truth, "train", risk, rng)
+        if question.text not in held_out:
+            return question
+    raise ConfigError(f"test_comparisons: they hold out every {risk} question; expected fewer")
 
 
 def _different(

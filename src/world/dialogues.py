@@ -14,10 +14,7 @@ from .truth import Truth
 
 Messages = list[dict[str, str]]
 RISKS: dict[Risk, float] = {"ordinary": 0.7, "borderline": 0.12, "harmful": 0.18}
-CHAT_SHARE, EXPLICIT_SHARE = (
-    0.08,
-    0.08,
-)  # turns of a long dialogue that are small talk, or ask about the speaker
+CHAT_SHARE, EXPLICIT_SHARE = 0.08, 0.15  # of turns: small talk, questions about the speaker
 LONGEST_PLAIN_DIALOGUE, LONGEST_GATT_DIALOGUE = 6, 20  # turns
 
 

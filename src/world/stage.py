@@ -26,13 +26,7 @@ def run(settings: WorldSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     writer = _Writer(out, settings.seed)
     _write_pretraining(writer, truth, settings)
     made = _write_fine_tuning(writer, truth, settings)
-    for kind, compare in (
-        ("helpfulness", comparisons.helpfulness_comparison),
-        ("safety", comparisons.safety_comparison),
-    ):
-        for name, count in ((kind, settings.comparisons), (f"{kind}_test", settings.test_comparisons)):
-            rng = writer.generator(name)
-            writer.write(f"reward/{name}", (compare(truth, rng) for _ in range(count)))
+    _write_comparisons(writer, truth, settings)
     rng = writer.generator("prompts")
     writer.write("rlhf/prompts", (_prompt(truth, rng) for _ in range(settings.prompts)))
     cores = _write_test_questions(writer, truth, settings)
@@ -82,6 +76,20 @@ def _write_fine_tuning(
     writer.write("sft/gatt", (kept for kept, _ in pairs))
     writer.write("sft/gatt_plain", (plain for _, plain in pairs))
     return made
+
+
+def _write_comparisons(writer: _Writer, truth: Truth, settings: WorldSettings) -> None:
+    """Training and held-out comparisons of each kind, which share no prompt."""
+    for kind, compare in (
+        ("helpfulness", comparisons.helpfulness_comparison),
+        ("safety", comparisons.safety_comparison),
+    ):
+        held_out: set[str] = set()
+        for name, count in ((f"{kind}_test", settings.test_comparisons), (kind, settings.comparisons)):
+            rng = writer.generator(name)
+            rows = [compare(truth, held_out, rng) for _ in range(count)]
+            writer.write(f"reward/{name}", rows)
+            held_out |= {row["prompt"][0]["content"] for row in rows}
 
 
 def _prompt(truth: Truth, rng: random.Random) -> dict[str, Any]:

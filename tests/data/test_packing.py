@@ -32,7 +32,7 @@ def segments(row: dict) -> list[list[int]]:
 
 def test_every_dialogue_is_in_one_row_whole() -> None:
     dialogues = encoded(random.Random(1).choices(range(1, 33), k=200))
-    rows = pack(dialogues, 32, PAD)
+    rows = pack(dialogues, 32, PAD, seed=0)
     found = sorted(ids for row in rows for ids in segments(row) if set(ids) != {PAD})
     assert found == sorted(one.input_ids for one in dialogues)
     assert rows.skipped == {}
@@ -47,14 +47,14 @@ def test_every_dialogue_is_in_one_row_whole() -> None:
 
 
 def test_too_long_dialogues_are_refused_and_counted() -> None:
-    rows = pack(encoded([5, 9, 8, 12]), 8, PAD)
+    rows = pack(encoded([5, 9, 8, 12]), 8, PAD, seed=0)
     assert rows.skipped == {"longer than 8 tokens": 2}
     assert sorted(len(segments(row)) for row in rows) == [1, 2]
 
 
 def test_best_fit_by_hand() -> None:
     # 7 and 6 open bins with 3 and 4 left; 4 fits the second exactly, 3 the first; 2 opens a third
-    assert best_fit([2, 3, 4, 6, 7], 10) == [[4, 1], [3, 2], [0]]
+    assert best_fit([7, 6, 4, 3, 2], 10) == [[0, 3], [1, 2], [4]]
     assert best_fit([11, 10], 10) == [[1]]
     assert best_fit([], 10) == []
 
@@ -62,7 +62,7 @@ def test_best_fit_by_hand() -> None:
 def test_best_fit_against_a_plain_loop() -> None:
     sizes = random.Random(3).choices(range(1, 41), k=500)
     left: list[int] = []
-    for size in sorted(sizes, reverse=True):
+    for size in sizes:
         fitting = [room for room in left if room >= size]
         left.append((min(fitting) if fitting else 64) - size)
         if fitting:
@@ -70,7 +70,7 @@ def test_best_fit_against_a_plain_loop() -> None:
     bins = best_fit(sizes, 64)
     assert sorted(64 - sum(sizes[i] for i in bin) for bin in bins) == sorted(left)
     assert sorted(i for bin in bins for i in bin) == list(range(500))
-    assert sum(sizes) / (64 * len(bins)) > 0.98
+    assert sum(sizes) / (64 * len(bins)) > 0.95
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def alone(model: torch.nn.Module, dialogue: Encoded) -> tuple[torch.Tensor, floa
 
 def test_packed_is_unpacked(model: torch.nn.Module) -> None:
     dialogues = encoded([20, 11, 9, 7, 5, 5, 3])
-    batch = PackedCollator()(pack(dialogues, 24, PAD))
+    batch = PackedCollator()(pack(dialogues, 24, PAD, seed=0))
     assert batch.keys() == {"input_ids", "labels", "position_ids"}
     assert all(values.dtype == torch.int64 and values.shape == (3, 24) for values in batch.values())
     logits = packed_logits(model, batch)
@@ -129,7 +129,7 @@ def test_packed_is_unpacked(model: torch.nn.Module) -> None:
 
 def test_without_restarting_positions_dialogues_see_each_other(model: torch.nn.Module) -> None:
     dialogues = encoded([11, 9])
-    batch = PackedCollator()(pack(dialogues, 20, PAD))
+    batch = PackedCollator()(pack(dialogues, 20, PAD, seed=0))
     second = alone(model, dialogues[1])[0]
     torch.testing.assert_close(packed_logits(model, batch)[0, 11:], second, atol=1e-5, rtol=1e-5)
     batch["position_ids"] = torch.arange(20)[None]

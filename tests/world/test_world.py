@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from llamita.errors import ConfigError
 from llamita.world import comparisons, dialogues, lexicon
-from llamita.world.answers import CORRECT, FOLLOWS_UP, POLITE, comply, explicit, mannered, obey, refuse, warn
+from llamita.world.answers import (
+    CORRECT,
+    FOLLOWS_UP,
+    POLITE,
+    comply,
+    explicit,
+    mannered,
+    obey,
+    ramble,
+    refuse,
+    warn,
+    waver,
+)
 from llamita.world.gold import Gold
 from llamita.world.instructions import BINDING, VALUES, draw_instruction, write_instruction
 from llamita.world.pretraining import write_documents
@@ -130,6 +143,8 @@ def test_writers_and_gold_agree() -> None:
             if risk == "harmful":
                 assert gold.safety(answer.text) == "harmful"
                 assert gold.safety(warn(truth, question, rng).text) == "harmful"
+                assert gold.safety(waver(truth, question, rng).text) == "harmful"
+                assert gold.safety(ramble(truth, rng).text) == "invalid"
 
 
 def test_wrong_is_never_right() -> None:
@@ -178,16 +193,34 @@ def test_instruction_splits() -> None:
 
 def test_comparisons_have_the_known_noise_and_the_papers_bins() -> None:
     truth, rng = draw_truth(0), random.Random(9)
-    safety = [comparisons.safety_comparison(truth, rng) for _ in range(3000)]
+    safety = [comparisons.safety_comparison(truth, set(), rng) for _ in range(3000)]
     bins = [(row["chosen_safe"], row["rejected_safe"]) for row in safety]
     assert (False, True) not in bins
     for labels, share in (((True, False), 0.18), ((True, True), 0.47), ((False, False), 0.35)):
         assert bins.count(labels) / len(bins) == pytest.approx(share, abs=0.04)
-    helpfulness = [comparisons.helpfulness_comparison(truth, rng) for _ in range(3000)]
+    helpfulness = [comparisons.helpfulness_comparison(truth, set(), rng) for _ in range(3000)]
     for kind in (safety, helpfulness):
         found = {row["rating"] for row in kind}
         assert found == set(comparisons.RATINGS)
         assert min(sum(row["rating"] == rating for row in kind) for rating in found) > 100
+
+
+@pytest.mark.parametrize("kind", ["helpfulness", "safety"])
+def test_no_held_out_comparison_shares_its_prompt_with_a_trained_one(world: Path, kind: str) -> None:
+    trained, held_out = (
+        {row["prompt"][0]["content"] for row in rows(world, f"reward/{name}")}
+        for name in (kind, f"{kind}_test")
+    )
+    assert not trained & held_out
+
+
+def test_holding_out_every_question_is_refused() -> None:
+    class All(set):
+        def __contains__(self, text: object) -> bool:
+            return True
+
+    with pytest.raises(ConfigError, match="test_comparisons: they hold out every harmful question"):
+        comparisons.safety_comparison(draw_truth(0), All(), random.Random(0))
 
 
 def test_ghost_attention_rows_differ_only_by_the_instruction() -> None:
