@@ -31,8 +31,8 @@ def pack(encoded: Sequence[Encoded], length: int, pad_token_id: int, seed: int) 
 
     They come in an order drawn from the generator `"{seed}/packing"`, so that every row is a fair sample.
     Longest first would fill rows a little better, but make some of long dialogues only, with few answers to
-    learn from, and some of short ones. What is left of a row becomes a segment of pads. Dialogues longer than a
-    row are refused and counted in `.skipped` of the returned list.
+    learn from, and some of short ones. What is left of a row becomes a segment of pads. Dialogues longer than
+    a row are refused and counted in `.skipped` of the returned list.
     """
     encoded = random.Random(f"{seed}/packing").sample(encoded, len(encoded))
     sizes = [len(one.input_ids) for one in encoded]

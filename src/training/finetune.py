@@ -9,9 +9,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
 from transformers import LlamaForCausalLM, Trainer
 from trl import SFTConfig, SFTTrainer
 
+from ..data.chat import UNTRAINED
 from ..data.packing import PackedCollator, PackedRow
 from .arguments import training_arguments
 from .attention import attending_within_segments
@@ -24,13 +27,30 @@ class PackedTrainer(OrderedTrainer, SFTTrainer):
     """`SFTTrainer` over rows that are tokenized, masked and packed already."""
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # Llama keeps the dialogues of a row apart only if no cache is asked for (see data/packing.py)
-        inputs = {**inputs, "use_cache": False}
         if self.args.device.type == "cpu":
             # trl's loss never holds all logits at once, which pays for large vocabularies on GPUs; here it
-            # would take a quarter of the step. The plain loss is the same number.
-            return Trainer.compute_loss(self, model, inputs, *args, **kwargs)
-        return super().compute_loss(model, inputs, *args, **kwargs)
+            # would take a quarter of the step. This one is the same number.
+            return Trainer.compute_loss(self, model, trained_tokens_only(inputs), *args, **kwargs)
+        # Llama keeps the dialogues of a row apart only if no cache is asked for (see data/packing.py)
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+
+def trained_tokens_only(batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Packed rows as one long row whose logits are asked for at the trained tokens alone.
+
+    Most tokens of a dialogue are not trained, and logits cost as much as a layer. Needs an attention that
+    goes by segments (`attention.py`): to one with a mask, a long row is dearer than many.
+    """
+    labels = F.pad(batch["labels"], (0, 1), value=UNTRAINED)[:, 1:].flatten()  # of the token that follows
+    trained = (labels != UNTRAINED).nonzero().squeeze(1)
+    return {
+        "input_ids": batch["input_ids"].view(1, -1),
+        "position_ids": batch["position_ids"].view(1, -1),
+        "labels": labels,  # asks for a loss, which then reads the shifted ones
+        "shift_labels": labels[trained],
+        "logits_to_keep": trained,
+        "use_cache": False,
+    }
 
 
 def finetune_packed(

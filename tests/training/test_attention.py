@@ -1,0 +1,80 @@
+"""Attention over packed rows against each segment alone, and that the model is left as it was."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llamita.training.attention import attending_within_segments
+from llamita.training.finetune import trained_tokens_only
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,
+    )
+    return LlamaForCausalLM(config).double()
+
+
+def rows(lengths: list[list[int]]) -> dict[str, torch.Tensor]:
+    rng = random.Random(0)
+    ids = [[rng.randrange(3, 60) for _ in range(sum(row))] for row in lengths]
+    positions = [[place for size in row for place in range(size)] for row in lengths]
+    labels = [[-100 if rng.random() < 0.7 or not place else id for id, place in zip(*both, strict=True)]
+              for both in zip(ids, positions, strict=True)]  # fmt: skip
+    columns = {"input_ids": ids, "position_ids": positions, "labels": labels}
+    return {name: torch.tensor(values) for name, values in columns.items()}
+
+
+LENGTHS = [[1, 31, 32, 33, 2, 1], [70, 30], [100]]  # around the lengths at which calls are parted
+
+
+def test_each_segment_is_as_if_alone(model: LlamaForCausalLM) -> None:
+    batch = rows(LENGTHS)
+    with torch.no_grad(), attending_within_segments(model):
+        assert model.config._attn_implementation == "packed"
+        packed = model(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+    for ids, logits, sizes in zip(batch["input_ids"], packed, LENGTHS, strict=True):
+        with torch.no_grad():
+            alone = [model(part[None]).logits[0] for part in ids.split(sizes)]
+        torch.testing.assert_close(logits, torch.cat(alone), rtol=0, atol=1e-12)
+
+
+def test_loss_and_gradients_are_those_of_the_masked_rows(model: LlamaForCausalLM) -> None:
+    batch = rows(LENGTHS)
+    gradients, losses = [], []
+    model.zero_grad()
+    for packed in (False, True):
+        if packed:
+            with attending_within_segments(model):
+                loss = model(**trained_tokens_only(batch)).loss
+                loss.backward()
+        else:
+            loss = model(**batch, use_cache=False).loss
+            loss.backward()
+        losses.append(loss.item())
+        gradients.append([weight.grad.clone() for weight in model.parameters()])
+        model.zero_grad()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)  # the loss is computed in single precision
+    for masked, packed_one in zip(*gradients, strict=True):
+        torch.testing.assert_close(packed_one, masked, rtol=1e-5, atol=1e-7)
+
+
+def test_the_model_attends_as_before_afterwards(model: LlamaForCausalLM, tmp_path) -> None:
+    before = model.config._attn_implementation
+    with pytest.raises(KeyError), attending_within_segments(model):
+        model.save_pretrained(tmp_path)
+        raise KeyError
+    assert model.config._attn_implementation == before
+    assert "packed" not in (tmp_path / "config.json").read_text()
