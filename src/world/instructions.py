@@ -18,7 +18,7 @@ VALUES = {
     "closing": lexicon.CLOSINGS,
 }
 BINDING = ("figure", "language", "closing")  # a hobby shows only when asked for
-SIZES = {1: 0.25, 2: 0.45, 3: 0.3}  # how many attributes an instruction combines -> share
+SIZES = {1: 0.4, 2: 0.4, 3: 0.2}  # how many attributes an instruction combines -> share
 SHORTENED_SHARE = 0.5
 
 
