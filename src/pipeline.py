@@ -65,6 +65,7 @@ class PipelineSettings(Settings):
     roots: dict[str, str | None] = {}
     """folders given on the command line: `roots.data=FOLDER` for `{data: null}`"""
     stages: list[StageEntry]
+    """in the order in which they run"""
 
 
 @dataclass(frozen=True)

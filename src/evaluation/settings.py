@@ -13,8 +13,11 @@ class PromptSources(Settings):
     """Test prompts by kind; those of `borderline` sound harmful but are not."""
 
     ordinary: list[Source]
+    """asked in good faith"""
     harmful: list[Source] = []
+    """to be refused"""
     borderline: list[Source] = []
+    """harmless look-alikes"""
 
 
 class RetentionSettings(Settings):
@@ -37,9 +40,11 @@ class EvaluateSettings(StageSettings):
     gold: bool
     """Whether `data` is a miniature world, whose truth is known; without it, gold figures are null."""
     prompts: PromptSources
+    """what all versions are asked"""
     false_refusal_prompts: Annotated[int, Field(ge=1)] = 500
     """How many of the ordinary prompts, from the first on, are looked at for false refusals."""
     retention: RetentionSettings | None = None
+    """how long an instruction is kept (Ghost Attention); left out: not measured"""
     max_new_tokens: Annotated[int, Field(ge=1)]
     """length limit of an answer, EOS included"""
 

@@ -19,14 +19,23 @@ class ModelSize(Settings):
     """
 
     hidden_size: int = Field(gt=0)
+    """width of the residual stream"""
     intermediate_size: int = Field(gt=0)
+    """width inside the feed-forward layers"""
     num_hidden_layers: int = Field(gt=0)
+    """depth"""
     num_attention_heads: int = Field(gt=0)
+    """of queries; divides `hidden_size`"""
     num_key_value_heads: int = Field(gt=0)
+    """divides `num_attention_heads`"""
     max_position_embeddings: int = Field(gt=0)
+    """the context, in tokens"""
     tie_word_embeddings: bool = False
+    """one table for input and output words; the paper's models have two"""
     rope_theta: float = Field(10000.0, gt=0)
+    """base of the rotary embeddings' wave lengths"""
     rms_norm_eps: float = Field(1e-5, gt=0)
+    """what keeps a norm from dividing by nothing"""
     initializer_range: float = Field(0.02, gt=0)
     """standard deviation of the first weights; a narrow model wants more than the 0.02 of wide ones"""
 

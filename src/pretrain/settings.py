@@ -19,11 +19,13 @@ class PretrainSettings(TrainedSettings):
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
 
     documents: list[Source] = Field(min_length=1)
+    """text to learn from"""
     validation: list[Source] = []
     """held-out documents; see `validation_share` for data sets that have none"""
     validation_share: float = Field(0.0, ge=0, lt=1)
     """share of `documents` to hold out, chosen by a hash of each text"""
     model: ModelSize
+    """shape of the model"""
     context_length: int = Field(gt=1)
     """tokens of a training row"""
     shard_tokens: int = Field(100_000_000, gt=0)

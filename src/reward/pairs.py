@@ -47,15 +47,14 @@ def read_pairs(
         train, out = split_held_out(comparisons, settings.held_out, settings.seed)
         held_out = Rows(out)
     openings = {opening(one) for one in held_out}
-    train = _without(openings, train, refused)
-    mixed: list[Comparison] = []
-    if settings.mix:
-        ordinary = read_comparisons(settings.mix, root)
-        skipped += ordinary.skipped
-        mixed = _mix(settings, _without(openings, ordinary, refused), len(train))
+    ordinary = read_comparisons(settings.mix, root)
+    skipped += ordinary.skipped
+    train, mix = (_without(openings, rows, refused) for rows in (train, ordinary))
     pairs, mixed_pairs, test = (
-        encode_pairs(tokenizer, rows, settings.max_length, refused) for rows in (train, mixed, held_out)
+        encode_pairs(tokenizer, rows, settings.max_length, refused) for rows in (train, mix, held_out)
     )
+    if settings.mix:
+        mixed_pairs = _mix(settings, mixed_pairs, len(pairs))
     for reason, count in (+refused).items():
         say(f"{count:,} comparisons left out: {reason}")
     pairs += mixed_pairs
@@ -74,17 +73,20 @@ def _without(
     return kept
 
 
-def _mix(settings: RewardSettings, ordinary: Sequence[Comparison], count: int) -> list[Comparison]:
+def _mix(settings: RewardSettings, ordinary: Sequence[Pair], count: int) -> list[Pair]:
     """Ordinary comparisons, answers safe unless labelled, to be `mix_share` of all beside `count` others."""
     wanted = round(count * settings.mix_share / (1 - settings.mix_share))
     if wanted > len(ordinary):
         say(f"mix: {len(ordinary):,} comparisons, {wanted:,} would be a share of {settings.mix_share}")
     rng = random.Random(f"{settings.seed}/mix")
     chosen = rng.sample(ordinary, min(wanted, len(ordinary)))
-    return [
-        replace(one, chosen_safe=one.chosen_safe is not False, rejected_safe=one.rejected_safe is not False)
-        for one in chosen
-    ]
+    return [replace(pair, comparison=_safe_unless_labelled(pair.comparison)) for pair in chosen]
+
+
+def _safe_unless_labelled(one: Comparison) -> Comparison:
+    return replace(
+        one, chosen_safe=one.chosen_safe is not False, rejected_safe=one.rejected_safe is not False
+    )
 
 
 def encode_pairs(

@@ -25,7 +25,9 @@ class RewardSettings(TrainedSettings):
     )
 
     kind: Literal["helpfulness", "safety"]
+    """what the annotators were asked to compare"""
     comparisons: list[Source] = Field(min_length=1)
+    """two answers to one prompt, the better one known"""
     test: list[Source] = []
     """held-out comparisons, whose prompts are not trained; see `held_out` for data sets that have none"""
     held_out: int = Field(0, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..model.checkpoint import load_reward_model, load_tokenizer, new_reward_mod
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
 from ..training.engine import device
-from ..training.loop import run_trainer, save_trained
+from ..training.loop import rows_per_step, run_trainer, save_trained
 from ..training.tracking import Tracker
 from .accuracy import UNSAFE_BELOW, agreement, safety_agreement, score_pairs
 from .pairs import read_pairs
@@ -50,9 +51,10 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
         settings.deepspeed,
         max_length=None,
         num_train_epochs=1,  # section 3.2.2: more over-fits
-        warmup_steps=0.03,  # of all steps
         **TO_A_TENTH,
     )
+    if "warmup_steps" not in settings.trainer:
+        arguments.warmup_steps = warm_up(arguments, len(pairs))
     trainer = pair_trainer(model, tokenizer, pairs, arguments, settings.margin, settings.safety_loss_weight)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trained = run_trainer(trainer, tracker, f"reward ({settings.kind})", 1, "pairs")
@@ -72,3 +74,11 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     if settings.kind == "safety":
         metrics["safety"] = safety_agreement(held_out, chosen, rejected)
     return metrics
+
+
+def warm_up(arguments: RewardConfig, pairs: int) -> int:
+    """3% of all steps, at least 5 (section 3.2.2)."""
+    steps = arguments.max_steps
+    if steps <= 0:
+        steps = math.ceil(pairs / rows_per_step(arguments) * arguments.num_train_epochs)
+    return max(5, math.ceil(0.03 * steps))

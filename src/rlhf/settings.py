@@ -29,6 +29,7 @@ class PpoSettings(Settings):
     learning_rate: Positive = 1e-6
     """constant"""
     critic_learning_rate: Positive = 9e-6
+    """constant, too"""
     critic_warmup_iterations: Annotated[int, Field(ge=0)] = 5
     """of `iterations`, the first in which the critic learns alone, without clipping"""
     kl_coefficient: NotNegative = 0.01
@@ -40,6 +41,7 @@ class PpoSettings(Settings):
     gamma: Share = 1.0
     """discount of later rewards; an answer is one episode, so none"""
     gae_lambda: Share = 0.95
+    """of generalised advantage estimation: 0 trusts the critic, 1 the sampled rewards"""
     temperature: Positive = 1.0
     """of the sampled answers, and of every log-probability"""
     truncation_reward: float = -2.0
@@ -86,6 +88,7 @@ class RlhfSettings(TrainedSettings):
     rounds: Annotated[list[RoundSettings], Field(min_length=1)]
     """the versions, oldest first"""
     ppo: PpoSettings = PpoSettings()
+    """of every round that has PPO"""
     max_new_tokens: Count
     """length limit of an answer, EOS included"""
     row_length: Count

@@ -17,5 +17,6 @@ class TokenizerSettings(StageSettings):
     vocabulary_size: int = Field(ge=320)
     """at most: 3 special tokens, 256 bytes, characters, merges"""
     documents: list[Source] = Field(min_length=1)
+    """plain text"""
     dialogues: list[Source] = []
     """spelled in the chat format, tags included"""

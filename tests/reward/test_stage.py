@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trl import RewardConfig
 
 from llamita.errors import ConfigError, DataError
 from llamita.model.checkpoint import load_tokenizer
 from llamita.reward import stage
 from llamita.reward.settings import RewardSettings
 from llamita.rlhf.scorer import Scorer
+from llamita.training.arguments import training_arguments
 
 from ..sampling.tiny import save_tiny_model
 from ..training.material import HELPFULNESS, SAFETY, write_data
@@ -87,6 +89,24 @@ def test_same_seed_same_model(safety: tuple[Path, dict[str, Any]], inputs: dict[
         (folder / "model" / "model.safetensors").read_bytes() for folder in (safety[0], tmp_path / "again")
     ]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "trainer", "steps"),
+    [
+        (6400, {}, 6),  # 200 steps
+        (6400, {"num_train_epochs": 2}, 12),
+        (6401, {}, 7),  # of 201
+        (64, {}, 5),
+        (64, {"max_steps": 1000}, 30),
+    ],
+)
+def test_the_warm_up_is_three_percent_and_at_least_five_steps(
+    tmp_path: Path, pairs: int, trainer: dict[str, Any], steps: int
+):
+    section = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "num_train_epochs": 1}
+    arguments = training_arguments(RewardConfig, section | trainer, tmp_path, 0)
+    assert stage.warm_up(arguments, pairs) == steps
 
 
 def test_long_pairs_are_refused_and_counted(inputs: dict[str, Path], tmp_path: Path, capsys: Any):
