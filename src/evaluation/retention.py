@@ -6,7 +6,6 @@ The instruction stands in the system message of the first turn; the model's own 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,17 +107,21 @@ def _ask_outright(
     questions: Sequence[Sequence[list[int]]],
     answers: Sequence[Sequence[Answer]],
 ) -> dict[str, float | None]:
-    """Asks every second dialogue for the instruction itself in place of a turn's question, where that can be.
+    """Asks for the instruction itself in place of a turn's question, in every second dialogue that has one.
 
     Such a question and its answer enter no history; asking all would cost as much as the dialogues do.
     """
     prompts: list[tuple[int, str, list[int]]] = []  # turn, dialogue's id, ids
-    for one, asked, said in itertools.islice(zip(dialogues, questions, answers, strict=True), 0, None, 2):
-        outright = judge.explicit_question(one.id)
-        for turn in RETENTION_TURNS if outright is not None else ():
+    askable = [
+        (one, asked, said, outright)
+        for one, asked, said in zip(dialogues, questions, answers, strict=True)
+        if (outright := judge.explicit_question(one.id)) is not None
+    ]
+    for one, asked, said, outright in askable[::2]:
+        for turn in RETENTION_TURNS:
             if turn <= len(said):
                 history = speaker.history(asked[: turn - 1], said[: turn - 1])
-                prompts.append((turn, one.id, history + _encode(speaker, one, turn, str(outright))))
+                prompts.append((turn, one.id, history + _encode(speaker, one, turn, outright)))
     prompts = [prompt for prompt in prompts if speaker.fits(prompt[2])]
     replies = speaker.ask([ids for *_, ids in prompts], "asked outright")
     known: dict[int, list[bool]] = {turn: [] for turn in RETENTION_TURNS}

@@ -45,7 +45,9 @@ def packed_attention(
     output = torch.empty_like(query)
     for places, real in _alike(position_ids.flatten()):
         attended = F.scaled_dot_product_attention(
-            *(states[places].transpose(1, 2) for states in (query, key, value)),
+            query[places].transpose(1, 2),
+            key[places].transpose(1, 2),
+            value[places].transpose(1, 2),
             is_causal=True,
             scale=scaling,
             dropout_p=dropout,
