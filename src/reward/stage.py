@@ -80,5 +80,5 @@ def warm_up(arguments: RewardConfig, pairs: int) -> int:
     """3% of all steps, at least 5 (section 3.2.2)."""
     steps = arguments.max_steps
     if steps <= 0:
-        steps = math.ceil(pairs / rows_per_step(arguments) * arguments.num_train_epochs)
+        steps = math.ceil(math.ceil(pairs / rows_per_step(arguments)) * arguments.num_train_epochs)
     return max(5, math.ceil(0.03 * steps))

@@ -18,7 +18,6 @@ from ..data.chat import UNTRAINED
 from ..data.packing import PackedCollator, PackedRow
 from .arguments import training_arguments
 from .attention import attending_within_segments
-from .engine import device
 from .loop import OrderedTrainer, run_trainer, save_trained
 from .tracking import Tracker
 
@@ -101,7 +100,7 @@ def finetune_packed(
         data_collator=PackedCollator(),
         processing_class=tokenizer,
     )
-    with attending_within_segments(model) if device().type == "cpu" else nullcontext():
+    with attending_within_segments(model) if arguments.device.type == "cpu" else nullcontext():
         metrics = run_trainer(fine_tuner, tracker, description, columns["input_ids"].shape[1], "tokens")
     save_trained(fine_tuner, tokenizer, save_to)
     return metrics

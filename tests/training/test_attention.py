@@ -29,12 +29,12 @@ def model() -> LlamaForCausalLM:
 
 def rows(lengths: list[list[int]]) -> dict[str, torch.Tensor]:
     rng = random.Random(0)
+    torch.manual_seed(0)
     ids = [[rng.randrange(3, 60) for _ in range(sum(row))] for row in lengths]
     positions = [[place for size in row for place in range(size)] for row in lengths]
-    labels = [[-100 if rng.random() < 0.7 or not place else id for id, place in zip(*both, strict=True)]
-              for both in zip(ids, positions, strict=True)]  # fmt: skip
-    columns = {"input_ids": ids, "position_ids": positions, "labels": labels}
-    return {name: torch.tensor(values) for name, values in columns.items()}
+    batch = {"input_ids": torch.tensor(ids), "position_ids": torch.tensor(positions)}
+    untrained = (torch.rand(batch["input_ids"].shape) < 0.7) | (batch["position_ids"] == 0)
+    return batch | {"labels": batch["input_ids"].masked_fill(untrained, -100)}
 
 
 LENGTHS = [[1, 31, 32, 33, 2, 1], [70, 30], [100]]  # around the lengths at which calls are parted
