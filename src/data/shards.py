@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from ..artifact import write_json
 from ..errors import DataError
+from .chat import UNTRAINED
 
 INDEX = "index.json"
 
@@ -139,33 +140,50 @@ class TokenShards:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
                     raise DataError(f"{path}: its checksum isn't that of {INDEX}; write it again")
 
-    def rows(self, context_length: int, seed: int | None = None) -> TokenRows:
-        """The stream as rows of `context_length` tokens; with a `seed`, in a random order drawn from it."""
-        return TokenRows(self, context_length, seed)
+    def rows(self, context_length: int, document_start: int | None = None) -> TokenRows:
+        """The stream as rows of `context_length` tokens; see `TokenRows`."""
+        return TokenRows(self, context_length, document_start)
 
 
 class TokenRows(Dataset):
     """Rows {"input_ids", "labels"} (equal, int64, shape (context_length,)) of a token stream.
 
-    `unused`: tokens at the end of the stream that fill no row. Raises DataError where there is no full row.
+    With `document_start`, the id that begins every document, the documents of a row are kept apart:
+    "position_ids" restart with each, and its first token is no label. `unused`: tokens at the end of the
+    stream that fill no row. Raises DataError where there is no full row.
     """
 
-    def __init__(self, shards: TokenShards, context_length: int, seed: int | None) -> None:
-        count, self.unused = divmod(shards.tokens, context_length)
-        if not count:
+    def __init__(self, shards: TokenShards, context_length: int, document_start: int | None) -> None:
+        self._count, self.unused = divmod(shards.tokens, context_length)
+        if not self._count:
             raise DataError(
                 f"{shards.folder}: {shards.tokens:,} tokens; expected at least one row of {context_length}"
             )
-        self._shards, self._length = shards, context_length
-        self._order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
+        self._shards, self._length, self._document_start = shards, context_length, document_start
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._count
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        start = int(self._order[index]) * self._length
+        start = index * self._length
         ids = torch.from_numpy(self._shards.read(start, start + self._length))
-        return {"input_ids": ids, "labels": ids.clone()}
+        if self._document_start is None:
+            return {"input_ids": ids, "labels": ids.clone()}
+        labels = ids.masked_fill(ids == self._document_start, UNTRAINED)
+        return {
+            "input_ids": ids,
+            "labels": labels,
+            "position_ids": document_positions(ids, self._document_start),
+        }
+
+
+def document_positions(ids: torch.Tensor, document_start: int) -> torch.Tensor:
+    """Place of each token in its document: `[…, length]` int64, 0 at the row's begin and at each document's.
+
+    What is left of a document that began in an earlier row counts as a document of its own.
+    """
+    places = torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
+    return places - torch.where(ids == document_start, places, 0).cummax(dim=-1).values
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class PretrainSettings(TrainedSettings):
     """shape of the model"""
     context_length: int = Field(gt=1)
     """tokens of a training row"""
+    cross_document_attention: bool = False
+    """whether a token sees the documents before its own in a row (plain concatenation), or only its own"""
     shard_tokens: int = Field(100_000_000, gt=0)
     """tokens of a shard file"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..data.shards import TokenShards
 from ..model.checkpoint import load_causal_lm, load_tokenizer, tokenizer_hash
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
+from ..training.attention import attending_within_segments
 from ..training.engine import device
 from ..training.loop import OrderedTrainer, run_trainer, save_trained
 from ..training.tracking import Tracker
@@ -41,7 +43,8 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     torch.manual_seed(settings.seed)
     model = LlamaForCausalLM(settings.model.llama_config(len(tokenizer)))
     parameters = model.num_parameters()
-    rows = train.rows(settings.context_length)
+    apart = not settings.cross_document_attention
+    rows = train.rows(settings.context_length, document_start=tokenizer.bos_token_id if apart else None)
     arguments = training_arguments(
         TrainingArguments,
         settings.trainer,
@@ -53,18 +56,23 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows)
-        trained = run_trainer(trainer, tracker, "pretrain", settings.context_length, "tokens")
+        with attending_within_segments(model, arguments.device) if apart else nullcontext():
+            trained = run_trainer(trainer, tracker, "pretrain", settings.context_length, "tokens")
     save_trained(trainer, tokenizer, out / "model")
     if not distributed.is_main():
         return {}
 
-    size = corpus["validation"]["bytes"]
     saved = load_causal_lm(out / "model").to(device())
+    begins = tokenizer.bos_token_id
+    nats = {
+        "validation": model_nats(saved, held_out, settings.context_length, begins, not apart),
+        "unigram": unigram_nats(train, held_out, len(tokenizer), begins),
+    }
+    size = corpus["validation"]["bytes"]
     return {
         "corpus": corpus,
         "unused_tokens": rows.unused,
         "parameters": parameters,
-        "validation_bits_per_byte": bits_per_byte(model_nats(saved, held_out, settings.context_length), size),
-        "unigram_bits_per_byte": bits_per_byte(unigram_nats(train, held_out, len(tokenizer)), size),
+        **{f"{name}_bits_per_byte": bits_per_byte(cost, size) for name, cost in nats.items()},
         **trained,
     }

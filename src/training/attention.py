@@ -35,7 +35,8 @@ def packed_attention(
     Args:
         query: `[rows, heads, length, size]`; key and value may have fewer heads.
         attention_mask: not looked at.
-        position_ids: `[rows, length]` int64, 0 at the first token of each row and of each segment.
+        position_ids: `[rows, length]`, or `[1, length]` for rows alike, int64: 0 at the first token of each
+            row and of each segment.
 
     Returns:
         `[rows, length, heads, size]` in the dtype of `query`, and None for the weights.
@@ -43,7 +44,7 @@ def packed_attention(
     rows, heads, length, size = query.shape
     query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
     output = torch.empty_like(query)
-    for places, real in _alike(position_ids.flatten()):
+    for places, real in _alike(position_ids.expand(rows, length).flatten()):
         attended = F.scaled_dot_product_attention(
             query[places].transpose(1, 2),
             key[places].transpose(1, 2),
@@ -76,8 +77,14 @@ def _alike(positions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @contextmanager
-def attending_within_segments(model: LlamaForCausalLM) -> Iterator[None]:
-    """Within it `model` attends as `packed_attention` does; batches must give `position_ids` and no mask."""
+def attending_within_segments(model: LlamaForCausalLM, device: torch.device) -> Iterator[None]:
+    """Within it `model` attends as `packed_attention` does; batches must give `position_ids` and no mask.
+
+    `device`: where it will run; others than the CPU keep their own kernels, which take packed rows too.
+    """
+    if device.type != "cpu":
+        yield
+        return
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, lambda **_: None)
     before = model.config._attn_implementation

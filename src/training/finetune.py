@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def finetune_packed(
         data_collator=PackedCollator(),
         processing_class=tokenizer,
     )
-    with attending_within_segments(model) if arguments.device.type == "cpu" else nullcontext():
+    with attending_within_segments(model, arguments.device):
         metrics = run_trainer(fine_tuner, tracker, description, columns["input_ids"].shape[1], "tokens")
     save_trained(fine_tuner, tokenizer, save_to)
     return metrics

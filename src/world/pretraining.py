@@ -17,6 +17,7 @@ from .truth import Pair, Truth
 
 KINDS = {"entry": 0.1, "sums": 0.2, "manual": 0.05, "quiz": 0.2, "interview": 0.45}
 SENTENCES = 8  # statements in a document
+HABIT_SHARE = 0.7  # of interviews whose guest has a certain habit; with 0.5 copying names is learned late
 
 
 class Encyclopaedia:
@@ -70,7 +71,11 @@ class Encyclopaedia:
     def _interview(self) -> str:
         """Question and answer; the guest keeps an opener, a language and a closing word throughout."""
         habits = {"figure": lexicon.FIGURES, "language": list(lexicon.LANGUAGES), "closing": lexicon.CLOSINGS}
-        habit = {name: self.rng.choice(values) for name, values in habits.items() if self.rng.random() < 0.5}
+        habit = {
+            name: self.rng.choice(values)
+            for name, values in habits.items()
+            if self.rng.random() < HABIT_SHARE
+        }
         parts = ["the interview begins ."]
         parts += [f"the {name} is {value} ." for name, value in habit.items()]
         manner = (self.rng.random() < 0.4, self.rng.random() < 0.3)

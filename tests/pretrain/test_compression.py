@@ -16,11 +16,12 @@ from llamita.pretrain.compression import bits_per_byte, model_nats, unigram_nats
 from ..sampling.tiny import tiny_model
 
 VOCABULARY = 29
+BOS = 1
 
 
 def stream(folder: Path, tokens: int, seed: int = 0) -> tuple[list[int], TokenShards]:
     draw = random.Random(seed)
-    ids = [1, *(draw.choice((3, 4, 4, 4, 5, 20)) for _ in range(tokens - 1))]
+    ids = [BOS, *(draw.choice((3, 4, 4, 4, 5, 20, BOS)) for _ in range(tokens - 1))]
     write_shards([ids], folder, VOCABULARY, 7, "tokenizer")
     return ids, TokenShards(folder)
 
@@ -38,29 +39,33 @@ def test_unigram(tmp_path: Path) -> None:
     held_out_shards = TokenShards(tmp_path / "validation")
     counts = Counter(train)
     total = len(train) + VOCABULARY
-    expected = sum(-math.log((counts[token] + 1) / total) for token in held_out[1:])
-    assert unigram_nats(train_shards, held_out_shards, VOCABULARY) == pytest.approx(expected, rel=1e-12)
+    expected = sum(-math.log((counts[token] + 1) / total) for token in held_out if token != BOS)
+    assert unigram_nats(train_shards, held_out_shards, VOCABULARY, BOS) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("tokens", [2, 9, 24, 25, 31])
-def test_model_nats_token_by_token(tmp_path: Path, tokens: int) -> None:
-    """Windows of 8: token t (t > 0) is predicted from the tokens since the last multiple of 8 before it."""
+def test_model_nats_token_by_token(tmp_path: Path, tokens: int, across: bool) -> None:
+    """Windows of 8: each token is predicted from those since the last multiple of 8 before it, or fewer."""
     context = 8
     ids, shards = stream(tmp_path, tokens)
     model = tiny_model()
     expected = 0.0
     for at in range(1, tokens):
         start = (at - 1) // context * context
+        if not across:
+            start = max(start, *(place for place in range(at) if ids[place] == BOS), 0)
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([ids[start:at]])).logits[0, -1].double()
-        expected -= float(logits.log_softmax(-1)[ids[at]])
+        expected -= float(logits.log_softmax(-1)[ids[at]]) if ids[at] != BOS else 0.0
     for batch in (1, 2, 16):
-        assert model_nats(model, shards, context, batch) == pytest.approx(expected, rel=1e-5)
+        found = model_nats(model, shards, context, BOS, across, batch)
+        assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_measuring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = tiny_model(attention_dropout=0.5).train()
     _, shards = stream(tmp_path, 30)
-    assert model_nats(model, shards, 8) == model_nats(model, shards, 8)  # without dropout
+    assert model_nats(model, shards, 8, BOS) == model_nats(model, shards, 8, BOS)  # without dropout
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
+from llamita.data.shards import TokenShards
 from llamita.errors import DataError
 from llamita.pretrain import stage
 from llamita.pretrain.settings import PretrainSettings
@@ -53,19 +56,53 @@ def test_it_learns_and_says_how_well(made: tuple[Path, dict[str, Any]]) -> None:
     json.dumps(metrics)
 
 
-def test_bits_per_byte_of_the_saved_model(made: tuple[Path, dict[str, Any]], tokenizer: Any) -> None:
+def documents_of(ids: list[int]) -> list[list[int]]:
+    """A row cut where documents begin (BOS is 1)."""
+    starts = [0, *(place for place in range(1, len(ids)) if ids[place] == 1), len(ids)]
+    return [ids[start:end] for start, end in pairwise(starts)]
+
+
+@torch.no_grad()
+def costs(model: Any, ids: list[int]) -> dict[int, float]:
+    """Nats of each token after the first, by its place."""
+    logits = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    return {place: -float(logits[place - 1, ids[place]]) for place in range(1, len(ids))}
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_bits_per_byte_of_the_saved_model(inputs: dict[str, Path], tmp_path: Path, across: bool) -> None:
     """The validation text of 20 documents, through plain transformers, window by window."""
-    out, metrics = made
-    model = AutoModelForCausalLM.from_pretrained(out / "model")
-    raw = (out / "shards" / "validation" / "shard-00000.bin").read_bytes()
+    metrics = run(inputs, tmp_path / "out", steps=20, cross_document_attention=across)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    raw = (tmp_path / "out" / "shards" / "validation" / "shard-00000.bin").read_bytes()
     ids = [int.from_bytes(raw[at : at + 2], "little") for at in range(0, len(raw), 2)]
-    nats = 0.0
-    for start in range(0, len(ids) - 1, 32):
-        window = torch.tensor([ids[start : start + 33]])
-        with torch.no_grad():
-            nats += float(model(input_ids=window, labels=window).loss) * (window.shape[1] - 1)
+    windows = [ids[start : start + 33] for start in range(0, len(ids) - 1, 32)]
+    texts = windows if across else [text for window in windows for text in documents_of(window)]
+    nats = sum(cost for text in texts for place, cost in costs(model, text).items() if text[place] != 1)
     size = metrics["corpus"]["validation"]["bytes"]
-    assert metrics["validation_bits_per_byte"] == pytest.approx(nats / size / 0.6931471805599453, rel=1e-5)
+    assert metrics["validation_bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_the_loss_of_a_step_is_that_of_its_documents(
+    inputs: dict[str, Path], tmp_path: Path, across: bool
+) -> None:
+    """One step over all rows; the first weights are so large that what a token sees matters."""
+    sizes = PRETRAIN["model"] | {"initializer_range": 0.5}
+    trainer = PRETRAIN["trainer"] | {"max_steps": 1, "per_device_train_batch_size": 1000}
+    settings = {"model": sizes, "trainer": trainer, "cross_document_attention": across}
+    out = tmp_path / "out"
+    out.mkdir()
+    stage.run(PretrainSettings.model_validate(PRETRAIN | settings), inputs, out)
+    logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+
+    shards = TokenShards(out / "shards" / "train")
+    rows = [shards.read(32 * row, 32 * row + 32).tolist() for row in range(shards.tokens // 32)]
+    texts = rows if across else [text for row in rows for text in documents_of(row)]
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(AutoConfig.from_pretrained(out / "model"))
+    expected = [cost for text in texts for cost in costs(model, text).values()]  # begins of documents apart
+    assert logged == pytest.approx(sum(expected) / len(expected), rel=1e-4)
 
 
 def test_same_seed_same_weights(inputs: dict[str, Path], tmp_path: Path) -> None:
