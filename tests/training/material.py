@@ -77,7 +77,7 @@ PRETRAIN = {
 SFT = {
     "dialogues": source("dialogues", "messages"),
     "ghost_attention": source("gatt", "messages"),
-    "row_length": 80,
+    "row_length": 104,
     "trainer": TRAINER | {"num_train_epochs": 4},
 }
 HELPFULNESS = {
