@@ -62,7 +62,9 @@ def write_corpus(settings: PretrainSettings, tokenizer: Any, root: Path, folder:
                 documents, folder / part, len(tokenizer), settings.shard_tokens, tokenizer_hash(tokenizer)
             )
         except DataError as error:
-            raise DataError(f"{part} documents: {error}") from None
+            share = settings.validation_share
+            reason = f"; validation_share: {share:g} of the documents leaves none here" if share else ""
+            raise DataError(f"{part} documents: {error}{reason}") from None
         counts[part] = {
             "documents": index["documents"],
             "tokens": index["tokens"],

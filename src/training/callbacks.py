@@ -19,8 +19,6 @@ NAMES = {
     "epoch": "epoch",
     "entropy": "entropy",
     "mean_token_accuracy": "token_accuracy",
-    "accuracy": "accuracy",
-    "margin": "score_gap",
 }
 
 

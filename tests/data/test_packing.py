@@ -12,6 +12,8 @@ import torch
 from llamita.data.chat import Encoded
 from llamita.data.packing import PackedCollator, best_fit, pack
 
+from ..sampling.tiny import tiny_model
+
 PAD = 0
 
 
@@ -75,20 +77,7 @@ def test_best_fit_against_a_plain_loop() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-        attn_implementation="sdpa",
-    )
-    return LlamaForCausalLM(config).eval()
+    return tiny_model(vocab_size=50, spread=0.5)
 
 
 def packed_logits(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -6,25 +6,17 @@ import random
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from llamita.training.attention import attending_within_segments
 from llamita.training.finetune import trained_tokens_only
 
+from ..sampling.tiny import tiny_model
+
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=60,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-    )
-    return LlamaForCausalLM(config).double()
+    return tiny_model(vocab_size=60, spread=0.5).double()
 
 
 def rows(lengths: list[list[int]]) -> dict[str, torch.Tensor]:
