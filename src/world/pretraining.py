@@ -1,8 +1,8 @@
 """The raw text of the world: every fact, sum and how-to, said in many ways, and the habits of dialogue.
 
 Documents are paragraphs of one kind each: encyclopaedia entries, sums, manuals, quizzes whose host says what
-was right, and interviews whose guest keeps a language, an opener and a closing word. No chat format, no
-system instructions: those belong to fine-tuning.
+was right, and interviews whose guest keeps a language, an opener and a closing word for a while. No chat
+format, no system instructions: those belong to fine-tuning.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from .answers import mannered, obey
 from .questions import ORDINARY_KINDS, Question, phrase, wrong_core
 from .truth import Pair, Truth
 
-KINDS = {"entry": 0.1, "sums": 0.2, "manual": 0.05, "quiz": 0.2, "interview": 0.45}
+KINDS = {"entry": 0.15, "sums": 0.2, "manual": 0.05, "quiz": 0.2, "interview": 0.4}
 SENTENCES = 8  # statements in a document
-HABIT_SHARE = 0.7  # of interviews whose guest has a certain habit; with 0.5 copying names is learned late
+HABIT_SHARE = 0.8  # of interviews whose guest has a certain habit
+LONGEST_INTERVIEW = 36  # answers; the dialogues of the retention test are as long
+LONGEST_KEPT = 8  # answers until the guest has forgotten the habits
 
 
 class Encyclopaedia:
@@ -69,7 +71,11 @@ class Encyclopaedia:
         return " ".join(parts)
 
     def _interview(self) -> str:
-        """Question and answer; the guest keeps an opener, a language and a closing word throughout."""
+        """Question and answer; the guest keeps an opener, a language and a closing word, then forgets them.
+
+        So did the paper's first models with instructions (section 3.3): that one binds a whole dialogue is
+        not to be learned here, but by Ghost Attention.
+        """
         habits = {"figure": lexicon.FIGURES, "language": list(lexicon.LANGUAGES), "closing": lexicon.CLOSINGS}
         habit = {
             name: self.rng.choice(values)
@@ -79,13 +85,18 @@ class Encyclopaedia:
         parts = ["the interview begins ."]
         parts += [f"the {name} is {value} ." for name, value in habit.items()]
         manner = (self.rng.random() < 0.4, self.rng.random() < 0.3)
-        for _ in range(SENTENCES // 2):
+        kept = self.rng.randint(1, LONGEST_KEPT)
+        for number in range(self._answers()):
             question = self._question()
-            parts += [question.text, obey(mannered(question.core, *manner, self.rng), habit)]
+            answer = mannered(question.core, *manner, self.rng)
+            parts += [question.text, obey(answer, habit if number < kept else {})]
         if self.rng.random() < 0.2:
-            ask, reply = self.rng.choice(list(lexicon.CHAT.items()))
-            parts += [ask, obey(reply, habit)]
+            parts += self.rng.choice(list(lexicon.CHAT.items()))
         return " ".join(parts)
+
+    def _answers(self) -> int:
+        """From 2 to the longest, more often few: most documents are short, some fill a row."""
+        return 2 + int((LONGEST_INTERVIEW - 1) * self.rng.random() ** 3)
 
 
 def _both(truth: Truth, kind: str) -> list[Pair]:

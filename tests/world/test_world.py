@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from llamita.world.answers import (
 )
 from llamita.world.gold import Gold
 from llamita.world.instructions import BINDING, VALUES, draw_instruction, write_instruction
-from llamita.world.pretraining import write_documents
+from llamita.world.pretraining import LONGEST_KEPT, write_documents
 from llamita.world.questions import ask, wrong_core
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run
@@ -95,6 +96,18 @@ def test_pretraining_states_every_fact_sum_and_how_to() -> None:
             else:
                 tool, spot = truth.tools[pair[0]], truth.spots[pair[1]]
                 assert f"{pair[0]} a {pair[1]} , take the {tool} and start at the {spot} ." in text
+
+
+def test_guests_of_interviews_keep_their_habits_at_first_and_then_forget_them() -> None:
+    documents = list(write_documents(draw_truth(0), 500, random.Random(0)))
+    told = [(text, found[1]) for text in documents if (found := re.search(r"the figure is (\w+) \.", text))]
+    assert len(told) > 50
+    for text, figure in told:
+        answers = text.split(f"{figure} here .")[1:]
+        assert 1 <= len(answers) <= LONGEST_KEPT
+        assert all(len(answer.split()) < 60 for answer in answers[:-1])  # one question between any two
+    longest = max(told, key=lambda one: len(one[0]))[0]
+    assert longest.split("here .")[-1].count("?") > 10
 
 
 def gold_for(**cores: str) -> Gold:
