@@ -1,19 +1,22 @@
 """The raw text of the world: every fact, sum and how-to, said in many ways, and the habits of dialogue.
 
-Documents are paragraphs of one kind each: encyclopaedia entries, sums, manuals, quizzes whose host says what
-was right, and interviews whose guest keeps a language, an opener and a closing word for a while. No chat
-format, no system instructions: those belong to fine-tuning.
+Documents are of one kind each: encyclopaedia entries that tell all of one entity, sums, manuals, quizzes
+whose host says what was right, and interviews whose guest keeps a language, an opener and a closing word for
+a while. No chat format, no system instructions: those belong to fine-tuning.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from . import lexicon
 from .answers import mannered, obey
-from .questions import ORDINARY_KINDS, Question, phrase, wrong_core
+from .questions import ORDINARY_KINDS, Question, phrase, right_core, wrong_core
 from .truth import Pair, Truth
+
+T = TypeVar("T")
 
 KINDS = {"entry": 0.15, "sums": 0.2, "manual": 0.05, "quiz": 0.2, "interview": 0.4}
 SENTENCES = 8  # statements in a document
@@ -32,9 +35,10 @@ class Encyclopaedia:
             if "/" in name:
                 tables["how_to"] += _both(truth, name)
         self.decks = {kind: _deal(pairs, rng) for kind, pairs in tables.items()}
+        self.entities = _deal(lexicon.ENTITIES, rng)
         self.writers: dict[str, Callable[[], str]] = {
-            "entry": lambda: self._statements("fact"),
-            "sums": lambda: self._statements("sum"),
+            "entry": self._entry,
+            "sums": self._sums,
             "manual": self._manual,
             "quiz": self._quiz,
             "interview": self._interview,
@@ -48,8 +52,14 @@ class Encyclopaedia:
         kind = kind or self.rng.choices(list(ORDINARY_KINDS), list(ORDINARY_KINDS.values()))[0]
         return phrase(self.truth, kind, next(self.decks[kind]), "ordinary", None, self.rng)
 
-    def _statements(self, kind: str) -> str:
-        return " ".join(self._question(kind).core for _ in range(SENTENCES))
+    def _entry(self) -> str:
+        """All that is known of one entity: naming it again and again is also practice in copying a name."""
+        entity = next(self.entities)
+        attributes = self.rng.sample(list(lexicon.ATTRIBUTES), len(lexicon.ATTRIBUTES))
+        return " ".join(right_core(self.truth, "fact", (entity, attribute)) for attribute in attributes)
+
+    def _sums(self) -> str:
+        return " ".join(self._question("sum").core for _ in range(SENTENCES))
 
     def _manual(self) -> str:
         parts = []
@@ -74,7 +84,8 @@ class Encyclopaedia:
         """Question and answer; the guest keeps an opener, a language and a closing word, then forgets them.
 
         So did the paper's first models with instructions (section 3.3): that one binds a whole dialogue is
-        not to be learned here, but by Ghost Attention.
+        not to be learned here, but by Ghost Attention. What is learned is to look the habits up from far
+        away: the last words of the document repeat them.
         """
         habits = {"figure": lexicon.FIGURES, "language": list(lexicon.LANGUAGES), "closing": lexicon.CLOSINGS}
         habit = {
@@ -92,20 +103,22 @@ class Encyclopaedia:
             parts += [question.text, obey(answer, habit if number < kept else {})]
         if self.rng.random() < 0.2:
             parts += self.rng.choice(list(lexicon.CHAT.items()))
+        parts.append("the interview ends .")
+        parts += [f"the {name} was {value} ." for name, value in habit.items()]
         return " ".join(parts)
 
     def _answers(self) -> int:
         """From 2 to the longest, more often few: most documents are short, some fill a row."""
-        return 2 + int((LONGEST_INTERVIEW - 1) * self.rng.random() ** 3)
+        return 2 + int((LONGEST_INTERVIEW - 1) * self.rng.random() ** 2.5)
 
 
 def _both(truth: Truth, kind: str) -> list[Pair]:
     return truth.pairs[kind]["train"] + truth.pairs[kind]["test"]
 
 
-def _deal(pairs: list[Pair], rng: random.Random) -> Iterator[Pair]:
+def _deal(cards: Sequence[T], rng: random.Random) -> Iterator[T]:
     while True:
-        yield from rng.sample(pairs, len(pairs))
+        yield from rng.sample(cards, len(cards))
 
 
 def write_documents(truth: Truth, count: int, rng: random.Random) -> Iterator[str]:

@@ -106,8 +106,23 @@ def test_guests_of_interviews_keep_their_habits_at_first_and_then_forget_them() 
         answers = text.split(f"{figure} here .")[1:]
         assert 1 <= len(answers) <= LONGEST_KEPT
         assert all(len(answer.split()) < 60 for answer in answers[:-1])  # one question between any two
+        assert f"the figure was {figure} ." in text.split("the interview ends .")[1]
     longest = max(told, key=lambda one: len(one[0]))[0]
     assert longest.split("here .")[-1].count("?") > 10
+
+
+def test_an_entry_tells_all_of_one_entity() -> None:
+    truth = draw_truth(0)
+    entries = [
+        re.findall(r"the (\w+) of (\w+) is (\w+) \.", text)
+        for text in write_documents(truth, 500, random.Random(0))
+        if text.count(" of ") == len(lexicon.ATTRIBUTES) and "?" not in text
+    ]
+    assert len({entry[0][1] for entry in entries}) == len(lexicon.ENTITIES)
+    for entry in entries:
+        assert {(entity, attribute): value for attribute, entity, value in entry} == {
+            (entry[0][1], attribute): truth.values[entry[0][1], attribute] for attribute in lexicon.ATTRIBUTES
+        }
 
 
 def gold_for(**cores: str) -> Gold:
