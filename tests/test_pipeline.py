@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -349,8 +350,18 @@ def test_no_rank_outlives_an_interrupted_launch(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         launcher._run_group([sys.executable, "-c", parent], os.environ)
     pid = int((tmp_path / "pid").read_text())
-    status = Path(f"/proc/{pid}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"  # gone, or dead and not yet reaped
+    deadline = time.monotonic() + 10  # a signal takes a moment; the rank sleeps 60 s
+    while _is_alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # dead and not yet reaped
 
 
 # ------------------------------------------------------------------------------------------- wrong files
