@@ -77,7 +77,7 @@ def ghost_attention(truth: Truth, rng: random.Random) -> tuple[dict[str, Any], d
 
 def _turns(rng: random.Random) -> int:
     """2 to 20 turns, more often few: a long dialogue costs much and trains one answer like any other."""
-    return 2 + int((LONGEST_GATT_DIALOGUE - 1) * rng.random() ** 1.5)
+    return 2 + int((LONGEST_GATT_DIALOGUE - 1) * rng.random() ** 2)
 
 
 def _exchange(truth: Truth, instruction: Instruction, rng: random.Random) -> tuple[str, str, str]:
