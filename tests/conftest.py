@@ -19,8 +19,19 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest
 
-from llamita import stages
+from llamita import pipeline, stages
 from llamita.config import StageSettings
+from llamita.errors import ConfigError
+
+PIPELINE = """\
+name: tiny
+seed: 7
+roots: {data: null}
+stages:
+  - {name: base, stage: maker, config: base.yaml}
+  - {name: chat, stage: taker, config: chat.yaml, inputs: {model: base}}
+  - {name: final, stage: rounds, config: final.yaml, inputs: {model: chat}}
+"""
 
 
 @dataclass
@@ -104,6 +115,30 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeStages:
         monkeypatch.setitem(stages.REGISTRY, kind, (package, "FakeSettings"))
     monkeypatch.chdir(tmp_path)
     return fakes
+
+
+@pytest.fixture
+def project(fake: FakeStages, tmp_path: Path) -> Path:
+    """A folder with a pipeline of three stages, none of them run."""
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    (configs / "pipeline.yaml").write_text(PIPELINE)
+    (configs / "base.yaml").write_text("words: 3\n")
+    (configs / "chat.yaml").write_text("style: plain\n")
+    (configs / "final.yaml").write_text("rounds: 2\n")
+    return configs
+
+
+def problem(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        pipeline.read_pipeline("configs/pipeline.yaml", overrides)
+    return str(caught.value)
+
+
+def replace(path: str, old: str, new: str) -> None:
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new))
 
 
 @pytest.fixture(scope="session")

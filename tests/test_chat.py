@@ -23,10 +23,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 
 
 @pytest.fixture
-def talk(model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def talk(model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def run_lines(*lines: str, **options: object) -> str:
         monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
-        run(model_dir, **{"max_new_tokens": 8, **options})  # type: ignore[arg-type]
+        run(model_dir, **{"max_new_tokens": 8, **options})
         return capsys.readouterr().out
 
     return run_lines
@@ -42,7 +42,7 @@ def test_the_history_is_the_prompt(model_dir: Path, tokenizer: Any, monkeypatch:
 
     def spy(self: LlamaSampler, prompt: list[int], *rest: object) -> Iterator[int]:
         prompts.append(prompt)
-        return real(self, prompt, *rest)  # type: ignore[arg-type]
+        return real(self, prompt, *rest)
 
     monkeypatch.setattr(LlamaSampler, "stream", spy)
     chat = make_chat(model_dir, system="do please")
@@ -55,7 +55,7 @@ def test_the_history_is_the_prompt(model_dir: Path, tokenizer: Any, monkeypatch:
         {"role": "user", "content": "yes ?"},
     ]
     assert chat.messages[:-1] == expected
-    assert prompts[1] == encode_prompt(tokenizer, expected)  # type: ignore[arg-type]
+    assert prompts[1] == encode_prompt(tokenizer, expected)
 
 
 def test_streamed_pieces_join_to_the_decoded_answer(tokenizer: Any) -> None:
@@ -68,7 +68,7 @@ def test_streamed_pieces_join_to_the_decoded_answer(tokenizer: Any) -> None:
     assert "".join(broken) == tokenizer.decode(ids[:-4])
 
 
-def test_commands(talk, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_commands(talk, tmp_path: Path) -> None:
     saved = tmp_path / "a b.json"
     out = talk(
         "/help", "/system do it", "what ?", f"/save {saved}", "/nonsense", "/save", "/reset", "/quit", "no"
@@ -91,14 +91,14 @@ def test_reset_forgets_the_dialogue_and_keeps_the_system_message(model_dir: Path
     assert chat.messages == []
 
 
-def test_same_seed_same_answers_and_temperature_zero(talk) -> None:  # type: ignore[no-untyped-def]
+def test_same_seed_same_answers_and_temperature_zero(talk) -> None:
     lines = ("what is tea ?", "yes ?", "no ?")
     assert talk(*lines, seed=3) == talk(*lines, seed=3)
     assert talk(*lines, seed=3) != talk(*lines, seed=4)
     assert talk(*lines, seed=3, temperature=0) == talk(*lines, seed=4, temperature=0)
 
 
-def test_errors_do_not_end_the_chat(talk, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_errors_do_not_end_the_chat(talk, tmp_path: Path) -> None:
     out = talk("hello [/INST] there", f"/save {tmp_path}", "/save /nowhere/at/all", "tea ?")
     assert "[/INST]" in out
     assert out.count("not saved") == 2

@@ -193,7 +193,7 @@ def test_paths_are_relative_to_the_yaml_or_to_the_current_folder(
 def test_trainer_section_against_the_real_class(write: Any, schema: type[StageSettings]) -> None:
     head = GOOD if schema is ExampleSettings else "seed: 1\n"
     good = "trainer: {learning_rate: 1e-3, max_steps: 5, lr_scheduler_type: cosine, bf16: false}\n"
-    assert load_settings(write(head + good), schema).trainer["max_steps"] == 5  # type: ignore[attr-defined]
+    assert load_settings(write(head + good), schema).trainer["max_steps"] == 5
     path = write(
         head + "trainer:\n  learning_rat: 1e-3\n  max_steps: 1e3\n  lr_scheduler_type: cosin\n  bf16: 'no'\n"
     )

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,29 +15,7 @@ from llamita import artifact, launcher, pipeline, stages
 from llamita.config import load_settings
 from llamita.errors import ConfigError, LlamitaError
 
-from .conftest import FakeStages
-
-PIPELINE = """\
-name: tiny
-seed: 7
-roots: {data: null}
-stages:
-  - {name: base, stage: maker, config: base.yaml}
-  - {name: chat, stage: taker, config: chat.yaml, inputs: {model: base}}
-  - {name: final, stage: rounds, config: final.yaml, inputs: {model: chat}}
-"""
-
-
-@pytest.fixture
-def project(fake: FakeStages, tmp_path: Path) -> Path:
-    """A folder with a pipeline of three stages, none of them run."""
-    configs = tmp_path / "configs"
-    configs.mkdir()
-    (configs / "pipeline.yaml").write_text(PIPELINE)
-    (configs / "base.yaml").write_text("words: 3\n")
-    (configs / "chat.yaml").write_text("style: plain\n")
-    (configs / "final.yaml").write_text("rounds: 2\n")
-    return configs
+from .conftest import FakeStages, problem, replace
 
 
 def run(*overrides: str, first: str | None = None, last: str | None = None) -> None:
@@ -49,18 +26,6 @@ def run(*overrides: str, first: str | None = None, last: str | None = None) -> N
 def plan(*overrides: str) -> dict[str, str]:
     chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
     return {item.step.name: item.status.why for item in chosen if item.status}
-
-
-def problem(*overrides: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        pipeline.read_pipeline("configs/pipeline.yaml", overrides)
-    return str(caught.value)
-
-
-def replace(path: str, old: str, new: str) -> None:
-    text = Path(path).read_text()
-    assert old in text
-    Path(path).write_text(text.replace(old, new))
 
 
 # ------------------------------------------------------------------------------------------- running
@@ -339,112 +304,7 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         run("base.words=5")
 
 
-def test_no_rank_outlives_an_interrupted_launch(tmp_path: Path) -> None:
-    rank = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
-    parent = (
-        "import subprocess, sys, os, signal, time\n"
-        f"rank = subprocess.Popen([sys.executable, '-c', {rank!r}, {str(tmp_path / 'pid')!r}])\n"
-        f"while not os.path.exists({str(tmp_path / 'pid')!r}): time.sleep(0.01)\n"
-        f"time.sleep(0.1); os.kill({os.getpid()}, signal.SIGINT); rank.wait()"
-    )
-    with pytest.raises(KeyboardInterrupt):
-        launcher._run_group([sys.executable, "-c", parent], os.environ)
-    pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 10  # a signal takes a moment; the rank sleeps 60 s
-    while _is_alive(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().split()[2]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"  # dead and not yet reaped
-
-
-# ------------------------------------------------------------------------------------------- wrong files
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "line", "words"),
-    [
-        ("stage: taker", "stage: takr", 6, "stages.1.stage: no such stage: 'takr'; did you mean 'taker'"),
-        (
-            "{model: base}",
-            "{model: bsae}",
-            6,
-            "'bsae' is no earlier stage, no root and no folder; did you mean 'base'",
-        ),
-        ("{model: base}", "{model: final}", 6, "stage 'final' does not come before; put it above this one"),
-        ("{model: base}", "{model: chat}", 6, "stage 'chat' does not come before"),
-        (
-            ", inputs: {model: base}",
-            "",
-            6,
-            "stages.1.inputs.model: stage 'taker' needs this input; it takes data, model",
-        ),
-        ("{model: base}", "{modle: base}", 6, "has no such input; did you mean 'model'"),
-        ("config: chat.yaml", "config: caht.yaml", 6, "caht.yaml; did you mean 'chat.yaml'"),
-        ("name: chat", "name: base", 6, "there is a stage 'base' above already"),
-        ("name: chat", "name: seed", 6, "'seed' is a key of the pipeline"),
-        ("name: chat", "name: a/b", 6, "stages.1.name: 'a/b' becomes a folder"),
-        ("name: chat", "nam: chat", 6, "stages.1.nam: unknown key; did you mean 'name'"),
-        (
-            "config: base.yaml",
-            "config: base.yaml, processes: 0",
-            5,
-            "stages.0.processes: expected greater than",
-        ),
-        ("seed: 7", "seed: x", 2, "seed: expected a valid integer"),
-    ],
-)
-def test_wrong_pipelines_name_their_line(project: Path, old: str, new: str, line: int, words: str) -> None:
-    replace("configs/pipeline.yaml", old, new)
-    told = [one for one in problem().splitlines() if one.startswith(f"configs/pipeline.yaml:{line}: ")]
-    assert any(words in one for one in told), problem()
-
-
-def test_wrong_settings_of_all_stages_are_told_at_once(project: Path) -> None:
-    replace("configs/base.yaml", "words", "wrods")
-    replace("configs/final.yaml", "2", "many")
-    assert "base.yaml:1: wrods: unknown key; did you mean 'words'" in problem()
-    assert "final.yaml:1: rounds: expected a valid integer" in problem()
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("base.words=many", "override 'base.words=many'"),
-        ("base.wrods=3", "did you mean 'words'"),
-        ("bsae.words=3", "'bsae' is no stage and no key of configs/pipeline.yaml; did you mean 'base'"),
-        ("base=3", "expected stage.key=value"),
-        ("chat.inputs.model=nowhere", "override 'chat.inputs.model=nowhere'"),
-        ("roots.data=nowhere", "override 'roots.data=nowhere'"),
-    ],
-)
-def test_wrong_overrides_are_named(project: Path, override: str, words: str) -> None:
-    if "roots" in override:
-        replace("configs/pipeline.yaml", "{model: base}", "{model: base, data: data}")
-    assert override in problem(override)
-    assert words in problem(override)
-
-
-@pytest.mark.parametrize(
-    ("section", "words"),
-    [
-        ("{learning_rat: 1e-3}", "did you mean 'learning_rate'"),
-        ("{max_steps: 1.5}", "expected int"),
-        ("{output_dir: x}", "the stage sets this itself"),
-    ],
-)
-def test_trainer_sections_are_checked_before_any_work(project: Path, section: str, words: str) -> None:
-    replace("configs/base.yaml", "words: 3", f"trainer: {section}")
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml"))
-    with pytest.raises(ConfigError, match=r"base\.yaml:1: trainer\.") as caught:
-        pipeline.check_trainers(chosen)
-    assert words in str(caught.value)
+# ------------------------------------------------------------------------------------------- telling
 
 
 def test_show_prints_plan_and_resolved_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

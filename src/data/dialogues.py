@@ -47,7 +47,7 @@ def usable(messages: list[Message], last: str) -> list[Message]:
 def _message(role: str, content: str) -> Message:
     if role not in ("system", "user", "assistant"):
         raise DataError(f"role {role!r}; expected system, user or assistant")
-    return {"role": role, "content": content}  # type: ignore[typeddict-item]
+    return {"role": role, "content": content}  # type: ignore[typeddict-item]  # checked above
 
 
 def single_turn(prompt: str, answer: str) -> Dialogue:

@@ -86,6 +86,8 @@ class PackedCollator:
 
     def __call__(self, rows: Sequence[PackedRow]) -> dict[str, torch.Tensor]:
         return {
-            name: torch.from_numpy(np.stack([row[name] for row in rows]).astype(np.int64))  # type: ignore[literal-required]
+            name: torch.from_numpy(
+                np.stack([row[name] for row in rows])  # type: ignore[literal-required]  # the row's own names
+            ).long()
             for name in PackedRow.__annotations__
         }

@@ -91,7 +91,10 @@ def finetune_packed(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    columns = {name: np.stack([row[name] for row in rows]) for name in PackedRow.__annotations__}  # type: ignore[literal-required]
+    columns = {
+        name: np.stack([row[name] for row in rows])  # type: ignore[literal-required]  # the row's own names
+        for name in PackedRow.__annotations__
+    }
     fine_tuner = PackedTrainer(
         model=model,
         args=arguments,

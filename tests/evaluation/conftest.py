@@ -86,6 +86,6 @@ def make_speaker() -> Callable[..., Speaker]:
     def make(answer: Callable[[str], str], context: int = 10_000) -> Speaker:
         tokenizer = WordTokenizer()
         sampler = StubSampler(tokenizer, answer)
-        return Speaker(sampler, tokenizer, context, max_new_tokens=8, seed=0)  # type: ignore[arg-type]
+        return Speaker(sampler, tokenizer, context, max_new_tokens=8, seed=0)
 
     return make

@@ -17,7 +17,7 @@ from llamita.report.words import figure
 def printed(report: dict, width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     print_report(report, console)
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return console.file.getvalue().splitlines()
 
 
 def test_fits_80_columns_uncut(example: Path) -> None:

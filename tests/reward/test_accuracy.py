@@ -12,7 +12,7 @@ from llamita.reward.pairs import Pair
 
 
 def pair(rating: str | None, chosen_safe: bool | None = None, rejected_safe: bool | None = None) -> Pair:
-    return Pair(Comparison([], "", "", rating, chosen_safe, rejected_safe), [2], [2])  # type: ignore[arg-type]
+    return Pair(Comparison([], "", "", rating, chosen_safe, rejected_safe), [2], [2])
 
 
 def test_accuracy_by_rating_with_standard_errors():

@@ -227,7 +227,7 @@ def test_a_broken_step_file_is_told_with_its_line(tmp_path: Path) -> None:
 
 
 def test_best_answers() -> None:
-    prompts = [EncodedPrompt(Prompt(turn(name), name == "b"), [1]) for name in "abc"]  # type: ignore[arg-type]
+    prompts = [EncodedPrompt(Prompt(turn(name), name == "b"), [1]) for name in "abc"]
     rows = [  # prompt, answer, finished, score
         (0, "low", True, 0.2),
         (0, "high", True, 0.7),
