@@ -74,15 +74,15 @@ def test_good_figures_pass(tmp_path: Path) -> None:
         ("reward.helpfulness.by_rating.slightly_better", 0.5),
         ("reward.helpfulness.pairs", 400),
         ("demonstrations.gold_helpfulness", 0.5),
-        ("versions.v2.gold_helpfulness", 0.55),
+        ("versions.v2.gold_helpfulness", 0.51),
         ("versions.v2_rejection.gold_helpfulness", 0.7),
         ("versions.v2.kl_to_start", 5.1),
         ("versions.sft.violation_rate", 0.29),
         ("versions.v2.violation_rate", 0.06),
         ("versions.v2.invalid_rate", 0.06),
         ("versions.v2.false_refusal_rate", 0.04),
-        ("gatt_retention.with.20", 0.94),
-        ("gatt_retention.without.6", 0.51),
+        ("gatt_retention.with.20", 0.88),
+        ("gatt_retention.without.6", 0.57),
         ("gatt_retention.without.10", None),
     ],
 )
@@ -92,6 +92,23 @@ def test_every_miss_is_printed(tmp_path: Path, key: str, value: object) -> None:
     missed = [line for line in result.stdout.splitlines() if line.startswith("MISSED")]
     assert len(missed) == 1
     assert key in missed[0]
+    assert missed[0].endswith("not in the report" if value is None else "not by chance")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("versions.v2.gold_helpfulness", 0.53),
+        ("gatt_retention.with.20", 0.9),
+        ("gatt_retention.without.6", 0.55),
+    ],
+)
+def test_what_may_be_chance_is_told_and_passes(tmp_path: Path, key: str, value: float) -> None:
+    result = check(tmp_path, changed(key, value))
+    assert result.returncode == 0
+    assert f"MISSED {key}: {value:.4f}" in result.stdout
+    assert "26 of 27 figures hold" in result.stdout
+    assert "may be chance" in result.stdout
 
 
 def test_one_standard_error_is_allowed(tmp_path: Path) -> None:
