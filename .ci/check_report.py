@@ -2,9 +2,9 @@
 
 Usage: check_report.py runs/smoke/report/report.json
 
-A figure holds if it is within one standard error of its bound. Standard errors know of the test prompts only:
-another number of threads, or another processor, adds in another order and so trains another model. A miss is a
-failure beyond two standard deviations, of prompts and of models together. Times are printed, not tested.
+A figure holds if it is within one standard error of its bound. Standard errors know of the test prompts
+only: another number of threads, or another processor, adds in another order and so trains another model. A
+miss fails beyond two standard deviations, of prompts and models together. Times are printed, not tested.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def check(report: dict[str, Any]) -> Checker:
 
 
 def main() -> None:
-    """Exit code 1 if a figure misses beyond chance or is absent, 2 if there is no such report, 0 otherwise."""
+    """Exit code 1 if a figure is absent or misses beyond chance, 2 if there is no such report, else 0."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     try:
