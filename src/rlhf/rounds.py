@@ -78,16 +78,18 @@ def forget_unfinished(out: Path, rounds: Sequence[str]) -> None:
 def read_rows(path: Path) -> list[Row]:
     """Raises DataError naming the line that is no JSON object."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(
-                f"{path}:{number}: no valid JSON ({error}); delete the file to make it again"
-            ) from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected a JSON object; delete the file to make it again")
-        rows.append(row)
+    # lines end at "\n" alone: a sampled answer may hold other characters that end a line in Unicode
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}:{number}: no valid JSON ({error}); delete the file to make it again"
+                ) from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: expected a JSON object; delete the file to make it again")
+            rows.append(row)
     return rows
 
 

@@ -216,7 +216,9 @@ def test_a_step_killed_half_way_leaves_nothing_under_its_name(tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         made_rows(tmp_path / "rows.jsonl", rows)
     assert not (tmp_path / "rows.jsonl").exists()
-    assert made_rows(tmp_path / "rows.jsonl", lambda: [{"a": "é"}]) == [{"a": "é"}]
+    strange = [{"a": "é"}, {"a": "one\u2028two\x85three\x0bfour\r\nfive"}, {"a": ""}]
+    assert made_rows(tmp_path / "rows.jsonl", lambda: strange) == strange
+    assert made_rows(tmp_path / "none.jsonl", list) == []
 
 
 def test_a_broken_step_file_is_told_with_its_line(tmp_path: Path) -> None:
