@@ -3,8 +3,8 @@
 Usage: check_report.py runs/smoke/report/report.json
 
 A figure holds if it is within one standard error of its bound. Standard errors know of the test prompts
-only: another number of threads, or another processor, adds in another order and so trains another model. A
-miss fails beyond two standard deviations, of prompts and models together. Times are printed, not tested.
+only: a processor that adds in another order, or a release of torch that does, trains another model. A miss
+fails beyond two standard deviations, of prompts and models together. Times are printed, not tested.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -42,38 +44,61 @@ def packed_attention(
         `[rows, length, heads, size]` in the dtype of `query`, and None for the weights.
     """
     rows, heads, length, size = query.shape
-    query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
-    output = torch.empty_like(query)
-    for places, real in _alike(position_ids.expand(rows, length).flatten()):
-        attended = F.scaled_dot_product_attention(
-            query[places].transpose(1, 2),
-            key[places].transpose(1, 2),
-            value[places].transpose(1, 2),
+    parting = _parting(position_ids, rows)
+    sizes = [segments * longest for segments, longest in parting.shapes]
+    parts = (
+        states.transpose(1, 2).flatten(0, 1)[parting.places].split(sizes) for states in (query, key, value)
+    )
+    attended = []
+    for shape, *states in zip(parting.shapes, *parts, strict=True):
+        answers = F.scaled_dot_product_attention(
+            *(part.unflatten(0, shape).transpose(1, 2) for part in states),
             is_causal=True,
             scale=scaling,
             dropout_p=dropout,
             enable_gqa=True,
         )
-        output = output.index_put((places[real],), attended.transpose(1, 2)[real])
-    return output.view(rows, length, heads, size), None
+        attended.append(answers.transpose(1, 2).flatten(0, 1))
+    return torch.cat(attended)[parting.back].view(rows, length, heads, size), None
 
 
-def _alike(positions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Segments of like lengths: places of their tokens `[segments, longest]`, and which of these are real.
+@dataclass(frozen=True)
+class _Parting:
+    """How the tokens of all rows are laid out by segments of like lengths, the longer of which are together.
 
     Behind its end a segment is filled up with what follows it, which causal attention never looks at.
+
+    Attributes:
+        places: of the tokens of all segments, filled up, in the rows: `[filled]` int64.
+        back: where each token stands in `places`: `[tokens]` int64.
+        shapes: segments that share a call, and how long they are when filled up.
     """
+
+    places: Tensor
+    back: Tensor
+    shapes: list[tuple[int, int]]
+
+
+@lru_cache(maxsize=1)  # all layers are given the same tensor
+def _parting(position_ids: Tensor, rows: int) -> _Parting:
+    positions = position_ids.expand(rows, -1).flatten()
     starts = (positions == 0).nonzero().squeeze(1)
     lengths = torch.diff(starts, append=starts.new_tensor([len(positions)]))
-    shorter_than = 0
-    longest = SHORTEST
+    places, real, shapes = [], [], []
+    shorter_than, longest = 0, SHORTEST
     while shorter_than < lengths.max():
         chosen = (lengths > shorter_than) & (lengths <= longest)
         if chosen.any():
             steps = torch.arange(int(lengths[chosen].max()), device=positions.device)
-            places = (starts[chosen, None] + steps).clamp(max=len(positions) - 1)
-            yield places, steps < lengths[chosen, None]
+            places.append((starts[chosen, None] + steps).clamp(max=len(positions) - 1).flatten())
+            real.append((steps < lengths[chosen, None]).flatten())
+            shapes.append((int(chosen.sum()), len(steps)))
         shorter_than, longest = longest, 2 * longest
+    joined = torch.cat(places)
+    back = torch.empty_like(positions)
+    filled = torch.cat(real).nonzero().squeeze(1)
+    back[joined[filled]] = filled
+    return _Parting(joined, back, shapes)
 
 
 @contextmanager
