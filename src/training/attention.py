@@ -51,8 +51,11 @@ def packed_attention(
     )
     attended = []
     for shape, *states in zip(parting.shapes, *parts, strict=True):
+        q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in states)
         answers = F.scaled_dot_product_attention(
-            *(part.unflatten(0, shape).transpose(1, 2) for part in states),
+            q,
+            k,
+            v,
             is_causal=True,
             scale=scaling,
             dropout_p=dropout,
