@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ MARKER = "unfinished.json"  # in a working folder: the fingerprint it is being m
 PARTIAL, OLD = ".partial", ".old"
 # Not part of what a stage made: clocks, host names and states that only the stage itself reads.
 UNHASHED_FILES = frozenset({MANIFEST, MARKER, "metrics.jsonl", "trainer_state.json", "training_args.bin"})
-UNHASHED_FOLDERS = frozenset({"wandb", "checkpoint"})  # `checkpoint-100` counts as `checkpoint`
+RESUME = "resume"  # in a working folder: states that an unfinished stage goes on from
+UNHASHED_FOLDERS = frozenset({"wandb", RESUME})
 BIG_INPUT = 256 * 1024**2  # bytes; plain inputs above this are known by sizes and times instead of content
 
 
@@ -69,12 +70,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, obj: Any) -> None:
-    """Writes JSON in one step: readers see the old file or the new one. NaN and infinities become null."""
+    """Writes JSON in one step, see `write_lines`. NaN and infinities become null."""
+    write_lines(path, [json.dumps(_finite(obj), indent=2, ensure_ascii=False, allow_nan=False)])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes a file in one step: readers and whoever comes after a kill see the old or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(_finite(obj), file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
+            file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -106,8 +111,7 @@ def content_hash(folder: Path) -> str:
     total = hashlib.sha256()
     for path in _files(folder):
         parts = path.relative_to(folder).parts
-        unhashed = any(part.split("-")[0] in UNHASHED_FOLDERS for part in parts[:-1])
-        if unhashed or parts[-1] in UNHASHED_FILES:
+        if UNHASHED_FOLDERS.intersection(parts[:-1]) or parts[-1] in UNHASHED_FILES:
             continue
         total.update("/".join(parts).encode() + b"\0" + _file_hash(path).encode() + b"\n")
     return total.hexdigest()[:32]
@@ -169,10 +173,16 @@ def open_working(final: Path, fingerprint: str, resumable: bool) -> Iterator[Pat
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if not (resumable and begun_for(final) == fingerprint):
-            for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            clear(folder)
             write_json(folder / MARKER, {"fingerprint": fingerprint})
         yield folder
+
+
+def clear(folder: Path, keep: str = "") -> None:
+    """Empties a folder but for what is named `keep`."""
+    for path in folder.iterdir():
+        if path.name != keep:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def begun_for(final: Path) -> str | None:
@@ -206,25 +216,26 @@ def publish(final: Path, manifest: Mapping[str, Any]) -> None:
     """Turns the working folder into `final` by one rename, with `manifest` (its `hash` is added here)."""
     folder = working_folder(final)
     for path in _files(folder):
-        _flush(path)
+        flush(path)
     write_json(folder / MANIFEST, {**manifest, "hash": content_hash(folder)})
     _swap(folder, final)
 
 
 def _swap(partial: Path, final: Path) -> None:
     (partial / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(partial / RESUME, ignore_errors=True)
     for parent, _, _ in os.walk(partial):
-        _flush(Path(parent))
+        flush(Path(parent))
     old = final.with_name(final.name + OLD)
     if final.exists():
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
     partial.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Waits until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

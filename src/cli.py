@@ -17,7 +17,7 @@ from . import __version__, artifact, pipeline, stages
 from .config import load_settings
 from .console import error_console, is_main_process, say
 from .document import nearest, read_document
-from .errors import ConfigError, DataError, LlamitaError
+from .errors import ConfigError, DataError, Interrupted, LlamitaError
 
 STAGE_HELP = {
     "world": "Make the miniature world: text, dialogues and comparisons with a known truth.",
@@ -223,7 +223,8 @@ def report(
 def main() -> None:
     """The console script. `--debug` may stand anywhere, also behind the command."""
     if "RANK" not in os.environ:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that launched ranks end too
+        # unwinds, so that launched ranks end too; whatever was under way, the same command goes on
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(Interrupted.exit_code))
     arguments = sys.argv[1:]
     if "--debug" in arguments:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]

@@ -17,3 +17,9 @@ class ConfigError(LlamitaError):
     """A setting is wrong: `path:line: key: what was wrong; what would be right`."""
 
     exit_code = 2
+
+
+class Interrupted(LlamitaError):
+    """The run was asked to stop and saved itself: the same command goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again

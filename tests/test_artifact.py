@@ -171,8 +171,8 @@ def _add_wandb(folder: Path) -> None:
 
 
 def _add_checkpoint(folder: Path) -> None:
-    (folder / "checkpoint-10").mkdir()
-    (folder / "checkpoint-10" / "optimizer.pt").write_text("state")
+    (folder / artifact.RESUME / "checkpoint-10").mkdir(parents=True)
+    (folder / artifact.RESUME / "checkpoint-10" / "optimizer.pt").write_text("state")
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def _llamita_process(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -9)]
 )
 def test_signals(tmp_path: Path, number: signal.Signals, code: int) -> None:
     (tmp_path / "world.yaml").write_text("seed: 1\n")

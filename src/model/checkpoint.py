@@ -86,7 +86,7 @@ def save_model(
     for config in (model.config, getattr(model, "generation_config", None)):
         for name, value in ids.items() if config is not None else ():
             setattr(config, name, value)
-    with _quiet():
+    with quiet():
         model.save_pretrained(str(folder), state_dict=state_dict)
     tokenizer.save_pretrained(str(folder))
 
@@ -100,7 +100,7 @@ def _load(auto_class: Any, folder: Path, dtype: Any, new_head: bool = False, **o
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise DataError(f"{folder}: no {WEIGHTS[0]}; expected weights as safetensors (no other kind is read)")
     try:
-        with _quiet():
+        with quiet():
             model, info = auto_class.from_pretrained(
                 str(folder),
                 dtype=dtype,
@@ -120,7 +120,7 @@ def _load(auto_class: Any, folder: Path, dtype: Any, new_head: bool = False, **o
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps transformers' bars and load reports out of ours: what matters in them is raised as DataError."""
     from transformers.utils import logging
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ..artifact import write_json
 from ..console import track
 from ..data.shards import encode_documents, write_shards
 from ..data.sources import read_documents
@@ -15,6 +17,7 @@ from ..model.checkpoint import tokenizer_hash
 from .settings import PretrainSettings
 
 Part = Literal["train", "validation"]
+COUNTS = "corpus.json"  # written last: beside it all shards stand
 
 
 class Corpus:
@@ -48,11 +51,14 @@ class Corpus:
 
 
 def write_corpus(settings: PretrainSettings, tokenizer: Any, root: Path, folder: Path) -> dict[str, Any]:
-    """Writes the token shards `folder/train` and `folder/validation`.
+    """Writes the token shards `folder/train` and `folder/validation`, unless they stand already.
 
     Returns by part: `documents`, `tokens`, `bytes`, `bytes_per_token`, `skipped` (documents by reason).
     Raises DataError for broken rows, or where a part holds no document.
     """
+    if (folder / COUNTS).is_file():
+        standing: dict[str, Any] = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
+        return standing
     counts: dict[str, Any] = {}
     for part in ("train", "validation"):
         corpus = Corpus(settings, root, part)
@@ -72,4 +78,5 @@ def write_corpus(settings: PretrainSettings, tokenizer: Any, root: Path, folder:
             "bytes_per_token": corpus.bytes / index["tokens"],
             "skipped": dict(corpus.skipped),
         }
+    write_json(folder / COUNTS, counts)
     return counts

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 
-from ..console import is_main_process, track
+from ..artifact import RESUME, write_json
+from ..console import say, track
+from ..errors import Interrupted
 from ..model.checkpoint import load_causal_lm, load_reward_model, save_model
-from ..training.distributed import barrier
+from ..training.checkpoints import Checkpoints
+from ..training.distributed import barrier, is_main
+from ..training.interruption import interruptible
 from ..training.tracking import Tracker
 from .context import Context
 from .critic import Critic
-from .ppo_trainer import PpoTrainer
-from .rounds import Row
+from .ppo_trainer import Metrics, PpoTrainer
+from .rounds import Row, is_of
+
+ENDS = "ends.json"  # in a checkpoint: metrics of the first iteration and of the last one
 
 
 def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Path) -> Row:
-    """Trains the model in `start` and writes it to `out/model`.
+    """Trains the model in `start` and writes it to `out/model`; a killed run goes on from a checkpoint.
 
     Returns the metrics of the `first` and the `last` iteration.
     """
@@ -34,13 +42,40 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
         settings.sampling_batch_size,
         settings.deepspeed,
     )
-    history = []
-    for metrics in track(
-        trainer.iterations(), f"{entry.name}: PPO", settings.ppo.iterations, unit="iterations"
-    ):
-        tracker.log({"round": index + 1, **metrics}, int(metrics["iteration"]))
-        history.append(metrics)
-    if is_main_process():
+    checkpoints = Checkpoints(out / RESUME)
+    first, last = _train(trainer, checkpoints, f"{entry.name}: PPO", index + 1, tracker)
+    if is_main():
         save_model(policy, context.tokenizer, out / "model")
     barrier()
-    return {"first": history[0], "last": history[-1]}
+    return {"first": first, "last": last}
+
+
+def _train(
+    trainer: PpoTrainer, checkpoints: Checkpoints, description: str, number: int, tracker: Tracker
+) -> tuple[Metrics, Metrics]:
+    """Runs all iterations, or those that are left; returns the metrics of the first and of the last one."""
+    total, every = trainer.settings.iterations, trainer.settings.save_iterations
+    done, ends = 0, []
+    if (checkpoint := checkpoints.newest()) is not None:
+        done = checkpoints.step(checkpoint)
+        trainer.load(checkpoint)
+        ends = json.loads((checkpoint / ENDS).read_text(encoding="utf-8"))
+        say(f"{description}: going on after iteration {done}")
+    tracker.rewind(done, lambda row: is_of(row, number, "ppo"))
+    with interruptible() as asked:
+        for metrics in track(trainer.iterations(done), description, total - done, unit="iterations"):
+            done = int(metrics["iteration"])
+            tracker.log({"round": number, **metrics}, done)
+            ends = [*ends[:1], metrics]
+            stop = asked() and done < total
+            if stop or done % every == 0 or done == total:
+                checkpoints.save(done, partial(_save, trainer, ends))
+            if stop:
+                raise Interrupted(f"{description}: stopped after iteration {done}; run it again to go on")
+    return ends[0], ends[-1]
+
+
+def _save(trainer: PpoTrainer, ends: list[Metrics], folder: Path) -> None:
+    trainer.save(folder)
+    if is_main():
+        write_json(folder / ENDS, ends)

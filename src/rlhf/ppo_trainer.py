@@ -17,6 +17,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,12 +83,27 @@ class PpoTrainer:
         self._sampler = LlamaSampler(policy, sampling_batch_size)
         self._pad = never_sampled(policy.config)
 
-    def iterations(self) -> Iterator[Metrics]:
-        """Runs all iterations, yielding the metrics of each (the same on every rank).
+    def save(self, folder: Path) -> None:
+        """Writes policy and critic with their optimizers; all draws follow from the iteration's number."""
+        for name, engine in self._engines.items():
+            (folder / name).mkdir(exist_ok=True)
+            engine.save(folder / name)
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote: the next iteration is as it would have been."""
+        for name, engine in self._engines.items():
+            engine.load(folder / name)
+
+    @property
+    def _engines(self) -> dict[str, Engine]:
+        return {"policy": self.policy, "critic": self.critic}
+
+    def iterations(self, done: int = 0) -> Iterator[Metrics]:
+        """Runs the iterations after the first `done`, yielding the metrics of each (the same on every rank).
 
         Raises LlamitaError when a loss or a gradient is no longer a finite number.
         """
-        for iteration in range(1, self.settings.iterations + 1):
+        for iteration in range(done + 1, self.settings.iterations + 1):
             metrics = self.iterate(iteration)
             watched = [name for name in metrics if name.endswith(("_loss", "_norm"))]
             if broken := [name for name in watched if not math.isfinite(metrics[name])]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from ..training.tracking import Tracker
 from .context import Context
 from .reward import piecewise_reward
 from .rollout import EncodedPrompt
-from .rounds import Row, read_rows
+from .rounds import Row, is_of, read_rows
 from .settings import RoundSettings
 
 ANSWERS_A_PART = 4096  # sampled or scored between two looks at the progress bar
@@ -158,6 +158,9 @@ class _RoundTracker(Tracker):
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._tracker.log({"round": self._number, **metrics}, step)
+
+    def rewind(self, step: int, phase: Callable[[Row], bool] = lambda row: True) -> None:
+        self._tracker.rewind(step, lambda row: is_of(row, self._number, "rejection") and phase(row))
 
 
 def _parts(count: int, size: int, description: str) -> Iterator[range]:

@@ -8,13 +8,12 @@ Every step is written aside and published by a rename, so what stands under its 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..artifact import working_folder
+from ..artifact import RESUME, clear, working_folder, write_lines
 from ..console import is_main_process
 from ..errors import DataError
 from ..training.distributed import barrier
@@ -38,16 +37,20 @@ def made_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
 
 
 def made_folder(path: Path, make: Callable[[Path], Row]) -> Row:
-    """The metrics of a step that fills a folder; `make` writes into another one, which is then renamed."""
+    """The metrics of a step that fills a folder; `make` writes into another one, which is then renamed.
+
+    Of what a killed run left there its checkpoints stay: `make` may go on from them.
+    """
     if not _stands(path):
         partial = working_folder(path)
         if is_main_process():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            partial.mkdir(parents=True, exist_ok=True)
+            clear(partial, keep=RESUME)
         barrier()
         metrics = make(partial)
         if is_main_process():
             write_rows(partial / STEP_METRICS, [metrics])
+            shutil.rmtree(partial / RESUME, ignore_errors=True)
             partial.rename(path)
         barrier()
     return read_rows(path / STEP_METRICS)[0]
@@ -61,18 +64,12 @@ def _stands(path: Path) -> bool:
     return stands
 
 
-def forget_unfinished(out: Path, rounds: Sequence[str]) -> None:
-    """Takes the rows of steps that will be made again out of `out/metrics.jsonl`.
+def is_of(row: Row, number: int, step: str) -> bool:
+    """Whether a row of the stage's `metrics.jsonl` was logged in this step of round `number`.
 
-    A row of PPO has an `iteration`, one of rejection sampling has not; both have the number of their `round`.
+    A row of PPO has an `iteration`, one of rejection sampling has not.
     """
-
-    def finished(row: Row) -> bool:
-        return (out / rounds[row["round"] - 1] / ("ppo" if "iteration" in row else "rejection")).exists()
-
-    path = out / "metrics.jsonl"
-    if is_main_process() and path.exists():
-        write_rows(path, [row for row in read_rows(path) if finished(row)])
+    return bool(row["round"] == number and step == ("ppo" if "iteration" in row else "rejection"))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -94,11 +91,6 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Writes JSONL in one step: readers see the old file or the new one."""
+    """Writes JSONL in one step, below a folder that is made if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))

@@ -20,6 +20,8 @@ class PpoSettings(Settings):
 
     iterations: Count = 200
     """the paper: 200 to 400"""
+    save_iterations: Count = 10
+    """iterations between two checkpoints"""
     episodes: Count = 512
     """answers sampled an iteration, over all ranks"""
     mini_batch_size: Count = 64

@@ -15,7 +15,7 @@ from ..training.tracking import Tracker
 from .context import Context, prepare
 from .improvement import improve
 from .rejection import best_answers, fine_tune, round_prompts, sample_answers, score_answers
-from .rounds import Row, forget_unfinished, made_folder, made_rows
+from .rounds import Row, made_folder, made_rows
 from .settings import RlhfSettings
 
 
@@ -30,7 +30,6 @@ def run(settings: RlhfSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     distributed.setup(settings.deepspeed)
-    forget_unfinished(out, [entry.name for entry in settings.rounds])
     context = prepare(settings, inputs)
     newest, versions, rounds = model_folder(inputs["sft"]), [], {}
     with Tracker(out, settings.model_dump(mode="json")) as tracker:

@@ -51,7 +51,7 @@ def training_arguments(
         "deepspeed": deepspeed,
         "report_to": "none",
         "disable_tqdm": True,
-        "save_strategy": "no",
+        "save_strategy": "steps",
         "remove_unused_columns": False,
     }
     try:

@@ -35,7 +35,6 @@ class Progress(TrainerCallback):
     def __init__(self, tracker: Tracker, description: str, items_per_epoch: float, unit: str) -> None:
         self.tracker, self.description = tracker, description
         self.items_per_epoch, self.unit = items_per_epoch, unit
-        self.last_loss: float | None = None
         self._bar: Iterator[int] = iter(())
         self._since = (0.0, 0.0)  # epoch and time of the last row
 
@@ -66,7 +65,6 @@ class Progress(TrainerCallback):
         if self._since[1] > then:
             done = (self._since[0] - epoch) * self.items_per_epoch
             row[f"{self.unit}_per_second"] = done / (self._since[1] - then)
-        self.last_loss = row["loss"]
         self.tracker.log(row, state.global_step)
 
     def on_train_end(

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .arguments import PAPER_OPTIMIZER
-from .distributed import world_size
+from .distributed import is_main, world_size
+
+STATE = "state"  # of an engine in a checkpoint: state.pt, or DeepSpeed's folder
 
 
 def device() -> torch.device:
@@ -108,6 +110,23 @@ class Engine:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and optimizer below `folder`, which is there; every rank calls it."""
+        if self._deepspeed is not None:
+            self._deepspeed.save_checkpoint(str(folder), tag=STATE)
+        elif is_main():
+            state = {"model": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}
+            torch.save(state, folder / f"{STATE}.pt")
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote, on as many ranks as then."""
+        if self._deepspeed is not None:
+            self._deepspeed.load_checkpoint(str(folder), tag=STATE)
+            return
+        state = torch.load(folder / f"{STATE}.pt", map_location=device(), weights_only=True)
+        self.module.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
 
 
 def _decayed_apart(model: nn.Module) -> list[dict[str, Any]]:

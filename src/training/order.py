@@ -1,11 +1,12 @@
-"""The order in which rows are trained: a pure function of the seed and the epoch."""
+"""The order in which rows are trained: a pure function of the seed and the epoch, on any number of ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 CHUNK = 50  # batches sorted by length together: enough to save padding, few enough to stay random
 
@@ -24,7 +25,7 @@ class SeededOrder(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader before each epoch."""
+        """To be called before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -36,6 +37,40 @@ class SeededOrder(Sampler[int]):
         if self.lengths is not None:
             rows = _by_length(rows, self.lengths, self.batch_size, generator)
         return iter(rows)
+
+
+class RankBatches(Sampler[list[int]]):
+    """The micro-batches of one rank: of every `ranks` that follow each other in the order, the `rank`th.
+
+    All ranks have equally many. Where rows are short of that at an epoch's end, the first ones are repeated;
+    one rank alone repeats none, its last batch may be smaller.
+    """
+
+    def __init__(self, order: SeededOrder, batch_size: int, rank: int, ranks: int) -> None:
+        self.order, self.batch_size, self.rank, self.ranks = order, batch_size, rank, ranks
+
+    def set_epoch(self, epoch: int) -> None:
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // (self.batch_size * self.ranks))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = list(self.order)
+        if self.ranks > 1:
+            needed = len(self) * self.batch_size * self.ranks
+            rows *= -(-needed // max(1, len(rows)))
+            del rows[needed:]
+        for start in range(self.rank * self.batch_size, len(rows), self.ranks * self.batch_size):
+            yield rows[start : start + self.batch_size]
+
+
+class OrderedLoader(DataLoader[Any]):
+    """A data loader over `RankBatches` that hands the epoch on, as `Trainer` expects of its own."""
+
+    def set_epoch(self, epoch: int) -> None:
+        assert isinstance(self.batch_sampler, RankBatches)
+        self.batch_sampler.set_epoch(epoch)
 
 
 def _by_length(

@@ -16,7 +16,11 @@ RESERVED = {
     "disable_tqdm": "the stage draws its own progress",
     "eval_strategy": "the stage measures when training has ended",
     "do_eval": "the stage measures when training has ended",
-    "save_strategy": "the stage saves the finished model",
+    "save_strategy": "checkpoints are saved every `save_steps` steps, and when the run is asked to stop",
+    "save_only_model": "a run could not go on from such a checkpoint",
+    "resume_from_checkpoint": "the newest whole checkpoint is found by itself",
+    "ignore_data_skip": "a run goes on with the rows that it has not had",
+    "dataloader_drop_last": "every row of an epoch is trained",
     "load_best_model_at_end": "the stage saves the finished model",
     "push_to_hub": "models stay on this machine",
     "remove_unused_columns": "the stage's rows hold exactly what its collator needs",
@@ -59,3 +63,4 @@ class TrainedSettings(StageSettings):
     """a ZeRO file, relative to this YAML; the stage then runs under the `deepspeed` launcher"""
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
+    resumable: ClassVar[bool] = True

@@ -10,16 +10,17 @@ import json
 import math
 import netrc
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..artifact import run_name, stage_name
+from ..artifact import run_name, stage_name, write_lines
 from ..console import say
 from .distributed import is_main
 
 PROJECT = "llamita"
+Row = dict[str, Any]
 
 
 class Tracker:
@@ -57,6 +58,19 @@ class Tracker:
             except Exception as error:
                 self._give_up(error)
 
+    def rewind(self, step: int, phase: Callable[[Row], bool] = lambda row: True) -> None:
+        """Takes rows after `step` out of the file: a run that goes on from there will write them again.
+
+        `phase`: which rows are meant, where a stage has several phases that count steps of their own.
+        """
+        if self._file is None:
+            return
+        self._file.close()
+        path = Path(self._file.name)
+        kept = [row for row in _read_rows(path) if row["step"] <= step or not phase(row)]
+        write_lines(path, map(json.dumps, kept))
+        self._file = path.open("a", encoding="utf-8")
+
     def finish(self) -> None:
         """Closes the file and the wandb run; later calls of `log` do nothing."""
         if self._file is not None:
@@ -76,6 +90,15 @@ class Tracker:
     def _give_up(self, error: Exception) -> None:
         self._wandb = None
         say(f"wandb: off ({type(error).__name__}: {error}); the same numbers are in metrics.jsonl")
+
+
+def _read_rows(path: Path) -> list[Row]:
+    """The rows of a metrics file; the last line may be half of one, where a kill came in its midst."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines[:-1]]
+    with suppress(ValueError):
+        rows += [json.loads(line) for line in lines[-1:]]
+    return rows
 
 
 def _start_wandb(out: Path, settings: Mapping[str, Any], name: str) -> Any:

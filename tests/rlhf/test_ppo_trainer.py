@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,6 +109,28 @@ def test_same_seed_same_weights() -> None:
         return list(ppo.policy.module.parameters())
 
     assert all(torch.equal(one, other) for one, other in zip(weights(), weights(), strict=True))
+
+
+def test_it_goes_on_from_what_it_saved(tmp_path: Path) -> None:
+    def state(ppo: PpoTrainer) -> list[object]:
+        return [
+            part
+            for engine in (ppo.policy, ppo.critic)
+            for part in (engine.module.state_dict(), engine._optimizer.state_dict())
+        ]
+
+    whole, first, second = (trainer(iterations=4, critic_warmup_iterations=1) for _ in range(3))
+    history = list(whole.iterations())
+    for _ in zip(range(2), first.iterations(), strict=False):
+        pass
+    first.save(tmp_path)
+    second.load(tmp_path)
+    rest = list(second.iterations(done=2))
+    torch.testing.assert_close(state(second), state(whole), atol=0, rtol=0)
+    for metrics, expected in zip(rest, history[2:], strict=True):
+        assert {n: v for n, v in metrics.items() if "second" not in n} == {
+            n: v for n, v in expected.items() if "second" not in n
+        }
 
 
 def test_the_critic_warms_up_alone_and_the_reference_stays() -> None:

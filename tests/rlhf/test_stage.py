@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llamita.data.rows import Prompt
 from llamita.errors import ConfigError, DataError
 from llamita.rlhf import context, rejection, stage
+from llamita.rlhf.ppo_trainer import PpoTrainer
 from llamita.rlhf.rejection import best_answers, round_prompts
 from llamita.rlhf.rollout import EncodedPrompt
 from llamita.rlhf.rounds import made_folder, made_rows, read_rows
@@ -182,20 +183,44 @@ def test_a_killed_run_goes_on_after_its_last_finished_step(
     assert len(steps) == len(set(steps)) == len(read_rows(out / "metrics.jsonl"))
 
 
-def test_the_rows_of_a_half_finished_step_are_forgotten(
-    undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("saved", [0, 1, 2])
+def test_ppo_goes_on_after_the_iteration_that_was_saved(
+    undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path, saved: int
 ) -> None:
+    every = {0: 10, 1: 1, 2: 2}[saved]
+    chosen = settings(ppo=settings().ppo.model_dump() | {"save_iterations": every})
+    original, made = PpoTrainer.iterate, []
+
+    def iterate(self: PpoTrainer, iteration: int) -> dict[str, float]:
+        if killed and iteration > max(1, saved):
+            raise KeyboardInterrupt
+        made.append(iteration)
+        return original(self, iteration)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llamita.rlhf.improvement.save_model", lambda *_: pytest.fail("killed"))
-        with pytest.raises(pytest.fail.Exception):
-            stage.run(settings(), inputs, tmp_path)
-    assert read_rows(tmp_path / "metrics.jsonl")[-1]["iteration"] == 2
-    stage.run(settings(), inputs, tmp_path)
+        patch.setattr(PpoTrainer, "iterate", iterate)
+        if saved == 2:
+            patch.setattr("llamita.rlhf.improvement.save_model", interrupting)
+        killed = True
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(chosen, inputs, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PpoTrainer, "iterate", iterate)
+        killed = False
+        del made[:]
+        stage.run(chosen, inputs, tmp_path)
+    assert made == list(range(saved + 1, 3))
+    final, theirs = weights(tmp_path / "model"), weights(undisturbed[0] / "model")
+    assert all(torch.equal(final[name], theirs[name]) for name in theirs)
     keys = [
         [(row["round"], row["step"], "iteration" in row) for row in read_rows(out / "metrics.jsonl")]
         for out in (tmp_path, undisturbed[0])
     ]
     assert keys[0] == keys[1]
+
+
+def interrupting(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_step_killed_half_way_leaves_nothing_under_its_name(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from llamita.training.order import CHUNK, SeededOrder
+import pytest
+
+from llamita.training.order import CHUNK, RankBatches, SeededOrder
 
 
 def test_every_row_comes_once_in_an_order_of_seed_and_epoch():
@@ -35,3 +37,22 @@ def test_rows_of_like_length_share_a_batch():
 
 def test_without_rows_there_is_no_order():
     assert list(SeededOrder(0, 0, [], 4)) == []
+
+
+@pytest.mark.parametrize(("count", "size", "ranks"), [(24, 4, 2), (23, 4, 2), (5, 4, 3), (12, 2, 3)])
+def test_ranks_share_out_the_rows_of_one_and_have_equally_many(count: int, size: int, ranks: int) -> None:
+    order = SeededOrder(count, seed=1)
+    shares = [RankBatches(order, size, rank, ranks) for rank in range(ranks)]
+    batches = [list(share) for share in shares]
+    assert {len(one) for one in batches} == {len(share) for share in shares}
+    together = [row for turn in zip(*batches, strict=True) for batch in turn for row in batch]
+    rows = list(order)
+    assert together[:count] == rows
+    assert together[count:] == (rows * size)[: len(together) - count]  # the first ones again
+    shares[0].set_epoch(1)
+    assert list(shares[0]) != batches[0]
+
+
+def test_one_rank_alone_repeats_nothing() -> None:
+    batches = list(RankBatches(SeededOrder(10, 0), 4, 0, 1))
+    assert [len(batch) for batch in batches] == [4, 4, 2]

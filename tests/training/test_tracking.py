@@ -98,3 +98,21 @@ def test_a_log_call_costs_little(out: Path, monkeypatch: pytest.MonkeyPatch):
             tracker.log({"loss": 1.0, "learning_rate": 0.1}, step)
     assert time.process_time() - started < 1
     assert tracking.PROJECT == "llamita"
+
+
+def test_rewinding_takes_out_later_rows_of_the_phase_and_a_torn_line(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with Tracker(out, {}) as tracker:
+        for round_ in (1, 2):
+            for step in (1, 2, 3):
+                tracker.log({"round": round_}, step)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rou')  # killed while writing
+    with Tracker(out, {}) as tracker:
+        tracker.rewind(1, lambda row: row["round"] == 2)
+        assert [(row["round"], row["step"]) for row in rows(out)] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+        tracker.rewind(2)
+        tracker.log({"round": 3}, 3)
+    assert [(row["round"], row["step"]) for row in rows(out)] == [(1, 1), (1, 2), (2, 1), (3, 3)]

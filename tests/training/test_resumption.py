@@ -1,0 +1,124 @@
+"""A run that was stopped or killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
+
+from llamita.artifact import RESUME
+from llamita.errors import Interrupted
+from llamita.training.arguments import training_arguments
+from llamita.training.loop import OrderedTrainer, run_trainer
+from llamita.training.tracking import Tracker
+
+ROWS = [
+    {"input_ids": ids, "labels": ids}
+    for ids in torch.randint(3, 30, (10, 16), generator=torch.Generator().manual_seed(0))
+]
+SECTION = {
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,  # ten rows: the second step of each epoch is a short one
+    "learning_rate": 1e-2,
+    "logging_steps": 3,
+    "save_steps": 2,
+    "max_steps": 11,
+}
+CLOCKS = ("train_seconds", "tokens_per_second")
+
+
+class Killed(Exception):
+    pass
+
+
+class At(TrainerCallback):
+    """Does something after a step, before it is saved."""
+
+    def __init__(self, step: int, act: Any) -> None:
+        self._step, self._act = step, act
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self._step:
+            self._act()
+
+
+def kill() -> None:
+    raise Killed
+
+
+def train(out: Path, callback: TrainerCallback | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """State of model and optimizer at the end, and the metrics."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=30, pad_token_id=0, **shape))
+    arguments = training_arguments(TrainingArguments, SECTION, out, 0)
+    with Tracker(out, {}) as tracker:
+        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=ROWS)
+        if callback is not None:
+            trainer.add_callback(callback)
+        metrics = run_trainer(trainer, tracker, "tiny", 16, "tokens")
+    assert trainer.optimizer is not None
+    state = {"model": model.state_dict(), "optimizer": trainer.optimizer.state_dict()["state"]}
+    return state, {name: value for name, value in metrics.items() if name not in CLOCKS}
+
+
+def logged(out: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in CLOCKS} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        return out, *train(out)
+
+
+def assert_same(out: Path, found: Any, undisturbed: Any) -> None:
+    folder, state, metrics = undisturbed
+    torch.testing.assert_close(found[0], state, atol=0, rtol=0)
+    assert found[1] == metrics
+    assert logged(out) == logged(folder)
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+@pytest.mark.parametrize("steps", [[1], [2], [5], [3, 7, 10], [10]])
+def test_a_killed_run_ends_like_an_undisturbed_one(
+    tmp_path: Path, undisturbed: Any, steps: list[int]
+) -> None:
+    """Killed before steps are saved, also in the midst of an epoch and between two logged rows."""
+    for step in steps:
+        with pytest.raises(Killed):
+            train(tmp_path, At(step, kill))
+    assert_same(tmp_path, train(tmp_path), undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_after_the_step_and_says_go_on(
+    tmp_path: Path, undisturbed: Any, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match="stopped after step 5") as caught:
+        train(tmp_path, At(4, lambda: os.kill(os.getpid(), number)))
+    assert caught.value.exit_code == 75
+    assert signal.getsignal(number) == before
+    assert (tmp_path / RESUME / "checkpoint-5").is_dir()
+    assert_same(tmp_path, train(tmp_path), undisturbed)
+
+
+def test_a_run_killed_after_its_last_step_ends_the_same_way_again(tmp_path: Path, undisturbed: Any) -> None:
+    """It had been trained, but the stage not yet published."""
+    train(tmp_path)
+    assert_same(tmp_path, train(tmp_path), undisturbed)
+    assert (tmp_path / RESUME / "checkpoint-10").is_dir()
