@@ -109,11 +109,11 @@ def digest(obj: Any) -> str:
 def content_hash(folder: Path) -> str:
     """Hash of what a stage made: relative paths and bytes, without clocks (manifest, metrics, wandb)."""
     total = hashlib.sha256()
-    for path in _files(folder):
+    for path in files_below(folder):
         parts = path.relative_to(folder).parts
         if UNHASHED_FOLDERS.intersection(parts[:-1]) or parts[-1] in UNHASHED_FILES:
             continue
-        total.update("/".join(parts).encode() + b"\0" + _file_hash(path).encode() + b"\n")
+        total.update("/".join(parts).encode() + b"\0" + file_hash(path).encode() + b"\n")
     return total.hexdigest()[:32]
 
 
@@ -129,16 +129,16 @@ def input_hash(path: Path) -> str:
             return recorded
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    files = [path] if path.is_file() else list(_files(path))
+    files = [path] if path.is_file() else list(files_below(path))
     big = sum(file.stat().st_size for file in files) > BIG_INPUT
     total = hashlib.sha256()
     for file in files:
-        known = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if big else _file_hash(file)
+        known = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if big else file_hash(file)
         total.update(f"{file.relative_to(path).as_posix()}\0{known}\n".encode())
     return total.hexdigest()[:32]
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """All files below a folder, sorted, symbolic links to files included."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
@@ -146,7 +146,8 @@ def _files(folder: Path) -> Iterator[Path]:
             yield Path(parent) / name
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -215,7 +216,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def publish(final: Path, manifest: Mapping[str, Any]) -> None:
     """Turns the working folder into `final` by one rename, with `manifest` (its `hash` is added here)."""
     folder = working_folder(final)
-    for path in _files(folder):
+    for path in files_below(folder):
         flush(path)
     write_json(folder / MANIFEST, {**manifest, "hash": content_hash(folder)})
     _swap(folder, final)

@@ -7,9 +7,7 @@ a folder aside, which the next start removes. One that is not whole is told and 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..artifact import flush, write_json
+from ..artifact import file_hash, files_below, flush, write_json
 from ..console import say
 from .distributed import barrier, gather_rows, is_main, rank, world_size
 
@@ -118,7 +116,7 @@ def _attempt(write: Callable[[Path], None], folder: Path) -> list[str]:
 def _sums(folder: Path) -> list[tuple[str, int, str]]:
     """Path, bytes and checksum of this rank's share of the files."""
     share = list(_files(folder))[rank() :: world_size()]
-    return [(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in share]
+    return [(path.relative_to(folder).as_posix(), path.stat().st_size, file_hash(path)) for path in share]
 
 
 def _problems(folder: Path) -> Iterator[str]:
@@ -135,16 +133,9 @@ def _problems(folder: Path) -> Iterator[str]:
             yield f"{path}: missing"
         elif path.stat().st_size != expected["bytes"]:
             yield f"{path}: {path.stat().st_size:,} bytes; expected {expected['bytes']:,}"
-        elif _sha256(path) != expected["sha256"]:
+        elif file_hash(path) != expected["sha256"]:
             yield f"{path}: its checksum is not that of {SEAL}"
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(parent) / name for name in sorted(names) if name != SEAL)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return (path for path in files_below(folder) if path.name != SEAL)
