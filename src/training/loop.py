@@ -57,11 +57,14 @@ class OrderedTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """transformers' own, but written aside and sealed; which ones stay is `Checkpoints`' to decide.
 
-        None after the last step: going on from there, transformers would take one more.
+        None after the last step: going on from there, transformers would take one more. None where the loss
+        is no longer a number: those before it are the good ones.
         """
         if self.state.global_step == self.state.max_steps:
             return
         sums = self.resumption.sums()
+        if not all(math.isfinite(value) for row in sums for value in row.values()):
+            return
 
         def write(folder: Path) -> None:
             self._writing_to = folder.parent

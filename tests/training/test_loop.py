@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from llamita.errors import LlamitaError
 from llamita.training.arguments import training_arguments
+from llamita.training.checkpoints import Checkpoints
 from llamita.training.loop import OrderedTrainer, run_trainer
 from llamita.training.tracking import Tracker
 
@@ -88,7 +89,11 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_global_batch(tmp_path: Path
 
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path):
     with pytest.raises(LlamitaError, match="learning_rate"):
-        train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)
+        train(tmp_path, learning_rate=1e30, max_grad_norm=1e30, save_steps=1, num_train_epochs=2)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    good = [row["step"] for row in rows if row["loss"] is not None]
+    assert len(good) < len(rows) - 1
+    assert max(map(Checkpoints.step, (tmp_path / "resume").glob("checkpoint-*"))) == good[-1]
 
 
 def test_each_epoch_takes_every_row_in_another_order(tmp_path: Path) -> None:
