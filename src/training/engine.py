@@ -73,6 +73,7 @@ class Engine:
             lr=learning_rate,
             betas=(PAPER_OPTIMIZER["adam_beta1"], PAPER_OPTIMIZER["adam_beta2"]),
             eps=PAPER_OPTIMIZER["adam_epsilon"],
+            fused=True,
         )
         self._deepspeed: Any = None
         if deepspeed is not None:
