@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llamita.config import StageSettings
+from llamita.data.settings import CorpusSettings
 from llamita.pipeline import PipelineSettings
 from llamita.stages import REGISTRY, settings_class
 from llamita.training.settings import TrainedSettings
@@ -32,7 +33,8 @@ def page() -> str:
     """The whole page, as Markdown."""
     sections: dict[str, type[BaseModel]] = {"`pipeline.yaml`": PipelineSettings, "Every stage": StageSettings}
     stages = {f"Stage `{kind}`": settings_class(kind) for kind in REGISTRY}
-    sections |= {"Every stage that trains": TrainedSettings, **stages}
+    shared = {"Every stage that trains": TrainedSettings, "Every stage that prepares a corpus": CorpusSettings}
+    sections |= {**shared, **stages}
     seen: set[type[BaseModel]] = set()
     return "\n".join([HEAD, *(part for title in sections for part in _section(title, sections[title], seen))])
 

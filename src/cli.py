@@ -22,6 +22,7 @@ from .errors import ConfigError, DataError, Interrupted, LlamitaError
 STAGE_HELP = {
     "world": "Make the miniature world: text, dialogues and comparisons with a known truth.",
     "tokenizer": "Train a tokenizer on text.",
+    "prepare": "Turn text into token shards, which pretraining reads.",
     "pretrain": "Train a base model on text.",
     "sft": "Teach a base model to chat: supervised fine-tuning, with Ghost Attention.",
     "reward": "Train a reward model on comparisons (helpfulness or safety).",

@@ -47,6 +47,10 @@ class StageSettings(Settings):
     resumable: ClassVar[bool] = False
     """True: the working folder of an unfinished run is kept for the next one"""
 
+    def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Names of the inputs that a stage with these settings needs, and of those that it may be given."""
+        return self.required_inputs, self.optional_inputs
+
     def fingerprinted(self) -> dict[str, Any]:
         """The settings that decide what a stage makes: no folders, a DeepSpeed file as its content."""
         settings = self.model_dump(mode="json", exclude={"inputs", "output"})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -48,20 +47,31 @@ def duration(seconds: float) -> str:
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Yields the items while showing how many are done, the rate (`unit`/s) and the time left.
+def track(
+    iterable: Iterable[T],
+    description: str,
+    total: float | None = None,
+    unit: str = "it",
+    amount: Callable[[T], float] = lambda _: 1,
+    done: float = 0,
+) -> Iterator[T]:
+    """Yields the items while showing how much is done, the rate (`unit`/s) and the time left.
 
     A bar on a terminal, a plain line every ten seconds otherwise, nothing on ranks other than 0.
-    `total` defaults to the iterable's length where it has one.
+
+    Args:
+        total: in `unit`; the iterable's length where it has one.
+        amount: of an item, in `unit`.
+        done: what was done before, in `unit`.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if not is_main_process():
         yield from iterable
     elif console.is_terminal:
-        yield from _bar(iterable, description, total, unit)
+        yield from _bar(iterable, description, total, unit, amount, done)
     else:
-        yield from _plain_lines(iterable, description, total, unit)
+        yield from _plain_lines(iterable, description, total, unit, amount, done)
 
 
 class _RateColumn(ProgressColumn):
@@ -71,39 +81,65 @@ class _RateColumn(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0.0:,.1f} {task.fields['unit']}/s")
 
 
-def _bar(iterable: Iterable[T], description: str, total: int | None, unit: str) -> Iterator[T]:
+class _DoneColumn(ProgressColumn):
+    """How much is done of how much."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_share(task.completed, task.total))
+
+
+def _bar(
+    iterable: Iterable[T],
+    description: str,
+    total: float | None,
+    unit: str,
+    amount: Callable[[T], float],
+    done: float,
+) -> Iterator[T]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        _DoneColumn(),
         _RateColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(description, total=total, unit=unit)
+        progress.advance(task, done)
         for item in iterable:
             yield item
-            progress.advance(task)
+            progress.advance(task, amount(item))
 
 
-def _plain_lines(iterable: Iterable[T], description: str, total: int | None, unit: str) -> Iterator[T]:
+def _plain_lines(
+    iterable: Iterable[T],
+    description: str,
+    total: float | None,
+    unit: str,
+    amount: Callable[[T], float],
+    done: float,
+) -> Iterator[T]:
     started = spoken = time.monotonic()
-    count = told = 0
+    before = told = count = done
     for item in iterable:
         yield item
-        count += 1
+        count += amount(item)
         now = time.monotonic()
         if now - spoken >= PLAIN_INTERVAL:
             spoken, told = now, count
-            say(_progress_line(description, count, total, unit, now - started))
-    if 0 < told < count:  # whoever saw it begin also sees it end
-        say(_progress_line(description, count, total, unit, time.monotonic() - started))
+            say(_progress_line(description, count, total, unit, (count - before) / (now - started)))
+    if before < told < count:  # whoever saw it begin also sees it end
+        rate = (count - before) / (time.monotonic() - started)
+        say(_progress_line(description, count, total, unit, rate))
 
 
-def _progress_line(description: str, count: int, total: int | None, unit: str, seconds: float) -> str:
-    rate = count / max(seconds, 1e-9)
-    line = f"{description}: {count:,}{'' if total is None else f'/{total:,}'} {unit}, {rate:,.1f} {unit}/s"
+def _share(count: float, total: float | None) -> str:
+    return f"{count:,.0f}" if total is None else f"{count:,.0f}/{total:,.0f}"
+
+
+def _progress_line(description: str, count: float, total: float | None, unit: str, rate: float) -> str:
+    line = f"{description}: {_share(count, total)} {unit}, {rate:,.1f} {unit}/s"
     if total is not None and count < total:
-        line += f", {duration((total - count) / rate)} left"
+        line += f", {duration((total - count) / max(rate, 1e-9))} left"
     return line

@@ -149,7 +149,12 @@ def _planned(
     if not config.is_file():
         siblings = [path.name for path in config.parent.glob("*.yaml")]
         raise document.error((*place, "config"), f"no such file: {config}{nearest(config.name, siblings)}")
-    if wrong := stages.check_inputs(entry.stage, entry.inputs):
+    stage_document = read_document(config)
+    for key, text_value, text in overrides.get(entry.name, []):
+        stage_document.override(key, text_value, text)
+    stage_document.data.setdefault("seed", settings.seed)
+    stage_settings = parse_settings(stage_document, stages.settings_class(entry.stage))
+    if wrong := stages.check_inputs(entry.stage, stage_settings, entry.inputs):
         raise document.error((*place, "inputs", wrong[0]), wrong[1])
 
     inputs, upstream = {}, {}
@@ -158,11 +163,6 @@ def _planned(
             upstream[name], inputs[name] = value, (RUNS / settings.name / value).absolute()
         else:
             inputs[name] = _outside_folder(document, settings, index, name, folders_needed)
-    stage_document = read_document(config)
-    for key, text_value, text in overrides.get(entry.name, []):
-        stage_document.override(key, text_value, text)
-    stage_document.data.setdefault("seed", settings.seed)
-    stage_settings = parse_settings(stage_document, stages.settings_class(entry.stage))
     final = (RUNS / settings.name / entry.name).absolute()
     return Planned(
         Step(entry.stage, stage_settings, inputs, final, entry.processes, upstream), stage_document

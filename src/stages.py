@@ -29,6 +29,7 @@ StageRun = Callable[[StageSettings, Mapping[str, Path], Path], dict[str, Any]]
 REGISTRY: dict[str, tuple[str, str]] = {
     "world": (".world", "WorldSettings"),
     "tokenizer": (".tokenizer", "TokenizerSettings"),
+    "prepare": (".prepare", "PrepareSettings"),
     "pretrain": (".pretrain", "PretrainSettings"),
     "sft": (".sft", "SftSettings"),
     "reward": (".reward", "RewardSettings"),
@@ -78,24 +79,22 @@ class Status:
     seconds: float | None = None  # how long it took the last time
 
 
-def check_inputs(kind: str, given: Mapping[str, Any]) -> tuple[str, str] | None:
+def check_inputs(kind: str, settings: StageSettings, given: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the names of a stage's inputs: (input name, problem), or None."""
-    schema = settings_class(kind)
-    allowed = sorted(schema.required_inputs | schema.optional_inputs)
+    required, optional = settings.inputs_taken()
+    allowed = sorted(required | optional)
+    takes = f"with its settings it takes {', '.join(allowed)}"
     for name in given:
         if name not in allowed:
-            return (
-                name,
-                f"stage {kind!r} has no such input{nearest(name, allowed)}; it takes {', '.join(allowed)}",
-            )
-    for name in sorted(schema.required_inputs - given.keys()):
-        return name, f"stage {kind!r} needs this input; it takes {', '.join(allowed)}"
+            return name, f"stage {kind!r} has no such input{nearest(name, allowed)}; {takes}"
+    for name in sorted(required - given.keys()):
+        return name, f"stage {kind!r} needs this input; {takes}"
     return None
 
 
 def single_step(kind: str, settings: StageSettings, config: Path, processes: int) -> Step:
     """A stage that is started alone, its folders given by `inputs.NAME=DIR` and `output=DIR`."""
-    if wrong := check_inputs(kind, settings.inputs):
+    if wrong := check_inputs(kind, settings, settings.inputs):
         raise ConfigError(f"{config}: inputs.{wrong[0]}: {wrong[1]} (give inputs.{wrong[0]}=FOLDER)")
     if settings.output is None:
         raise ConfigError(f"{config}: output: where should the result go? Give output=FOLDER")

@@ -28,7 +28,7 @@ from .conftest import problem, replace
             ", inputs: {model: base}",
             "",
             6,
-            "stages.1.inputs.model: stage 'taker' needs this input; it takes data, model",
+            "stages.1.inputs.model: stage 'taker' needs this input; with its settings it takes data, model",
         ),
         ("{model: base}", "{modle: base}", 6, "has no such input; did you mean 'model'"),
         ("config: chat.yaml", "config: caht.yaml", 6, "caht.yaml; did you mean 'chat.yaml'"),

@@ -10,7 +10,7 @@ from typing import Any
 from ..config import Source
 from ..errors import DataError
 from .dialogues import messages_of, usable, with_input, without_calculator
-from .reading import Record, Skip, attempt, field, locate, records, text_field
+from .reading import Record, Skip, attempt, field, locate, records, sound, text_field
 from .rows import RATINGS, Comparison, Message, Rating
 
 # The eight models of the Self-Instruct evaluation, worst first, as people rated them in that paper. It gives
@@ -102,7 +102,7 @@ def self_instruct_records(source: Source, root: Path) -> Iterator[Record]:
             f"{source.path}: format 'self_instruct_eval' reads a folder of <model>_predictions.jsonl"
         )
     files = [
-        records(source.model_copy(update={"path": str(folder / f"{model}_predictions.jsonl")}), root)
+        sound(records(source.model_copy(update={"path": str(folder / f"{model}_predictions.jsonl")}), root))
         for model in SELF_INSTRUCT_MODELS
     ]
     for rows in zip(*files, strict=True):

@@ -23,7 +23,8 @@ from ..errors import DataError
 
 T = TypeVar("T", covariant=True)
 S = TypeVar("S")
-Record = tuple[str, dict[str, Any]]  # (where: "file:line" or "name: row 3", raw row)
+# (where: "file:line" or "name: row 3", raw row or why there is none)
+Record = tuple[str, dict[str, Any] | DataError]
 
 KINDS = {
     ".jsonl": "jsonl",
@@ -64,14 +65,7 @@ class Stream(Iterator[T]):
 
     def __init__(self, sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]]) -> None:
         self.skipped: Counter[str] = Counter()
-        for source in sources:
-            if source.format not in formats:
-                close = difflib.get_close_matches(source.format, formats, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                allowed = ", ".join(formats)
-                raise DataError(
-                    f"{source.path}: format {source.format!r} is not for this{hint}; allowed: {allowed}"
-                )
+        check_formats(sources, formats)
         self._rows = (row for source in sources for row in self._read(source, root, formats[source.format]))
 
     def __next__(self) -> T:
@@ -80,24 +74,59 @@ class Stream(Iterator[T]):
     def _read(self, source: Source, root: Path, format: Format[T]) -> Iterator[T]:
         skipped: Counter[str] = Counter()
         made = 0
-        end = None if source.limit is None else source.skip + source.limit
-        for where, record in islice(format.records(source, root), source.skip, end):
-            try:
-                parsed = attempt(format.parse, record)
-            except DataError as error:
-                raise DataError(f"{where}: {error}") from None
-            for row in parsed if isinstance(parsed, list) else [parsed]:
-                if isinstance(row, Skip):
-                    skipped[str(row)] += 1
-                else:
-                    made += 1
-                    yield row
-        if not made:
-            raise DataError(f"{source.path}: no usable row; expected rows of format {source.format!r}")
-        if skipped:
-            self.skipped += skipped
-            reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())
-            say(f"{source.path}: {made:,} rows, {skipped.total():,} left out: {reasons}")
+        for _, outcome in outcomes(source, root, format):
+            if isinstance(outcome, DataError):
+                raise outcome
+            if isinstance(outcome, Skip):
+                skipped[str(outcome)] += 1
+            else:
+                made += 1
+                yield outcome
+        self.skipped += skipped
+        tell(source, made, skipped)
+
+
+def check_formats(sources: Sequence[Source], formats: Mapping[str, Any]) -> None:
+    """Raises DataError for a source whose format is not among `formats`."""
+    for source in sources:
+        if source.format not in formats:
+            close = difflib.get_close_matches(source.format, formats, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            allowed = ", ".join(formats)
+            raise DataError(
+                f"{source.path}: format {source.format!r} is not for this{hint}; allowed: {allowed}"
+            )
+
+
+def outcomes(
+    source: Source, root: Path, format: Format[T], start: int = 0
+) -> Iterator[tuple[int, T | Skip | DataError]]:
+    """What becomes of each raw row of a source: a row, or several, a Skip, or an error with file and line.
+
+    With each comes how many raw rows were read by then, those passed over included; `start` passes over so
+    many. Raises DataError where the source itself can't be read.
+    """
+    end = None if source.limit is None else source.skip + source.limit
+    first = source.skip + start
+    for number, (where, record) in enumerate(islice(format.records(source, root), first, end), start + 1):
+        try:
+            if isinstance(record, DataError):
+                raise record
+            parsed = attempt(format.parse, record)
+        except DataError as error:
+            yield number, DataError(f"{where}: {error}")
+            continue
+        for row in parsed if isinstance(parsed, list) else [parsed]:
+            yield number, row
+
+
+def tell(source: Source, made: int, skipped: Counter[str]) -> None:
+    """Says what was left out of a source. Raises DataError where nothing is left."""
+    if not made:
+        raise DataError(f"{source.path}: no usable row; expected rows of format {source.format!r}")
+    if skipped:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())
+        say(f"{source.path}: {made:,} rows, {skipped.total():,} left out: {reasons}")
 
 
 # ----------------------------------------------------------------------------------- fields of raw rows
@@ -139,13 +168,21 @@ def field(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> A
 
 
 def records(source: Source, root: Path) -> Iterator[Record]:
-    """Raw rows of a source of any kind. Raises DataError where there is none, or it can't be read."""
+    """Raw rows of a source of any kind. Raises DataError where there is no source, or it can't be read."""
     place = locate(source, root)
     if isinstance(place, str):
         yield from _hub_records(place, source.split)
         return
     for path in data_files(place, source.split):
         yield from _file_records(path)
+
+
+def sound(rows: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Raw rows none of which may be broken. Raises DataError at the first that is, with file and line."""
+    for where, record in rows:
+        if isinstance(record, DataError):
+            raise DataError(f"{where}: {record}")
+        yield where, record
 
 
 def text_records(source: Source, root: Path, piece: int = 8000) -> Iterator[Record]:
@@ -189,7 +226,9 @@ def data_files(place: Path, split: str) -> list[Path]:
     """A single file, or the files below a folder whose names say the split (all, if none does)."""
     if place.is_file():
         if not _kind(place):
-            raise DataError(f"{place}: unknown kind of file; expected {', '.join(KINDS)}, also with .gz")
+            raise DataError(
+                f"{place}: unknown kind of file; expected {', '.join(KINDS)}, also with .gz or .zst"
+            )
         return [place]
     files = sorted(path for path in place.rglob("*") if path.is_file() and _kind(path))
     named = re.compile(rf"(^|[^a-zA-Z]){re.escape(split)}([^a-zA-Z]|$)")
@@ -207,7 +246,8 @@ def data_files(place: Path, split: str) -> list[Path]:
 
 
 def _kind(path: Path) -> str | None:
-    return KINDS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+    name = path.name.lower()
+    return KINDS.get(Path(name.removesuffix(".gz").removesuffix(".zst")).suffix)
 
 
 # ---------------------------------------------------------------------------------------- kinds of files
@@ -231,7 +271,7 @@ def _file_records(path: Path) -> Iterator[Record]:
 def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
         if line and not line.isspace():
-            yield f"{path}:{number}", _row(_decode(line, f"{path}:{number}"), f"{path}:{number}")
+            yield f"{path}:{number}", _decoded(line)
 
 
 def _json_document(path: Path) -> Iterator[Record]:
@@ -245,7 +285,7 @@ def _json_document(path: Path) -> Iterator[Record]:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: no valid JSON: {error.msg}") from None
     for number, row in enumerate(rows, 1):
-        yield f"{path}: row {number}", _row(row, f"{path}: row {number}")
+        yield f"{path}: row {number}", _row(row)
 
 
 def _csv_rows(path: Path) -> Iterator[Record]:
@@ -263,20 +303,18 @@ def _csv_rows(path: Path) -> Iterator[Record]:
         raise DataError(f"{path}:{reader.line_num}: no valid CSV: {error}") from None
 
 
-def _decode(line: str, where: str) -> Any:
+def _decoded(line: str) -> dict[str, Any] | DataError:
     try:
-        return json.loads(line)
+        return _row(json.loads(line))
     except (json.JSONDecodeError, RecursionError) as error:
         message = getattr(error, "msg", "too deep")
-        raise DataError(f"{where}: no valid JSON: {message}; expected one object a line") from None
+        return DataError(f"no valid JSON: {message}; expected one object a line")
 
 
-def _row(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(
-            f"{where}: found {type(value).__name__}; expected a JSON object with the row's fields"
-        )
-    return value
+def _row(value: Any) -> dict[str, Any] | DataError:
+    if isinstance(value, dict):
+        return value
+    return DataError(f"found {type(value).__name__}; expected a JSON object with the row's fields")
 
 
 def _stream(path: Path, builder: str, **options: Any) -> Iterator[dict[str, Any]]:

@@ -1,17 +1,17 @@
 """Token shards: the pretraining text as ids in flat files that are mapped, not read.
 
-A folder holds `shard-00000.bin`, … (little-endian uint16, or uint32 for vocabularies above 65,536) and
-`index.json`, written last: {"dtype", "vocabulary_size", "tokenizer" (hash), "tokens", "documents", "shards":
-[{"file", "tokens", "documents" (how many begin in it), "sha256"}]}. Documents follow each other without a gap
-and may run on from one shard into the next.
+A folder holds one stream of documents:
+- `shard-00000.bin`, …: ids, little-endian uint16, or uint32 for vocabularies above 65,536; a shard ends with
+  a document.
+- `shard-00000.starts`, …: where in the shard each of its documents begins, in tokens, little-endian uint64.
+- `index.json`, written last: {"dtype", "vocabulary_size", "tokenizer" (hash), "tokens", "documents",
+  "shards": [{"file", "tokens", "documents", "sha256", "starts_sha256"}]}.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,80 +19,101 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..artifact import write_json
+from ..artifact import file_hash, flush, write_json
 from ..errors import DataError
 from .chat import UNTRAINED
+from .encoding import EncodedDocuments
 
 INDEX = "index.json"
+STARTS = "<u8"
 
 
-def encode_documents(tokenizer: Any, texts: Iterable[str], batch: int = 1000) -> Iterator[list[int]]:
-    """Ids of each document between BOS and EOS; "<s>" and the like inside a text stay plain text."""
-    texts = iter(texts)
-    while chunk := list(islice(texts, batch)):
-        encoded = tokenizer(
-            chunk, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
-        )
-        for ids in encoded["input_ids"]:
-            yield [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
+def token_dtype(vocabulary_size: int) -> np.dtype:
+    """Of the ids in a shard file: the narrower of uint16 and uint32 that holds them all."""
+    return np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
 
 
-def write_shards(
-    documents: Iterable[list[int]], folder: Path, vocabulary_size: int, shard_tokens: int, tokenizer: str
-) -> dict[str, Any]:
-    """Writes documents (token ids) as shards of `shard_tokens` tokens, the last perhaps shorter.
+class ShardWriter:
+    """Appends documents to the stream of a folder, shard by shard.
 
-    Returns the index. `tokenizer`: its hash (`model.checkpoint.tokenizer_hash`).
-    Raises DataError for an id outside the vocabulary, or where there is no token at all.
+    Args:
+        folder: made if it is not there; files that belong to none of `shards` are removed.
+        vocabulary_size: ids must be below it.
+        shards: those that stand already, to go on behind.
     """
-    dtype = np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
-    folder.mkdir(parents=True, exist_ok=True)
-    shards: list[dict[str, Any]] = []
-    pending: list[np.ndarray] = []  # whole and partial documents of the next shard
-    waiting = begun = 0  # tokens in `pending`, documents that begin there
 
-    def flush() -> None:
-        nonlocal pending, waiting, begun
-        data = np.concatenate(pending).astype(dtype).tobytes()
-        name = f"shard-{len(shards):05d}.bin"
-        (folder / name).write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        shards.append({"file": name, "tokens": waiting, "documents": begun, "sha256": digest})
-        pending, waiting, begun = [], 0, 0
+    def __init__(self, folder: Path, vocabulary_size: int, shards: list[dict[str, Any]]) -> None:
+        self.folder, self.shards = folder, shards
+        self._vocabulary_size, self._dtype = vocabulary_size, token_dtype(vocabulary_size)
+        folder.mkdir(parents=True, exist_ok=True)
+        known = {name for shard in shards for name in (shard["file"], _starts_of(shard["file"]))}
+        for path in folder.iterdir():
+            if path.name not in known:
+                path.unlink()
+        self._begin()
 
-    for document in documents:
-        ids = np.asarray(document, dtype=np.int64)
-        if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary_size:
-            raise DataError(
-                f"token id {ids.min()} or {ids.max()} is outside the vocabulary of {vocabulary_size}"
-            )
-        begun += 1
-        while len(ids):
-            part, ids = np.split(ids, [shard_tokens - waiting])
-            pending.append(part)
-            waiting += len(part)
-            if waiting == shard_tokens:
-                flush()
-    if waiting:
-        flush()
-    if not shards:
-        raise DataError(f"{folder}: no token to write; expected at least one document")
-    index = {
-        "dtype": "uint16" if dtype.itemsize == 2 else "uint32",
-        "vocabulary_size": vocabulary_size,
-        "tokenizer": tokenizer,
-        "tokens": sum(shard["tokens"] for shard in shards),
-        "documents": sum(shard["documents"] for shard in shards),
-        "shards": shards,
-    }
-    write_json(folder / INDEX, index)
-    return index
+    def _begin(self) -> None:
+        self.open_tokens = 0  # in the shard that is being written
+        self._starts: list[np.ndarray] = []
+        self._sum = hashlib.sha256()
+
+    def append(self, documents: EncodedDocuments) -> None:
+        """Raises DataError for an id outside the vocabulary."""
+        ids, lengths = documents
+        if len(ids) and int(ids.max()) >= self._vocabulary_size:
+            raise DataError(f"token id {ids.max()} is outside the vocabulary of {self._vocabulary_size}")
+        data = ids.astype(self._dtype).tobytes()
+        with (self.folder / self._name()).open("ab") as file:
+            file.write(data)
+        self._sum.update(data)
+        self._starts.append(self.open_tokens + np.cumsum(lengths) - lengths)
+        self.open_tokens += len(ids)
+
+    def seal(self) -> None:
+        """Ends the shard that is being written, if there is one."""
+        if not self.open_tokens:
+            return
+        starts = np.concatenate(self._starts).astype(STARTS)
+        path = self.folder / _starts_of(self._name())
+        path.write_bytes(starts.tobytes())
+        flush(path)
+        flush(self.folder / self._name())
+        self.shards.append(
+            {
+                "file": self._name(),
+                "tokens": self.open_tokens,
+                "documents": len(starts),
+                "sha256": self._sum.hexdigest(),
+                "starts_sha256": file_hash(path),
+            }
+        )
+        self._begin()
+
+    def _name(self) -> str:
+        return f"shard-{len(self.shards):05d}.bin"
+
+    def finish(self, tokenizer: str) -> None:
+        """Ends the stream. `tokenizer`: its hash (`model.checkpoint.tokenizer_hash`)."""
+        self.seal()
+        index = {
+            "dtype": self._dtype.name,
+            "vocabulary_size": self._vocabulary_size,
+            "tokenizer": tokenizer,
+            "tokens": sum(shard["tokens"] for shard in self.shards),
+            "documents": sum(shard["documents"] for shard in self.shards),
+            "shards": self.shards,
+        }
+        write_json(self.folder / INDEX, index)
+
+
+def _starts_of(shard: str) -> str:
+    return Path(shard).with_suffix(".starts").name
 
 
 class TokenShards:
     """The token stream of a folder, memory-mapped: pieces of it by `read`, rows of one length by `rows`.
 
-    Raises DataError where the index is missing or broken, a shard has another size than the index says, or
+    Raises DataError where the index is missing or broken, a file has another size than the index says, or
     (if `tokenizer` is given) the shards were written with another tokenizer.
     """
 
@@ -106,13 +127,17 @@ class TokenShards:
             )
         self.tokens: int = self.index["tokens"]
         self.documents: int = self.index["documents"]
-        self._shards = [self._map(shard) for shard in self.index["shards"]]
-        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        shards = self.index["shards"]
+        dtype = token_dtype(self.index["vocabulary_size"])
+        self._shards = [self._map(shard["file"], dtype, shard["tokens"]) for shard in shards]
+        self._starts = [
+            self._map(_starts_of(shard["file"]), np.dtype(STARTS), shard["documents"]) for shard in shards
+        ]
+        self._first = np.cumsum([0, *(len(shard) for shard in self._shards)])
 
-    def _map(self, shard: dict[str, Any]) -> np.ndarray:
-        path = self.folder / shard["file"]
-        dtype = np.dtype("<u2" if self.index["dtype"] == "uint16" else "<u4")
-        expected = shard["tokens"] * dtype.itemsize
+    def _map(self, name: str, dtype: np.dtype, count: int) -> np.ndarray:
+        path = self.folder / name
+        expected = count * dtype.itemsize
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
             raise DataError(
@@ -122,68 +147,85 @@ class TokenShards:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens start … stop - 1 of the whole stream, int64."""
+        parts = [
+            self._shards[shard][begin:end].astype(np.int64) for shard, begin, end in self._parts(start, stop)
+        ]
+        return np.concatenate(parts)
+
+    def document_starts(self, start: int, stop: int) -> np.ndarray:
+        """Where documents begin among tokens start … stop - 1, counted from `start`, int64."""
+        found = []
+        for shard, begin, end in self._parts(start, stop):
+            starts = self._starts[shard]
+            inside = starts[np.searchsorted(starts, begin) : np.searchsorted(starts, end)]
+            found.append(inside.astype(np.int64) + self._first[shard] - start)
+        return np.concatenate(found)
+
+    def _parts(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """(shard, begin, end) of the pieces that hold tokens start … stop - 1."""
+        shard = int(np.searchsorted(self._first, start, side="right")) - 1
         parts = []
-        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < stop:
-            first = int(self._starts[shard])
-            part = self._shards[shard][start - first : stop - first]
-            parts.append(part)
-            start += len(part)
-            shard += 1
-        return np.concatenate(parts).astype(np.int64)
+            first, behind = int(self._first[shard]), int(self._first[shard + 1])
+            parts.append((shard, start - first, min(stop, behind) - first))
+            start, shard = behind, shard + 1
+        return parts
 
-    def verify(self) -> None:
-        """Reads everything and compares checksums. Raises DataError naming the shard that differs."""
-        for shard in self.index["shards"]:
-            path = self.folder / shard["file"]
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                    raise DataError(f"{path}: its checksum isn't that of {INDEX}; write it again")
-
-    def rows(self, context_length: int, document_start: int | None = None) -> TokenRows:
-        """The stream as rows of `context_length` tokens; see `TokenRows`."""
-        return TokenRows(self, context_length, document_start)
+    def checksums(self) -> list[tuple[Path, str]]:
+        """The files and what their SHA-256 must be."""
+        return [
+            (self.folder / name, shard[key])
+            for shard in self.index["shards"]
+            for name, key in ((shard["file"], "sha256"), (_starts_of(shard["file"]), "starts_sha256"))
+        ]
 
 
 class TokenRows(Dataset):
-    """Rows {"input_ids", "labels"} (equal, int64, shape (context_length,)) of a token stream.
+    """Rows {"input_ids", "labels"} (int64, shape (context_length,)) of token streams, one after the other.
 
-    With `document_start`, the id that begins every document, the documents of a row are kept apart:
-    "position_ids" restart with each, and its first token is no label. `unused`: tokens at the end of the
-    stream that fill no row. Raises DataError where there is no full row.
+    With `apart` the documents of a row don't see each other: "position_ids" restart with each, and its first
+    token is no label; what is left of one that began in an earlier row counts as a document of its own.
+
+    Attributes:
+        counts: rows of each stream.
+        unused: tokens at the ends of the streams that fill no row.
+
+    Raises DataError where there is no full row.
     """
 
-    def __init__(self, shards: TokenShards, context_length: int, document_start: int | None) -> None:
-        self._count, self.unused = divmod(shards.tokens, context_length)
-        if not self._count:
+    def __init__(self, streams: list[TokenShards], context_length: int, apart: bool) -> None:
+        self.counts = [stream.tokens // context_length for stream in streams]
+        self.unused = sum(stream.tokens % context_length for stream in streams)
+        if not sum(self.counts):
+            tokens = sum(stream.tokens for stream in streams)
             raise DataError(
-                f"{shards.folder}: {shards.tokens:,} tokens; expected at least one row of {context_length}"
+                f"{streams[0].folder}: {tokens:,} tokens; expected at least one row of {context_length}"
             )
-        self._shards, self._length, self._document_start = shards, context_length, document_start
+        self._streams, self._length, self._apart = streams, context_length, apart
+        self._ends = np.cumsum(self.counts)
 
     def __len__(self) -> int:
-        return self._count
+        return sum(self.counts)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        start = index * self._length
-        ids = torch.from_numpy(self._shards.read(start, start + self._length))
-        if self._document_start is None:
-            return {"input_ids": ids, "labels": ids.clone()}
-        labels = ids.masked_fill(ids == self._document_start, UNTRAINED)
-        return {
-            "input_ids": ids,
-            "labels": labels,
-            "position_ids": document_positions(ids, self._document_start),
-        }
+        source = int(np.searchsorted(self._ends, index, side="right"))
+        stream = self._streams[source]
+        start = (index - int(self._ends[source]) + self.counts[source]) * self._length
+        stop = start + self._length
+        ids = torch.from_numpy(stream.read(start, stop))
+        labels = ids.clone()
+        if not self._apart:
+            return {"input_ids": ids, "labels": labels}
+        starts = stream.document_starts(start, stop)
+        labels[starts] = UNTRAINED
+        return {"input_ids": ids, "labels": labels, "position_ids": positions(starts, self._length)}
 
 
-def document_positions(ids: torch.Tensor, document_start: int) -> torch.Tensor:
-    """Place of each token in its document: `[…, length]` int64, 0 at the row's begin and at each document's.
-
-    What is left of a document that began in an earlier row counts as a document of its own.
-    """
-    places = torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
-    return places - torch.where(ids == document_start, places, 0).cummax(dim=-1).values
+def positions(starts: np.ndarray, length: int) -> torch.Tensor:
+    """Place of each token in its document, `[length]` int64: 0 at the row's begin and at each of `starts`."""
+    begins = np.zeros(length, dtype=np.int64)
+    begins[starts] = starts
+    return torch.from_numpy(np.arange(length) - np.maximum.accumulate(begins))
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -196,12 +238,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise DataError(f"{path}: no valid JSON ({error}); write the shards again") from None
-    if not isinstance(index, dict) or not index.keys() >= {
-        "dtype",
-        "tokens",
-        "documents",
-        "tokenizer",
-        "shards",
-    }:
+    expected = {"vocabulary_size", "tokens", "documents", "tokenizer", "shards"}
+    if not isinstance(index, dict) or not index.keys() >= expected:
         raise DataError(f"{path}: not an index of token shards")
     return index

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import Source
-from ..data.reading import field, records, text_field
+from ..data.reading import field, records, sound, text_field
 from ..errors import DataError
 from .keys import RETENTION_TURNS
 from .speaker import Answer, Speaker
@@ -56,7 +56,7 @@ class Retention:
 def read_instructed(path: str, data: Path, limit: int) -> list[InstructedDialogue]:
     """The first `limit` rows of a retention test. Raises DataError: a broken row, too few turns or rows."""
     dialogues = []
-    for where, row in records(Source(path=path, format="instructed"), data):
+    for where, row in sound(records(Source(path=path, format="instructed"), data)):
         try:
             dialogues.append(_instructed(row))
         except DataError as error:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
 from ..console import track
 from ..data.chat import UNTRAINED
-from ..data.shards import TokenShards, document_positions
+from ..data.shards import TokenShards, positions
+
+COUNTED = 100_000_000  # tokens of a stream are enough for the frequencies of the vocabulary
 
 
 def bits_per_byte(nats: float, size: int) -> float:
@@ -20,58 +25,69 @@ def bits_per_byte(nats: float, size: int) -> float:
 
 
 def unigram_nats(
-    train: TokenShards, held_out: TokenShards, vocabulary_size: int, document_start: int
+    train: Sequence[TokenShards], held_out: Sequence[TokenShards], vocabulary_size: int
 ) -> float:
     """What the held-out tokens cost under the training tokens' own frequencies (add-one smoothed), in nats.
 
-    The tokens that begin a document are free, as they are for the model.
+    The tokens that begin a document are free, as they are for the model. Of each training stream, the first
+    hundred million tokens are counted.
     """
-    frequencies = np.bincount(train.read(0, train.tokens), minlength=vocabulary_size) + 1.0
+    frequencies = np.ones(vocabulary_size)
+    for stream in train:
+        frequencies += np.bincount(stream.read(0, min(stream.tokens, COUNTED)), minlength=vocabulary_size)
     costs = -np.log(frequencies / frequencies.sum())
-    costs[document_start] = 0.0
-    return float(costs[held_out.read(0, held_out.tokens)].sum())
+    total = 0.0
+    for stream in held_out:
+        ids = stream.read(0, stream.tokens)
+        total += costs[ids].sum() - costs[ids[stream.document_starts(0, stream.tokens)]].sum()
+    return float(total)
 
 
 @torch.no_grad()
 def model_nats(
-    model: LlamaForCausalLM,
-    held_out: TokenShards,
-    context_length: int,
-    document_start: int,
-    cross_document_attention: bool = False,
-    batch: int = 16,
+    model: LlamaForCausalLM, held_out: TokenShards, context_length: int, apart: bool, batch: int = 16
 ) -> float:
     """What the held-out tokens cost under the model, in nats.
 
     The stream is cut into windows that overlap by one token, so that every token is predicted once, from at
-    most `context_length` tokens before it, those of earlier documents among them or not. The tokens that
-    begin a document (`document_start`) are free: they are given, not text.
+    most `context_length` tokens before it, with `apart` those of its own document alone. The tokens that
+    begin a document are free: they are given, not text.
     """
     training = model.training
     model.eval()
     starts = range(0, held_out.tokens - 1, context_length)
-    windows = [held_out.read(at, min(at + context_length + 1, held_out.tokens)) for at in starts]
+    windows = [_Window.of(held_out, at, min(at + context_length + 1, held_out.tokens)) for at in starts]
     batches = [windows[at : at + batch] for at in range(0, len(windows), batch)]
     total = sum(
-        _window_nats(model, windows, document_start, cross_document_attention)
-        for windows in track(batches, "validation", unit="batches")
+        _window_nats(model, windows, apart) for windows in track(batches, "validation", unit="batches")
     )
     model.train(training)
     return total
 
 
-def _window_nats(
-    model: LlamaForCausalLM, windows: list[np.ndarray], document_start: int, cross_document_attention: bool
-) -> float:
+class _Window(NamedTuple):
+    """A piece of a stream, int64: what is seen, its positions, and what is to be predicted."""
+
+    seen: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+
+    @classmethod
+    def of(cls, stream: TokenShards, start: int, stop: int) -> _Window:
+        ids = torch.from_numpy(stream.read(start, stop))
+        begins = stream.document_starts(start, stop)
+        targets = ids.clone()
+        targets[begins] = UNTRAINED
+        length = len(ids) - 1
+        return cls(ids[:-1], positions(begins[begins < length], length), targets[1:])
+
+
+def _window_nats(model: LlamaForCausalLM, windows: list[_Window], apart: bool) -> float:
     """The last window may be shorter: pads on its right are seen by no real token and not counted."""
-    longest = max(map(len, windows))
-    ids = torch.zeros(len(windows), longest, dtype=torch.long)
-    targets = torch.full_like(ids, UNTRAINED)
-    for row, window in enumerate(windows):
-        ids[row, : len(window)] = targets[row, : len(window)] = torch.from_numpy(window)
-    targets[targets == document_start] = UNTRAINED
-    seen = ids[:, :-1].to(model.device)
-    positions = None if cross_document_attention else document_positions(seen, document_start)
-    logits = model(input_ids=seen, position_ids=positions, use_cache=False).logits.float().flatten(0, 1)
-    costs = F.cross_entropy(logits, targets[:, 1:].flatten().to(logits.device), reduction="none")
+    seen, places, targets = (
+        pad_sequence(list(parts), batch_first=True, padding_value=pad).to(model.device)
+        for parts, pad in zip(zip(*windows, strict=True), (0, 0, UNTRAINED), strict=True)
+    )
+    logits = model(input_ids=seen, position_ids=places if apart else None, use_cache=False).logits
+    costs = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
     return float(costs.double().sum())

@@ -10,41 +10,43 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, TrainingArguments
 
-from ..data.shards import TokenShards
+from ..artifact import RESUME
+from ..data.corpus import JOURNAL, Corpus, write_corpus
+from ..data.shards import TokenRows
 from ..model.checkpoint import load_causal_lm, load_tokenizer, tokenizer_hash
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
 from ..training.attention import attending_within_segments
 from ..training.engine import device
 from ..training.loop import OrderedTrainer, run_trainer, save_trained
+from ..training.order import MixedOrder
 from ..training.tracking import Tracker
 from .compression import bits_per_byte, model_nats, unigram_nats
-from .corpus import write_corpus
 from .settings import PretrainSettings
 
 
 def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Writes `out/shards` and trains a Llama of `settings.model` on them into `out/model`.
+    """Trains a Llama of `settings.model` on the input `corpus`, or on `out/shards`, into `out/model`.
 
-    Metrics: the corpus by part, `unused_tokens` (at its end, they fill no row), `parameters`,
+    Metrics: the corpus by part, `unused_tokens` (at the sources' ends, they fill no row), `parameters`,
     `validation_bits_per_byte`, `unigram_bits_per_byte` (the same text under token frequencies alone), and
     those of the training.
     """
     distributed.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["tokenizer"])
-    corpus: dict[str, Any] = {}
-    if distributed.is_main():
-        corpus = write_corpus(settings, tokenizer, inputs["data"], out / "shards")
+    shards = inputs.get("corpus", out / "shards")
+    if distributed.is_main() and "corpus" not in inputs:
+        journal = out / RESUME / JOURNAL
+        write_corpus(settings, settings.seed, tokenizer, inputs["data"], shards, journal)
     distributed.barrier()
-    train, held_out = (
-        TokenShards(out / "shards" / part, tokenizer_hash(tokenizer)) for part in ("train", "validation")
-    )
+    corpus = Corpus(shards, tokenizer_hash(tokenizer))
+    corpus.verify(distributed.rank(), distributed.world_size())
 
     torch.manual_seed(settings.seed)
     model = LlamaForCausalLM(settings.model.llama_config(len(tokenizer)))
     parameters = model.num_parameters()
     apart = not settings.cross_document_attention
-    rows = train.rows(settings.context_length, document_start=tokenizer.bos_token_id if apart else None)
+    rows = TokenRows(corpus.train, settings.context_length, apart)
     arguments = training_arguments(
         TrainingArguments,
         settings.trainer,
@@ -56,6 +58,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows)
+        trainer.order = MixedOrder(rows.counts, corpus.weights, settings.seed)
         with attending_within_segments(model, arguments.device) if apart else nullcontext():
             trained = run_trainer(trainer, tracker, "pretrain", settings.context_length, "tokens")
     save_trained(trainer, tokenizer, out / "model")
@@ -63,14 +66,14 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         return {}
 
     saved = load_causal_lm(out / "model").to(device())
-    begins = tokenizer.bos_token_id
+    length = settings.context_length
     nats = {
-        "validation": model_nats(saved, held_out, settings.context_length, begins, not apart),
-        "unigram": unigram_nats(train, held_out, len(tokenizer), begins),
+        "validation": sum(model_nats(saved, stream, length, apart) for stream in corpus.validation),
+        "unigram": unigram_nats(corpus.train, corpus.validation, len(tokenizer)),
     }
-    size = corpus["validation"]["bytes"]
+    size = corpus.counts["validation"]["bytes"]
     return {
-        "corpus": corpus,
+        "corpus": corpus.counts,
         "unused_tokens": rows.unused,
         "parameters": parameters,
         **{f"{name}_bits_per_byte": bits_per_byte(cost, size) for name, cost in nats.items()},

@@ -17,7 +17,7 @@ from . import distributed
 from .callbacks import Progress
 from .checkpoints import Checkpoints
 from .interruption import interruptible
-from .order import OrderedLoader, RankBatches, SeededOrder
+from .order import Order, OrderedLoader, RankBatches, SeededOrder
 from .resumption import SUMS, Resumption
 from .tracking import Tracker
 
@@ -31,6 +31,7 @@ class OrderedTrainer(Trainer):
     where they don't fill the last step of an epoch, several ranks repeat rows to have equally many.
     """
 
+    order: Order | None = None  # of the rows; shuffled if not given
     row_lengths: list[int] | None = None  # tokens of each row, where rows of like length shall share a batch
     checkpoints: Checkpoints
     resumption: Resumption
@@ -39,17 +40,27 @@ class OrderedTrainer(Trainer):
     def get_train_dataloader(self) -> OrderedLoader:
         """Batches of this rank alone; transformers' own would forget the epoch where several ranks resume."""
         args = self.args
-        order = SeededOrder(len(self.train_dataset), args.seed, self.row_lengths, rows_per_step(args))
-        batches = RankBatches(order, args.per_device_train_batch_size, args.process_index, args.world_size)
+        if self.order is None:
+            self.order = SeededOrder(
+                len(self.train_dataset), args.seed, self.row_lengths, rows_per_step(args)
+            )
+        self._batches = RankBatches(
+            self.order, args.per_device_train_batch_size, args.process_index, args.world_size
+        )
         return OrderedLoader(
             self.train_dataset,
-            batch_sampler=batches,
+            batch_sampler=self._batches,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
         )
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        epoch, batches = super()._init_training_state(*args)
+        self._batches.resume(epoch, batches)
+        return epoch, batches
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -103,7 +114,8 @@ def run_trainer(
     args = trainer.args
     if args.deepspeed and not trainer.is_deepspeed_enabled:
         raise LlamitaError(f"deepspeed: {args.deepspeed} was asked for, but accelerate left it out")
-    items_per_epoch = len(trainer.train_dataset) * items_per_row
+    rows = len(trainer.train_dataset if trainer.order is None else trainer.order)
+    items_per_epoch = rows * items_per_row
     trainer.checkpoints = Checkpoints(Path(args.output_dir) / RESUME, args.save_total_limit or KEPT)
     checkpoint = trainer.checkpoints.newest()
     step = 0

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import lru_cache
+from itertools import accumulate, repeat
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from .permutation import Permutation
+
 CHUNK = 50  # batches sorted by length together: enough to save padding, few enough to stay random
 
+_permutation = lru_cache(maxsize=64)(Permutation)
 
-class SeededOrder(Sampler[int]):
+
+class Order(Protocol):
+    """The rows of an epoch by their places in it: `order[place]`, for places below `len(order)`."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> int: ...
+
+
+class SeededOrder:
     """Shuffles `count` rows anew in each epoch, the same way for the same seed on any number of ranks.
 
     With `lengths` (tokens of each row), rows of similar length share a batch of `batch_size`, so that little
@@ -21,22 +38,57 @@ class SeededOrder(Sampler[int]):
     def __init__(
         self, count: int, seed: int, lengths: Sequence[int] | None = None, batch_size: int = 1
     ) -> None:
-        self.count, self.seed, self.lengths, self.batch_size = count, seed, lengths, batch_size
-        self.epoch = 0
+        self._count, self._seed, self._lengths, self._batch_size = count, seed, lengths, batch_size
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """To be called before each epoch."""
-        self.epoch = epoch
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        self._rows: list[int] = torch.randperm(self._count, generator=generator).tolist()
+        if self._lengths is not None:
+            self._rows = _by_length(self._rows, self._lengths, self._batch_size, generator)
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        rows: list[int] = torch.randperm(self.count, generator=generator).tolist()
-        if self.lengths is not None:
-            rows = _by_length(rows, self.lengths, self.batch_size, generator)
-        return iter(rows)
+    def __getitem__(self, place: int) -> int:
+        return self._rows[place]
+
+
+class MixedOrder:
+    """Shuffles a mix of sources: an epoch takes each row of source s `weights[s]` times on average.
+
+    Nothing is stored: finding the row of any place of any epoch takes the same short time. No row comes once
+    more before all others of its source have come as often.
+
+    Args:
+        counts: rows of each source; they are numbered one source after the other.
+        weights: 2 takes a source twice in an epoch, 0.5 half of it, each epoch another half.
+    """
+
+    def __init__(self, counts: Sequence[int], weights: Sequence[float], seed: int) -> None:
+        self._counts, self._seed, self._epoch = counts, seed, 0
+        self._taken = [
+            max(1, round(count * weight)) if count else 0
+            for count, weight in zip(counts, weights, strict=True)
+        ]
+        self._ends = list(accumulate(self._taken))
+        self._first = [0, *accumulate(counts)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """To be called before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, place: int) -> int:
+        drawn = _permutation(len(self), f"{self._seed}/epoch/{self._epoch}")[place]
+        source = bisect_right(self._ends, drawn)
+        turn = (self._epoch + 1) * self._taken[source] - (self._ends[source] - drawn)
+        cycle, turn = divmod(turn, self._counts[source])
+        rows = _permutation(self._counts[source], f"{self._seed}/source/{source}/{cycle}")
+        return self._first[source] + rows[turn]
 
 
 class RankBatches(Sampler[list[int]]):
@@ -46,23 +98,37 @@ class RankBatches(Sampler[list[int]]):
     one rank alone repeats none, its last batch may be smaller.
     """
 
-    def __init__(self, order: SeededOrder, batch_size: int, rank: int, ranks: int) -> None:
+    def __init__(self, order: Order, batch_size: int, rank: int, ranks: int) -> None:
         self.order, self.batch_size, self.rank, self.ranks = order, batch_size, rank, ranks
+        self._epoch, self._resumed = 0, (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
         self.order.set_epoch(epoch)
+
+    def resume(self, epoch: int, batches: int) -> None:
+        """In `epoch`, this rank has had so many batches already: they come empty, at no cost.
+
+        `Trainer` walks over them: it skips batches by asking for them.
+        """
+        self._resumed = (epoch, batches)
 
     def __len__(self) -> int:
         return -(-len(self.order) // (self.batch_size * self.ranks))
 
     def __iter__(self) -> Iterator[list[int]]:
-        rows = list(self.order)
-        if self.ranks > 1:
-            needed = len(self) * self.batch_size * self.ranks
-            rows *= -(-needed // max(1, len(rows)))
-            del rows[needed:]
-        for start in range(self.rank * self.batch_size, len(rows), self.ranks * self.batch_size):
-            yield rows[start : start + self.batch_size]
+        epoch, passed = self._resumed
+        if epoch != self._epoch:
+            passed = 0
+        yield from repeat([], passed)
+        for batch in range(passed, len(self)):
+            yield self._rows((batch * self.ranks + self.rank) * self.batch_size)
+
+    def _rows(self, start: int) -> list[int]:
+        end, count = start + self.batch_size, len(self.order)
+        if self.ranks == 1:
+            end = min(end, count)
+        return [self.order[place % count] for place in range(start, end)]
 
 
 class OrderedLoader(DataLoader[Any]):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from llamita.data.shards import TokenShards, encode_documents, write_shards
+from llamita.artifact import file_hash
+from llamita.data.shards import ShardWriter, TokenRows, TokenShards
 from llamita.errors import DataError
+
+from .streams import as_encoded, write_stream
 
 
 def documents(count: int = 50, vocabulary: int = 1000) -> list[list[int]]:
@@ -22,34 +25,59 @@ def documents(count: int = 50, vocabulary: int = 1000) -> list[list[int]]:
 def test_the_stream_comes_back(tmp_path: Path) -> None:
     written = documents()
     stream = [id for document in written for id in document]
-    index = write_shards(iter(written), tmp_path, 1000, shard_tokens=100, tokenizer="abc")
-    shards = TokenShards(tmp_path, tokenizer="abc")
-    shards.verify()
-    assert shards.tokens == index["tokens"] == len(stream)
-    assert shards.documents == sum(shard["documents"] for shard in index["shards"]) == 50
-    assert {shard["tokens"] for shard in index["shards"][:-1]} == {100}
+    shards = write_stream(written, tmp_path, 1000)
+    assert shards.tokens == len(stream)
+    assert shards.documents == 50
+    assert len(shards.index["shards"]) > 5
+    assert all(100 <= shard["tokens"] < 140 for shard in shards.index["shards"][:-1])
     assert shards.read(0, len(stream)).tolist() == stream
     assert shards.read(95, 305).tolist() == stream[95:305]  # across several shards
     assert shards.read(200, 300).tolist() == stream[200:300]
 
 
+def test_documents_begin_where_they_began(tmp_path: Path) -> None:
+    written = documents()
+    begins = [0, *accumulate(len(document) for document in written)][:-1]
+    shards = write_stream(written, tmp_path, 1000)
+    for start, stop in (
+        (0, shards.tokens),
+        (95, 305),
+        (begins[3], begins[3] + 1),
+        (begins[3] + 1, begins[3] + 2),
+    ):
+        expected = [begin - start for begin in begins if start <= begin < stop]
+        assert shards.document_starts(start, stop).tolist() == expected
+
+
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(65536, "<u2"), (65537, "<u4")])
 def test_the_bytes_are_little_endian(tmp_path: Path, vocabulary: int, dtype: str) -> None:
-    written = [[vocabulary - 1, 258], [1]]
-    write_shards(written, tmp_path, vocabulary, shard_tokens=100, tokenizer="abc")
+    shards = write_stream([[vocabulary - 1, 258], [1]], tmp_path, vocabulary)
     raw = (tmp_path / "shard-00000.bin").read_bytes()
     assert np.frombuffer(raw, dtype).tolist() == [vocabulary - 1, 258, 1]
-    assert (
-        json.loads((tmp_path / "index.json").read_text())["dtype"]
-        == {"<u2": "uint16", "<u4": "uint32"}[dtype]
-    )
-    assert TokenShards(tmp_path).read(0, 3).tolist() == [vocabulary - 1, 258, 1]
+    assert json.loads((tmp_path / "index.json").read_text())["dtype"] == np.dtype(dtype).name
+    assert np.frombuffer((tmp_path / "shard-00000.starts").read_bytes(), "<u8").tolist() == [0, 2]
+    assert shards.read(0, 3).tolist() == [vocabulary - 1, 258, 1]
+
+
+def test_a_writer_goes_on_behind_the_shards_that_stand(tmp_path: Path) -> None:
+    written = documents()
+    whole = write_stream(written, tmp_path / "whole", 1000, shard_tokens=10**6)
+    first = ShardWriter(tmp_path / "parts", 1000, [])
+    first.append(as_encoded(written[:20]))
+    first.seal()
+    first.append(as_encoded(written[20:30]))  # lost: the shard was never sealed
+    second = ShardWriter(tmp_path / "parts", 1000, list(first.shards))
+    second.append(as_encoded(written[20:]))
+    second.finish("abc")
+    parts = TokenShards(tmp_path / "parts")
+    assert parts.read(0, parts.tokens).tolist() == whole.read(0, whole.tokens).tolist()
+    assert [shard["documents"] for shard in parts.index["shards"]] == [20, 30]
+    assert all(file_hash(path) == expected for path, expected in parts.checksums())
 
 
 def test_rows_are_the_stream_without_a_gap(tmp_path: Path) -> None:
-    write_shards(documents(), tmp_path, 1000, shard_tokens=100, tokenizer="abc")
-    shards = TokenShards(tmp_path)
-    rows = shards.rows(32)
+    shards = write_stream(documents(), tmp_path, 1000)
+    rows = TokenRows([shards], 32, apart=False)
     assert len(rows) == shards.tokens // 32
     assert rows.unused == shards.tokens % 32
     stream = [id for index in range(len(rows)) for id in rows[index]["input_ids"].tolist()]
@@ -58,33 +86,48 @@ def test_rows_are_the_stream_without_a_gap(tmp_path: Path) -> None:
     assert rows[0]["labels"].tolist() == rows[0]["input_ids"].tolist()
 
 
+def test_rows_of_several_streams(tmp_path: Path) -> None:
+    streams = [
+        write_stream([[number * 100 + place for place in range(length)]], tmp_path / str(number), 1000)
+        for number, length in enumerate((10, 3, 9))
+    ]
+    rows = TokenRows(streams, 4, apart=False)
+    assert rows.counts == [2, 0, 2]
+    assert rows.unused == 2 + 3 + 1
+    assert [rows[index]["input_ids"].tolist() for index in range(len(rows))] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [200, 201, 202, 203],
+        [204, 205, 206, 207],
+    ]
+
+
 def test_rows_that_keep_documents_apart(tmp_path: Path) -> None:
-    """Each restarts at its first token, 1, which is no label; so does the rest of one from an earlier row."""
-    write_shards([[1, 5, 6], [1, 7], [1, 8, 9, 4, 3]], tmp_path, 10, shard_tokens=100, tokenizer="abc")
-    first = TokenShards(tmp_path).rows(5, document_start=1)[0]
+    """Each restarts at its first token, which is no label; so does the rest of one from an earlier row."""
+    shards = write_stream([[1, 5, 6], [1, 7], [1, 8, 9, 4, 3]], tmp_path / "a", 10)
+    first = TokenRows([shards], 5, apart=True)[0]
     assert first["input_ids"].tolist() == [1, 5, 6, 1, 7]
     assert first["position_ids"].tolist() == [0, 1, 2, 0, 1]
     assert first["labels"].tolist() == [-100, 5, 6, -100, 7]
-    write_shards([[1, 5, 6, 7], [1, 8, 9]], tmp_path, 10, shard_tokens=100, tokenizer="abc")
-    second = TokenShards(tmp_path).rows(3, document_start=1)[1]
+    shards = write_stream([[1, 5, 6, 7], [1, 8, 9]], tmp_path / "b", 10)
+    second = TokenRows([shards], 3, apart=True)[1]
     assert second["input_ids"].tolist() == [7, 1, 8]
     assert second["position_ids"].tolist() == [0, 0, 1]
     assert second["labels"].tolist() == [7, -100, 8]
 
 
 def test_damage_is_noticed(tmp_path: Path) -> None:
-    write_shards(documents(), tmp_path, 1000, shard_tokens=100, tokenizer="abc")
-    shard = tmp_path / "shard-00001.bin"
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-2])
-    with pytest.raises(DataError, match=r"shard-00001.bin: 198 bytes; expected 200 by index.json"):
-        TokenShards(tmp_path)
-    shard.write_bytes(whole[:-2] + b"\0\0")
-    with pytest.raises(DataError, match=r"shard-00001.bin: its checksum"):
-        TokenShards(tmp_path).verify()
-    shard.unlink()
-    with pytest.raises(DataError, match=r"shard-00001.bin: 0 bytes"):
-        TokenShards(tmp_path)
+    write_stream(documents(), tmp_path, 1000)
+    for name in ("shard-00001.bin", "shard-00001.starts"):
+        shard = tmp_path / name
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[:-1])
+        with pytest.raises(DataError, match=rf"{name}: {len(whole) - 1:,} bytes; expected {len(whole):,} by"):
+            TokenShards(tmp_path)
+        shard.unlink()
+        with pytest.raises(DataError, match=rf"{name}: 0 bytes"):
+            TokenShards(tmp_path)
+        shard.write_bytes(whole)
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(DataError, match=r"index.json: no valid JSON"):
         TokenShards(tmp_path)
@@ -94,26 +137,14 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
-    write_shards(documents(), tmp_path, 1000, shard_tokens=100, tokenizer="abc")
+    write_stream(documents(), tmp_path, 1000)
     with pytest.raises(DataError, match="written with tokenizer abc"):
         TokenShards(tmp_path, tokenizer="xyz")
 
 
 def test_impossible_shards(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="outside the vocabulary of 10"):
-        write_shards([[3, 10]], tmp_path, 10, shard_tokens=100, tokenizer="abc")
-    with pytest.raises(DataError, match="no token to write"):
-        write_shards([], tmp_path, 10, shard_tokens=100, tokenizer="abc")
-    write_shards([[1, 2, 3]], tmp_path, 10, shard_tokens=100, tokenizer="abc")
+    with pytest.raises(DataError, match="token id 10 is outside the vocabulary of 10"):
+        write_stream([[3, 10]], tmp_path / "a", 10)
+    shards = write_stream([[1, 2, 3]], tmp_path / "b", 10)
     with pytest.raises(DataError, match="3 tokens; expected at least one row of 4"):
-        TokenShards(tmp_path).rows(4)
-
-
-def test_documents_stand_between_bos_and_eos(tokenizer: Any) -> None:
-    texts = ["what is red", "a </s> b <s>", ""] * 3
-    encoded = list(encode_documents(tokenizer, iter(texts), batch=2))
-    assert [tokenizer.decode(ids[1:-1]) for ids in encoded] == texts
-    for ids in encoded:
-        assert ids[0] == 1
-        assert ids[-1] == 2
-        assert not {0, 1, 2} & set(ids[1:-1])  # a mark inside a text is text
+        TokenRows([shards], 4, apart=False)

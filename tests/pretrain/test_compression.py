@@ -10,20 +10,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from llamita.data.shards import TokenShards, write_shards
+from llamita.data.shards import TokenShards
 from llamita.pretrain.compression import bits_per_byte, model_nats, unigram_nats
 
+from ..data.streams import write_stream
 from ..sampling.tiny import tiny_model
 
 VOCABULARY = 29
 BOS = 1
 
 
+def documents_of(ids: list[int]) -> list[list[int]]:
+    """Cut where documents begin."""
+    begins = [place for place, token in enumerate(ids) if token == BOS]
+    return [ids[a:b] for a, b in zip(begins, [*begins[1:], len(ids)], strict=True)]
+
+
 def stream(folder: Path, tokens: int, seed: int = 0) -> tuple[list[int], TokenShards]:
     draw = random.Random(seed)
     ids = [BOS, *(draw.choice((3, 4, 4, 4, 5, 20, BOS)) for _ in range(tokens - 1))]
-    write_shards([ids], folder, VOCABULARY, 7, "tokenizer")
-    return ids, TokenShards(folder)
+    return ids, write_stream(documents_of(ids), folder, VOCABULARY, 7)
 
 
 def test_bits_per_byte() -> None:
@@ -33,14 +39,15 @@ def test_bits_per_byte() -> None:
 
 def test_unigram(tmp_path: Path) -> None:
     train, train_shards = stream(tmp_path / "train", 50)
-    held_out, held_out_shards = stream(tmp_path / "validation", 20, seed=1)
+    more, more_shards = stream(tmp_path / "more", 30, seed=2)
+    held_out, _ = stream(tmp_path / "drawn", 20, seed=1)
     held_out[5:7] = [27, 28]  # never trained
-    write_shards([held_out], tmp_path / "validation", VOCABULARY, 7, "tokenizer")
-    held_out_shards = TokenShards(tmp_path / "validation")
-    counts = Counter(train)
-    total = len(train) + VOCABULARY
+    held_out_shards = write_stream(documents_of(held_out), tmp_path / "validation", VOCABULARY, 7)
+    counts = Counter(train + more)
+    total = len(train) + len(more) + VOCABULARY
     expected = sum(-math.log((counts[token] + 1) / total) for token in held_out if token != BOS)
-    assert unigram_nats(train_shards, held_out_shards, VOCABULARY, BOS) == pytest.approx(expected, rel=1e-12)
+    found = unigram_nats([train_shards, more_shards], [held_out_shards], VOCABULARY)
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("across", [False, True])
@@ -59,13 +66,13 @@ def test_model_nats_token_by_token(tmp_path: Path, tokens: int, across: bool) ->
             logits = model(input_ids=torch.tensor([ids[start:at]])).logits[0, -1].double()
         expected -= float(logits.log_softmax(-1)[ids[at]]) if ids[at] != BOS else 0.0
     for batch in (1, 2, 16):
-        found = model_nats(model, shards, context, BOS, across, batch)
+        found = model_nats(model, shards, context, not across, batch)
         assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_measuring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = tiny_model(attention_dropout=0.5).train()
     _, shards = stream(tmp_path, 30)
-    assert model_nats(model, shards, 8, BOS) == model_nats(model, shards, 8, BOS)  # without dropout
+    assert model_nats(model, shards, 8, True) == model_nats(model, shards, 8, True)  # without dropout
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -74,7 +74,7 @@ def test_bits_per_byte_of_the_saved_model(inputs: dict[str, Path], tmp_path: Pat
     """The validation text of 20 documents, through plain transformers, window by window."""
     metrics = run(inputs, tmp_path / "out", steps=20, cross_document_attention=across)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
-    raw = (tmp_path / "out" / "shards" / "validation" / "shard-00000.bin").read_bytes()
+    raw = (tmp_path / "out" / "shards" / "validation" / "000" / "shard-00000.bin").read_bytes()
     ids = [int.from_bytes(raw[at : at + 2], "little") for at in range(0, len(raw), 2)]
     windows = [ids[start : start + 33] for start in range(0, len(ids) - 1, 32)]
     texts = windows if across else [text for window in windows for text in documents_of(window)]
@@ -96,7 +96,7 @@ def test_the_loss_of_a_step_is_that_of_its_documents(
     stage.run(PretrainSettings.model_validate(PRETRAIN | settings), inputs, out)
     logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["loss"]
 
-    shards = TokenShards(out / "shards" / "train")
+    shards = TokenShards(out / "shards" / "train" / "000")
     rows = [shards.read(32 * row, 32 * row + 32).tolist() for row in range(shards.tokens // 32)]
     texts = rows if across else [text for row in rows for text in documents_of(row)]
     torch.manual_seed(0)

@@ -70,6 +70,7 @@ TRAINER = {"per_device_train_batch_size": 4, "learning_rate": 3e-3, "logging_ste
 PRETRAIN = {
     "documents": source("documents", "text_rows"),
     "validation": source("validation", "text_rows"),
+    "deduplicate": False,  # there are few colors
     "model": MODEL,
     "context_length": 32,
     "trainer": TRAINER | {"max_steps": 20},

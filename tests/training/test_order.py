@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
+from collections import Counter
 
 import pytest
 
-from llamita.training.order import CHUNK, RankBatches, SeededOrder
+from llamita.training.order import CHUNK, MixedOrder, RankBatches, SeededOrder
 
 
 def test_every_row_comes_once_in_an_order_of_seed_and_epoch():
@@ -56,3 +58,61 @@ def test_ranks_share_out_the_rows_of_one_and_have_equally_many(count: int, size:
 def test_one_rank_alone_repeats_nothing() -> None:
     batches = list(RankBatches(SeededOrder(10, 0), 4, 0, 1))
     assert [len(batch) for batch in batches] == [4, 4, 2]
+
+
+def test_a_mix_takes_sources_by_their_weights_and_rows_equally_often() -> None:
+    counts, weights = [10, 7, 0, 4], [1.0, 2.5, 1.0, 0.5]
+    order = MixedOrder(counts, weights, seed=0)
+    assert len(order) == 10 + 18 + 2  # 17.5 rounded to even
+    taken: Counter[int] = Counter()
+    for epoch in range(4):
+        order.set_epoch(epoch)
+        rows = [order[place] for place in range(len(order))]
+        assert Counter(sum(row >= end for end in (10, 17)) for row in rows) == {0: 10, 1: 18, 2: 2}
+        taken.update(rows)
+        for source in (range(10), range(10, 17), range(17, 21)):
+            often = [taken[row] for row in source]
+            assert max(often) - min(often) <= 1
+    assert [taken[row] for row in range(17, 21)] == [2, 2, 2, 2]  # half of them an epoch
+
+
+def test_a_mix_is_shuffled_by_seed_and_epoch() -> None:
+    order = MixedOrder([50, 50], [1.0, 1.0], seed=0)
+    first = list(order)
+    assert sorted(first) == list(range(100))
+    assert first == list(MixedOrder([50, 50], [1.0, 1.0], seed=0))
+    assert first != list(MixedOrder([50, 50], [1.0, 1.0], seed=1))
+    order.set_epoch(1)
+    assert list(order) != first
+    assert 15 < sum(row < 50 for row in first[:50]) < 35  # both sources from the beginning
+
+
+@pytest.mark.parametrize(("size", "ranks"), [(4, 1), (2, 2), (1, 4)])
+def test_a_resumed_epoch_goes_on_where_it_was_whatever_the_ranks(size: int, ranks: int) -> None:
+    order = MixedOrder([25], [1.0], seed=1)
+    whole = list(order)
+    shares = [RankBatches(order, size, rank, ranks) for rank in range(ranks)]
+    for share in shares:
+        share.resume(0, 3)
+    batches = [list(share) for share in shares]
+    assert all(one[:3] == [[], [], []] for one in batches)
+    left = [row for turn in zip(*batches, strict=True) for batch in turn for row in batch]
+    assert left[:13] == whole[12:]  # twelve rows were had
+    for share in shares:
+        share.set_epoch(1)
+    assert [] not in list(shares[0])
+
+
+def test_the_last_row_of_a_trillion_is_found_as_fast_as_the_first() -> None:
+    order = MixedOrder([10**12, 10**11], [1.0, 2.0], seed=0)
+    batches = RankBatches(order, 4, 0, 2)
+    batches.resume(0, 0)
+
+    def seconds(place: int) -> float:
+        started = time.perf_counter()
+        rows = [order[place + step] for step in range(200)]
+        assert len(set(rows)) == 200
+        return time.perf_counter() - started
+
+    first, last = (min(seconds(place) for _ in range(5)) for place in (0, len(order) - 200))
+    assert last < 10 * first  # walking there would take days

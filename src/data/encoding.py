@@ -1,0 +1,46 @@
+"""Texts to token ids, many at once on all cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class EncodedDocuments(NamedTuple):
+    """Documents one behind the other: `ids` `[tokens]` uint32, `lengths` `[documents]` int64."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+
+class DocumentEncoder:
+    """Encodes documents between the tokenizer's BOS and EOS, as far as it has them.
+
+    "<s>" and the like inside a text stay plain text. While it works, other Python threads go on.
+
+    Args:
+        tokenizer: a `PreTrainedTokenizerFast`; its own state stays as it is.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        from tokenizers import Tokenizer
+
+        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.encode_special_tokens = True
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self._after = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+    def __call__(self, texts: Sequence[str]) -> EncodedDocuments:
+        parts = [
+            part
+            for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            for part in (self._before, encoding.ids, self._after)
+        ]
+        lengths = np.array([len(part) for part in parts], dtype=np.int64).reshape(-1, 3).sum(1)
+        ids = np.fromiter(chain.from_iterable(parts), dtype=np.uint32, count=int(lengths.sum()))
+        return EncodedDocuments(ids, lengths)

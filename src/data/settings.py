@@ -1,0 +1,37 @@
+"""Settings of a corpus, for the stages that prepare one (imports no torch)."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from ..config import Settings, Source
+
+
+class WeightedSource(Source):
+    """Documents that a pass over the corpus takes `weight` times."""
+
+    weight: float = Field(1.0, gt=0)
+    """how often a pass takes each of its documents: 2 is twice, 0.5 another half in each pass"""
+
+
+class CorpusSettings(Settings):
+    """Which documents a model is pretrained on, and which are held out."""
+
+    documents: list[WeightedSource] = []
+    """text to learn from"""
+    validation: list[Source] = []
+    """held-out documents; see `validation_share` for data sets that have none"""
+    validation_share: float = Field(0.0, ge=0, lt=1)
+    """share of `documents` to hold out, chosen by a hash of each text"""
+    deduplicate: bool = True
+    """whether only the first of equal documents stays, held-out ones before all others"""
+    refuse_at_most: int = Field(0, ge=0)
+    """broken rows that are left out and listed in `refused.jsonl`; one more stops the stage"""
+    shard_tokens: int = Field(100_000_000, gt=0)
+    """tokens of a shard file, at least; it ends with a document. A killed stage goes on behind the last"""
+
+    @model_validator(mode="after")
+    def _something_is_held_out(self) -> CorpusSettings:
+        if self.documents and bool(self.validation) == bool(self.validation_share):
+            raise ValueError("validation: give either `validation` sources or a `validation_share` above 0")
+        return self

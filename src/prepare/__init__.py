@@ -1,0 +1,1 @@
+"""Preparing a corpus: text of any mix of sources to token shards."""

@@ -1,0 +1,20 @@
+"""Settings of the stage `prepare` (imports no torch)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from ..config import StageSettings
+from ..data.settings import CorpusSettings, WeightedSource
+
+
+class PrepareSettings(CorpusSettings, StageSettings):
+    """A corpus that several pretraining runs may share."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer", "data"})
+    resumable: ClassVar[bool] = True
+
+    documents: list[WeightedSource] = Field(min_length=1)
+    """text to learn from"""

@@ -1,0 +1,18 @@
+"""The stage `prepare`: text to token shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..artifact import RESUME
+from ..data.corpus import JOURNAL, write_corpus
+from ..model.checkpoint import load_tokenizer
+from .settings import PrepareSettings
+
+
+def run(settings: PrepareSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Writes the corpus into `out`. Metrics: see `data.corpus.write_corpus`."""
+    tokenizer = load_tokenizer(inputs["tokenizer"])
+    return write_corpus(settings, settings.seed, tokenizer, inputs["data"], out, out / RESUME / JOURNAL)
