@@ -33,7 +33,10 @@ def page() -> str:
     """The whole page, as Markdown."""
     sections: dict[str, type[BaseModel]] = {"`pipeline.yaml`": PipelineSettings, "Every stage": StageSettings}
     stages = {f"Stage `{kind}`": settings_class(kind) for kind in REGISTRY}
-    shared = {"Every stage that trains": TrainedSettings, "Every stage that prepares a corpus": CorpusSettings}
+    shared = {
+        "Every stage that trains": TrainedSettings,
+        "Every stage that prepares a corpus": CorpusSettings,
+    }
     sections |= {**shared, **stages}
     seen: set[type[BaseModel]] = set()
     return "\n".join([HEAD, *(part for title in sections for part in _section(title, sections[title], seen))])

@@ -47,6 +47,10 @@ class StageSettings(Settings):
     resumable: ClassVar[bool] = False
     """True: the working folder of an unfinished run is kept for the next one"""
 
+    def kept(self) -> dict[str, Any]:
+        """Of the fingerprinted settings, those that an unfinished run can't go on without."""
+        return self.fingerprinted()
+
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
         """Names of the inputs that a stage with these settings needs, and of those that it may be given."""
         return self.required_inputs, self.optional_inputs

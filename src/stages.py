@@ -118,6 +118,11 @@ def fingerprint(step: Step, hashes: Mapping[str, str]) -> str:
     return artifact.digest([step.kind, settings, dict(hashes), __version__])
 
 
+def going_on(step: Step, hashes: Mapping[str, str]) -> str:
+    """The same for an unfinished run: it goes on where this has not changed."""
+    return artifact.digest([step.kind, step.settings.kept(), dict(hashes), __version__])
+
+
 def status(step: Step) -> Status:
     """Compares what stands with what is asked for. Raises LlamitaError for a folder that is another's."""
     hashes = input_hashes(step)
@@ -127,7 +132,7 @@ def status(step: Step) -> Status:
     if manifest and manifest.get("fingerprint") == wanted:
         return Status(True, "done", seconds)
     if (begun := artifact.begun_for(step.final)) is not None:
-        goes_on = step.settings.resumable and begun == wanted
+        goes_on = step.settings.resumable and begun == going_on(step, hashes)
         return Status(False, f"unfinished, {'goes on' if goes_on else 'starts again'}", seconds)
     if manifest is None:
         return Status(False, "new")
@@ -207,7 +212,8 @@ def _make(step: Step) -> None:
     _standing(step)  # refuses a place that is another's
     hashes = input_hashes(step)
     wanted = fingerprint(step, hashes)
-    with _disk_full_told(step), artifact.open_working(step.final, wanted, step.settings.resumable) as out:
+    begun = going_on(step, hashes)
+    with _disk_full_told(step), artifact.open_working(step.final, begun, step.settings.resumable) as out:
         started = time.monotonic()
         metrics = _run(step, out)
         manifest = {

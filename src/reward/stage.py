@@ -13,9 +13,9 @@ from ..artifact import write_json
 from ..errors import ConfigError, DataError
 from ..model.checkpoint import load_reward_model, load_tokenizer, new_reward_model
 from ..training import distributed
-from ..training.arguments import TO_A_TENTH, training_arguments
+from ..training.arguments import TO_A_TENTH, rows_per_step, training_arguments
 from ..training.engine import device
-from ..training.loop import rows_per_step, run_trainer, save_trained
+from ..training.loop import run_trainer, save_trained
 from ..training.tracking import Tracker
 from .accuracy import UNSAFE_BELOW, agreement, safety_agreement, score_pairs
 from .pairs import read_pairs

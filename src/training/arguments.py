@@ -62,6 +62,11 @@ def training_arguments(
         raise ConfigError(f"trainer: {error}") from error
 
 
+def rows_per_step(args: TrainingArguments) -> int:
+    """Rows of one optimizer step over all ranks and micro-batches: the global batch."""
+    return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
 def _machine() -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     machine: dict[str, Any] = {

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..artifact import RESUME, write_json
@@ -14,6 +14,7 @@ from ..console import say
 from ..errors import Interrupted, LlamitaError
 from ..model.checkpoint import quiet, save_model
 from . import distributed
+from .arguments import rows_per_step
 from .callbacks import Progress
 from .checkpoints import Checkpoints
 from .interruption import interruptible
@@ -91,11 +92,6 @@ class OrderedTrainer(Trainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing_to or self.args.output_dir)
-
-
-def rows_per_step(args: TrainingArguments) -> int:
-    """Rows of one optimizer step over all ranks and micro-batches: the global batch."""
-    return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 def run_trainer(

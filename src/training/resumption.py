@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..errors import ConfigError
+from .arguments import rows_per_step
 from .distributed import gather_rows
 
 SUMS = "sums.json"  # in a checkpoint: one row a rank
@@ -24,12 +26,17 @@ class Resumption(TrainerCallback):
         trainer: the one that it is a callback of.
         checkpoint: to go on from, or None for the start.
         asked: see `interruption.interruptible`.
+
+    Raises:
+        ConfigError: a step would take more or fewer rows than before.
     """
 
     def __init__(self, trainer: Trainer, checkpoint: Path | None, asked: Callable[[], bool]) -> None:
         self._trainer, self._checkpoint, self._asked = trainer, checkpoint, asked
         self._begun = time.monotonic()
         self.stopped = False
+        if checkpoint is not None:
+            _check_rows(checkpoint, trainer.args)
 
     def seconds(self) -> float:
         """Of training, those before the checkpoint included."""
@@ -43,6 +50,7 @@ class Resumption(TrainerCallback):
             "loss_until_logged": trainer._total_loss_scalar,
             "step_logged": trainer._globalstep_last_logged,
             "seconds": self.seconds(),
+            "rows_per_step": rows_per_step(trainer.args),
         }
         return gather_rows([mine])
 
@@ -52,7 +60,7 @@ class Resumption(TrainerCallback):
         self._begun = time.monotonic()
         if self._checkpoint is None:
             return
-        rows: list[Sums] = json.loads((self._checkpoint / SUMS).read_text(encoding="utf-8"))
+        rows = _read(self._checkpoint)
         same = len(rows) == args.world_size
         mine = rows[args.process_index] if same else _mean(rows)
         trainer: Any = self._trainer
@@ -68,6 +76,29 @@ class Resumption(TrainerCallback):
         if self._asked():
             self.stopped = state.global_step < state.max_steps
             control.should_save = control.should_training_stop = True
+
+
+def _read(checkpoint: Path) -> list[Sums]:
+    rows: list[Sums] = json.loads((checkpoint / SUMS).read_text(encoding="utf-8"))
+    return rows
+
+
+def _check_rows(checkpoint: Path, args: TrainingArguments) -> None:
+    """The position in the data and the learning rate are counted in steps: they must stay what they are."""
+    before, now = int(_read(checkpoint)[0]["rows_per_step"]), rows_per_step(args)
+    if before == now:
+        return
+    micro, ranks = args.per_device_train_batch_size, args.world_size
+    steps, rest = divmod(before, micro * ranks)
+    right = (
+        f"set trainer.gradient_accumulation_steps to {steps}"
+        if not rest
+        else f"choose trainer.per_device_train_batch_size so that it divides {before} / {ranks}"
+    )
+    raise ConfigError(
+        f"{checkpoint}: its steps had {before} rows, now they would have {now} ({micro} rows x "
+        f"{args.gradient_accumulation_steps} micro-batches x {ranks} ranks); {right}"
+    )
 
 
 def _mean(rows: list[Sums]) -> Sums:

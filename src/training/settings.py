@@ -28,6 +28,22 @@ RESERVED = {
     "average_tokens_across_devices": "losses are always means over the whole global batch",
 }
 
+# How a run is spread over machines, what it writes and how often: an unfinished one may go on with others.
+PLACEMENT = frozenset(
+    {
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "gradient_checkpointing",
+        "torch_compile",
+        "use_liger_kernel",
+        "dataloader_num_workers",
+        "dataloader_prefetch_factor",
+        "dataloader_persistent_workers",
+        "save_steps",
+        "save_total_limit",
+    }
+)
+
 PACKED = dict.fromkeys(
     (
         "max_length",
@@ -64,3 +80,8 @@ class TrainedSettings(StageSettings):
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
     resumable: ClassVar[bool] = True
+
+    def kept(self) -> dict[str, Any]:
+        settings = self.fingerprinted()
+        settings.pop("deepspeed")
+        return settings | {"trainer": {k: v for k, v in self.trainer.items() if k not in PLACEMENT}}

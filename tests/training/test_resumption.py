@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
 from llamita.artifact import RESUME
-from llamita.errors import Interrupted
+from llamita.errors import ConfigError, Interrupted
 from llamita.training.arguments import training_arguments
 from llamita.training.loop import OrderedTrainer, run_trainer
 from llamita.training.tracking import Tracker
@@ -122,3 +122,23 @@ def test_a_run_killed_after_its_last_step_ends_the_same_way_again(tmp_path: Path
     train(tmp_path)
     assert_same(tmp_path, train(tmp_path), undisturbed)
     assert (tmp_path / RESUME / "checkpoint-10").is_dir()
+
+
+def test_another_number_of_rows_a_step_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, At(5, kill))
+    for rows, words in ((2, "set trainer.gradient_accumulation_steps to 4"), (3, "so that it divides 8 / 1")):
+        monkeypatch.setitem(SECTION, "per_device_train_batch_size", rows)
+        with pytest.raises(ConfigError, match=f"checkpoint-4: its steps had 8 rows, now .* {words}"):
+            train(tmp_path)
+
+
+def test_the_same_rows_may_come_in_other_micro_batches(
+    tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, At(5, kill))
+    monkeypatch.setitem(SECTION, "per_device_train_batch_size", 2)
+    monkeypatch.setitem(SECTION, "gradient_accumulation_steps", 4)
+    state, _ = train(tmp_path)
+    torch.testing.assert_close(state["model"], undisturbed[1]["model"], atol=1e-5, rtol=1e-4)
