@@ -2,8 +2,8 @@
 
     python benchmarks/prepare.py DATA_FOLDER FILE FORMAT TOKENIZER
 
-as in `shared/data t0/train.jsonl.gz prompt_completion runs/real/tokenizer`. Each way is taken in turn, several
-times; what is told is the median, and the median of the ratios of neighbours.
+as in `shared/data t0/train.jsonl.gz prompt_completion runs/real/tokenizer`. Each way is taken in turn,
+several times; what is told is the median, and the median of the ratios of neighbours.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def _ask_outright(
     questions: Sequence[Sequence[list[int]]],
     answers: Sequence[Sequence[Answer]],
 ) -> dict[str, float | None]:
-    """Asks for the instruction itself in place of a turn's question, in every second dialogue that has one.
+    """Asks for the instruction itself in place of a turn's question, in every fourth dialogue that has one.
 
     Such a question and its answer enter no history; asking all would cost as much as the dialogues do.
     """
@@ -117,7 +117,7 @@ def _ask_outright(
         for one, asked, said in zip(dialogues, questions, answers, strict=True)
         if (outright := judge.explicit_question(one.id)) is not None
     ]
-    for one, asked, said, outright in askable[::2]:
+    for one, asked, said, outright in askable[::4]:
         for turn in RETENTION_TURNS:
             if turn <= len(said):
                 history = speaker.history(asked[: turn - 1], said[: turn - 1])
