@@ -80,7 +80,7 @@ def test_shares_by_turn(make_speaker: MakeSpeaker) -> None:
 
 def test_explicit_questions_leave_no_trace(make_speaker: MakeSpeaker) -> None:
     speaker = make_speaker(lambda prompt: f"answer {turn_of(prompt)}")
-    measure_retention(speaker, StubJudge(), [dialogue("a"), dialogue("a")])  # every second one is asked
+    measure_retention(speaker, StubJudge(), [dialogue("a"), dialogue("a")])  # every fourth one is asked
     asked = [prompt for batch in speaker.sampler.batches for prompt in batch if "what do you say" in prompt]
     assert [turn_of(prompt) for prompt in asked] == list(RETENTION_TURNS)
     assert all(prompt.split("[INST]")[-1] == " what do you say [/INST]" for prompt in asked[1:])

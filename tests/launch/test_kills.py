@@ -1,0 +1,164 @@
+"""SIGKILL at random moments, again and again: the end is that of a run which nobody disturbed, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from llamita.artifact import MARKER, RESUME, working_folder
+
+from ..rlhf.test_stage import make_inputs, settings
+from ..training.material import HELPFULNESS, PRETRAIN, SFT, write, write_data
+
+REPOSITORY = Path(__file__).parents[2]
+CLOCKS = ("seconds", "per_second")
+OFTEN = {"save_steps": 3, "logging_steps": 2}
+
+
+def command(stage: str, config: Path, out: Path, inputs: dict[str, Path], ranks: int) -> list[str]:
+    folders = [*(f"inputs.{name}={folder}" for name, folder in inputs.items()), f"output={out}"]
+    start = [sys.executable, "-m", "llamita.cli", stage, str(config), *folders]
+    return [*start, "--processes", str(ranks)] if ranks > 1 else start
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """The process and all that it started: what a power failure does."""
+    victims = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for victim in victims:
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(victims, timeout=30)
+    process.wait()
+
+
+def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    with log.open("ab") as file:
+        return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file)
+
+
+def wait(process: subprocess.Popen[bytes], until: Callable[[], bool]) -> bool:
+    """False if the process has ended before."""
+    while not until():
+        if process.poll() is not None:
+            assert process.returncode == 0
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def run_undisturbed(arguments: list[str], out: Path, log: Path) -> tuple[float, float]:
+    """Seconds from the stage's begin to its first file (its imports), and from there to the end."""
+    partial = working_folder(out)
+    process = start(arguments, log)
+    wait(process, (partial / MARKER).is_file)
+    begun = time.monotonic()
+    wait(process, lambda: partial.is_dir() and len(list(partial.iterdir())) > 1)
+    working = time.monotonic()
+    assert process.wait(300) == 0, log.read_text()[-4000:]
+    return working - begun, time.monotonic() - working
+
+
+def run_with_kills(arguments: list[str], out: Path, log: Path, kills: int, idle: float, busy: float) -> int:
+    """Kills at random moments, most of them after the imports, then lets it end. Returns the kills."""
+    draw = random.Random(f"{out}/{kills}")
+    for done in range(kills):
+        process = start(arguments, log)
+        if not wait(process, (working_folder(out) / MARKER).is_file):
+            return done
+        moment = time.monotonic() + draw.uniform(0.9 * idle, idle + busy / (0.6 * kills))
+        if not wait(process, lambda moment=moment: time.monotonic() > moment):
+            return done
+        kill(process)
+    assert start(arguments, log).wait(300) == 0, log.read_text()[-4000:]
+    return kills
+
+
+def without_clocks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_clocks(v) for k, v in value.items() if not k.endswith(CLOCKS)}
+    return [without_clocks(item) for item in value] if isinstance(value, list) else value
+
+
+def result(out: Path) -> dict[str, Any]:
+    """All weights, all tokens and all numbers that a stage leaves."""
+    metrics = json.loads((out / "manifest.json").read_text())["metrics"]
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    files = sorted([*out.rglob("*.safetensors"), *out.rglob("*.bin"), *out.rglob("samples.jsonl")])
+    return {
+        "metrics": without_clocks(metrics),
+        "logged": without_clocks(rows),
+        "files": {str(path.relative_to(out)): path.read_bytes() for path in files},
+    }
+
+
+def check(
+    root: Path, stage: str, chosen: dict[str, Any], inputs: dict[str, Path], kills: int, ranks: int = 1
+) -> None:
+    config = root / f"{stage}.yaml"
+    config.write_text(json.dumps(chosen))
+    log, out, undisturbed = root / "log", root / "killed" / stage, root / "undisturbed" / stage
+    idle, busy = run_undisturbed(command(stage, config, undisturbed, inputs, ranks), undisturbed, log)
+    done = run_with_kills(command(stage, config, out, inputs, ranks), out, log, kills, idle, busy)
+    assert done >= 0.8 * kills  # the last may have come too late
+    found, expected = result(out), result(undisturbed)
+    assert found["files"].keys() == expected["files"].keys()
+    assert found["files"] == expected["files"]
+    assert found["metrics"] == expected["metrics"]
+    assert found["logged"] == expected["logged"]
+    assert not (out / RESUME).exists()
+
+
+@pytest.fixture
+def root(tmp_path: Path, tokenizer: Any) -> Path:
+    tokenizer.save_pretrained(str(tmp_path / "tokenizer"))
+    write_data(tmp_path / "data")
+    draw = random.Random(0)
+    words = "red fine yes today bolo again friend thanks".split()
+    texts = [{"text": " ".join(draw.choices(words, k=draw.randint(3, 40)))} for _ in range(4000)]
+    write(tmp_path / "data" / "documents.jsonl", texts)
+    return tmp_path
+
+
+def pretraining(root: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Path]]:
+    trainer = PRETRAIN["trainer"] | OFTEN | {"max_steps": 300, "per_device_train_batch_size": 2}
+    chosen = PRETRAIN | {"trainer": trainer, "shard_tokens": 5000} | changes
+    return chosen, {"tokenizer": root / "tokenizer", "data": root / "data"}
+
+
+@pytest.mark.long
+def test_pretraining_killed_ten_times(root: Path) -> None:
+    check(root, "pretrain", *pretraining(root), kills=10)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("zero", [2, 3])
+def test_two_ranks_of_pretraining_killed_ten_times(root: Path, zero: int) -> None:
+    file = f"{REPOSITORY}/configs/deepspeed/zero{zero}.json"
+    check(root, "pretrain", *pretraining(root, deepspeed=file), kills=10, ranks=2)
+
+
+@pytest.mark.long
+def test_the_other_stages_killed_three_times(root: Path, tokenizer: Any) -> None:
+    inputs = make_inputs(root / "rlhf", tokenizer)
+    data = {"data": root / "data"}
+    sft = SFT | {"trainer": SFT["trainer"] | OFTEN | {"num_train_epochs": 8}}
+    check(root, "sft", sft, data | {"model": inputs["base"]}, kills=3)
+    reward = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | OFTEN}
+    check(root, "reward", reward, data | {"model": inputs["sft"]}, kills=3)
+    rlhf = settings().model_dump(mode="json", exclude={"inputs", "output"})
+    rlhf["trainer"] |= OFTEN | {"save_steps": 1}
+    rlhf["ppo"]["save_iterations"] = 1
+    check(root, "rlhf", rlhf, inputs, kills=3)
