@@ -23,3 +23,9 @@ class Interrupted(LlamitaError):
     """The run was asked to stop and saved itself: the same command goes on."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
+class RolledBack(LlamitaError):
+    """A step went wrong and its rows will be left out: the same command goes on from the state before."""
+
+    exit_code = 76

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import artifact
 from .config import StageSettings
-from .errors import Interrupted, LlamitaError
+from .errors import Interrupted, LlamitaError, RolledBack
 
 GRACE = 60.0  # seconds that the ranks get to save and end; DeepSpeed's own launcher gives them 30
 
@@ -22,8 +22,9 @@ def launch(
 ) -> None:
     """Runs `llamita KIND` on so many ranks and waits. Rank 0 publishes `final`.
 
-    Raises LlamitaError where a rank failed, its own message stands above, and Interrupted where the ranks
-    were asked to stop. However this process is left, no rank stays behind.
+    Raises LlamitaError where a rank failed, its own message stands above, Interrupted where the ranks were
+    asked to stop, and RolledBack where they are to go on from an earlier state. However this process is left,
+    no rank stays behind.
     """
     resolved = final.with_name(f"{final.name}.settings.json")
     folders = {"inputs": {name: str(path) for name, path in inputs.items()}, "output": str(final)}
@@ -39,6 +40,8 @@ def launch(
         resolved.unlink(missing_ok=True)
     if code == Interrupted.exit_code:
         raise Interrupted(f"stage {final.name!r} was stopped; run it again to go on")
+    if code == RolledBack.exit_code:
+        raise RolledBack("its training went back to an earlier state, as told above")
     if code != 0:
         raise LlamitaError(
             f"stage {final.name!r} failed under the deepspeed launcher; the reason stands above"

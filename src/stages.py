@@ -19,8 +19,9 @@ from typing import Any, cast
 
 from . import __version__, artifact
 from .config import StageSettings
+from .console import say
 from .document import brief, nearest
-from .errors import ConfigError, LlamitaError
+from .errors import ConfigError, LlamitaError, RolledBack
 from .launcher import launch
 
 StageRun = Callable[[StageSettings, Mapping[str, Path], Path], dict[str, Any]]
@@ -200,12 +201,25 @@ def execute(step: Step) -> None:
     the stage. A stage meets them when it creates its process group, before any of them reads the folder,
     and returns on rank 0 after the last has written.
     """
-    if getattr(step.settings, "deepspeed", None) and "RANK" not in os.environ:
-        launch(step.kind, step.settings, step.inputs, step.final, step.processes)
+    if "RANK" not in os.environ:
+        while rolled_back := _attempt(step):
+            say(f"{step.name}: {rolled_back}")
     elif not artifact.is_main_process():
         _run(step, artifact.working_folder(step.final))
     else:
         _make(step)
+
+
+def _attempt(step: Step) -> str | None:
+    """Makes the artifact, or says why its training is to go on from an earlier state."""
+    try:
+        if getattr(step.settings, "deepspeed", None):
+            launch(step.kind, step.settings, step.inputs, step.final, step.processes)
+        else:
+            _make(step)
+    except RolledBack as reason:
+        return str(reason)
+    return None
 
 
 def _make(step: Step) -> None:

@@ -220,6 +220,13 @@ class TokenRows(Dataset):
         labels[starts] = UNTRAINED
         return {"input_ids": ids, "labels": labels, "position_ids": positions(starts, self._length)}
 
+    def mean_attended(self) -> float:
+        """Positions that a token attends to, itself included: the mean over 64 rows, evenly chosen."""
+        if not self._apart:
+            return (self._length + 1) / 2
+        rows = [self[len(self) * place // 64] for place in range(64)]
+        return 1 + float(torch.stack([row["position_ids"] for row in rows]).float().mean())
+
 
 def positions(starts: np.ndarray, length: int) -> torch.Tensor:
     """Place of each token in its document, `[length]` int64: 0 at the row's begin and at each of `starts`."""

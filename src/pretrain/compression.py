@@ -45,22 +45,29 @@ def unigram_nats(
 
 @torch.no_grad()
 def model_nats(
-    model: LlamaForCausalLM, held_out: TokenShards, context_length: int, apart: bool, batch: int = 16
+    model: LlamaForCausalLM,
+    held_out: TokenShards,
+    context_length: int,
+    apart: bool,
+    batch: int = 16,
+    share: int = 0,
+    shares: int = 1,
 ) -> float:
-    """What the held-out tokens cost under the model, in nats.
+    """What the held-out tokens cost under the model, in nats; with `shares`, those of one share of them.
 
     The stream is cut into windows that overlap by one token, so that every token is predicted once, from at
     most `context_length` tokens before it, with `apart` those of its own document alone. The tokens that
-    begin a document are free: they are given, not text.
+    begin a document are free: they are given, not text. All shares take equally many forward passes.
     """
     training = model.training
     model.eval()
     starts = range(0, held_out.tokens - 1, context_length)
     windows = [_Window.of(held_out, at, min(at + context_length + 1, held_out.tokens)) for at in starts]
     batches = [windows[at : at + batch] for at in range(0, len(windows), batch)]
-    total = sum(
-        _window_nats(model, windows, apart) for windows in track(batches, "validation", unit="batches")
-    )
+    mine = batches[share::shares]
+    total = sum(_window_nats(model, windows, apart) for windows in track(mine, "validation", unit="batches"))
+    for _ in range(-(-len(batches) // shares) - len(mine)):  # under ZeRO-3 the other ranks need this one
+        _window_nats(model, batches[0], apart)
     model.train(training)
     return total
 

@@ -26,6 +26,10 @@ class PretrainSettings(CorpusSettings, TrainedSettings):
     cross_document_attention: bool = False
     """whether a token sees the documents before its own in a row (plain concatenation), or only its own"""
 
+    validation_steps: int | None = Field(None, gt=0)
+    """steps after which the held-out text is measured each time; at the end it always is"""
+    loss_spike: float | None = Field(3.0, gt=1)
+
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:
         if self.context_length > self.model.max_position_embeddings:

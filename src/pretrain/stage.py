@@ -14,15 +14,18 @@ from ..artifact import RESUME
 from ..data.corpus import JOURNAL, Corpus, write_corpus
 from ..data.shards import TokenRows
 from ..model.checkpoint import load_causal_lm, load_tokenizer, tokenizer_hash
+from ..model.flops import training_flops_per_token
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
 from ..training.attention import attending_within_segments
 from ..training.engine import device
+from ..training.health import watch
 from ..training.loop import OrderedTrainer, run_trainer, save_trained
 from ..training.order import MixedOrder
 from ..training.tracking import Tracker
 from .compression import bits_per_byte, model_nats, unigram_nats
 from .settings import PretrainSettings
+from .validation import Validation
 
 
 def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
@@ -46,7 +49,8 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     model = LlamaForCausalLM(settings.model.llama_config(len(tokenizer)))
     parameters = model.num_parameters()
     apart = not settings.cross_document_attention
-    rows = TokenRows(corpus.train, settings.context_length, apart)
+    length = settings.context_length
+    rows = TokenRows(corpus.train, length, apart)
     arguments = training_arguments(
         TrainingArguments,
         settings.trainer,
@@ -59,14 +63,16 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows)
         trainer.order = MixedOrder(rows.counts, corpus.weights, settings.seed)
+        if settings.validation_steps is not None:
+            trainer.add_callback(Validation(trainer, corpus, tracker, settings, apart))
+        flops = training_flops_per_token(model.config, rows.mean_attended())
         with attending_within_segments(model, arguments.device) if apart else nullcontext():
-            trained = run_trainer(trainer, tracker, "pretrain", settings.context_length, "tokens")
+            trained = run_trainer(trainer, tracker, "pretrain", length, "tokens", watch(settings, flops))
     save_trained(trainer, tokenizer, out / "model")
     if not distributed.is_main():
         return {}
 
     saved = load_causal_lm(out / "model").to(device())
-    length = settings.context_length
     nats = {
         "validation": sum(model_nats(saved, stream, length, apart) for stream in corpus.validation),
         "unigram": unigram_nats(corpus.train, corpus.validation, len(tokenizer)),

@@ -15,6 +15,7 @@ from ..model.checkpoint import load_reward_model, load_tokenizer, new_reward_mod
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, rows_per_step, training_arguments
 from ..training.engine import device
+from ..training.health import watch
 from ..training.loop import run_trainer, save_trained
 from ..training.tracking import Tracker
 from .accuracy import UNSAFE_BELOW, agreement, safety_agreement, score_pairs
@@ -57,7 +58,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
         arguments.warmup_steps = warm_up(arguments, len(pairs))
     trainer = pair_trainer(model, tokenizer, pairs, arguments, settings.margin, settings.safety_loss_weight)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        trained = run_trainer(trainer, tracker, f"reward ({settings.kind})", 1, "pairs")
+        trained = run_trainer(trainer, tracker, f"reward ({settings.kind})", 1, "pairs", watch(settings))
     save_trained(trainer, tokenizer, out / "model")
     if not distributed.is_main():
         return {}

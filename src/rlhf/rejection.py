@@ -17,6 +17,7 @@ from ..sampling.sampler import LlamaSampler
 from ..training.distributed import gather_rows, rank, world_size
 from ..training.engine import device
 from ..training.finetune import finetune_packed
+from ..training.health import watch
 from ..training.tracking import Tracker
 from .context import Context
 from .reward import piecewise_reward
@@ -146,6 +147,7 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         _RoundTracker(tracker, index + 1),
         settings.deepspeed,
         description=f"{entry.name}: fine-tuning",
+        watch=watch(settings),
     )
     return counts | trained
 

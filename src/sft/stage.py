@@ -10,6 +10,7 @@ from ..gatt.rows import fine_tuning_dialogues, pack_dialogues
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..training import distributed
 from ..training.finetune import finetune_packed
+from ..training.health import watch
 from ..training.tracking import Tracker
 from .settings import SftSettings
 
@@ -38,5 +39,6 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
             tracker,
             settings.deepspeed,
             description="sft",
+            watch=watch(settings),
         )
     return counts | trained

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..console import track
+from .health import Watch, peak_memory, utilization
 from .tracking import Tracker
 
 # what `Trainer` and trl report -> the name that the tracker gets; the rest (FLOPs, run times) stays out
@@ -26,14 +27,18 @@ class Progress(TrainerCallback):
     """Draws one bar over the optimizer steps and hands loss, learning rate, gradient norm and rate on.
 
     Args:
-        tracker: receives a row at every logging step, with `<unit>_per_second` since the last one.
+        tracker: receives a row at every logging step: with `<unit>` trained so far and `<unit>_per_second`
+            since the last one.
         description: the bar's label.
         items_per_epoch: what one pass over the data trains on, counted in `unit`.
         unit: "tokens" or "pairs".
+        watch: whether the row says what the device makes of it.
     """
 
-    def __init__(self, tracker: Tracker, description: str, items_per_epoch: float, unit: str) -> None:
-        self.tracker, self.description = tracker, description
+    def __init__(
+        self, tracker: Tracker, description: str, items_per_epoch: float, unit: str, watch: Watch
+    ) -> None:
+        self.tracker, self.description, self.watch = tracker, description, watch
         self.items_per_epoch, self.unit = items_per_epoch, unit
         self._bar: Iterator[int] = iter(())
         self._since = (0.0, 0.0)  # epoch and time of the last row
@@ -63,8 +68,9 @@ class Progress(TrainerCallback):
         epoch, then = self._since
         self._since = (state.epoch or 0.0, time.monotonic())
         if self._since[1] > then:
-            done = (self._since[0] - epoch) * self.items_per_epoch
-            row[f"{self.unit}_per_second"] = done / (self._since[1] - then)
+            per_second = (self._since[0] - epoch) * self.items_per_epoch / (self._since[1] - then)
+            row |= {f"{self.unit}_per_second": per_second, **utilization(self.watch, per_second)}
+        row |= {self.unit: self._since[0] * self.items_per_epoch, "peak_memory_gb": peak_memory()}
         self.tracker.log(row, state.global_step)
 
     def on_train_end(

@@ -31,10 +31,11 @@ class Checkpoints:
     Args:
         folder: for them alone; made when the first is saved.
         keep_last: how many stay, the newest ones.
+        keep_every: those of steps that it divides stay as well.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2) -> None:
-        self.folder, self.keep_last = folder, keep_last
+    def __init__(self, folder: Path, keep_last: int = 2, keep_every: int | None = None) -> None:
+        self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
         if is_main():
             shutil.rmtree(folder / ASIDE, ignore_errors=True)
         barrier()
@@ -53,8 +54,10 @@ class Checkpoints:
         """The optimizer step after which it was saved."""
         return int(checkpoint.name.removeprefix(PREFIX))
 
-    def save(self, step: int, write: Callable[[Path], None]) -> bool:
+    def save(self, step: int, write: Callable[[Path], None], **facts: Any) -> bool:
         """Saves what `write` puts into the empty folder that it is given, on each rank; says if it stands.
+
+        `facts` are put on its seal, for whoever goes on from it.
 
         A full disk costs the checkpoint, not the run: it is told, and those before it stay.
         """
@@ -71,7 +74,7 @@ class Checkpoints:
         sums = [] if failures else gather_rows(_sums(aside))
         if is_main():
             if not failures:
-                failures = _attempt(lambda folder: self._publish(folder, final, step, sums), aside)
+                failures = _attempt(lambda folder: self._publish(folder, final, step, sums, facts), aside)
             if failures:
                 shutil.rmtree(aside, ignore_errors=True)
         failures = gather_rows(failures if is_main() else [])
@@ -91,17 +94,20 @@ class Checkpoints:
         short = gather_rows([free] if free < needed else [])
         return f"{min(short):,} bytes are free; expected {needed:,.0f}" if short else None
 
-    def _publish(self, aside: Path, final: Path, step: int, sums: list[tuple[str, int, str]]) -> None:
+    def _publish(
+        self, aside: Path, final: Path, step: int, sums: list[tuple[str, int, str]], facts: dict[str, Any]
+    ) -> None:
         files = {name: {"bytes": size, "sha256": digest} for name, size, digest in sums}
         for path in _files(aside):
             flush(path)
-        write_json(aside / SEAL, {"step": step, "world_size": world_size(), "files": files})
+        write_json(aside / SEAL, {"step": step, "world_size": world_size(), **facts, "files": files})
         flush(aside)
         shutil.rmtree(final, ignore_errors=True)  # a broken one of the same step
         aside.rename(final)
         flush(self.folder)
         for old in self._all()[: -self.keep_last]:
-            shutil.rmtree(old, ignore_errors=True)
+            if not self.keep_every or self.step(old) % self.keep_every:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _attempt(write: Callable[[Path], None], folder: Path) -> list[str]:

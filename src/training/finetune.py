@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from trl import SFTConfig, SFTTrainer
 
 from ..data.chat import UNTRAINED
 from ..data.packing import PackedCollator, PackedRow
+from ..model.flops import training_flops_per_token
 from .arguments import training_arguments
 from .attention import attending_within_segments
-from .loop import OrderedTrainer, run_trainer, save_trained
+from .health import Watch
+from .loop import NOTHING_MORE, OrderedTrainer, run_trainer, save_trained
 from .tracking import Tracker
 
 
@@ -62,6 +65,7 @@ def finetune_packed(
     tracker: Tracker,
     deepspeed: str | None = None,
     description: str = "fine-tuning",
+    watch: Watch = NOTHING_MORE,
 ) -> dict[str, Any]:
     """Trains `model` on packed rows and saves it to `save_to` with its tokenizer.
 
@@ -72,13 +76,14 @@ def finetune_packed(
         out: where the trainer may leave files of its own.
         trainer: names of `trl.SFTConfig`; the schedule is a cosine to zero unless it says otherwise.
         deepspeed: path of a ZeRO file; the process must then run under a launcher.
+        watch: its FLOPs are filled in.
 
     Returns:
         what `run_trainer` returns.
 
     Raises:
         ConfigError: a combination that `SFTConfig` refuses.
-        LlamitaError: the loss is not a number.
+        LlamitaError: see `run_trainer`.
     """
     arguments = training_arguments(
         SFTConfig,
@@ -102,7 +107,10 @@ def finetune_packed(
         data_collator=PackedCollator(),
         processing_class=tokenizer,
     )
+    attended = float(columns["position_ids"].mean()) + 1
+    watch = replace(watch, flops_per_item=training_flops_per_token(model.config, attended))
+    length = columns["input_ids"].shape[1]
     with attending_within_segments(model, arguments.device):
-        metrics = run_trainer(fine_tuner, tracker, description, columns["input_ids"].shape[1], "tokens")
+        metrics = run_trainer(fine_tuner, tracker, description, length, "tokens", watch)
     save_trained(fine_tuner, tokenizer, save_to)
     return metrics

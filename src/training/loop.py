@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,14 @@ from . import distributed
 from .arguments import rows_per_step
 from .callbacks import Progress
 from .checkpoints import Checkpoints
+from .health import LOSSES, Spikes, Watch, peak_memory, skipped_steps, utilization
 from .interruption import interruptible
 from .order import Order, OrderedLoader, RankBatches, SeededOrder
 from .resumption import SUMS, Resumption
 from .tracking import Tracker
+from .universal import fit_to_ranks, zero_stage
 
+NOTHING_MORE = Watch()
 KEPT = 2  # checkpoints, unless `save_total_limit` says otherwise
 
 
@@ -36,6 +38,7 @@ class OrderedTrainer(Trainer):
     row_lengths: list[int] | None = None  # tokens of each row, where rows of like length shall share a batch
     checkpoints: Checkpoints
     resumption: Resumption
+    spikes: Spikes
     _writing_to: Path | None = None
 
     def get_train_dataloader(self) -> OrderedLoader:
@@ -60,7 +63,9 @@ class OrderedTrainer(Trainer):
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
         epoch, batches = super()._init_training_state(*args)
-        self._batches.resume(epoch, batches)
+        step, in_epoch = self.state.global_step, batches // self.args.gradient_accumulation_steps
+        left_out = skipped_steps(self.checkpoints.folder, step - in_epoch, step)
+        self._batches.resume(epoch, batches, left_out * self.args.gradient_accumulation_steps)
         return epoch, batches
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -69,14 +74,13 @@ class OrderedTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """transformers' own, but written aside and sealed; which ones stay is `Checkpoints`' to decide.
 
-        None after the last step: going on from there, transformers would take one more. None where the loss
-        is no longer a number: those before it are the good ones.
+        None after the last step: going on from there, transformers would take one more. None after a step
+        that went wrong: those before it are the good ones.
         """
         if self.state.global_step == self.state.max_steps:
             return
+        self.spikes.check(self.state.global_step)
         sums = self.resumption.sums()
-        if not all(math.isfinite(value) for row in sums for value in row.values()):
-            return
 
         def write(folder: Path) -> None:
             self._writing_to = folder.parent
@@ -87,61 +91,72 @@ class OrderedTrainer(Trainer):
                 self._writing_to = None
             if distributed.is_main():
                 write_json(folder / SUMS, sums)
+                write_json(folder / LOSSES, list(self.spikes.losses))
 
-        self.checkpoints.save(self.state.global_step, write)
+        self.checkpoints.save(self.state.global_step, write, zero_stage=zero_stage(self.args.deepspeed))
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing_to or self.args.output_dir)
 
 
 def run_trainer(
-    trainer: OrderedTrainer, tracker: Tracker, description: str, items_per_row: float, unit: str
+    trainer: OrderedTrainer,
+    tracker: Tracker,
+    description: str,
+    items_per_row: float,
+    unit: str,
+    watch: Watch = NOTHING_MORE,
 ) -> dict[str, Any]:
     """Trains to the end with progress and tracking, and says how it went.
 
-    A run that was killed before goes on from its newest whole checkpoint. One that is asked to stop saves
-    itself after the step under way.
+    A run that was killed before goes on from its newest whole checkpoint, also with other ranks or under
+    another ZeRO stage. One that is asked to stop saves itself after the step under way.
 
     Returns `steps`, `train_loss` (mean over the run), `final_loss` (mean since the last but one logging
     step), `train_seconds` and `<unit>_per_second`; a row of the data holds `items_per_row` of `unit`.
-    Raises LlamitaError where DeepSpeed was asked for and is not at work, or where the loss is not finite;
-    Interrupted where it was asked to stop.
+    Raises:
+        LlamitaError: DeepSpeed was asked for and is not at work, or steps went wrong again and again.
+        ConfigError: an unfinished run can't go on like this.
+        RolledBack: a step went wrong; called again, it goes on from before, without the rows since.
+        Interrupted: it was asked to stop.
     """
     args = trainer.args
     if args.deepspeed and not trainer.is_deepspeed_enabled:
         raise LlamitaError(f"deepspeed: {args.deepspeed} was asked for, but accelerate left it out")
-    rows = len(trainer.train_dataset if trainer.order is None else trainer.order)
-    items_per_epoch = rows * items_per_row
-    trainer.checkpoints = Checkpoints(Path(args.output_dir) / RESUME, args.save_total_limit or KEPT)
+    folder = Path(args.output_dir) / RESUME
+    trainer.checkpoints = Checkpoints(folder, args.save_total_limit or KEPT, watch.keep_every)
     checkpoint = trainer.checkpoints.newest()
     step = 0
     if checkpoint is not None:
         step = trainer.checkpoints.step(checkpoint)
         say(f"{description}: going on after step {step:,}")
+        fit_to_ranks(checkpoint, trainer)
     tracker.rewind(step)
-    trainer.add_callback(Progress(tracker, description, items_per_epoch, unit))
+    rows = len(trainer.train_dataset if trainer.order is None else trainer.order)
+    items_per_epoch = rows * items_per_row
+    trainer.add_callback(Progress(tracker, description, items_per_epoch, unit, watch))
     trainer.remove_callback(PrinterCallback)
     trainer.model.config.use_cache = False  # packed rows would see each other through a cache
     with interruptible() as asked:
         trainer.resumption = Resumption(trainer, checkpoint, asked)
         trainer.add_callback(trainer.resumption)
+        trainer.spikes = Spikes(trainer, checkpoint, watch, description)
+        trainer.add_callback(trainer.spikes)
         result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.spikes.check(result.global_step)
     seconds = trainer.resumption.seconds()
     trainer.model.config.use_cache = True  # what is saved is for generation
     if trainer.resumption.stopped:
         raise Interrupted(f"{description}: stopped after step {result.global_step:,}; run it again to go on")
-    final_loss = _last_loss(trainer.state.log_history)
-    if final_loss is not None and not math.isfinite(final_loss):
-        raise LlamitaError(
-            f"{description}: the loss is not a number after {result.global_step} steps; "
-            "a lower trainer.learning_rate usually helps"
-        )
+    per_second = trainer.state.epoch * items_per_epoch / seconds
     return {
         "steps": result.global_step,
         "train_loss": result.training_loss,
-        "final_loss": final_loss,
+        "final_loss": _last_loss(trainer.state.log_history),
         "train_seconds": seconds,
-        f"{unit}_per_second": trainer.state.epoch * items_per_epoch / seconds,
+        f"{unit}_per_second": per_second,
+        **utilization(watch, per_second),
+        "peak_memory_gb": peak_memory(),
     }
 
 

@@ -100,35 +100,37 @@ class RankBatches(Sampler[list[int]]):
 
     def __init__(self, order: Order, batch_size: int, rank: int, ranks: int) -> None:
         self.order, self.batch_size, self.rank, self.ranks = order, batch_size, rank, ranks
-        self._epoch, self._resumed = 0, (0, 0)
+        self._epoch, self._resumed = 0, (0, 0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         self.order.set_epoch(epoch)
 
-    def resume(self, epoch: int, batches: int) -> None:
+    def resume(self, epoch: int, batches: int, left_out: int = 0) -> None:
         """In `epoch`, this rank has had so many batches already: they come empty, at no cost.
 
-        `Trainer` walks over them: it skips batches by asking for them.
+        `Trainer` walks over them: it skips batches by asking for them. As many as are `left_out` don't come
+        at all; at the epoch's end its first rows come again in their place.
         """
-        self._resumed = (epoch, batches)
+        self._resumed = (epoch, batches, left_out)
 
     def __len__(self) -> int:
         return -(-len(self.order) // (self.batch_size * self.ranks))
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, passed = self._resumed
+        epoch, passed, left_out = self._resumed
         if epoch != self._epoch:
-            passed = 0
+            passed = left_out = 0
         yield from repeat([], passed)
         for batch in range(passed, len(self)):
-            yield self._rows((batch * self.ranks + self.rank) * self.batch_size)
+            yield self._rows(batch, left_out)
 
-    def _rows(self, start: int) -> list[int]:
-        end, count = start + self.batch_size, len(self.order)
-        if self.ranks == 1:
-            end = min(end, count)
-        return [self.order[place % count] for place in range(start, end)]
+    def _rows(self, batch: int, left_out: int) -> list[int]:
+        count, size = len(self.order), self.batch_size
+        start = (batch * self.ranks + self.rank) * size
+        end = min(start + size, count) if self.ranks == 1 else start + size
+        ahead = left_out * self.ranks * size
+        return [self.order[(place + ahead) % count] for place in range(start, end)]
 
 
 class OrderedLoader(DataLoader[Any]):

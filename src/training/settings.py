@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from ..config import StageSettings
 
 RESERVED = {
@@ -77,11 +79,17 @@ class TrainedSettings(StageSettings):
     """names of the trainer's class, passed through unchanged"""
     deepspeed: str | None = None
     """a ZeRO file, relative to this YAML; the stage then runs under the `deepspeed` launcher"""
+    loss_spike: float | None = Field(None, gt=1)
+    """a step whose loss is so many times the median of the last 100 is undone, as is one whose loss is no
+    number: training goes back to the newest checkpoint and leaves out the rows since; at most three times"""
+    keep_every: int | None = Field(None, gt=0)
+    """checkpoints of every so many steps stay until the stage is done, beside the newest ones"""
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
     resumable: ClassVar[bool] = True
 
     def kept(self) -> dict[str, Any]:
         settings = self.fingerprinted()
-        settings.pop("deepspeed")
+        for name in ("deepspeed", "loss_spike", "keep_every"):
+            settings.pop(name)
         return settings | {"trainer": {k: v for k, v in self.trainer.items() if k not in PLACEMENT}}

@@ -21,7 +21,7 @@ from ..rlhf.test_stage import make_inputs, settings
 from ..training.material import HELPFULNESS, PRETRAIN, SFT, write, write_data
 
 REPOSITORY = Path(__file__).parents[2]
-CLOCKS = ("seconds", "per_second")
+CLOCKS = ("seconds", "per_second", "peak_memory_gb")
 OFTEN = {"save_steps": 3, "logging_steps": 2}
 
 
@@ -154,9 +154,9 @@ def test_two_ranks_of_pretraining_killed_ten_times(root: Path, zero: int) -> Non
 def test_the_other_stages_killed_three_times(root: Path, tokenizer: Any) -> None:
     inputs = make_inputs(root / "rlhf", tokenizer)
     data = {"data": root / "data"}
-    sft = SFT | {"trainer": SFT["trainer"] | OFTEN | {"num_train_epochs": 8}}
+    sft = SFT | {"trainer": SFT["trainer"] | OFTEN | {"num_train_epochs": 20}}
     check(root, "sft", sft, data | {"model": inputs["base"]}, kills=3)
-    reward = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | OFTEN}
+    reward = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | OFTEN | {"num_train_epochs": 20}}
     check(root, "reward", reward, data | {"model": inputs["sft"]}, kills=3)
     rlhf = settings().model_dump(mode="json", exclude={"inputs", "output"})
     rlhf["trainer"] |= OFTEN | {"save_steps": 1}

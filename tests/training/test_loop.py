@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
-from llamita.errors import LlamitaError
+from llamita.errors import LlamitaError, RolledBack
 from llamita.training.arguments import training_arguments
-from llamita.training.checkpoints import Checkpoints
+from llamita.training.health import MOST
 from llamita.training.loop import OrderedTrainer, run_trainer
 from llamita.training.tracking import Tracker
 
@@ -48,7 +48,9 @@ def test_says_how_it_went_on_the_tracker_and_in_the_metrics(
     model, metrics = train(tmp_path, num_train_epochs=2)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert rows[0].keys() == {"step", "loss", "grad_norm", "learning_rate", "epoch", "tokens_per_second"}
+    measured = {"tokens", "tokens_per_second", "peak_memory_gb"}
+    assert rows[0].keys() == {"step", "loss", "grad_norm", "learning_rate", "epoch"} | measured
+    assert [row["tokens"] for row in rows] == [pytest.approx(64 * step) for step in range(1, 7)]
     assert metrics["steps"] == 6
     assert metrics["final_loss"] == rows[-1]["loss"]
     assert metrics["train_loss"] == pytest.approx(sum(row["loss"] for row in rows) / 6)
@@ -88,12 +90,14 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_global_batch(tmp_path: Path
 
 
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path):
-    with pytest.raises(LlamitaError, match="learning_rate"):
-        train(tmp_path, learning_rate=1e30, max_grad_norm=1e30, save_steps=1, num_train_epochs=2)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    good = [row["step"] for row in rows if row["loss"] is not None]
-    assert len(good) < len(rows) - 1
-    assert max(map(Checkpoints.step, (tmp_path / "resume").glob("checkpoint-*"))) == good[-1]
+    """After going back as often as it may, the run stops and names what was still good."""
+    wild = {"learning_rate": 1e30, "max_grad_norm": 1e30, "save_steps": 1, "num_train_epochs": 2}
+    for _ in range(MOST):
+        with pytest.raises(RolledBack, match="is not a number; going back to"):
+            train(tmp_path, **wild)
+    with pytest.raises(LlamitaError, match=r"3 times .*learning_rate.* last good state is .*checkpoint-2"):
+        train(tmp_path, **wild)
+    assert not (tmp_path / "resume" / "checkpoint-3").exists()
 
 
 def test_each_epoch_takes_every_row_in_another_order(tmp_path: Path) -> None:

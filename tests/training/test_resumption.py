@@ -30,7 +30,7 @@ SECTION = {
     "save_steps": 2,
     "max_steps": 11,
 }
-CLOCKS = ("train_seconds", "tokens_per_second")
+CLOCKS = ("train_seconds", "tokens_per_second", "peak_memory_gb")
 
 
 class Killed(Exception):

@@ -1,0 +1,39 @@
+"""The held-out text is measured while training goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..data.corpus import Corpus
+from ..training.distributed import all_reduce_sum, rank, world_size
+from ..training.tracking import Tracker
+from .compression import bits_per_byte, model_nats
+from .settings import PretrainSettings
+
+
+class Validation(TrainerCallback):
+    """Logs `validation_bits_per_byte` every `validation_steps` steps; the ranks share the text."""
+
+    def __init__(
+        self, trainer: Any, corpus: Corpus, tracker: Tracker, settings: PretrainSettings, apart: bool
+    ) -> None:
+        self._trainer, self._corpus, self._tracker = trainer, corpus, tracker
+        self._every, self._length, self._apart = settings.validation_steps, settings.context_length, apart
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if not self._every or state.global_step % self._every:
+            return
+        mine = sum(
+            model_nats(
+                self._trainer.model, stream, self._length, self._apart, share=rank(), shares=world_size()
+            )
+            for stream in self._corpus.validation
+        )
+        nats = float(all_reduce_sum(torch.tensor(mine, dtype=torch.float64)))
+        bits = bits_per_byte(nats, self._corpus.counts["validation"]["bytes"])
+        self._tracker.log({"validation_bits_per_byte": bits}, state.global_step)
