@@ -1,0 +1,217 @@
+"""Our pretraining against a bare loop (the limit) and against plain `transformers.Trainer`, side by side.
+
+    python benchmarks/pretrain.py [ROUNDS]
+
+Random documents of spread lengths, three model sizes. Every way trains the same model with fused AdamW in a
+process of its own, in turn; what is told is the median over the rounds. Tokens are those of documents: pads
+don't count.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe, table
+from transformers import LlamaForCausalLM, Trainer, TrainingArguments
+
+from llamita.model.sizes import ModelSize
+from llamita.training.arguments import training_arguments
+from llamita.training.attention import attending_within_segments
+from llamita.training.loop import OrderedTrainer, run_trainer
+from llamita.training.tracking import Tracker
+
+SIZES = {"1M": (128, 4, 4), "6M": (256, 7, 8), "25M": (512, 8, 8)}  # width, layers, heads
+STEPS = {"1M": 60, "6M": 20, "25M": 6}
+VOCABULARY, CONTEXT, ROWS = 2048, 512, 4
+WARM = 3  # steps before the clock starts
+
+Row = dict[str, torch.Tensor]
+
+
+def new_model(size: str) -> LlamaForCausalLM:
+    width, layers, heads = SIZES[size]
+    torch.manual_seed(0)
+    shape = ModelSize(
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=CONTEXT,
+    )
+    return LlamaForCausalLM(shape.llama_config(VOCABULARY))
+
+
+def documents(tokens: int) -> list[list[int]]:
+    """Lengths of a log-normal distribution around 70 tokens, cut at the context."""
+    draw, made, total = random.Random("documents"), [], 0
+    while total < tokens:
+        length = min(CONTEXT, max(2, round(draw.lognormvariate(4.25, 0.9))))
+        made.append([1, *(draw.randrange(3, VOCABULARY) for _ in range(length - 1))])
+        total += length
+    return made
+
+
+def packed(rows: int) -> list[Row]:
+    stream = [id for document in documents(rows * CONTEXT) for id in document]
+    made = []
+    for start in range(0, rows * CONTEXT, CONTEXT):
+        ids = torch.tensor(stream[start : start + CONTEXT])
+        places = torch.arange(CONTEXT)
+        begins = torch.where(ids == 1, places, 0).cummax(0).values
+        made.append(
+            {"input_ids": ids, "labels": ids.masked_fill(ids == 1, -100), "position_ids": places - begins}
+        )
+    return made
+
+
+def padded(batch: list[list[int]]) -> Row:
+    longest = max(map(len, batch))
+    ids = torch.tensor([document + [0] * (longest - len(document)) for document in batch])
+    mask = (ids != 0).long()
+    return {"input_ids": ids, "labels": ids.masked_fill(mask == 0, -100), "attention_mask": mask}
+
+
+class Clock:
+    """Seconds since the warm steps have ended."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == WARM:
+            self.started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+
+def bare(size: str, steps: int, clock: Clock, out: Path) -> int:
+    model = new_model(size).train()
+    model.config.use_cache = False
+    rows = packed(steps * ROWS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
+    with attending_within_segments(model, torch.device("cpu")):
+        for start in range(0, len(rows), ROWS):
+            batch = {name: torch.stack([row[name] for row in rows[start : start + ROWS]]) for name in rows[0]}
+            model(**batch).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            clock.step()
+    return ROWS * CONTEXT * (steps - WARM)
+
+
+class Ticking(Trainer):
+    """Tells the clock of every step."""
+
+    clock: Clock
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(*args, **kwargs)
+        self.clock.step()
+        return loss
+
+
+class TickingOurs(Ticking, OrderedTrainer):
+    pass
+
+
+def section(steps: int) -> dict[str, Any]:
+    return {
+        "max_steps": steps,
+        "per_device_train_batch_size": ROWS,
+        "learning_rate": 1e-4,
+        "logging_steps": 10,
+        "save_steps": 10**6,
+    }
+
+
+def ours(size: str, steps: int, clock: Clock, out: Path) -> int:
+    model, arguments = new_model(size), training_arguments(TrainingArguments, section(steps), out, 0)
+    trainer = TickingOurs(model=model, args=arguments, train_dataset=packed(steps * ROWS))
+    trainer.clock = clock
+    with Tracker(out, {}) as tracker, attending_within_segments(model, arguments.device):
+        run_trainer(trainer, tracker, size, CONTEXT, "tokens")
+    return ROWS * CONTEXT * (steps - WARM)
+
+
+def plain_trainer(size: str, clock: Clock, out: Path, data: list[Any], **changes: Any) -> None:
+    arguments = training_arguments(TrainingArguments, section(len(data) // ROWS) | changes, out, 0)
+    collate = (lambda one: one[0]) if changes else None
+    trainer = Ticking(model=new_model(size), args=arguments, train_dataset=data, data_collator=collate)
+    trainer.model.config.use_cache = False
+    trainer.clock = clock
+    trainer.train()
+
+
+def trainer_packed(size: str, steps: int, clock: Clock, out: Path) -> int:
+    plain_trainer(size, clock, out, packed(steps * ROWS))
+    return ROWS * CONTEXT * (steps - WARM)
+
+
+def trainer_padded(size: str, steps: int, clock: Clock, out: Path) -> int:
+    """Batches of as many documents as hold about the tokens of the packed rows."""
+    texts = documents(steps * ROWS * CONTEXT)
+    each = len(texts) // steps
+    batches = [padded(texts[start : start + each]) for start in range(0, each * steps, each)]
+    plain_trainer(size, clock, out, batches, per_device_train_batch_size=1, max_steps=steps)
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    return round(tokens * (steps - WARM) / steps)
+
+
+WAYS: dict[str, Callable[[str, int, Clock, Path], int]] = {
+    "bare loop": bare,
+    "ours": ours,
+    "Trainer, same packed rows": trainer_packed,
+    "Trainer, padded documents": trainer_padded,
+}
+
+
+def measure(way: str, size: str) -> None:
+    """In a process of its own: tokens a second and peak memory, as JSON."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as out:
+        tokens = WAYS[way](size, STEPS[size] + WARM, clock, Path(out))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print("RESULT " + json.dumps({"rate": tokens / clock.seconds(), "memory": memory}))
+
+
+def main() -> None:
+    if len(sys.argv) == 3:
+        measure(*sys.argv[1:])
+        return
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for size in SIZES:
+            for way in WAYS:
+                command = [sys.executable, __file__, way, size]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+                found.setdefault((size, way), []).append(json.loads(line.removeprefix("RESULT ")))
+    print(describe(sys.argv))
+    rows = []
+    for (size, way), results in found.items():
+        rates = [result["rate"] for result in results]
+        limit = [result["rate"] for result in found[size, "bare loop"]]
+        ratio = statistics.median(rate / best for rate, best in zip(rates, limit, strict=True))
+        memory = max(result["memory"] for result in results)
+        rows.append([f"{size}: {way}", f"{statistics.median(rates):,.0f}", f"{ratio:.3f}", f"{memory:.2f}"])
+    print(table(["model: way", "tokens/s", "of the bare loop", "peak memory, GB"], rows))
+
+
+if __name__ == "__main__":
+    main()
