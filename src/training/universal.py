@@ -9,15 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..artifact import write_json
 from ..console import say
 from ..errors import ConfigError, LlamitaError
 from .checkpoints import SEAL
 from .distributed import barrier, gather_rows, is_main, world_size
 
 ENDING = "_universal"
-LATEST = "latest_universal"  # DeepSpeed's name; written last: the universal form beside it is whole
+WHOLE = "universal.json"  # written last: the universal form beside it is whole
 
 
 def zero_stage(deepspeed: str | None) -> int | None:
@@ -54,6 +56,7 @@ def fit_to_ranks(checkpoint: Path, trainer: Trainer) -> None:
         raise LlamitaError(failures[0])
     barrier()
     trainer.accelerator.state.deepspeed_plugin.hf_ds_config.config["checkpoint"] = {"load_universal": True}
+    trainer.add_callback(Mended(trainer))
 
 
 def _words(stage: int | None) -> str:
@@ -62,7 +65,7 @@ def _words(stage: int | None) -> str:
 
 def _convert(checkpoint: Path) -> list[str]:
     """Writes the universal form beside the ranks' own; returns what went wrong."""
-    if (checkpoint / LATEST).is_file():
+    if (checkpoint / WHOLE).is_file():
         return []
     parts = next(path for path in checkpoint.glob("global_step*") if not path.name.endswith(ENDING))
     whole = parts.with_name(parts.name + ENDING)
@@ -74,5 +77,51 @@ def _convert(checkpoint: Path) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return [f"{checkpoint}: DeepSpeed could not make it universal: {done.stderr[-2000:]}"]
-    (checkpoint / LATEST).write_text(whole.name, encoding="utf-8")
+    _suit_all_stages(whole)
+    write_json(checkpoint / WHOLE, {"folder": whole.name})
     return []
+
+
+def _suit_all_stages(whole: Path) -> None:
+    """Adds what ZeRO-3 looks for in the universal form of ZeRO-1 and 2, and the other way round.
+
+    The counters of the run have two names; the optimizer's step and settings stand in two places.
+    """
+    names = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt")
+    for name, other in (names, names[::-1]):
+        if not (whole / name).is_file():
+            shutil.copyfile(whole / other, whole / name)
+    path = whole / "zero" / "optimizer_state.pt"
+    state = torch.load(path, weights_only=False)  # DeepSpeed's own classes; the checkpoint is ours
+    parameters = [folder for folder in (whole / "zero").iterdir() if folder.is_dir()]
+    inner = state.get("optimizer_state_dict")
+    if inner is None:
+        step = torch.load(parameters[0] / "step.pt", weights_only=True)
+        state["optimizer_state_dict"] = {"state": {0: {"step": step}}, "param_groups": state["param_groups"]}
+    else:
+        for folder in parameters:
+            for values in folder.glob("*.pt"):
+                torch.save({"param": torch.load(values, weights_only=True)}, values)
+            torch.save(inner["state"][0]["step"], folder / "step.pt")
+        state["ds_version"] = torch.load(whole / names[0], weights_only=False)["ds_version"]
+    torch.save(state, path)
+
+
+class Mended(TrainerCallback):
+    """What DeepSpeed's ZeRO-3 makes of the optimizer of a universal checkpoint, put right.
+
+    It gives all parameters the weight decay of the first group, and one and the same counter of steps, which
+    torch would then raise once for each group.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        optimizer = self._trainer.model_wrapped.optimizer.optimizer
+        decayed, others = optimizer.param_groups
+        decayed["weight_decay"], others["weight_decay"] = args.weight_decay, 0.0
+        for kept in optimizer.state.values():
+            kept["step"] = kept["step"].clone()

@@ -28,7 +28,7 @@ def start(
     return done
 
 
-def zero(stage: int) -> str:
+def zero(stage: int | str) -> str:
     return f"deepspeed={REPOSITORY}/configs/deepspeed/zero{stage}.json"
 
 
@@ -103,6 +103,18 @@ def test_zero_3_saves_whole_weights_with_a_hostfile_on_one_machine(root: Path, a
     assert metrics(out)[bits] == pytest.approx(metrics(alone / "pretrain")[bits], rel=1e-4)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["0", "1", "2_offload", "3_offload"])
+def test_the_other_zero_files_reach_the_same_losses(root: Path, alone: Path, kind: str) -> None:
+    given = [f"inputs.tokenizer={root / 'tokenizer'}", f"inputs.data={root / 'data'}", zero(kind)]
+    batch = "trainer.per_device_train_batch_size=2"  # on each of two ranks
+    out = root / f"zero{kind}"
+    start("deepspeed.sh", "pretrain", root / "pretrain.yaml", *given, batch, f"output={out}")
+    assert largest_difference(out, alone / "pretrain") < 1e-5
+    for key in ("train_loss", "final_loss"):
+        assert metrics(out)[key] == pytest.approx(metrics(alone / "pretrain")[key], rel=1e-4)
+
+
 @pytest.mark.parametrize("script", ["local.sh", "deepspeed.sh"])
 def test_without_arguments_the_scripts_explain_themselves(script: str):
     done = subprocess.run([REPOSITORY / "launch" / script], capture_output=True, text=True, check=False)
@@ -111,9 +123,9 @@ def test_without_arguments_the_scripts_explain_themselves(script: str):
     assert not re.search(r"set -euo|\$\{", done.stderr)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zero_files_leave_to_the_trainer_what_it_knows(stage: int):
-    settings = json.loads((REPOSITORY / "configs" / "deepspeed" / f"zero{stage}.json").read_text())
-    assert settings["zero_optimization"]["stage"] == stage
+@pytest.mark.parametrize("kind", ["0", "1", "2", "3", "2_offload", "3_offload"])
+def test_zero_files_leave_to_the_trainer_what_it_knows(kind: str):
+    settings = json.loads((REPOSITORY / "configs" / "deepspeed" / f"zero{kind}.json").read_text())
+    assert settings["zero_optimization"]["stage"] == int(kind[0])
     assert "optimizer" not in settings  # torch's AdamW: DeepSpeed's own would have to be compiled
     assert settings["bf16"]["enabled"] == settings["gradient_clipping"] == "auto"

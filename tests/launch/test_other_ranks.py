@@ -44,6 +44,10 @@ def weights(out: Path) -> dict[str, Any]:
     return AutoModelForCausalLM.from_pretrained(out / "model").state_dict()
 
 
+def logged(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.long
 def test_ranks_and_zero_stages_may_change_on_the_way(root: Path) -> None:
     alone, out = root / "alone", root / "changed"
@@ -60,5 +64,8 @@ def test_ranks_and_zero_stages_may_change_on_the_way(root: Path) -> None:
     assert "set trainer.gradient_accumulation_steps to 2" in told
     told = begin(root, out, 1, None, deepspeed=zero(2), trainer=one_rank)
     assert "saved by 2 ranks under ZeRO-1, going on with 1 under ZeRO-2" in told
+    for row, other in zip(logged(alone), logged(out), strict=True):
+        assert row["step"] == other["step"]
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-5)
     expected, found = weights(alone), weights(out)
     assert max((found[name] - expected[name]).abs().max().item() for name in expected) < 1e-5
