@@ -1,0 +1,120 @@
+"""The held-out text under a trained model, a 5-gram model of the same training tokens, zstd and gzip.
+
+    python benchmarks/compression.py PRETRAIN_FOLDER
+
+All in bits a byte of the same text. The compressors read it in one piece; zstd also after a dictionary of a
+megabyte from the training text. Tokens that begin a document are free for the two models.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from machine import describe, table
+
+from llamita.artifact import read_manifest
+from llamita.data.corpus import Corpus
+from llamita.data.shards import TokenShards
+from llamita.model.checkpoint import load_tokenizer, tokenizer_hash
+
+ORDER, DISCOUNT = 5, 0.75
+BEGIN = 1  # BOS
+Context = tuple[int, ...]
+
+
+class KneserNey:
+    """Interpolated Kneser-Ney smoothing (Chen and Goodman, 1998) with one discount for all orders.
+
+    Orders below the highest count in how many contexts a word was seen; the lowest stands on a uniform one.
+    """
+
+    def __init__(self, documents: Sequence[Sequence[int]], vocabulary_size: int) -> None:
+        self._uniform = 1 / vocabulary_size
+        seen = [_grams(documents, length + 1) for length in range(ORDER)]
+        self._counts = [Counter(gram[1:] for gram in longer) for longer in seen[1:]] + [seen[-1]]
+        for counts, real in zip(self._counts[:-1], seen, strict=False):
+            # nothing stands before the begin of a document: these are counted as they are
+            counts.update({gram: count for gram, count in real.items() if len(gram) > 1 and gram[0] == BEGIN})
+        self._totals: list[Counter[Context]] = [Counter() for _ in range(ORDER)]
+        self._kinds: list[Counter[Context]] = [Counter() for _ in range(ORDER)]
+        for length, counts in enumerate(self._counts):
+            for gram, count in counts.items():
+                self._totals[length][gram[:-1]] += count
+                self._kinds[length][gram[:-1]] += 1
+
+    def probability(self, token: int, before: Context) -> float:
+        found = self._uniform
+        for length in range(min(ORDER, len(before) + 1)):
+            context = before[len(before) - length :]
+            total = self._totals[length].get(context, 0)
+            if not total:
+                break
+            count = self._counts[length].get((*context, token), 0)
+            found = max(count - DISCOUNT, 0) / total + DISCOUNT * self._kinds[length][context] / total * found
+        return found
+
+
+def _grams(documents: Sequence[Sequence[int]], length: int) -> Counter[Context]:
+    """What ends at any token of a document but its first."""
+    return Counter(
+        tuple(document[end - length : end])
+        for document in documents
+        for end in range(max(2, length), len(document) + 1)
+    )
+
+
+def documents(stream: TokenShards) -> list[list[int]]:
+    ids = stream.read(0, stream.tokens).tolist()
+    begins = [*stream.document_starts(0, stream.tokens).tolist(), stream.tokens]
+    return [ids[start:end] for start, end in pairwise(begins)]
+
+
+def text(tokenizer: Any, texts: Sequence[Sequence[int]]) -> bytes:
+    return "\n".join(tokenizer.batch_decode([ids[1:-1] for ids in texts])).encode()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    metrics = read_manifest(folder)["metrics"]
+    tokenizer = load_tokenizer(folder)
+    corpus = Corpus(folder / "shards", tokenizer_hash(tokenizer))
+    train, held_out = (
+        [document for stream in streams for document in documents(stream)]
+        for streams in (corpus.train, corpus.validation)
+    )
+    size = corpus.counts["validation"]["bytes"]
+    plain = text(tokenizer, held_out)
+    model = KneserNey(train, len(tokenizer))
+    nats = sum(
+        -math.log(model.probability(document[place], tuple(document[max(0, place - ORDER + 1) : place])))
+        for document in held_out
+        for place in range(1, len(document))
+    )
+    dictionary = zstandard.ZstdCompressionDict(text(tokenizer, train[-5000:])[-1_000_000:])
+    bits = {
+        "the model": metrics["validation_bits_per_byte"],
+        "5-gram, Kneser-Ney": nats / math.log(2) / size,
+        "token frequencies": metrics["unigram_bits_per_byte"],
+        "zstd -19, dictionary of 1 MB": _packed(zstandard.ZstdCompressor(19, dict_data=dictionary), plain),
+        "zstd -19": _packed(zstandard.ZstdCompressor(19), plain),
+        "gzip -9": 8 * len(gzip.compress(plain, 9)) / len(plain),
+    }
+    print(describe(sys.argv))
+    print(f"{len(held_out):,} documents held out, {size:,} bytes; {len(train):,} trained\n")
+    print(table(["way", "bits a byte"], [[way, f"{found:.3f}"] for way, found in bits.items()]))
+
+
+def _packed(compressor: zstandard.ZstdCompressor, plain: bytes) -> float:
+    return 8 * len(compressor.compress(plain)) / len(plain)
+
+
+if __name__ == "__main__":
+    main()
