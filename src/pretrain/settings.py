@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from ..data.settings import CorpusSettings
 from ..model.sizes import ModelSize
-from ..training.settings import RESERVED, TrainedSettings
+from ..training.settings import RESERVED, PackedSettings
 
 
-class PretrainSettings(CorpusSettings, TrainedSettings):
+class PretrainSettings(CorpusSettings, PackedSettings):
     """Pretraining from random weights (section 2), on `documents` or on the input `corpus`."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer"})
@@ -36,6 +36,10 @@ class PretrainSettings(CorpusSettings, TrainedSettings):
             raise ValueError(
                 f"context_length {self.context_length} is above the model's max_position_embeddings "
                 f"{self.model.max_position_embeddings}"
+            )
+        if self.attention == "packed" and self.cross_document_attention:
+            raise ValueError(
+                "attention: packed keeps documents apart; cross_document_attention wants another"
             )
         return self
 

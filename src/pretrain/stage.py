@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..model.checkpoint import load_causal_lm, load_tokenizer, tokenizer_hash
 from ..model.flops import training_flops_per_token
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
-from ..training.attention import attending_within_segments
+from ..training.attention import OneRowCollator, attending_within_segments
 from ..training.engine import device
 from ..training.health import watch
 from ..training.loop import OrderedTrainer, run_trainer, save_trained
@@ -61,12 +60,14 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         **TO_A_TENTH,
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows)
+        collator = OneRowCollator() if settings.attention == "flash_attention_2" and apart else None
+        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
         trainer.order = MixedOrder(rows.counts, corpus.weights, settings.seed)
         if settings.validation_steps is not None:
             trainer.add_callback(Validation(trainer, corpus, tracker, settings, apart))
         flops = training_flops_per_token(model.config, rows.mean_attended())
-        with attending_within_segments(model, arguments.device) if apart else nullcontext():
+        kernel = settings.attention if apart else settings.attention or "sdpa"
+        with attending_within_segments(model, arguments.device, kernel):
             trained = run_trainer(trainer, tracker, "pretrain", length, "tokens", watch(settings, flops))
     save_trained(trainer, tokenizer, out / "model")
     if not distributed.is_main():

@@ -14,6 +14,7 @@ from ..training.checkpoints import Checkpoints
 from ..training.distributed import barrier, is_main
 from ..training.interruption import interruptible
 from ..training.tracking import Tracker
+from ..training.universal import check_same_ranks, zero_stage
 from .context import Context
 from .critic import Critic
 from .ppo_trainer import Metrics, PpoTrainer
@@ -42,7 +43,7 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
         settings.sampling_batch_size,
         settings.deepspeed,
     )
-    checkpoints = Checkpoints(out / RESUME)
+    checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     first, last = _train(trainer, checkpoints, f"{entry.name}: PPO", index + 1, tracker)
     if is_main():
         save_model(policy, context.tokenizer, out / "model")
@@ -57,6 +58,7 @@ def _train(
     total, every = trainer.settings.iterations, trainer.settings.save_iterations
     done, ends = 0, []
     if (checkpoint := checkpoints.newest()) is not None:
+        check_same_ranks(checkpoint, trainer.deepspeed)
         done = checkpoints.step(checkpoint)
         trainer.load(checkpoint)
         ends = json.loads((checkpoint / ENDS).read_text(encoding="utf-8"))

@@ -70,7 +70,7 @@ class PpoTrainer:
         sampling_batch_size: int = 512,
         deepspeed: str | None = None,
     ) -> None:
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.deepspeed = settings, seed, deepspeed
         self._scorers = safety, helpfulness
         self._prompts, self._max_new_tokens, self._threshold = prompts, max_new_tokens, safety_threshold
         self._mini, self._micro = rank_sizes(settings)

@@ -148,6 +148,7 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         settings.deepspeed,
         description=f"{entry.name}: fine-tuning",
         watch=watch(settings),
+        attention=settings.attention,
     )
     return counts | trained
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from ..config import Settings, Source
-from ..training.settings import PACKED, RESERVED, TOKENIZED, TrainedSettings
+from ..training.settings import PACKED, RESERVED, TOKENIZED, PackedSettings
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -78,7 +78,7 @@ class RoundSettings(Settings):
     """PPO on top of the rejection-sampled checkpoint"""
 
 
-class RlhfSettings(TrainedSettings):
+class RlhfSettings(PackedSettings):
     """Rounds of rejection sampling and PPO (section 3.2.3)."""
 
     prompts: Annotated[list[Source], Field(min_length=1)]

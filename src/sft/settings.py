@@ -7,10 +7,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from ..config import Source
-from ..training.settings import PACKED, RESERVED, TOKENIZED, TrainedSettings
+from ..training.settings import PACKED, RESERVED, TOKENIZED, PackedSettings
 
 
-class SftSettings(TrainedSettings):
+class SftSettings(PackedSettings):
     """Supervised fine-tuning (section 3.1), multi-turn sets augmented by Ghost Attention (section 3.3)."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})

@@ -40,5 +40,6 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
             settings.deepspeed,
             description="sft",
             watch=watch(settings),
+            attention=settings.attention,
         )
     return counts | trained

@@ -6,7 +6,7 @@ row holds twenty short dialogues. Here segments of like lengths go through a cau
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCausalLM
+
+from ..data.chat import UNTRAINED
+from ..errors import ConfigError
 
 NAME = "packed"
 SHORTEST = 32  # tokens; segments up to here share one call, then those up to twice as many, and so on
@@ -105,19 +108,46 @@ def _parting(position_ids: Tensor, rows: int) -> _Parting:
 
 
 @contextmanager
-def attending_within_segments(model: LlamaForCausalLM, device: torch.device) -> Iterator[None]:
-    """Within it `model` attends as `packed_attention` does; batches must give `position_ids` and no mask.
+def attending_within_segments(
+    model: LlamaForCausalLM, device: torch.device, kernel: str | None = None
+) -> Iterator[None]:
+    """Within it `model` attends by `kernel`; batches must give `position_ids` and no mask.
 
-    `device`: where it will run; others than the CPU keep their own kernels, which take packed rows too.
+    By default that is `packed_attention` on the CPU, where a mask is much dearer, and the model's own on
+    others. `flash_attention_2` needs all rows as one, see `one_row`.
+
+    Raises:
+        ConfigError: the kernel is not installed, or this device has none.
     """
-    if device.type != "cpu":
+    chosen = kernel or (NAME if device.type == "cpu" else None)
+    if chosen is None:
         yield
         return
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, lambda **_: None)
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    try:
+        model.set_attn_implementation(chosen)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"attention: {chosen}: {error}") from None
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def one_row(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Packed rows `[rows, length]` as one of `[1, rows * length]`; the first token of each is no label.
+
+    Kernels that go by the segments' lengths know them from the positions of a single row only.
+    """
+    labels = batch["labels"].clone()
+    labels[:, 0] = UNTRAINED  # it would follow on the row before
+    return {name: states.view(1, -1) for name, states in {**batch, "labels": labels}.items()}
+
+
+class OneRowCollator:
+    """Rows of a data set to a batch of one long row."""
+
+    def __call__(self, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return one_row({name: torch.stack([row[name] for row in rows]) for name in rows[0]})

@@ -1,8 +1,8 @@
 """Checkpoints of a training run, to go on from after a kill: written aside, sealed by checksums, renamed.
 
 `<folder>/checkpoint-120` holds what the trainer wrote, and `checkpoint.json`, written last: {"step",
-"world_size", "files": {path: {"bytes", "sha256"}}}. A kill at any moment leaves whole checkpoints and perhaps
-a folder aside, which the next start removes. One that is not whole is told and passed over.
+"world_size", "zero_stage", "files": {path: {"bytes", "sha256"}}}. A kill at any moment leaves whole ones and perhaps a
+folder aside, which the next start removes. One that is not whole is told and passed over.
 """
 
 from __future__ import annotations
@@ -32,10 +32,18 @@ class Checkpoints:
         folder: for them alone; made when the first is saved.
         keep_last: how many stay, the newest ones.
         keep_every: those of steps that it divides stay as well.
+        zero_stage: put on their seals, for whoever goes on from them.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2, keep_every: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep_last: int = 2,
+        keep_every: int | None = None,
+        zero_stage: int | None = None,
+    ) -> None:
         self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
+        self._zero_stage = zero_stage
         if is_main():
             shutil.rmtree(folder / ASIDE, ignore_errors=True)
         barrier()
@@ -54,10 +62,8 @@ class Checkpoints:
         """The optimizer step after which it was saved."""
         return int(checkpoint.name.removeprefix(PREFIX))
 
-    def save(self, step: int, write: Callable[[Path], None], **facts: Any) -> bool:
+    def save(self, step: int, write: Callable[[Path], None]) -> bool:
         """Saves what `write` puts into the empty folder that it is given, on each rank; says if it stands.
-
-        `facts` are put on its seal, for whoever goes on from it.
 
         A full disk costs the checkpoint, not the run: it is told, and those before it stay.
         """
@@ -74,7 +80,7 @@ class Checkpoints:
         sums = [] if failures else gather_rows(_sums(aside))
         if is_main():
             if not failures:
-                failures = _attempt(lambda folder: self._publish(folder, final, step, sums, facts), aside)
+                failures = _attempt(lambda folder: self._publish(folder, final, step, sums), aside)
             if failures:
                 shutil.rmtree(aside, ignore_errors=True)
         failures = gather_rows(failures if is_main() else [])
@@ -94,13 +100,14 @@ class Checkpoints:
         short = gather_rows([free] if free < needed else [])
         return f"{min(short):,} bytes are free; expected {needed:,.0f}" if short else None
 
-    def _publish(
-        self, aside: Path, final: Path, step: int, sums: list[tuple[str, int, str]], facts: dict[str, Any]
-    ) -> None:
+    def _publish(self, aside: Path, final: Path, step: int, sums: list[tuple[str, int, str]]) -> None:
         files = {name: {"bytes": size, "sha256": digest} for name, size, digest in sums}
         for path in _files(aside):
             flush(path)
-        write_json(aside / SEAL, {"step": step, "world_size": world_size(), **facts, "files": files})
+        write_json(
+            aside / SEAL,
+            {"step": step, "world_size": world_size(), "zero_stage": self._zero_stage, "files": files},
+        )
         flush(aside)
         shutil.rmtree(final, ignore_errors=True)  # a broken one of the same step
         aside.rename(final)

@@ -18,7 +18,7 @@ from ..data.chat import UNTRAINED
 from ..data.packing import PackedCollator, PackedRow
 from ..model.flops import training_flops_per_token
 from .arguments import training_arguments
-from .attention import attending_within_segments
+from .attention import attending_within_segments, one_row
 from .health import Watch
 from .loop import NOTHING_MORE, OrderedTrainer, run_trainer, save_trained
 from .tracking import Tracker
@@ -32,6 +32,8 @@ class PackedTrainer(OrderedTrainer, SFTTrainer):
             # trl's loss never holds all logits at once, which pays for large vocabularies on GPUs; here it
             # would take a quarter of the step. This one is the same number.
             return Trainer.compute_loss(self, model, trained_tokens_only(inputs), *args, **kwargs)
+        if self.model.config._attn_implementation == "flash_attention_2":
+            inputs = one_row(inputs)
         # Llama keeps the dialogues of a row apart only if no cache is asked for (see data/packing.py)
         return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
 
@@ -66,6 +68,7 @@ def finetune_packed(
     deepspeed: str | None = None,
     description: str = "fine-tuning",
     watch: Watch = NOTHING_MORE,
+    attention: str | None = None,
 ) -> dict[str, Any]:
     """Trains `model` on packed rows and saves it to `save_to` with its tokenizer.
 
@@ -77,6 +80,7 @@ def finetune_packed(
         trainer: names of `trl.SFTConfig`; the schedule is a cosine to zero unless it says otherwise.
         deepspeed: path of a ZeRO file; the process must then run under a launcher.
         watch: its FLOPs are filled in.
+        attention: the kernel, see `attending_within_segments`.
 
     Returns:
         what `run_trainer` returns.
@@ -110,7 +114,7 @@ def finetune_packed(
     attended = float(columns["position_ids"].mean()) + 1
     watch = replace(watch, flops_per_item=training_flops_per_token(model.config, attended))
     length = columns["input_ids"].shape[1]
-    with attending_within_segments(model, arguments.device):
+    with attending_within_segments(model, arguments.device, attention):
         metrics = run_trainer(fine_tuner, tracker, description, length, "tokens", watch)
     save_trained(fine_tuner, tokenizer, save_to)
     return metrics

@@ -93,7 +93,7 @@ class OrderedTrainer(Trainer):
                 write_json(folder / SUMS, sums)
                 write_json(folder / LOSSES, list(self.spikes.losses))
 
-        self.checkpoints.save(self.state.global_step, write, zero_stage=zero_stage(self.args.deepspeed))
+        self.checkpoints.save(self.state.global_step, write)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing_to or self.args.output_dir)
@@ -124,7 +124,9 @@ def run_trainer(
     if args.deepspeed and not trainer.is_deepspeed_enabled:
         raise LlamitaError(f"deepspeed: {args.deepspeed} was asked for, but accelerate left it out")
     folder = Path(args.output_dir) / RESUME
-    trainer.checkpoints = Checkpoints(folder, args.save_total_limit or KEPT, watch.keep_every)
+    trainer.checkpoints = Checkpoints(
+        folder, args.save_total_limit or KEPT, watch.keep_every, zero_stage(args.deepspeed)
+    )
     checkpoint = trainer.checkpoints.newest()
     step = 0
     if checkpoint is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -93,3 +93,11 @@ class TrainedSettings(StageSettings):
         for name in ("deepspeed", "loss_spike", "keep_every"):
             settings.pop(name)
         return settings | {"trainer": {k: v for k, v in self.trainer.items() if k not in PLACEMENT}}
+
+
+class PackedSettings(TrainedSettings):
+    """A stage that trains on packed rows, whose documents or dialogues don't see each other."""
+
+    attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] | None = None
+    """kernel: `packed` is ours, segment by segment, the default on the CPU; on GPUs the default is `sdpa`;
+    `flash_attention_2` needs the package flash-attn. The loss is the same with each"""

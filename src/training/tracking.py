@@ -10,12 +10,13 @@ import json
 import math
 import netrc
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..artifact import run_name, stage_name, write_lines
+from ..artifact import RESUME, run_name, stage_name, write_json, write_lines
 from ..console import say
 from .distributed import is_main
 
@@ -120,6 +121,8 @@ def _start_wandb(out: Path, settings: Mapping[str, Any], name: str) -> Any:
         x_save_requirements=False,
     )
     return wandb.init(
+        id=_run_id(out, name),
+        resume="allow",
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         group=run_name(out),
         name=name,
@@ -129,6 +132,21 @@ def _start_wandb(out: Path, settings: Mapping[str, Any], name: str) -> Any:
         reinit="finish_previous",
         settings=quiet,
     )
+
+
+def _run_id(out: Path, name: str) -> str:
+    """The same for as long as a stage is unfinished: a run that goes on stays one run."""
+    path = out / RESUME / "wandb.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if name not in known:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, known | {name: secrets.token_hex(8)})
+        return _run_id(out, name)
+    run_id: str = known[name]
+    return run_id
 
 
 def _has_key() -> bool:

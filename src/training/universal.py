@@ -59,6 +59,20 @@ def fit_to_ranks(checkpoint: Path, trainer: Trainer) -> None:
     trainer.add_callback(Mended(trainer))
 
 
+def check_same_ranks(checkpoint: Path, deepspeed: str | None) -> None:
+    """For engines of our own, whose states stay in the parts that they were saved in.
+
+    Raises ConfigError where this start has another ZeRO stage than the checkpoint, or, with one, other ranks.
+    """
+    seal: dict[str, Any] = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+    before, now = seal["zero_stage"], zero_stage(deepspeed)
+    if before != now or (before and seal["world_size"] != world_size()):
+        raise ConfigError(
+            f"{checkpoint}: saved by {seal['world_size']} ranks {_words(before)}, to go on with "
+            f"{world_size()} {_words(now)}; expected the same ranks and `deepspeed`"
+        )
+
+
 def _words(stage: int | None) -> str:
     return "without DeepSpeed" if stage is None else f"under ZeRO-{stage}"
 

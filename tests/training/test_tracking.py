@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from llamita.artifact import RESUME
 from llamita.training import tracking
 from llamita.training.tracking import Tracker
 
@@ -40,6 +42,23 @@ def test_offline_without_a_key_grouped_by_run_below_the_run(out: Path):
     assert not list(out.glob("wandb*"))  # never inside the artifact
     tracker.log({"loss": 1.0}, 3)  # after the end: nothing happens
     assert len(rows(out)) == 2
+
+
+def test_a_stage_that_goes_on_stays_one_run(out: Path) -> None:
+    import wandb
+
+    ids = []
+    for _ in range(2):
+        with Tracker(out, {}):
+            ids.append(wandb.run.id)
+    with Tracker(out, {}, name="another"):
+        ids.append(wandb.run.id)
+    shutil.rmtree(out / RESUME)  # the stage begins anew
+    with Tracker(out, {}):
+        ids.append(wandb.run.id)
+    first, again, another, anew = ids
+    assert first == again
+    assert len({first, another, anew}) == 3
 
 
 def test_a_key_or_wandb_mode_decides_the_mode(out: Path, monkeypatch: pytest.MonkeyPatch):

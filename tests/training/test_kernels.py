@@ -1,0 +1,118 @@
+"""Kernels and the like change what a step costs, not what it does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llamita.errors import ConfigError
+from llamita.pretrain import stage as pretrain
+from llamita.pretrain.settings import PretrainSettings
+from llamita.sft import stage as sft
+from llamita.sft.settings import SftSettings
+from llamita.training.attention import OneRowCollator, one_row
+
+from ..sampling.tiny import save_tiny_model
+from .material import PRETRAIN, SFT, write_data
+
+TRAINER = {"max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    root = tmp_path_factory.mktemp("kernels")
+    tokenizer.save_pretrained(str(root / "tokenizer"))
+    save_tiny_model(root / "base" / "model", tokenizer, spread=0.3)
+    write_data(root / "data")
+    return root
+
+
+def losses(root: Path, out: Path, stage: str = "pretrain", **changes: Any) -> list[float]:
+    """Of four steps; the first weights are so large that what a token sees matters."""
+    trainer = TRAINER | changes.pop("trainer", {})
+    out.mkdir()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "disabled")
+        if stage == "sft":
+            chosen = SftSettings.model_validate(SFT | {"trainer": trainer} | changes)
+            sft.run(chosen, {"model": root / "base", "data": root / "data"}, out)
+        else:
+            sizes = PRETRAIN["model"] | {"initializer_range": 0.3}
+            settings = PretrainSettings.model_validate(
+                PRETRAIN | {"model": sizes, "trainer": trainer} | changes
+            )
+            pretrain.run(settings, {"tokenizer": root / "tokenizer", "data": root / "data"}, out)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def usual(root: Path) -> dict[str, list[float]]:
+    return {stage: losses(root, root / stage, stage) for stage in ("pretrain", "sft")}
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({"attention": "packed"}, 0.0),
+        ({"attention": "sdpa"}, 1e-4),
+        ({"attention": "eager"}, 1e-4),
+        ({"trainer": {"gradient_checkpointing": True}}, 1e-5),
+        ({"trainer": {"bf16": True}}, 2e-2),
+        ({"trainer": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}}, 1e-4),
+    ],
+)
+def test_the_loss_stays_the_same(
+    root: Path, tmp_path: Path, usual: Any, stage: str, changes: dict[str, Any], tolerance: float
+) -> None:
+    found = losses(root, tmp_path / "out", stage, **changes)
+    assert found == pytest.approx(usual[stage], rel=tolerance)
+    if tolerance > 1e-3:
+        assert found != usual[stage]  # it was at work
+
+
+@pytest.mark.long
+def test_compiled_the_loss_stays_the_same(root: Path, tmp_path: Path, usual: Any) -> None:
+    found = losses(root, tmp_path / "out", attention="sdpa", trainer={"torch_compile": True})
+    assert found == pytest.approx(usual["pretrain"], rel=1e-4)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or not importlib.util.find_spec("liger_kernel"), reason="a GPU's"
+)
+def test_with_liger_kernels_the_loss_stays_the_same(root: Path, tmp_path: Path) -> None:
+    with_sdpa = losses(root, tmp_path / "sdpa", attention="sdpa")
+    found = losses(root, tmp_path / "liger", attention="sdpa", trainer={"use_liger_kernel": True})
+    assert found == pytest.approx(with_sdpa, rel=2e-2)
+
+
+def test_a_kernel_that_is_not_installed_is_told(root: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("flash_attn"):
+        pytest.skip("it is")
+    with pytest.raises(ConfigError, match="attention: flash_attention_2: "):
+        losses(root, tmp_path / "out", attention="flash_attention_2")
+
+
+def test_rows_as_one_cost_what_they_cost_apart(root: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(root / "base" / "model")
+    draws = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 30, (3, 20), generator=draws)
+    places = torch.arange(20).repeat(3, 1) % torch.tensor([[20], [7], [9]])
+    rows = [
+        {"input_ids": row, "labels": row.masked_fill(place == 0, -100), "position_ids": place}
+        for row, place in zip(ids, places, strict=True)
+    ]
+    apart = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    together = OneRowCollator()(rows)
+    assert together["input_ids"].shape == (1, 60)
+    assert torch.equal(together["labels"], one_row(apart)["labels"])
+    found, expected = (model(**batch, use_cache=False).loss for batch in (together, apart))
+    torch.testing.assert_close(found, expected)
