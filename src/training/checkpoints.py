@@ -1,8 +1,8 @@
 """Checkpoints of a training run, to go on from after a kill: written aside, sealed by checksums, renamed.
 
 `<folder>/checkpoint-120` holds what the trainer wrote, and `checkpoint.json`, written last: {"step",
-"world_size", "zero_stage", "files": {path: {"bytes", "sha256"}}}. A kill at any moment leaves whole ones and perhaps a
-folder aside, which the next start removes. One that is not whole is told and passed over.
+"world_size", "zero_stage", "files": {path: {"bytes", "sha256"}}}. A kill at any moment leaves whole ones and
+perhaps a folder aside, which the next start removes. One that is not whole is told and passed over.
 """
 
 from __future__ import annotations
