@@ -1,6 +1,6 @@
 """The held-out text under a trained model, a 5-gram model of the same training tokens, zstd and gzip.
 
-    python benchmarks/compression.py PRETRAIN_FOLDER
+    python benchmarks/compression.py PRETRAIN_FOLDER CORPUS_FOLDER
 
 All in bits a byte of the same text. The compressors read it in one piece; zstd also after a dictionary of a
 megabyte from the training text. Tokens that begin a document are free for the two models.
@@ -82,10 +82,10 @@ def text(tokenizer: Any, texts: Sequence[Sequence[int]]) -> bytes:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, shards = map(Path, sys.argv[1:])
     metrics = read_manifest(folder)["metrics"]
     tokenizer = load_tokenizer(folder)
-    corpus = Corpus(folder / "shards", tokenizer_hash(tokenizer))
+    corpus = Corpus(shards, tokenizer_hash(tokenizer))
     train, held_out = (
         [document for stream in streams for document in documents(stream)]
         for streams in (corpus.train, corpus.validation)

@@ -30,6 +30,7 @@ from .reading import check_formats, tell
 from .settings import CorpusSettings
 from .shards import INDEX, ShardWriter, TokenShards
 from .sources import DOCUMENTS
+from .summary import show_summary
 
 Part = Literal["train", "validation"]
 PARTS: tuple[Part, ...] = ("train", "validation")
@@ -72,6 +73,7 @@ def write_corpus(
     if corpus.state["refused"]:
         write_lines(folder / REFUSED, [json.dumps(reason) for reason in corpus.state["refused"]])
     write_json(folder / COUNTS, counts)
+    show_summary(counts)
     return counts
 
 

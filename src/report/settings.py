@@ -15,6 +15,7 @@ class ReportSettings(StageSettings):
         {
             "world",
             "tokenizer",
+            "corpus",
             "pretrain",
             "sft",
             "sft_without_gatt",

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..console import duration
+from ..console import aligned_table, duration
 from ..data.rows import RATINGS
 from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS
 from .collect import REWARD_MODELS
@@ -29,7 +29,7 @@ def stages_table(report: dict[str, Any]) -> Table | None:
     seconds = report["wall_seconds"]
     if not seconds:
         return None
-    table = _table("stage", "wall time")
+    table = aligned_table("stage", "wall time")
     for name, value in seconds.items():
         table.add_row(words(name), duration(value))
     table.add_row("together", duration(sum(seconds.values())), style="bold")
@@ -41,7 +41,7 @@ def reward_table(report: dict[str, Any]) -> Table | None:
     known = [name for name in REWARD_MODELS if groups[name]["accuracy"] is not None]
     if not known:
         return None
-    table = _table("reward model accuracy, %", *known)
+    table = aligned_table("reward model accuracy, %", *known)
     for rating in RATINGS:
         cells = (figure(groups[name]["by_rating"], rating, percent=True) for name in known)
         table.add_row(words(rating), *cells)
@@ -55,7 +55,7 @@ def versions_table(report: dict[str, Any]) -> Table | None:
     rows = [row for row in MEASURE_COLUMNS if any(one.get(row[0]) is not None for one in groups.values())]
     if not rows:
         return None
-    table = _table("version", *map(words, groups))
+    table = aligned_table("version", *map(words, groups))
     for key, heading, percent in rows:
         table.add_row(heading, *(figure(group, key, percent) for group in groups.values()))
     return table
@@ -66,7 +66,7 @@ def retention_table(report: dict[str, Any]) -> Table | None:
     known = [name for name in RETENTION_SERIES if any(value is not None for value in groups[name].values())]
     if not known:
         return None
-    table = _table("instruction kept at turn, %", *(str(turn) for turn in RETENTION_TURNS))
+    table = aligned_table("instruction kept at turn, %", *(str(turn) for turn in RETENTION_TURNS))
     for name in known:
         shares = (groups[name].get(str(turn)) for turn in RETENTION_TURNS)
         cells = (MISSING if share is None else f"{share:.1%}".rstrip("%") for share in shares)
@@ -84,11 +84,3 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"pretraining, held out: {bits} bits per byte, by token frequencies alone {unigram}"
     if demonstrations["gold_helpfulness"] is not None:
         yield f"gold helpfulness of the demonstrations: {figure(demonstrations, 'gold_helpfulness')}"
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, no_wrap=True)
-    for other in others:
-        table.add_column(other, justify="right", no_wrap=True)
-    return table

@@ -111,7 +111,18 @@ def test_shards_and_counts(data: Path, tokenizer: Any, capsys: pytest.CaptureFix
     assert counts["train"]["lengths"] == {"16": 643, "32": 1}
     assert counts["skipped"] == {"empty document": 1}
     assert counts["refused"] == counts["duplicates"] == 0
-    assert capsys.readouterr().out.count("empty document") == 1
+    told = capsys.readouterr().out
+    assert told.count("empty document") == 1
+    weighted = [part["weight"] * part["tokens"] for part in counts["train"]["sources"]]
+    more = counts["train"]["sources"][1]
+    row = next(line for line in told.splitlines() if line.startswith("more.jsonl")).split()
+    assert row[1:3] == ["1", str(more["tokens"])]
+    assert row[3:] == [
+        f"{more['bytes'] / more['tokens']:.2f}",
+        "2.5",
+        f"{weighted[1] / sum(weighted):.1%}",
+    ]
+    assert "left out: 0 duplicates, 1 unusable documents, 0 broken rows" in told
     assert len(corpus.train[0].index["shards"]) == 3
 
 
