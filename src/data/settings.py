@@ -28,7 +28,7 @@ class CorpusSettings(Settings):
     refuse_at_most: int = Field(0, ge=0)
     """broken rows that are left out and listed in `refused.jsonl`; one more stops the stage"""
     shard_tokens: int = Field(100_000_000, gt=0)
-    """tokens of a shard file, at least; it ends with a document. A killed stage goes on behind the last"""
+    """tokens after which the open shard files are closed; a killed stage goes on from there"""
 
     @model_validator(mode="after")
     def _something_is_held_out(self) -> CorpusSettings:

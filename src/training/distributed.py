@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
@@ -19,6 +19,8 @@ from ..errors import ConfigError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=2)  # the main rank may prepare data or save while the others wait
+
+_cpu_group: Any = None  # beside NCCL's: what is on the CPU is summed there, and no GPU has to catch up first
 
 
 def world_size() -> int:
@@ -58,6 +60,8 @@ def setup(deepspeed: str | None = None) -> None:
 
     if torch.cuda.is_available():
         PartialState(timeout=TIMEOUT)
+        global _cpu_group
+        _cpu_group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if deepspeed is not None:
@@ -87,10 +91,9 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """The sum of `values` (any shape, numeric) over all ranks, on every rank; `values` stays as it is."""
     if not torch.distributed.is_initialized():
         return values
-    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else values.device
-    total = values.detach().clone().to(device)
-    torch.distributed.all_reduce(total)
-    return total.to(values.device)
+    total = values.detach().clone()
+    torch.distributed.all_reduce(total, group=_cpu_group if total.device.type == "cpu" else None)
+    return total
 
 
 def gather_rows(rows: list[T]) -> list[T]:

@@ -85,6 +85,23 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+class _OnItsWay:
+    """A number that a GPU is still to compute, copied to the CPU as soon as it has."""
+
+    def __init__(self, number: torch.Tensor) -> None:
+        self._event = torch.cuda.Event() if number.is_cuda else None
+        self._copy = number
+        if self._event is not None:
+            self._copy = torch.empty_like(number, device="cpu", pin_memory=True)
+            self._copy.copy_(number, non_blocking=True)
+            self._event.record()
+
+    def arrived(self) -> torch.Tensor:
+        if self._event is not None:
+            self._event.synchronize()
+        return self._copy
+
+
 class Spikes(TrainerCallback):
     """Ends a run whose loss spikes or is no number, to go back to its newest checkpoint past the bad rows.
 
@@ -98,7 +115,7 @@ class Spikes(TrainerCallback):
     def __init__(self, trainer: Any, checkpoint: Path | None, watch: Watch, description: str) -> None:
         self._trainer, self._checkpoint, self._watch = trainer, checkpoint, watch
         self._description = description
-        self._last: torch.Tensor | None = None  # the loss of the step before
+        self._last: _OnItsWay | None = None  # the loss of the step before
         self.losses: deque[float] = deque(maxlen=WINDOW)
 
     def on_train_begin(
@@ -113,7 +130,7 @@ class Spikes(TrainerCallback):
     ) -> None:
         self.check(state.global_step - 1)
         total = self._trainer._tr_loss.detach().clone()
-        self._last, self._sum = total - self._sum, total
+        self._last, self._sum = _OnItsWay(total - self._sum), total
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._sum = torch.zeros_like(self._sum)  # `Trainer` begins its sum anew
@@ -122,7 +139,7 @@ class Spikes(TrainerCallback):
         """Looks at the loss of `step`, the last one that was not looked at."""
         if self._last is None:
             return
-        loss = float(all_reduce_sum(self._last)) / world_size()
+        loss = float(all_reduce_sum(self._last.arrived())) / world_size()
         self._last = None
         median = statistics.median(self.losses) if len(self.losses) >= ENOUGH else math.inf
         if math.isfinite(loss) and loss <= (self._watch.loss_spike or math.inf) * median:

@@ -113,7 +113,9 @@ def run_trainer(
     another ZeRO stage. One that is asked to stop saves itself after the step under way.
 
     Returns `steps`, `train_loss` (mean over the run), `final_loss` (mean since the last but one logging
-    step), `train_seconds` and `<unit>_per_second`; a row of the data holds `items_per_row` of `unit`.
+    step), `train_seconds`, `<unit>_per_second`, what the device made of it and `peak_memory_gb`; a row of
+    the data holds `items_per_row` of `unit`.
+
     Raises:
         LlamitaError: DeepSpeed was asked for and is not at work, or steps went wrong again and again.
         ConfigError: an unfinished run can't go on like this.
