@@ -18,7 +18,7 @@ from llamita.config import StageSettings
 from llamita.data.settings import CorpusSettings
 from llamita.pipeline import PipelineSettings
 from llamita.stages import REGISTRY, settings_class
-from llamita.training.settings import TrainedSettings
+from llamita.training.settings import PackedSettings, TrainedSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """# Settings
@@ -33,9 +33,10 @@ def page() -> str:
     """The whole page, as Markdown."""
     sections: dict[str, type[BaseModel]] = {"`pipeline.yaml`": PipelineSettings, "Every stage": StageSettings}
     stages = {f"Stage `{kind}`": settings_class(kind) for kind in REGISTRY}
-    shared = {
+    shared: dict[str, type[BaseModel]] = {
         "Every stage that trains": TrainedSettings,
-        "Every stage that prepares a corpus": CorpusSettings,
+        "Every stage that trains on packed rows (pretrain, sft, rlhf)": PackedSettings,
+        "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
     }
     sections |= {**shared, **stages}
     seen: set[type[BaseModel]] = set()
@@ -46,7 +47,7 @@ def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) ->
     """A class as a table of its own keys, then the classes that they hold, each once."""
     seen.add(schema)
     yield f"## {title}\n\n{inspect.getdoc(schema)}\n"
-    if issubclass(schema, StageSettings) and schema not in (StageSettings, TrainedSettings):
+    if issubclass(schema, StageSettings) and schema not in (StageSettings, TrainedSettings, PackedSettings):
         optional = [f"{name} (optional)" for name in sorted(schema.optional_inputs)]
         inputs = ", ".join([*sorted(schema.required_inputs), *optional])
         yield f"Inputs: {inputs or 'none'}. Names below `trainer:`: {schema.trainer_class or 'none'}.\n"

@@ -29,6 +29,7 @@ class PretrainSettings(CorpusSettings, PackedSettings):
     validation_steps: int | None = Field(None, gt=0)
     """steps after which the held-out text is measured each time; at the end it always is"""
     loss_spike: float | None = Field(3.0, gt=1)
+    """as in every stage that trains, but on unless it is set to null"""
 
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:
