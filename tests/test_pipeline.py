@@ -13,7 +13,7 @@ import pytest
 
 from llamita import artifact, launcher, pipeline, stages
 from llamita.config import load_settings
-from llamita.errors import ConfigError, LlamitaError
+from llamita.errors import ConfigError, Interrupted, LlamitaError, RolledBack
 
 from .conftest import FakeStages, problem, replace
 
@@ -202,6 +202,33 @@ def test_a_resumable_stage_goes_on_in_its_folder(project: Path, fake: FakeStages
     assert not Path("runs/tiny/final", artifact.MARKER).exists()
 
 
+def test_a_stage_whose_training_went_back_is_run_again(
+    project: Path, fake: FakeStages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def go_back(out: Path) -> None:
+        if len((out / "begun.log").read_text().splitlines()) < 3:
+            raise RolledBack("the loss of step 7 is not a number")
+
+    fake.during["final"] = go_back
+    run()
+    assert fake.ran == ["base", "chat", "final", "final", "final"]
+    assert Path("runs/tiny/final/begun.log").read_text() == "begun\n" * 3
+    assert capsys.readouterr().out.count("final: the loss of step 7 is not a number") == 2
+
+
+def test_a_rank_leaves_running_again_to_whoever_started_it(
+    project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go_back(out: Path) -> None:
+        raise RolledBack("the loss of step 7 is not a number")
+
+    fake.during["base"] = go_back
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(RolledBack):
+        run()
+    assert fake.ran == ["base"]
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -302,6 +329,11 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
     monkeypatch.setattr(launcher, "_run_group", lambda *_: 1)
     with pytest.raises(LlamitaError, match="failed under the deepspeed launcher"):
         run("base.words=5")
+    codes = iter([RolledBack.exit_code, RolledBack.exit_code, Interrupted.exit_code])
+    monkeypatch.setattr(launcher, "_run_group", lambda *_: next(codes))
+    with pytest.raises(Interrupted, match="run it again to go on"):
+        run("base.words=5")
+    assert not list(codes)
 
 
 # ------------------------------------------------------------------------------------------- telling
