@@ -11,7 +11,7 @@ def show_summary(counts: dict[str, Any]) -> None:
     """Prints a corpus's counts (see `corpus.write_corpus`): sources, lengths, what was left out."""
     train = counts["train"]
     weighted = sum(source["weight"] * source["tokens"] for source in train["sources"])
-    table = aligned_table("source", "documents", "tokens", "bytes a token", "weight", "share of a pass")
+    table = aligned_table("source", "documents", "tokens", "bytes/token", "weight", "share")
     for source in train["sources"]:
         share = f"{source['weight'] * source['tokens'] / weighted:.1%}"
         table.add_row(source["path"], *_figures(source), f"{source['weight']:g}", share)
@@ -19,7 +19,7 @@ def show_summary(counts: dict[str, Any]) -> None:
     table.add_row("held out", *_figures(counts["validation"]), "", "")
     show(table)
     lengths = aligned_table("tokens a document", "documents trained")
-    for longest, documents in train["lengths"].items():
+    for longest, documents in ((longest, count) for longest, count in train["lengths"].items() if count):
         lengths.add_row(f"up to {int(longest):,}", f"{documents:,}")
     show(lengths)
     skipped = sum(counts["skipped"].values())
