@@ -13,11 +13,14 @@
 # MASTER_PORT  by default a free port on one machine, 29500 with HOSTFILE
 # PYTHON       the interpreter; by default .venv of this checkout if there is one, otherwise python3
 #
+# Exit code 75: the ranks were asked to stop and saved; 76: a step went wrong and they went back; the same command
+# goes on from there.
+#
 # Without a `deepspeed=` ZeRO file, in the YAML or here, the ranks train by plain data parallelism.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
-    sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,21s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 root=$(cd "$(dirname "$0")/.." && pwd)
