@@ -70,6 +70,21 @@ def test_model_nats_token_by_token(tmp_path: Path, tokens: int, across: bool) ->
         assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("shares", [2, 3, 5])
+def test_shares_make_up_the_whole(tmp_path: Path, shares: int) -> None:
+    _, shards = stream(tmp_path, 60)
+    model = tiny_model()
+    passes: list[int] = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    parts, taken = [], []
+    for share in range(shares):
+        passes.clear()
+        parts += [model_nats(model, shards, 8, True, 2, share, shares)]
+        taken += [len(passes)]
+    assert len(set(taken)) == 1  # under ZeRO-3 ranks wait for each other
+    assert sum(parts) == pytest.approx(model_nats(model, shards, 8, True, 2), rel=1e-6)
+
+
 def test_measuring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = tiny_model(attention_dropout=0.5).train()
     _, shards = stream(tmp_path, 30)

@@ -16,10 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from llamita.data.shards import TokenShards
 from llamita.errors import DataError
+from llamita.prepare import stage as prepare
+from llamita.prepare.settings import PrepareSettings
 from llamita.pretrain import stage
 from llamita.pretrain.settings import PretrainSettings
 
 from ..training.material import PRETRAIN, write_data
+
+BITS = "validation_bits_per_byte"
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,40 @@ def test_the_loss_of_a_step_is_that_of_its_documents(
     model = LlamaForCausalLM(AutoConfig.from_pretrained(out / "model"))
     expected = [cost for text in texts for cost in costs(model, text).values()]  # begins of documents apart
     assert logged == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+
+
+def test_held_out_text_is_measured_on_the_way(inputs: dict[str, Path], tmp_path: Path) -> None:
+    metrics = run(inputs, tmp_path / "out", steps=10, validation_steps=5)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    bits = {row["step"]: row[BITS] for row in rows if BITS in row}
+    assert bits.keys() == {5, 10}
+    assert bits[5] > bits[10] == pytest.approx(metrics[BITS], rel=1e-5)
+    run(inputs, tmp_path / "without", steps=10)
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "without")]
+    assert weights[0] == weights[1]  # measuring changes nothing
+
+
+def test_a_corpus_that_was_prepared_gives_the_same_model(inputs: dict[str, Path], tmp_path: Path) -> None:
+    run(inputs, tmp_path / "whole")
+    corpus = {name: PRETRAIN[name] for name in ("documents", "validation", "deduplicate")}
+    (tmp_path / "corpus").mkdir()
+    prepare.run(PrepareSettings.model_validate(corpus), inputs, tmp_path / "corpus")
+    given = {"tokenizer": inputs["tokenizer"], "corpus": tmp_path / "corpus"}
+    metrics = run(given, tmp_path / "parts", documents=[], validation=[])
+    assert metrics["corpus"]["train"]["documents"] == 100
+    assert not (tmp_path / "parts" / "shards").exists()
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_path: Path) -> None:
+    run(inputs, tmp_path / "out")
+    shard = tmp_path / "out" / "shards" / "train" / "000" / "shard-00000.bin"
+    whole = shard.read_bytes()
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    given = {"tokenizer": inputs["tokenizer"], "corpus": tmp_path / "out" / "shards"}
+    with pytest.raises(DataError, match=r"shard-00000.bin: its checksum isn't that of index.json"):
+        run(given, tmp_path / "again", documents=[], validation=[])
 
 
 def test_same_seed_same_weights(inputs: dict[str, Path], tmp_path: Path) -> None:
