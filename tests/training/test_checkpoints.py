@@ -26,6 +26,13 @@ def saved(tmp_path: Path, *steps: int, keep_last: int = 2) -> Checkpoints:
     return checkpoints
 
 
+def test_some_stay_for_good(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "resume", keep_last=1, keep_every=10)
+    for step in (5, 10, 15, 20, 25):
+        assert checkpoints.save(step, writer("state"))
+    assert sorted(map(Checkpoints.step, checkpoints.folder.glob("checkpoint-*"))) == [10, 20, 25]
+
+
 def test_the_newest_ones_stay_and_the_newest_counts(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 2, 9, 10)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
