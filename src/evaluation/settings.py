@@ -28,7 +28,9 @@ class RetentionSettings(Settings):
     unseen: str
     """attribute values that were never trained"""
     dialogues: Annotated[int, Field(ge=2)] = 200
-    """of each file, from the first on"""
+    """of `trained`, from the first on"""
+    unseen_dialogues: Annotated[int, Field(ge=2)] = 200
+    """of `unseen`"""
 
 
 class EvaluateSettings(StageSettings):

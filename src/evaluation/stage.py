@@ -87,17 +87,17 @@ def _measure_ghost_attention(
     assert settings.retention is not None
     retention = settings.retention
     series = (
-        ("with", "sft", retention.trained),
-        ("without", "sft_without_gatt", retention.trained),
-        ("unseen", "sft", retention.unseen),
+        ("with", "sft", retention.trained, retention.dialogues),
+        ("without", "sft_without_gatt", retention.trained, retention.dialogues),
+        ("unseen", "sft", retention.unseen, retention.unseen_dialogues),
     )
-    for name, model_input, path in series:
+    for name, model_input, path, count in series:
         if model_input not in inputs:
             continue
-        say(f"retention {name}: {retention.dialogues} dialogues")
+        say(f"retention {name}: {count} dialogues")
         model = load_causal_lm(inputs[model_input]).to(device()).eval()
         speaker = _speaker(model, load_tokenizer(inputs[model_input]), settings)
-        found = measure_retention(speaker, gold, read_instructed(path, inputs["data"], retention.dialogues))
+        found = measure_retention(speaker, gold, read_instructed(path, inputs["data"], count))
         evaluation["gatt_retention"][name] = found.implicit
         evaluation["gatt_retention_explicit"][name] = found.explicit
         evaluation["gatt_dialogues"][name] = found.counts

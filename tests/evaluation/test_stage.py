@@ -67,6 +67,7 @@ def settings(**changes: Any) -> EvaluateSettings:
         for kind in ("ordinary", "harmful", "borderline")
     }
     retention = {"trained": "test/gatt.jsonl", "unseen": "test/gatt_unseen.jsonl", "dialogues": 3}
+    retention["unseen_dialogues"] = 2
     given = {"gold": True, "prompts": prompts, "retention": retention, "max_new_tokens": 6, **changes}
     return EvaluateSettings.model_validate(given)
 
@@ -76,6 +77,8 @@ def evaluation(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("evaluate")
     metrics = run(settings(), inputs, out)
     assert json.loads((out / "evaluation.json").read_text()) == metrics
+    started = {name: counts["started"] for name, counts in metrics["gatt_dialogues"].items()}
+    assert started == {"with": 3, "without": 3, "unseen": 2}
     return metrics
 
 
