@@ -201,7 +201,9 @@ def main() -> None:
                 command = [sys.executable, __file__, way, size]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-                found.setdefault((size, way), []).append(json.loads(line.removeprefix("RESULT ")))
+                result = json.loads(line.removeprefix("RESULT "))
+                found.setdefault((size, way), []).append(result)
+                print(f"{size}: {way}: {result['rate']:,.0f} tokens/s", file=sys.stderr, flush=True)
     print(describe(sys.argv))
     rows = []
     for (size, way), results in found.items():
