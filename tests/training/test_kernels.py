@@ -84,7 +84,8 @@ def test_compiled_the_loss_stays_the_same(root: Path, tmp_path: Path, usual: Any
 
 
 @pytest.mark.skipif(
-    not torch.cuda.is_available() or not importlib.util.find_spec("liger_kernel"), reason="a GPU's"
+    not torch.cuda.is_available() or not importlib.util.find_spec("liger_kernel"),
+    reason="liger's kernels are Triton's: they need a GPU and the extra `liger`",
 )
 def test_with_liger_kernels_the_loss_stays_the_same(root: Path, tmp_path: Path) -> None:
     with_sdpa = losses(root, tmp_path / "sdpa", attention="sdpa")
@@ -94,7 +95,7 @@ def test_with_liger_kernels_the_loss_stays_the_same(root: Path, tmp_path: Path) 
 
 def test_a_kernel_that_is_not_installed_is_told(root: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("flash_attn"):
-        pytest.skip("it is")
+        pytest.skip("flash-attn is installed: there is nothing to be told")
     with pytest.raises(ConfigError, match="attention: flash_attention_2: "):
         losses(root, tmp_path / "out", attention="flash_attention_2")
 
