@@ -38,6 +38,7 @@ COUNTS = "corpus.json"  # written last: beside it all shards stand
 JOURNAL = "corpus.sqlite"
 REFUSED = "refused.jsonl"
 BATCH_BYTES = 4_000_000  # of text that is encoded at a time
+ENCODERS = 2  # batches under way: all cores work at one while the ids of the other are copied
 SHORTEST = 16  # tokens; documents up to here share a bar of the histogram, then those up to twice as many
 
 
@@ -174,13 +175,13 @@ class _Corpus:
             done=sum(stream.counts["bytes"] for stream in self._streams.values()) / 1e6,
         )
         under_way: deque[dict[_Stream, Future[EncodedDocuments]]] = deque()
-        with ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(ENCODERS) as threads:
             for batch in batches:
                 texts = self._take(batch)
-                under_way.append({stream: thread.submit(self._encode, texts[stream]) for stream in texts})
+                under_way.append({stream: threads.submit(self._encode, texts[stream]) for stream in texts})
                 tokens = sum(stream.writer.open_tokens for stream in self._streams.values())
                 full = tokens >= self._settings.shard_tokens
-                while len(under_way) > (0 if full or batch.last else 1):
+                while len(under_way) > (0 if full or batch.last else ENCODERS):
                     for stream, encoded in under_way.popleft().items():
                         stream.append(encoded.result())
                 if full:  # what is noted has been written: nothing is under way

@@ -167,11 +167,14 @@ def field(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> A
 # -------------------------------------------------------------------------------- places of raw rows
 
 
-def records(source: Source, root: Path) -> Iterator[Record]:
-    """Raw rows of a source of any kind. Raises DataError where there is no source, or it can't be read."""
+def records(source: Source, root: Path, streaming: bool = False) -> Iterator[Record]:
+    """Raw rows of a source of any kind. Raises DataError where there is no source, or it can't be read.
+
+    `streaming`: a Hub set is read over the network row by row, in place of a download into the cache.
+    """
     place = locate(source, root)
     if isinstance(place, str):
-        yield from _hub_records(place, source.split)
+        yield from _hub_records(place, source.split, streaming)
         return
     for path in data_files(place, source.split):
         yield from _file_records(path)
@@ -330,16 +333,18 @@ def _stream(path: Path, builder: str, **options: Any) -> Iterator[dict[str, Any]
         raise DataError(f"{path}: can't be read as {builder}: {error}") from None
 
 
-def _hub_records(name: str, split: str) -> Iterator[Record]:
-    """Rows of a Hub set `org/name`, or `org/name:config`; downloaded once into the cache of `datasets`."""
+def _hub_records(name: str, split: str, streaming: bool) -> Iterator[Record]:
+    """Rows of a Hub set `org/name`, or `org/name:config`."""
     import datasets
 
     repository, _, config = name.partition(":")
+    number = 0
     try:
-        rows = datasets.load_dataset(repository, config or None, split=split)
+        rows = datasets.load_dataset(repository, config or None, split=split, streaming=streaming)
+        for number, row in enumerate(rows, 1):
+            yield f"{name}: row {number}", row
     except Exception as error:  # the Hub's failures have no common base class
+        what = f"not read from the Hub behind row {number}" if number else "not read from the Hub"
         raise DataError(
-            f"{name}: neither below the data folder nor read from the Hub ({type(error).__name__}: {error})"
+            f"{name}: not below the data folder, and {what} ({type(error).__name__}: {error})"
         ) from None
-    for number, row in enumerate(rows, 1):
-        yield f"{name}: row {number}", row

@@ -54,8 +54,8 @@ def _prompt_of(parse: Parse, is_safety: bool, row: dict[str, Any]) -> list[Promp
 
 DOCUMENTS: dict[str, Format[str]] = {
     "text": Format(_document, text_records),
-    "text_rows": Format(_document, records),
-    "prompt_completion": Format(_completed_prompt, records),
+    "text_rows": Format(_document, partial(records, streaming=True)),
+    "prompt_completion": Format(_completed_prompt, partial(records, streaming=True)),
 }
 DIALOGUES: dict[str, Format[Dialogue]] = {
     "messages": Format(dialogues.messages, records),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,24 +256,43 @@ def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
         list(read_documents(source("text_rows", "set", split="validation"), tmp_path))
 
 
-def test_a_hub_id_goes_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was asked of a Hub whose sets hold two rows and then break off."""
     import datasets
 
     asked: list[Any] = []
 
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"text": "one"}
+        yield {"text": "two"}
+        raise ConnectionError("gone")
+
     def load(name: str, config: str | None = None, **options: Any) -> Any:
         asked.append((name, config, options))
-        return datasets.Dataset.from_list([{"instruction": "Add.", "input": "", "output": 3}])
+        return rows()
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(DataError, match=r"org/set:main: row 1: field 'output' is int; expected text"):
+    return asked
+
+
+def test_dialogues_of_the_hub_are_downloaded_once(tmp_path: Path, hub: list[Any]) -> None:
+    with pytest.raises(DataError, match="org/set:main: row 1: field 'instruction' is missing; expected text"):
         read_dialogues(source("alpaca", "org/set:main", split="test"), tmp_path)
-    assert asked == [("org/set", "main", {"split": "test"})]
+    assert hub == [("org/set", "main", {"split": "test", "streaming": False})]
+
+
+def test_documents_of_the_hub_are_streamed(tmp_path: Path, hub: list[Any]) -> None:
+    documents = read_documents(source("text_rows", "org/set"), tmp_path)
+    assert [next(documents), next(documents)] == ["one", "two"]
+    with pytest.raises(DataError, match=r"not read from the Hub behind row 2 \(ConnectionError: gone\)"):
+        next(documents)
+    assert hub == [("org/set", None, {"split": "train", "streaming": True})]
 
 
 def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match="org/no-such-set: neither below the data folder nor read from the Hub"
+        DataError, match="org/no-such-set: not below the data folder, and not read from the Hub"
     ):
         read_dialogues(source("alpaca", "org/no-such-set"), tmp_path)
 
