@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .console import say
-from .data.chat import encode_prompt, without_tags
+from .data.chat import chat_format, encode_prompt, without_marks
 from .data.rows import Message
 from .errors import DataError
 from .model.checkpoint import load_causal_lm, load_tokenizer
@@ -39,6 +39,7 @@ class Chat:
         self._context: int = model.config.max_position_embeddings
         self._sampler = LlamaSampler(model)
         self._temperature, self._max_new_tokens, self._seed = temperature, max_new_tokens, seed
+        self._marks = chat_format(self._tokenizer).marks
         self._system = system
         self.messages: list[Message] = []
         self.reset()
@@ -68,7 +69,10 @@ class Chat:
                 said += piece
                 yield piece
         finally:
-            self.messages = [*asked, {"role": "assistant", "content": without_tags(said).strip()}]
+            self.messages = [
+                *asked,
+                {"role": "assistant", "content": without_marks(said, self._marks).strip()},
+            ]
 
     def command(self, line: str) -> str:
         """Obeys a line that begins with a slash; returns what to tell the user."""

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from .document import Document, KeyPath, nearest, read_document, shown
 from .errors import ConfigError
+from .hub import is_hub_id
 
 S = TypeVar("S", bound="Settings")
 
@@ -34,7 +35,7 @@ class StageSettings(Settings):
     seed: int = 0
     """of every draw; in a pipeline its own seed is the default"""
     inputs: dict[str, str] = {}
-    """input name -> folder; the pipeline fills it"""
+    """input name -> folder, or a model on the Hub as org/name[@revision]; the pipeline fills it"""
     output: str | None = None
     """the artifact's folder, for a stage that is started alone"""
 
@@ -108,8 +109,10 @@ def _resolve_folders(document: Document, schema: type[StageSettings]) -> None:
     if isinstance(inputs, dict):
         places += [(("inputs", name), inputs) for name in inputs]
     for key, section in places:
-        if isinstance(section.get(str(key[-1])), str):
-            section[str(key[-1])] = str(document.absolute_path(key, section[str(key[-1])]))
+        if isinstance(value := section.get(str(key[-1])), str):
+            path = document.absolute_path(key, value)
+            on_the_hub = key[0] == "inputs" and not path.exists() and is_hub_id(value)
+            section[str(key[-1])] = value if on_the_hub else str(path)
     if "deepspeed" in schema.model_fields and isinstance(data.get("deepspeed"), str):
         try:
             json.loads(Path(data["deepspeed"]).read_text(encoding="utf-8"))

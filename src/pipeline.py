@@ -8,7 +8,8 @@
     stages:
       - {name: sft, stage: sft, config: sft.yaml, inputs: {model: pretrain, data: world}}
 
-An input names an earlier stage, a root, or a path. Stage `sft` writes `runs/<run>/sft`.
+An input names an earlier stage, a root, a path, or a model on the Hub (`org/name`). Stage `sft` writes
+`runs/<run>/sft`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .config import Settings, check_trainer_section, parse_settings
 from .console import duration, say
 from .document import Document, KeyPath, brief, nearest, read_document, split_override
 from .errors import ConfigError, LlamitaError
+from .hub import fetch, is_hub_id
 from .stages import Status, Step
 
 RUNS = Path("runs")
@@ -50,7 +52,7 @@ class StageEntry(Settings):
     config: str
     """its YAML, relative to this one"""
     inputs: dict[str, str] = {}
-    """input name -> an earlier stage, a root, or a path"""
+    """input name -> an earlier stage, a root, a path, or a model on the Hub as org/name[@revision]"""
     processes: Annotated[int, Field(ge=1)] = 1
     """ranks of a stage whose YAML names a DeepSpeed file"""
 
@@ -183,6 +185,8 @@ def _outside_folder(
         value = root or "."
     folder = document.absolute_path(key, value)
     if needed and not folder.exists():
+        if is_hub_id(value):
+            return _fetched(document, key, value)
         earlier = [stage.name for stage in settings.stages[:index]]
         later = [stage.name for stage in settings.stages[index:]]
         if value in later:
@@ -194,6 +198,13 @@ def _outside_folder(
             f"expected one of {', '.join(names) or 'none'} or a path",
         )
     return folder
+
+
+def _fetched(document: Document, key: KeyPath, name: str) -> Path:
+    try:
+        return fetch(name)
+    except ConfigError as error:
+        raise document.error(key, str(error)) from None
 
 
 def check_trainers(planned: Sequence[Planned]) -> None:

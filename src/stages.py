@@ -22,6 +22,7 @@ from .config import StageSettings
 from .console import say
 from .document import brief, nearest
 from .errors import ConfigError, LlamitaError, RolledBack
+from .hub import fetch, is_hub_id
 from .launcher import launch
 
 StageRun = Callable[[StageSettings, Mapping[str, Path], Path], dict[str, Any]]
@@ -99,11 +100,19 @@ def single_step(kind: str, settings: StageSettings, config: Path, processes: int
         raise ConfigError(f"{config}: inputs.{wrong[0]}: {wrong[1]} (give inputs.{wrong[0]}=FOLDER)")
     if settings.output is None:
         raise ConfigError(f"{config}: output: where should the result go? Give output=FOLDER")
-    inputs = {name: Path(folder) for name, folder in settings.inputs.items()}
-    for name, folder in inputs.items():
-        if not folder.exists():
-            raise ConfigError(f"{config}: inputs.{name}: no such folder: {folder}")
+    inputs = {name: _input(f"{config}: inputs.{name}", value) for name, value in settings.inputs.items()}
     return Step(kind, settings, inputs, Path(settings.output), processes)
+
+
+def _input(key: str, value: str) -> Path:
+    if Path(value).exists():
+        return Path(value)
+    if not is_hub_id(value):
+        raise ConfigError(f"{key}: no such folder: {value}")
+    try:
+        return fetch(value)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 # ------------------------------------------------------------------------------------------- status

@@ -151,3 +151,12 @@ def tokenizer() -> Any:
     )
     page = [" ".join(words[shift:] + words[:shift]) + "\nyes , you\n" for shift in range(len(words))]
     return train_bpe(page * 20, 420)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the real SmolLM2 run where `make smollm` has fetched it."""
+    if (Path(__file__).parents[1] / "models" / "SmolLM2-135M-Instruct" / "model.safetensors").is_file():
+        return
+    for item in items:
+        if item.get_closest_marker("smollm"):
+            item.add_marker(pytest.mark.skip(reason="no models/SmolLM2-135M-Instruct: run `make smollm`"))

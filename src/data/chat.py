@@ -1,55 +1,23 @@
-"""The chat format of Llama 2: text, token ids, and which of them are trained (section 3.1).
+"""Chats as token ids, and which of them are trained (section 3.1).
 
-    <s>[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST] {answer} </s><s>[INST] {user} [/INST] …
-
-Every turn begins with its own BOS and ends with EOS; the system message goes inside the first user message;
-contents are stripped. The tags are plain text, so contents that hold one are refused, as in the released
-code. A turn is tokenized in two pieces, prompt and answer: the tokenizer keeps "[/INST]" apart and puts a
-space before each text ("dummy prefix"), so the pieces give the same ids as the whole.
+How a chat is written is its tokenizer's own: the format of Llama 2 (`llama2.py`), or whatever its chat
+template says (`template.py`). In both a dialogue is encoded in pieces, prompt and answer in turn, the way it
+is sampled, so a model is asked just as it was trained.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import DataError
-from .rows import Dialogue, Message
+from .llama2 import CHAT_TEMPLATE, Llama2Format
+from .rows import Dialogue, Message, Turn
+from .template import TemplateFormat
 
-B_INST, E_INST = "[INST]", "[/INST]"
-B_SYS, E_SYS = "<<SYS>>", "<</SYS>>"
-TAGS = (B_INST, E_INST, B_SYS, E_SYS)
-UNK, BOS, EOS = "<unk>", "<s>", "</s>"
-REFUSED = (*TAGS, UNK, BOS, EOS)
 UNTRAINED = -100  # label of a token that takes no part in the loss
-
-# `raise_exception` and the whitespace control are Hugging Face's; the ids equal those of `encode_dialogue`
-CHAT_TEMPLATE = """\
-{%- if messages[0]['role'] == 'system' -%}
-    {%- set system = '<<SYS>>\\n' + messages[0]['content'].strip() + '\\n<</SYS>>\\n\\n' -%}
-    {%- set turns = messages[1:] -%}
-{%- else -%}
-    {%- set system = '' -%}
-    {%- set turns = messages -%}
-{%- endif -%}
-{%- for message in turns -%}
-    {%- if message['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}
-        {{- raise_exception('Roles must alternate: an optional system message, then user, assistant, …') -}}
-    {%- endif -%}
-    {%- for tag in ['[INST]', '[/INST]', '<<SYS>>', '<</SYS>>', '<unk>', '<s>', '</s>'] -%}
-        {%- if tag in message['content'] or tag in messages[0]['content'] -%}
-            {{- raise_exception('A message may not contain ' + tag) -}}
-        {%- endif -%}
-    {%- endfor -%}
-    {%- if message['role'] == 'user' -%}
-        {%- set user = (system if loop.first else '') + message['content'].strip() -%}
-        {{- bos_token + '[INST] ' + user + ' [/INST]' -}}
-    {%- else -%}
-        {{- ' ' + message['content'].strip() + ' ' + eos_token -}}
-    {%- endif -%}
-{%- endfor -%}"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +31,40 @@ class Encoded:
     labels: list[int]
 
 
-def check_messages(messages: Sequence[Message], last: str) -> None:
-    """Raises DataError unless roles alternate up to `last` (user or assistant) and no content holds a tag."""
+class ChatFormat(Protocol):
+    """One way to write chats.
+
+    Attributes:
+        marks: texts that structure a chat, which no message may contain.
+    """
+
+    marks: tuple[str, ...]
+
+    def encode(self, chats: Sequence[Sequence[Message]]) -> list[list[Turn]]:
+        """The turns of each chat, whose roles alternate."""
+
+
+def chat_format(tokenizer: Any) -> ChatFormat:
+    """The format that a tokenizer's chat template names.
+
+    Raises DataError for a tokenizer without a chat template or without an EOS token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"{_name(tokenizer)}: no EOS token; answers end with it, so a chat model needs one")
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"{_name(tokenizer)}: no chat template; expected a chat model, or one fine-tuned by the "
+            "stage sft with `chat_format: llama2`"
+        )
+    return Llama2Format(tokenizer) if tokenizer.chat_template == CHAT_TEMPLATE else TemplateFormat(tokenizer)
+
+
+def _name(tokenizer: Any) -> str:
+    return str(getattr(tokenizer, "name_or_path", "")) or "the tokenizer"
+
+
+def check_roles(messages: Sequence[Message], last: str) -> None:
+    """Raises DataError unless roles alternate up to `last` (user or assistant)."""
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     roles = [message["role"] for message in turns]
     expected = ["user" if index % 2 == 0 else "assistant" for index in range(len(roles))]
@@ -73,56 +73,45 @@ def check_messages(messages: Sequence[Message], last: str) -> None:
             f"roles are {', '.join(m['role'] for m in messages) or 'missing'}; expected an optional system "
             f"message, then user and assistant in turn, ending with {last}"
         )
+
+
+def check_messages(messages: Sequence[Message], last: str, marks: Sequence[str]) -> None:
+    """Raises DataError unless roles alternate up to `last` and no content holds one of the marks."""
+    check_roles(messages, last)
     for message in messages:
-        for tag in REFUSED:
-            if tag in message["content"]:
-                raise DataError(f"a {message['role']} message contains {tag!r}, which marks the chat format")
+        for mark in marks:
+            if mark in message["content"]:
+                raise DataError(
+                    f"a {message['role']} message contains {mark!r}, which marks the chat format: "
+                    f"{message['content'][:60]!r}"
+                )
 
 
-def without_tags(text: str) -> str:
-    """Text with the marks of the chat format taken out, for what a model wrote and is to be shown again."""
-    pattern = "|".join(map(re.escape, REFUSED))
-    while (cleaned := re.sub(pattern, "", text)) != text:  # what is left may join to a new tag
+def without_marks(text: str, marks: Sequence[str]) -> str:
+    """Text with the marks of a chat format taken out, for what a model wrote and is to be shown again."""
+    pattern = "|".join(map(re.escape, marks))
+    while (cleaned := re.sub(pattern, "", text)) != text:  # what is left may join to a new mark
         text = cleaned
     return text
-
-
-def turn_texts(messages: Sequence[Message]) -> Iterator[tuple[str, str | None]]:
-    """Each turn as (prompt text, answer text or None), without BOS, EOS and the space that tokenizers add.
-
-    Raises DataError as `check_messages`.
-    """
-    check_messages(messages, messages[-1]["role"] if messages else "user")
-    system = ""
-    if messages[0]["role"] == "system":
-        system = f"{B_SYS}\n{messages[0]['content'].strip()}\n{E_SYS}\n\n"
-        messages = messages[1:]
-    for index in range(0, len(messages), 2):
-        answer = messages[index + 1]["content"] if index + 1 < len(messages) else None
-        user = messages[index]["content"].strip()
-        yield f"{B_INST} {system}{user} {E_INST}", None if answer is None else f"{answer.strip()} "
-        system = ""
 
 
 def encode_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Encoded]:
     """Ids and labels of dialogues; the answers that each wants trained are, their EOS included.
 
-    Raises DataError where roles don't alternate up to an answer, or a content holds a tag.
+    Raises DataError where roles don't alternate up to an answer, or a content holds a mark.
     """
-    turns = []
+    format = chat_format(tokenizer)
     for dialogue in dialogues:
-        check_messages(dialogue.messages, last="assistant")
-        turns.append(list(turn_texts(dialogue.messages)))
-    pieces = [str(piece) for dialogue_turns in turns for turn in dialogue_turns for piece in turn]
-    ids = iter(tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else ())
+        check_messages(dialogue.messages, "assistant", format.marks)
     encoded = []
-    for dialogue, dialogue_turns in zip(dialogues, turns, strict=True):
+    for dialogue, turns in zip(
+        dialogues, format.encode([dialogue.messages for dialogue in dialogues]), strict=True
+    ):
         input_ids: list[int] = []
         labels: list[int] = []
-        for index in range(len(dialogue_turns)):
-            prompt = [tokenizer.bos_token_id, *next(ids)]
-            answer = [*next(ids), tokenizer.eos_token_id]
-            trained = dialogue.trained == "all" or index == len(dialogue_turns) - 1
+        for index, (prompt, answer) in enumerate(turns):
+            assert answer is not None
+            trained = dialogue.trained == "all" or index == len(turns) - 1
             input_ids += prompt + answer
             labels += [UNTRAINED] * len(prompt) + (answer if trained else [UNTRAINED] * len(answer))
         encoded.append(Encoded(input_ids, labels))
@@ -135,24 +124,31 @@ def encode_dialogue(tokenizer: Any, dialogue: Dialogue) -> Encoded:
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Ids from the first BOS to the last [/INST] of messages that end with the user's.
+    """Ids from the very first to where the answer begins, of messages that end with the user's.
 
-    Raises DataError where they don't, or a content holds a tag.
+    Raises DataError where they don't, or a content holds a mark.
     """
-    check_messages(messages, last="user")
-    *turns, (last, _) = turn_texts(messages)
-    ids = []
-    for prompt, answer in turns:
-        ids += [tokenizer.bos_token_id, *_ids(tokenizer, prompt)]
-        ids += [*_ids(tokenizer, str(answer)), tokenizer.eos_token_id]
-    return [*ids, tokenizer.bos_token_id, *_ids(tokenizer, last)]
+    format = chat_format(tokenizer)
+    check_messages(messages, "user", format.marks)
+    [turns] = format.encode([messages])
+    return [id for prompt, answer in turns for id in [*prompt, *(answer or ())]]
+
+
+def encode_questions(tokenizer: Any, questions: Sequence[str], system: str | None = None) -> list[list[int]]:
+    """Ids of each question of a dialogue whose answers are to come: from one EOS to the next answer."""
+    messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    for question in questions:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": "…"}]
+    format = chat_format(tokenizer)
+    check_messages(messages, "assistant", format.marks)
+    return [turn.prompt for turn in format.encode([messages])[0]]
 
 
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:
-    """Ids of an answer, EOS included: what follows `encode_prompt`. Raises DataError if it holds a tag."""
-    check_messages([{"role": "user", "content": ""}, {"role": "assistant", "content": answer}], "assistant")
-    return [*_ids(tokenizer, f"{answer.strip()} "), tokenizer.eos_token_id]
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    """Ids of an answer, EOS included: what follows `encode_prompt`. Raises DataError if it holds a mark."""
+    format = chat_format(tokenizer)
+    messages: list[Message] = [{"role": "user", "content": "…"}, {"role": "assistant", "content": answer}]
+    check_messages(messages, "assistant", format.marks)
+    [[turn]] = format.encode([messages])
+    assert turn.answer is not None
+    return turn.answer

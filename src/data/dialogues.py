@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import DataError
 from .chat import check_messages
+from .llama2 import MARKS
 from .reading import Skip, attempt, field, text_field
 from .rows import Dialogue, Message
 
@@ -38,7 +39,7 @@ def messages_of(row: Mapping[str, Any], name: str, last: str) -> list[Message]:
 
 def usable(messages: list[Message], last: str) -> list[Message]:
     """The messages. Raises DataError unless they alternate up to `last`, Skip where one says nothing."""
-    check_messages(messages, last)
+    check_messages(messages, last, MARKS)
     if any(not message["content"].strip() for message in messages):
         raise Skip("empty message")
     return messages

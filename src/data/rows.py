@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 T = TypeVar("T")
 
@@ -20,6 +20,13 @@ class Message(TypedDict):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+class Turn(NamedTuple):
+    """Ids from the last answer's EOS to the next answer, and that answer with its EOS, None if missing."""
+
+    prompt: list[int]
+    answer: list[int] | None
 
 
 @dataclass(frozen=True)

@@ -79,10 +79,7 @@ def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[Instru
     A dialogue that outgrows the context ends there: it is counted, and left out of the shares of later turns.
     """
     turns = RETENTION_TURNS[-1]
-    questions = [
-        [_encode(speaker, one, turn, one.questions[turn - 1]) for turn in range(1, turns + 1)]
-        for one in dialogues
-    ]
+    questions = [speaker.encode_questions(one.questions[:turns], one.instruction) for one in dialogues]
     answers = speaker.converse(questions, "dialogues")
     implicit: dict[str, float | None] = {}
     for turn in RETENTION_TURNS:
@@ -121,15 +118,11 @@ def _ask_outright(
         for turn in RETENTION_TURNS:
             if turn <= len(said):
                 history = speaker.history(asked[: turn - 1], said[: turn - 1])
-                prompts.append((turn, one.id, history + _encode(speaker, one, turn, outright)))
+                *_, ids = speaker.encode_questions([*one.questions[: turn - 1], outright], one.instruction)
+                prompts.append((turn, one.id, history + ids))
     prompts = [prompt for prompt in prompts if speaker.fits(prompt[2])]
     replies = speaker.ask([ids for *_, ids in prompts], "asked outright")
     known: dict[int, list[bool]] = {turn: [] for turn in RETENTION_TURNS}
     for (turn, row_id, _), reply in zip(prompts, replies, strict=True):
         known[turn].append(judge.explicit_answer_ok(row_id, reply.text))
     return {key: value for turn in known for key, value in measure(str(turn), known[turn]).items()}
-
-
-def _encode(speaker: Speaker, dialogue: InstructedDialogue, turn: int, question: str) -> list[int]:
-    """The turn's ids; each turn is encoded alone, as Llama 2's chat format is made of whole turns."""
-    return speaker.encode_question(question, dialogue.instruction if turn == 1 else None)

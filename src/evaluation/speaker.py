@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.chat import encode_prompt, without_tags
-from ..data.rows import Message
+from ..data.chat import chat_format, encode_questions, without_marks
 from ..sampling.dialogues import DialogueSampler
 
 
@@ -42,6 +41,7 @@ class Speaker:
     ) -> None:
         self.sampler, self.tokenizer = sampler, tokenizer
         self.context, self.max_new_tokens, self.seed = context, max_new_tokens, seed
+        self._marks = chat_format(tokenizer).marks
 
     def ask(self, prompts: Sequence[Sequence[int]], name: str) -> list[Answer]:
         """One answer to each prompt (token ids, up to the last [/INST])."""
@@ -64,16 +64,13 @@ class Speaker:
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         ends = self.tokenizer.eos_token_id
         return [
-            Answer(ids, without_tags(text).strip(), ids[-1:] == [ends])
+            Answer(ids, without_marks(text, self._marks).strip(), ids[-1:] == [ends])
             for ids, text in zip(rows, texts, strict=True)
         ]
 
-    def encode_question(self, question: str, system: str | None = None) -> list[int]:
-        """Ids of one turn up to [/INST], BOS included; a system message can only stand in the first one."""
-        messages: list[Message] = [{"role": "user", "content": question}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        return encode_prompt(self.tokenizer, messages)
+    def encode_questions(self, questions: Sequence[str], system: str | None = None) -> list[list[int]]:
+        """Ids of each question of a dialogue, from the EOS before it to where its answer begins."""
+        return encode_questions(self.tokenizer, questions, system)
 
     def history(self, questions: Sequence[list[int]], answers: Sequence[Answer]) -> list[int]:
         """Ids of the turns of a dialogue; every answer ends with EOS, also one that was cut."""

@@ -13,7 +13,8 @@ from ..data.chat import UNTRAINED, encode_dialogues
 from ..data.packing import PackedRow, pack
 from ..data.rows import Dialogue, Rows
 from ..data.sources import read_dialogues
-from ..errors import ConfigError, DataError
+from ..errors import DataError
+from ..model.checkpoint import check_length
 from .augment import instruction_on_first_turn
 
 
@@ -42,8 +43,7 @@ def pack_dialogues(
     that is no pad) and `skipped` (dialogues by reason, those that their sources left out among them).
     Raises ConfigError for rows above the model's context, DataError where no dialogue is left.
     """
-    if row_length > context_length:
-        raise ConfigError(f"row_length: {row_length} is above the model's context of {context_length} tokens")
+    check_length("row_length", row_length, context_length)
     encoded = encode_dialogues(tokenizer, dialogues)
     rows = pack(encoded, row_length, tokenizer.pad_token_id, seed)
     if not rows:

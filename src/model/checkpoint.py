@@ -1,23 +1,23 @@
-"""Models and tokenizers in and out of plain Hugging Face folders: local, safetensors only, nothing missing.
+"""Models and tokenizers read: local, safetensors only, nothing missing.
 
-Each function takes an artifact's folder (whose `model/` it reads) or a Hugging Face folder itself.
+Each function takes an artifact's folder (whose `model/` it reads), a Hugging Face folder, or a GGUF file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import model_folder
-from ..errors import DataError
+from ..errors import ConfigError, DataError
+from .gguf import converted, is_gguf
+from .saving import quiet
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
+    from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -31,9 +31,12 @@ def load_tokenizer(folder: Path) -> Any:
     if not (folder / TOKENIZER).is_file():
         raise DataError(f"{folder}: no {TOKENIZER}; expected a model folder with its tokenizer")
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # tokenizers raises plain Exception for a broken file
         raise DataError(f"{folder}: the tokenizer can't be read: {error}") from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masks tell what is a pad, never its id
+    return tokenizer
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -41,6 +44,24 @@ def tokenizer_hash(tokenizer: Any) -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     deciding = {key: backend[key] for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def context_length(folder: Path) -> int:
+    """The most tokens that a folder's model reads. Raises DataError where its config can't be read."""
+    from transformers import AutoConfig
+
+    folder = _existing(folder)
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: the model's config can't be read: {error}") from None
+    return int(config.max_position_embeddings)
+
+
+def check_length(setting: str, tokens: int, context: int) -> None:
+    """Raises ConfigError for a setting of more tokens than a model reads."""
+    if tokens > context:
+        raise ConfigError(f"{setting}: {tokens} is above the model's context of {context} tokens")
 
 
 def load_causal_lm(folder: Path, dtype: str | torch.dtype = "float32") -> LlamaForCausalLM:
@@ -75,22 +96,6 @@ def new_reward_model(
     return model
 
 
-def save_model(
-    model: PreTrainedModel, tokenizer: Any, folder: Path, state_dict: dict[str, Any] | None = None
-) -> None:
-    """Writes model and tokenizer so that plain `transformers` reads them, special ids in every config.
-
-    `state_dict`: the weights, where they are no longer whole in the model itself (ZeRO-3).
-    """
-    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    for config in (model.config, getattr(model, "generation_config", None)):
-        for name, value in ids.items() if config is not None else ():
-            setattr(config, name, value)
-    with quiet():
-        model.save_pretrained(str(folder), state_dict=state_dict)
-    tokenizer.save_pretrained(str(folder))
-
-
 def _load(auto_class: Any, folder: Path, dtype: Any, new_head: bool = False, **options: Any) -> Any:
     from safetensors import SafetensorError
 
@@ -119,23 +124,9 @@ def _load(auto_class: Any, folder: Path, dtype: Any, new_head: bool = False, **o
     return model
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers' bars and load reports out of ours: what matters in them is raised as DataError."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
-
-
 def _existing(folder: Path) -> Path:
+    if is_gguf(folder):
+        return converted(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected a model or the artifact of a stage")
     return model_folder(folder)

@@ -12,15 +12,14 @@ from ..training.settings import RESERVED, PackedSettings
 
 
 class PretrainSettings(CorpusSettings, PackedSettings):
-    """Pretraining from random weights (section 2), on `documents` or on the input `corpus`."""
+    """Pretraining (section 2) of a new model or the input `model`, on `documents` or the input `corpus`."""
 
-    required_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer"})
-    optional_inputs: ClassVar[frozenset[str]] = frozenset({"data", "corpus"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model", "data", "corpus"})
     trainer_class: ClassVar[str | None] = "transformers.TrainingArguments"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
 
-    model: ModelSize
-    """shape of the model"""
+    model: ModelSize | None = None
+    """shape of a new model, with random weights; left out: training goes on with the input `model`"""
     context_length: int = Field(gt=1)
     """tokens of a training row"""
     cross_document_attention: bool = False
@@ -33,7 +32,7 @@ class PretrainSettings(CorpusSettings, PackedSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:
-        if self.context_length > self.model.max_position_embeddings:
+        if self.model is not None and self.context_length > self.model.max_position_embeddings:
             raise ValueError(
                 f"context_length {self.context_length} is above the model's max_position_embeddings "
                 f"{self.model.max_position_embeddings}"
@@ -45,4 +44,5 @@ class PretrainSettings(CorpusSettings, PackedSettings):
         return self
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
-        return self.required_inputs | {"data" if self.documents else "corpus"}, frozenset()
+        text = "data" if self.documents else "corpus"
+        return frozenset({text, "model" if self.model is None else "tokenizer"}), frozenset()

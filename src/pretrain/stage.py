@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, TrainingArguments
 from ..artifact import RESUME
 from ..data.corpus import JOURNAL, Corpus, write_corpus
 from ..data.shards import TokenRows
-from ..model.checkpoint import load_causal_lm, load_tokenizer, tokenizer_hash
+from ..model.checkpoint import check_length, context_length, load_causal_lm, load_tokenizer, tokenizer_hash
 from ..model.flops import training_flops_per_token
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
@@ -28,14 +28,16 @@ from .validation import Validation
 
 
 def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Trains a Llama of `settings.model` on the input `corpus`, or on `out/shards`, into `out/model`.
+    """Trains on the input `corpus`, or on `out/shards`, into `out/model`.
+
+    The model is a new Llama of `settings.model`, or the input `model` with its tokenizer.
 
     Metrics: the corpus by part, `unused_tokens` (at the sources' ends, they fill no row), `parameters`,
     `validation_bits_per_byte`, `unigram_bits_per_byte` (the same text under token frequencies alone), and
     those of the training.
     """
     distributed.setup(settings.deepspeed)
-    tokenizer = load_tokenizer(inputs["tokenizer"])
+    tokenizer = load_tokenizer(inputs["tokenizer"] if settings.model is not None else inputs["model"])
     shards = inputs.get("corpus", out / "shards")
     if distributed.is_main() and "corpus" not in inputs:
         journal = out / RESUME / JOURNAL
@@ -44,8 +46,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     corpus = Corpus(shards, tokenizer_hash(tokenizer))
     corpus.verify(distributed.rank(), distributed.world_size())
 
-    torch.manual_seed(settings.seed)
-    model = LlamaForCausalLM(settings.model.llama_config(len(tokenizer)))
+    model = _begin(settings, inputs, len(tokenizer))
     parameters = model.num_parameters()
     apart = not settings.cross_document_attention
     length = settings.context_length
@@ -86,3 +87,11 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         **{f"{name}_bits_per_byte": bits_per_byte(cost, size) for name, cost in nats.items()},
         **trained,
     }
+
+
+def _begin(settings: PretrainSettings, inputs: Mapping[str, Path], vocabulary_size: int) -> Any:
+    if settings.model is not None:
+        torch.manual_seed(settings.seed)
+        return LlamaForCausalLM(settings.model.llama_config(vocabulary_size))
+    check_length("context_length", settings.context_length, context_length(inputs["model"]))
+    return load_causal_lm(inputs["model"])

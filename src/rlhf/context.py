@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
-from ..artifact import model_folder
 from ..console import say
 from ..data.chat import encode_prompt
 from ..data.rows import Dialogue, Rows
 from ..data.sources import read_prompts
 from ..errors import DataError
 from ..gatt.rows import fine_tuning_dialogues
-from ..model.checkpoint import load_tokenizer, tokenizer_hash
+from ..model.checkpoint import context_length, load_tokenizer, tokenizer_hash
 from ..training.engine import check_deepspeed_file
 from .ppo_trainer import rank_sizes
 from .rollout import EncodedPrompt
@@ -68,7 +65,7 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     demonstrations = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
     prompts = read_prompts(settings.prompts, inputs["data"])
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
-    room = _context_length(inputs["base"]) - settings.max_new_tokens
+    room = context_length(inputs["base"]) - settings.max_new_tokens
     pool = [prompt for prompt in encoded if len(prompt.ids) <= room]
     if not pool:
         raise DataError(
@@ -90,11 +87,3 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
         demonstrations,
         counts,
     )
-
-
-def _context_length(folder: Path) -> int:
-    try:
-        config = AutoConfig.from_pretrained(str(model_folder(folder)), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: the model's config can't be read: {error}") from None
-    return int(config.max_position_embeddings)

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..artifact import RESUME, write_json
 from ..console import say, track
 from ..errors import Interrupted
-from ..model.checkpoint import load_causal_lm, load_reward_model, save_model
+from ..model.checkpoint import load_causal_lm, load_reward_model
+from ..model.saving import save_model
 from ..training.checkpoints import Checkpoints
 from ..training.distributed import barrier, is_main
 from ..training.interruption import interruptible

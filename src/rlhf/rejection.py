@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..console import track
-from ..data.chat import without_tags
+from ..data.chat import without_marks
 from ..data.rows import Dialogue, Rows
 from ..gatt.rows import pack_dialogues
 from ..model.checkpoint import load_causal_lm
@@ -87,17 +87,19 @@ def score_answers(
 
 
 def best_answers(
-    samples: Sequence[Row], scores: Sequence[Row], prompts: Sequence[EncodedPrompt]
+    samples: Sequence[Row], scores: Sequence[Row], prompts: Sequence[EncodedPrompt], marks: Sequence[str]
 ) -> list[Row]:
     """The best-scored answer of each prompt as a row of SFT; the first of equal ones.
 
     An answer that was cut at the length limit, says nothing, or writes marks of the chat format can't be
     one; a prompt without any other answer is left out.
+
+    `marks`: of the chat format.
     """
     best: dict[int, tuple[float, str]] = {}
     for sample, score in zip(samples, scores, strict=True):
         text, value = sample["answer"], score["score"]
-        if sample["finished"] and text and without_tags(text) == text:
+        if sample["finished"] and text and without_marks(text, marks) == text:
             known = best.get(sample["prompt"])
             if known is None or value > known[0]:
                 best[sample["prompt"]] = (value, text)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..artifact import model_folder, working_folder
 from ..console import is_main_process
+from ..data.chat import chat_format
 from ..training import distributed
 from ..training.tracking import Tracker
 from .context import Context, prepare
@@ -69,7 +70,8 @@ def _select(context: Context, index: int, newest: Path, folder: Path) -> dict[st
     prompts = [context.pool[row["pool"]] for row in made_rows(folder / "prompts.jsonl", choose)]
     samples = made_rows(folder / "samples.jsonl", lambda: sample_answers(context, newest, prompts, index))
     scores = made_rows(folder / "scores.jsonl", lambda: score_answers(context, samples, prompts, index))
-    selection = made_rows(folder / "selection.jsonl", lambda: best_answers(samples, scores, prompts))
+    marks = chat_format(context.tokenizer).marks
+    selection = made_rows(folder / "selection.jsonl", lambda: best_answers(samples, scores, prompts, marks))
     return {
         "prompts": len(prompts),
         "samples": len(samples),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,5 +21,7 @@ class SftSettings(PackedSettings):
     """dialogues whose answers are all trained"""
     ghost_attention: list[Source] = []
     """dialogues whose last answer alone is trained; an `instruction` is kept in the first turn only"""
+    chat_format: Literal["own", "llama2"] = "own"
+    """`own`: as the chat template of the base model's tokenizer says; `llama2`: Llama 2's in place of it"""
     row_length: int = Field(gt=1)
     """tokens of a packed row; longer dialogues are refused and counted"""

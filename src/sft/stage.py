@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.llama2 import CHAT_TEMPLATE
 from ..gatt.rows import fine_tuning_dialogues, pack_dialogues
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..training import distributed
@@ -22,6 +23,8 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     """
     distributed.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
+    if settings.chat_format == "llama2":
+        tokenizer.chat_template = CHAT_TEMPLATE
     model = load_causal_lm(inputs["model"])
     dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
     rows, counts = pack_dialogues(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..console import say, track
-from ..data.chat import turn_texts
+from ..data.llama2 import turn_texts
 from ..data.sources import read_dialogues, read_documents
 from .bpe import tokens_per_tag, train_bpe
 from .settings import TokenizerSettings

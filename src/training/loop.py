@@ -11,7 +11,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from ..artifact import RESUME, write_json
 from ..console import say
 from ..errors import Interrupted, LlamitaError
-from ..model.checkpoint import quiet, save_model
+from ..model.saving import quiet, save_model
 from . import distributed
 from .arguments import rows_per_step
 from .callbacks import Progress

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from llamita.data.chat import (
-    REFUSED,
     encode_answer,
     encode_dialogue,
     encode_dialogues,
     encode_prompt,
-    without_tags,
+    without_marks,
 )
+from llamita.data.llama2 import MARKS
 from llamita.data.rows import Dialogue
 from llamita.errors import DataError
 
@@ -72,7 +72,7 @@ def said(*contents: str, system: str | None = None) -> list[Any]:
 def random_text(rng: random.Random) -> str:
     while True:
         text = "".join(rng.choices(ALPHABET, k=rng.randint(0, 12)))
-        if not any(tag in text for tag in REFUSED):
+        if not any(tag in text for tag in MARKS):
             return text
 
 
@@ -163,7 +163,7 @@ def test_many_at_once_are_as_one_by_one(tokenizer: Any) -> None:
     assert encode_dialogues(tokenizer, []) == []
 
 
-@pytest.mark.parametrize("tag", REFUSED)
+@pytest.mark.parametrize("tag", MARKS)
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_tags_in_contents_are_refused(tokenizer: Any, tag: str, place: int) -> None:
     contents = ["be brief", "hi", "hello"]
@@ -200,6 +200,6 @@ def test_prompts_end_with_the_user_dialogues_with_an_answer(tokenizer: Any) -> N
 
 
 def test_tags_can_be_taken_out() -> None:
-    assert without_tags("a [INST]b<</SYS>> </s>") == "a b "
-    assert without_tags("[IN[INST]ST]x") == "x"
-    assert without_tags("a < b [1]") == "a < b [1]"
+    assert without_marks("a [INST]b<</SYS>> </s>", MARKS) == "a b "
+    assert without_marks("[IN[INST]ST]x", MARKS) == "x"
+    assert without_marks("a < b [1]", MARKS) == "a < b [1]"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from llamita.data.llama2 import CHAT_TEMPLATE
 from llamita.evaluation.speaker import Speaker
 from llamita.sampling.sampler import Samples
 
@@ -16,6 +17,8 @@ class WordTokenizer:
     """One id a word, given out as words come; 0 to 2 are pad, BOS and EOS."""
 
     bos_token_id, eos_token_id = BOS, EOS
+    all_special_tokens = ("<unk>", "<s>", "</s>")
+    chat_template = CHAT_TEMPLATE
 
     def __init__(self) -> None:
         self.words: list[str] = ["<unk>", "<s>", "</s>"]
@@ -31,6 +34,9 @@ class WordTokenizer:
             if word not in self.words:
                 self.words.append(word)
         return [self.words.index(word) for word in text.split()]
+
+    def tokenize(self, text: str, add_special_tokens: bool = True) -> list[str]:
+        return [f"▁{word}" for word in text.split()]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         return " ".join(self.words[one] for one in ids if one > EOS or not skip_special_tokens)

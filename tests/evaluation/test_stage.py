@@ -13,7 +13,7 @@ from llamita.errors import DataError
 from llamita.evaluation.keys import MEASURES, RETENTION_TURNS, empty_evaluation
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.evaluation.stage import run
-from llamita.model.checkpoint import save_model
+from llamita.model.saving import save_model
 from llamita.model.sizes import ModelSize
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run as make_world

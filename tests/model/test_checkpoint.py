@@ -19,9 +19,9 @@ from llamita.model.checkpoint import (
     load_reward_model,
     load_tokenizer,
     new_reward_model,
-    save_model,
     tokenizer_hash,
 )
+from llamita.model.saving import save_model
 from llamita.model.sizes import ModelSize
 
 SIZE = ModelSize(

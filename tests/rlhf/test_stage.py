@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llamita.data.llama2 import MARKS
 from llamita.data.rows import Prompt
 from llamita.errors import ConfigError, DataError
 from llamita.rlhf import context, rejection, stage
@@ -266,7 +267,7 @@ def test_best_answers() -> None:
         (2, "cut", False, 0.9),
     ]
     samples = [{"prompt": p, "answer": a, "finished": f} for p, a, f, _ in rows]
-    found = best_answers(samples, [{"score": score} for *_, score in rows], prompts)
+    found = best_answers(samples, [{"score": score} for *_, score in rows], prompts, MARKS)
     assert found == [
         {"messages": turn("a", "high"), "is_safety": False, "score": 0.7},
         {"messages": turn("b", "only one"), "is_safety": True, "score": 0.1},

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from llamita.model.checkpoint import save_model
+from llamita.model.saving import save_model
 
 EOS = 2
 

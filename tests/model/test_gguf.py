@@ -1,0 +1,150 @@
+"""GGUF files as models: the same weights and tokenizer, converted once, and what is said of a broken one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from llamita.artifact import input_hash
+from llamita.errors import DataError
+from llamita.model.checkpoint import context_length, load_causal_lm, load_tokenizer, new_reward_model
+
+from ..chatml import chatml_tokenizer
+from ..sampling.tiny import tiny_model
+
+NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMITA_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model() -> LlamaForCausalLM:
+    return tiny_model(
+        vocab_size=len(chatml_tokenizer()), tie_word_embeddings=True, pad_token_id=2, rope_theta=10000.0
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path, model: LlamaForCausalLM) -> Path:
+    return write_gguf(tmp_path / "tiny.gguf", model)
+
+
+def interleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """llama.cpp rotates neighbours, `transformers` halves."""
+    return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
+def write_gguf(path: Path, model: LlamaForCausalLM, architecture: str = "llama") -> Path:
+    config, tokenizer = model.config, chatml_tokenizer()
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    bpe = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    special = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    kinds = gguf.TokenType
+    writer.add_token_types([kinds.CONTROL if token in special else kinds.NORMAL for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in bpe["merges"]])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(2)
+    writer.add_chat_template(tokenizer.chat_template)
+    for name, tensor in model.state_dict().items():
+        if (theirs := _their_name(name)) is not None:
+            if "q_proj" in name or "k_proj" in name:
+                heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+                tensor = interleaved(tensor, heads)
+            writer.add_tensor(theirs, tensor.numpy().copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _their_name(name: str) -> str | None:
+    if name == "model.embed_tokens.weight":
+        return "token_embd.weight"
+    if name == "model.norm.weight":
+        return "output_norm.weight"
+    if name == "lm_head.weight":
+        return None  # tied
+    _, _, layer, rest = name.split(".", 3)
+    return f"blk.{layer}.{NAMES[rest.removesuffix('.weight')]}.weight"
+
+
+def test_the_same_logits_and_tokenizer(file: Path, model: LlamaForCausalLM) -> None:
+    read = load_causal_lm(file)
+    ids = torch.randint(0, model.config.vocab_size, (2, 20), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(read(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
+    tokenizer, ours = load_tokenizer(file), chatml_tokenizer()
+    said = [
+        {"role": "user", "content": "hello friend 12?"},
+        {"role": "assistant", "content": "what is a bolo"},
+    ]
+    assert tokenizer.apply_chat_template(said)["input_ids"] == ours.apply_chat_template(said)["input_ids"]
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
+    assert context_length(file) == 128
+    assert new_reward_model(file, seed=0).config.num_labels == 1
+
+
+def test_it_can_be_saved_and_read_by_others(file: Path, tmp_path: Path) -> None:
+    load_causal_lm(file).save_pretrained(tmp_path / "saved")
+    assert not hasattr(AutoModelForCausalLM.from_pretrained(tmp_path / "saved").config, "quantization_config")
+
+
+def test_a_file_is_converted_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_tokenizer(file)
+    monkeypatch.setattr("llamita.model.gguf.convert", None)  # whoever calls it fails
+    load_causal_lm(file)
+    assert input_hash(file) == input_hash(file.rename(file.with_name("other.gguf")))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no gguf"])
+def test_a_broken_file(file: Path, damage: str, tmp_path: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"no gguf at all")
+    with pytest.raises(DataError, match=r"tiny\.gguf: the GGUF file can't be read"):
+        load_causal_lm(file)
+    assert not any((tmp_path / "cache" / "gguf").iterdir()), "nothing half-converted stays"
+
+
+def test_another_architecture(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    file = write_gguf(tmp_path / "whisper.gguf", model, "whisper")
+    with pytest.raises(DataError, match=r"whisper\.gguf: the GGUF file can't be read: .*whisper"):
+        load_causal_lm(file)
+
+
+def test_the_package_is_asked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(DataError, match=r"pip install 'llamita\[gguf\]'"):
+        load_causal_lm(file)

@@ -1,0 +1,159 @@
+"""The road from SFT on with a model that is not ours: ChatML, byte-level BPE, EOS as pad, tied weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from llamita.data.llama2 import CHAT_TEMPLATE
+from llamita.errors import DataError
+from llamita.model.saving import save_model
+from llamita.pretrain import stage as pretrain
+from llamita.pretrain.settings import PretrainSettings
+from llamita.reward import stage as reward
+from llamita.reward.settings import RewardSettings
+from llamita.rlhf import stage as rlhf
+from llamita.rlhf.scorer import Scorer
+from llamita.rlhf.settings import RlhfSettings
+from llamita.sft import stage as sft
+from llamita.sft.settings import SftSettings
+
+from .chatml import CHATML, chatml_tokenizer
+from .sampling.tiny import tiny_model
+from .training.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, turn, write_data
+
+EOS = PAD = 2
+SIZE = {"vocab_size": 400, "tie_word_embeddings": True, "pad_token_id": PAD, "max_position_embeddings": 256}
+RLHF = {
+    "prompts": [{"path": "dialogues.jsonl", "format": "messages"}],
+    "dialogues": SFT["dialogues"],
+    "rounds": [{"name": "v1", "prompts": 4, "samples_per_prompt": 3, "ppo": True}],
+    "ppo": {"iterations": 2, "episodes": 8, "mini_batch_size": 4, "critic_warmup_iterations": 0},
+    "max_new_tokens": 24,
+    "row_length": 256,
+    "trainer": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3},
+}
+RLHF["ppo"] |= {"learning_rate": 1e-3, "critic_learning_rate": 1e-3}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_wandb() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "disabled")
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("another")
+    write_data(root / "data")
+    save_model(tiny_model(spread=0.05, **SIZE), chatml_tokenizer(), root / "base")
+    return root
+
+
+def run(stage: Any, settings: Any, values: dict[str, Any], root: Path, name: str, **inputs: str) -> Any:
+    out = root / name
+    out.mkdir()
+    folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}
+    return stage.run(settings.model_validate_json(json.dumps(values)), folders, out)
+
+
+@pytest.fixture(scope="module")
+def tuned(root: Path) -> dict[str, Any]:
+    """Metrics of each stage, in order; their folders stand below `root`."""
+    trainer = SFT["trainer"] | {"max_steps": 150, "learning_rate": 1e-2}
+    chosen = SFT | {"row_length": 256, "trainer": trainer}
+    metrics = {"sft": run(sft, SftSettings, chosen, root, "sft", model="base")}
+    for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
+        metrics[name] = run(reward, RewardSettings, base | {"max_length": 200}, root, name, model="sft")
+    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
+    metrics["rlhf"] = run(rlhf, RlhfSettings, RLHF, root, "rlhf", **inputs)
+    return metrics
+
+
+def test_sft_keeps_the_format_and_learns_to_stop(root: Path, tuned: dict[str, Any]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(root / "sft" / "model")
+    assert tokenizer.chat_template == CHATML
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (PAD, EOS)
+    assert tuned["sft"]["final_loss"] < 0.5
+    model = AutoModelForCausalLM.from_pretrained(root / "sft" / "model")
+    asked = [
+        tokenizer.apply_chat_template(turn(f"is it {c} ?"), add_generation_prompt=True, tokenize=False)
+        for c in ("red", "bolo", "again friend")
+    ]
+    batch = tokenizer(asked, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    said = model.generate(**batch, max_new_tokens=24, do_sample=False)[:, batch["input_ids"].shape[1] :]
+    assert tokenizer.batch_decode(said, skip_special_tokens=True)[0].startswith("it is")
+    assert bool((said == EOS).any(dim=1).all())
+
+
+def test_a_reward_model_pads_with_something_else(root: Path, tuned: dict[str, Any]) -> None:
+    """`transformers` reads a score at the last token that is no pad: it must be the EOS, in batches too."""
+    assert tuned["helpfulness"]["accuracy"] == tuned["safety"]["accuracy"] == 1
+    folder = root / "safety" / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    assert tokenizer.pad_token_id == model.config.pad_token_id == 0
+    prompts = [
+        tokenizer.apply_chat_template(turn(text), add_generation_prompt=True)["input_ids"]
+        for text in ("what is red ?", "is it bolo again my friend ?")
+    ]
+    answers = [[*tokenizer("thanks", add_special_tokens=False)["input_ids"], EOS], [EOS]]
+    rows = [{"input_ids": prompt + answer} for prompt, answer in zip(prompts, answers, strict=True)]
+    with torch.no_grad():
+        batch = tokenizer.pad(rows, return_tensors="pt", padding_side="right")
+        plain = model(**batch).logits.squeeze(-1)
+    ours = Scorer(root / "safety", chatml_tokenizer()).raw(prompts, answers)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_ppo_begins_at_ratio_one(root: Path, tuned: dict[str, Any]) -> None:
+    measured = tuned["rlhf"]["rounds"]["v1"]
+    assert measured["selected"] > 0
+    rows = [json.loads(line) for line in (root / "rlhf" / "metrics.jsonl").read_text().splitlines()]
+    for name, most in (("first_ratio_deviation", 1e-5), ("sampler_deviation", 1e-4)):
+        found = [value for row in rows for key, value in row.items() if key.endswith(name)]
+        assert len(found) == 2
+        assert max(found) < most
+    assert AutoTokenizer.from_pretrained(root / "rlhf" / "model").chat_template == CHATML
+
+
+def test_chatting(root: Path, tuned: dict[str, Any]) -> None:
+    command = [sys.executable, "-m", "llamita.cli", "chat", str(root / "sft"), "--temperature", "0"]
+    done = subprocess.run(command, input="is it red ?\n", capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("it is")
+
+
+def test_llama2s_format_in_place_of_the_models_own(root: Path) -> None:
+    changes = {"row_length": 256, "chat_format": "llama2", "trainer": SFT["trainer"] | {"max_steps": 1}}
+    run(sft, SftSettings, SFT | changes, root, "sft_llama2", model="base")
+    tokenizer = AutoTokenizer.from_pretrained(root / "sft_llama2" / "model")
+    assert tokenizer.chat_template == CHAT_TEMPLATE
+
+
+def test_a_folder_without_a_chat_template(root: Path) -> None:
+    tokenizer = chatml_tokenizer()
+    tokenizer.chat_template = None
+    save_model(tiny_model(**SIZE), tokenizer, root / "silent")
+    with pytest.raises(DataError, match=r"silent: no chat template; expected .* `chat_format: llama2`"):
+        run(sft, SftSettings, SFT, root, "sft_silent", model="silent")
+
+
+def test_pretraining_goes_on_from_a_model(root: Path) -> None:
+    chosen = {key: value for key, value in PRETRAIN.items() if key != "model"}
+    metrics = run(pretrain, PretrainSettings, chosen, root, "pretrain", model="sft")
+    assert metrics["steps"] == 20
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(root / name / "model") for name in ("sft", "pretrain")
+    )
+    moved = (before.model.embed_tokens.weight - after.model.embed_tokens.weight).abs().max()
+    assert 0 < moved < 0.2, "it began at the given weights"
+    assert AutoTokenizer.from_pretrained(root / "pretrain" / "model").chat_template == CHATML
