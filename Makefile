@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: smoke test test-long lint format
+.PHONY: smoke smollm test test-long lint format
 
 smoke: $(INSTALLED)
 	$(BIN)/llamita run configs/smoke/pipeline.yaml
+
+smollm: $(INSTALLED)
+	$(BIN)/python launch/fetch_smollm.py models/SmolLM2-135M-Instruct
 
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not long"
