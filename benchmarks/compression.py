@@ -26,6 +26,7 @@ from llamita.data.shards import TokenShards
 from llamita.model.checkpoint import load_tokenizer, tokenizer_hash
 
 ORDER, DISCOUNT = 5, 0.75
+WINDOW = 13  # tokens; so many in a row are no chance
 BEGIN = 1  # BOS
 Context = tuple[int, ...]
 
@@ -110,6 +111,15 @@ def main() -> None:
     print(describe(sys.argv))
     print(f"{len(held_out):,} documents held out, {size:,} bytes; {len(train):,} trained\n")
     print(table(["way", "bits a byte"], [[way, f"{found:.3f}"] for way, found in bits.items()]))
+    share = repeated(train, held_out)
+    print(f"\n{share:.1%} of the held-out windows of {WINDOW} tokens stand in the training text")
+
+
+def repeated(train: Sequence[Sequence[int]], held_out: Sequence[Sequence[int]]) -> float:
+    """How much of the held-out text was trained after all, as part of other documents."""
+    windows = _grams(held_out, WINDOW)
+    known = _grams(train, WINDOW)
+    return sum(count for window, count in windows.items() if window in known) / windows.total()
 
 
 def _packed(compressor: zstandard.ZstdCompressor, plain: bytes) -> float:

@@ -13,7 +13,7 @@ from .data.chat import chat_format, encode_prompt, without_marks
 from .data.rows import Message
 from .errors import DataError
 from .model.checkpoint import load_causal_lm, load_tokenizer
-from .sampling.sampler import LlamaSampler
+from .sampling.generate import sampler_for
 
 HELP = """\
 /system TEXT  sets the system message (none without TEXT) and begins a new dialogue
@@ -28,7 +28,6 @@ class Chat:
 
     Raises:
         DataError: the folder holds no complete model with a tokenizer.
-        ConfigError: the model is no Llama.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Chat:
         self._tokenizer: Any = load_tokenizer(model_dir)
         model = load_causal_lm(model_dir)
         self._context: int = model.config.max_position_embeddings
-        self._sampler = LlamaSampler(model)
+        self._sampler = sampler_for(model)
         self._temperature, self._max_new_tokens, self._seed = temperature, max_new_tokens, seed
         self._marks = chat_format(self._tokenizer).marks
         self._system = system

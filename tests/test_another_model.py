@@ -11,10 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from llamita.data.llama2 import CHAT_TEMPLATE
 from llamita.errors import DataError
+from llamita.model.checkpoint import load_tokenizer
 from llamita.model.saving import save_model
 from llamita.pretrain import stage as pretrain
 from llamita.pretrain.settings import PretrainSettings
@@ -51,11 +58,15 @@ def _no_wandb() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("another")
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp(request.param)
     write_data(root / "data")
-    save_model(tiny_model(spread=0.05, **SIZE), chatml_tokenizer(), root / "base")
+    model = tiny_model(spread=0.05, **SIZE)
+    if request.param == "qwen2":  # no Llama: it samples through `generate`
+        shape = {name: value for name, value in model.config.to_dict().items() if name != "architectures"}
+        model = Qwen2ForCausalLM(Qwen2Config(**shape | {"model_type": "qwen2"}))
+    save_model(model, chatml_tokenizer(), root / "base")
     return root
 
 
@@ -111,7 +122,7 @@ def test_a_reward_model_pads_with_something_else(root: Path, tuned: dict[str, An
     with torch.no_grad():
         batch = tokenizer.pad(rows, return_tensors="pt", padding_side="right")
         plain = model(**batch).logits.squeeze(-1)
-    ours = Scorer(root / "safety", chatml_tokenizer()).raw(prompts, answers)
+    ours = Scorer(root / "safety", load_tokenizer(root / "sft")).raw(prompts, answers)
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..data.chat import chat_format, encode_questions, without_marks
 from ..sampling.dialogues import DialogueSampler
+from ..sampling.generate import GenerateSampler
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class Speaker:
     """
 
     def __init__(
-        self, sampler: DialogueSampler, tokenizer: Any, context: int, max_new_tokens: int, seed: int
+        self,
+        sampler: DialogueSampler | GenerateSampler,
+        tokenizer: Any,
+        context: int,
+        max_new_tokens: int,
+        seed: int,
     ) -> None:
         self.sampler, self.tokenizer = sampler, tokenizer
         self.context, self.max_new_tokens, self.seed = context, max_new_tokens, seed

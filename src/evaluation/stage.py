@@ -10,7 +10,7 @@ from ..artifact import write_json
 from ..console import say
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..rlhf.scorer import Scorer
-from ..sampling.dialogues import DialogueSampler
+from ..sampling.generate import sampler_for
 from ..training.engine import device
 from ..world.gold import Gold
 from .keys import empty_evaluation, empty_version
@@ -107,4 +107,4 @@ def _measure_ghost_attention(
 
 def _speaker(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Speaker:
     context = model.config.max_position_embeddings
-    return Speaker(DialogueSampler(model), tokenizer, context, settings.max_new_tokens, settings.seed)
+    return Speaker(sampler_for(model), tokenizer, context, settings.max_new_tokens, settings.seed)

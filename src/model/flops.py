@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig
+    from transformers import LlamaConfig, PreTrainedConfig
 
+ALIKE = ("llama", "mistral")  # the same matrix products
 BACKWARD = 2  # forward passes that a backward pass costs: gradients of inputs and of weights
 
 
@@ -29,6 +30,11 @@ def forward_flops_per_token(config: LlamaConfig, attended: float) -> float:
     return 2 * (config.num_hidden_layers * layer + width * config.vocab_size)
 
 
-def training_flops_per_token(config: LlamaConfig, attended: float) -> float:
-    """Forward and backward pass; recomputing activations is work, but not model FLOPs."""
+def training_flops_per_token(config: PreTrainedConfig, attended: float) -> float | None:
+    """Forward and backward pass; recomputing activations is work, but not model FLOPs.
+
+    None where the architecture is not Llama's.
+    """
+    if config.model_type not in ALIKE:
+        return None
     return (1 + BACKWARD) * forward_flops_per_token(config, attended)

@@ -32,7 +32,7 @@ def terminal_scores(
         batch = order[start : start + batch_size]
         ids, last = pad_right([rows[row] for row in batch])
         # attention is causal and the pads stand on the right: no mask is needed to keep them out
-        hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+        hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
         ends = hidden[torch.arange(len(batch)), last.to(hidden.device)]
         scores[batch] = model.score(ends).squeeze(-1).float().cpu()
     return scores

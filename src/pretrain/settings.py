@@ -37,6 +37,8 @@ class PretrainSettings(CorpusSettings, PackedSettings):
                 f"context_length {self.context_length} is above the model's max_position_embeddings "
                 f"{self.model.max_position_embeddings}"
             )
+        if self.model is not None and self.lora is not None:
+            raise ValueError("lora: a new model has no weights worth keeping; it goes with the input `model`")
         if self.attention == "packed" and self.cross_document_attention:
             raise ValueError(
                 "attention: packed keeps documents apart; cross_document_attention wants another"

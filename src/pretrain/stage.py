@@ -14,6 +14,7 @@ from ..data.corpus import JOURNAL, Corpus, write_corpus
 from ..data.shards import TokenRows
 from ..model.checkpoint import check_length, context_length, load_causal_lm, load_tokenizer, tokenizer_hash
 from ..model.flops import training_flops_per_token
+from ..model.lora import begin, plain
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
@@ -68,7 +69,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
             trainer.add_callback(Validation(trainer, corpus, tracker, settings, apart))
         flops = training_flops_per_token(model.config, rows.mean_attended())
         kernel = settings.attention if apart else settings.attention or "sdpa"
-        with attending_within_segments(model, arguments.device, kernel):
+        with attending_within_segments(plain(model), arguments.device, kernel):
             trained = run_trainer(trainer, tracker, "pretrain", length, "tokens", watch(settings, flops))
     save_trained(trainer, tokenizer, out / "model")
     if not distributed.is_main():
@@ -94,4 +95,4 @@ def _begin(settings: PretrainSettings, inputs: Mapping[str, Path], vocabulary_si
         torch.manual_seed(settings.seed)
         return LlamaForCausalLM(settings.model.llama_config(vocabulary_size))
     check_length("context_length", settings.context_length, context_length(inputs["model"]))
-    return load_causal_lm(inputs["model"])
+    return begin(load_causal_lm, inputs["model"], settings.adapter, settings.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from trl import RewardConfig
 from ..artifact import write_json
 from ..errors import DataError
 from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
+from ..model.lora import begin
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, rows_per_step, training_arguments
 from ..training.engine import device
@@ -33,7 +35,8 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     distributed.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
     pad_apart_from_eos(tokenizer)
-    model = new_reward_model(inputs["model"], settings.seed)
+    new = partial(new_reward_model, seed=settings.seed)
+    model = begin(new, inputs["model"], settings.adapter, settings.seed)
     model.config.pad_token_id = tokenizer.pad_token_id
     check_length("max_length", settings.max_length, model.config.max_position_embeddings)
     pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer)

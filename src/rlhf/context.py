@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from ..data.sources import read_prompts
 from ..errors import DataError
 from ..gatt.rows import fine_tuning_dialogues
 from ..model.checkpoint import context_length, load_tokenizer, tokenizer_hash
+from ..model.lora import trunk_of
 from ..training.engine import check_deepspeed_file
 from .ppo_trainer import rank_sizes
 from .rollout import EncodedPrompt
 from .scorer import Scorer
 from .settings import RlhfSettings
+from .trunk import SharedTrunk
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Context:
 
     Attributes:
         base: folder of the pretrained model, that every version starts from.
+        trunk: with `lora`, the frozen weights that all models of PPO share.
         reward: folder of the helpfulness reward model, that the critic starts from.
         pool: the prompts that leave room for an answer.
         demonstrations: SFT and Ghost Attention rows.
@@ -43,6 +47,7 @@ class Context:
     pool: list[EncodedPrompt]
     demonstrations: Rows[Dialogue]
     counts: dict[str, Any]
+    trunk: SharedTrunk | None = None
 
 
 def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
@@ -61,7 +66,12 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
             f"{inputs['base']}: another tokenizer than that of {inputs['sft']}; "
             "expected the base model that it was tuned from"
         )
-    helpfulness, safety = (Scorer(inputs[name], tokenizer) for name in ("helpfulness", "safety"))
+    trunk = None
+    if settings.adapter is not None:
+        trunk = SharedTrunk(trunk_of(inputs["base"]), settings.adapter)
+    helpfulness, safety = (
+        _scorer(inputs[name], tokenizer, trunk, name) for name in ("helpfulness", "safety")
+    )
     demonstrations = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
     prompts = read_prompts(settings.prompts, inputs["data"])
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
@@ -86,4 +96,11 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
         pool,
         demonstrations,
         counts,
+        trunk,
     )
+
+
+def _scorer(folder: Path, tokenizer: Any, trunk: SharedTrunk | None, name: str) -> Scorer:
+    if trunk is None:
+        return Scorer(folder, tokenizer)
+    return Scorer(folder, tokenizer, load=partial(trunk.reward_model, name))

@@ -11,7 +11,7 @@ class Critic(nn.Module):
 
     def __init__(self, reward_model: LlamaForSequenceClassification) -> None:
         super().__init__()
-        self.backbone = reward_model.model
+        self.backbone = reward_model.base_model
         self.head = reward_model.score
 
     def forward(self, ids: Tensor) -> Tensor:

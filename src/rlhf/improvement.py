@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..artifact import RESUME, write_json
 from ..console import say, track
@@ -27,13 +28,15 @@ ENDS = "ends.json"  # in a checkpoint: metrics of the first iteration and of the
 def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Path) -> Row:
     """Trains the model in `start` and writes it to `out/model`; a killed run goes on from a checkpoint.
 
+    With `lora` its adapter is trained, `start`'s as well as the critic's.
+
     Returns the metrics of the `first` and the `last` iteration.
     """
     settings, entry = context.settings, context.settings.rounds[index]
-    policy = load_causal_lm(start)
+    policy, critic, reference = _models(context, start.parent)
     trainer = PpoTrainer(
         policy,
-        Critic(load_reward_model(context.reward)),
+        critic,
         context.safety,
         context.helpfulness,
         context.pool,
@@ -43,13 +46,28 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
         f"{settings.seed}/{entry.name}/ppo",
         settings.sampling_batch_size,
         settings.deepspeed,
+        reference,
     )
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     first, last = _train(trainer, checkpoints, f"{entry.name}: PPO", index + 1, tracker)
     if is_main():
-        save_model(policy, context.tokenizer, out / "model")
+        if context.trunk is None:
+            save_model(policy, context.tokenizer, out / "model")
+        else:
+            context.trunk.save("policy", context.tokenizer, out)
     barrier()
     return {"first": first, "last": last}
+
+
+def _models(context: Context, start: Path) -> tuple[Any, Critic, Any]:
+    """Policy, critic, and the reference where it is no copy of the policy: whole models, or adapters."""
+    if context.trunk is None:
+        return load_causal_lm(start), Critic(load_reward_model(context.reward)), None
+    policy, reference = (context.trunk.language_model(name, start) for name in ("policy", "reference"))
+    reward_model = context.trunk.reward_model("critic", context.reward)
+    for trained in (policy, reward_model.base_model):
+        trained.train_adapter()
+    return policy, Critic(reward_model), reference
 
 
 def _train(

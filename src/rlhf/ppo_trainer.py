@@ -25,8 +25,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..errors import ConfigError, LlamitaError
+from ..sampling.generate import sampler_for
 from ..sampling.logprobs import never_sampled, next_token_distribution, of_tokens
-from ..sampling.sampler import LlamaSampler
 from ..training.distributed import all_reduce_sum, rank, world_size
 from ..training.engine import Engine, device
 from . import ppo
@@ -34,6 +34,7 @@ from .critic import Critic
 from .reward import kl_penalised_reward, whiten
 from .rollout import EncodedPrompt, Episodes, MicroBatch, Scores, judge, mini_batches
 from .settings import PpoSettings
+from .trunk import AdaptedLanguageModel, whole
 
 Metrics = dict[str, float]
 
@@ -42,7 +43,7 @@ class PpoTrainer:
     """Trains a policy with PPO.
 
     Args:
-        policy: trained in place; a copy of it stays behind as the reference of the KL penalty.
+        policy: trained in place, all of it or its adapter.
         critic: trained in place.
         safety, helpfulness: see `Scorer`.
         prompts: sampled from in seeded epochs.
@@ -51,6 +52,7 @@ class PpoTrainer:
         seed: names all draws.
         sampling_batch_size: answers sampled side by side.
         deepspeed: path of a ZeRO-0/1/2 file.
+        reference: of the KL penalty, the policy as it begins; a copy of it is made where none is given.
 
     Raises:
         ConfigError: the mini-batch cannot be shared out among the ranks, or the DeepSpeed file does not suit.
@@ -58,7 +60,7 @@ class PpoTrainer:
 
     def __init__(
         self,
-        policy: LlamaForCausalLM,
+        policy: LlamaForCausalLM | AdaptedLanguageModel,
         critic: Critic,
         safety: Scores,
         helpfulness: Scores,
@@ -69,18 +71,19 @@ class PpoTrainer:
         seed: int | str = 0,
         sampling_batch_size: int = 512,
         deepspeed: str | None = None,
+        reference: AdaptedLanguageModel | None = None,
     ) -> None:
         self.settings, self.seed, self.deepspeed = settings, seed, deepspeed
         self._scorers = safety, helpfulness
         self._prompts, self._max_new_tokens, self._threshold = prompts, max_new_tokens, safety_threshold
         self._mini, self._micro = rank_sizes(settings)
         accumulation = self._mini // self._micro
-        reference = copy.deepcopy(policy)
+        start = copy.deepcopy(policy) if reference is None else reference
         self.policy = Engine(policy, settings.learning_rate, self._micro, accumulation, deepspeed)
         self.critic = Engine(critic, settings.critic_learning_rate, self._micro, accumulation, deepspeed)
         precision = next(policy.parameters()).dtype  # the engine's, so that all log-probabilities share one
-        self.reference = reference.to(device(), precision).eval().requires_grad_(False)
-        self._sampler = LlamaSampler(policy, sampling_batch_size)
+        self.reference = start.to(device(), precision).eval().requires_grad_(False)
+        self._sampler = sampler_for(whole(policy), sampling_batch_size)
         self._pad = never_sampled(policy.config)
 
     def save(self, folder: Path) -> None:
@@ -135,7 +138,7 @@ class PpoTrainer:
         count = self.settings.episodes
         places = range((iteration - 1) * count + rank(), iteration * count, world_size())
         prompts = [self._prompts[index] for index in _in_epochs(places, len(self._prompts), self.seed)]
-        self._sampler.refresh(self.policy.module)
+        self._sampler.refresh(whole(self.policy.module))
         samples = self._sampler.sample(
             [prompt.ids for prompt in prompts],
             self._max_new_tokens,

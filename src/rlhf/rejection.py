@@ -13,7 +13,8 @@ from ..data.chat import without_marks
 from ..data.rows import Dialogue, Rows
 from ..gatt.rows import pack_dialogues
 from ..model.checkpoint import load_causal_lm
-from ..sampling.sampler import LlamaSampler
+from ..model.lora import begin
+from ..sampling.generate import sampler_for
 from ..training.distributed import gather_rows, rank, world_size
 from ..training.engine import device
 from ..training.finetune import finetune_packed
@@ -44,7 +45,7 @@ def sample_answers(context: Context, newest: Path, prompts: Sequence[EncodedProm
     A row: `prompt` (its index), `answer` (text), `answer_ids`, `finished`, `logprob` (of the whole answer).
     """
     settings, entry = context.settings, context.settings.rounds[index]
-    sampler = LlamaSampler(load_causal_lm(newest).to(device()), settings.sampling_batch_size)
+    sampler = sampler_for(load_causal_lm(newest).to(device()), settings.sampling_batch_size)
     rows: list[Row] = []
     for part in _parts(len(prompts), ANSWERS_A_PART // entry.samples_per_prompt, f"{entry.name}: sampling"):
         samples = sampler.sample(
@@ -134,7 +135,7 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
     dialogues = Rows(
         [*context.demonstrations, *best * settings.selection_repeats], context.demonstrations.skipped
     )
-    model = load_causal_lm(context.base)
+    model = begin(load_causal_lm, context.base, settings.adapter, settings.seed)
     rows, counts = pack_dialogues(
         context.tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings, settings.seed
     )

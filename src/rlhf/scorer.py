@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,28 @@ class Scorer:
         folder: an artifact or a plain `AutoModelForSequenceClassification` folder with one label.
         tokenizer: the policy's; token ids go to the reward model as they are.
         batch_size: answers scored side by side.
+        load: reads the reward model from the folder.
 
     Raises:
         DataError: the reward model was trained with another tokenizer (seen before its weights are loaded),
             its folder is incomplete, or it has more than one output.
     """
 
-    def __init__(self, folder: Path, tokenizer: Any, batch_size: int = 128) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: Any,
+        batch_size: int = 128,
+        load: Callable[[Path], Any] = load_reward_model,
+    ) -> None:
         if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
             raise DataError(
                 f"{folder}: this reward model reads other token ids than the policy writes; "
                 "expected one trained with the same tokenizer"
             )
-        self.model = load_reward_model(folder).to(device()).eval()
-        if self.model.config.num_labels != 1:
-            raise DataError(
-                f"{folder}: {self.model.config.num_labels} outputs; expected a reward model with one"
-            )
+        self.model = load(folder).to(device()).eval()
+        if (outputs := self.model.score.out_features) != 1:
+            raise DataError(f"{folder}: {outputs} outputs; expected a reward model with one")
         self._eos: int = tokenizer.eos_token_id
         self._batch_size = batch_size
 

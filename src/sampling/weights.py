@@ -55,6 +55,15 @@ class LlamaWeights:
         return self.embedding.dtype
 
 
+def is_readable(model: Any) -> bool:
+    """Whether `copy_weights` takes the model."""
+    return (
+        isinstance(model, LlamaForCausalLM)
+        and model.config.hidden_act in ("silu", "swish")
+        and model.model.rotary_emb.rope_type in _FIXED_ROTARY
+    )
+
+
 @torch.no_grad()
 def copy_weights(model: LlamaForCausalLM) -> LlamaWeights:
     """Copies the weights of any `LlamaForCausalLM` (grouped-query attention, biases and tied embeddings too).
@@ -62,14 +71,13 @@ def copy_weights(model: LlamaForCausalLM) -> LlamaWeights:
     Raises:
         ConfigError: no Llama, an activation other than SiLU, or a rotary type that depends on the length.
     """
-    config = model.config
-    rotary = model.model.rotary_emb if isinstance(model, LlamaForCausalLM) else None
-    if rotary is None or config.hidden_act not in ("silu", "swish") or rotary.rope_type not in _FIXED_ROTARY:
+    if not is_readable(model):
+        rotary = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type")
         raise ConfigError(
             f"the sampler reads LlamaForCausalLM with SiLU and a rotary type of {', '.join(_FIXED_ROTARY)}; "
-            f"this model is a {type(model).__name__} with {config.hidden_act!r} "
-            f"and {getattr(rotary, 'rope_type', None)!r}"
+            f"this model is a {type(model).__name__} with {rotary!r}"
         )
+    config, rotary = model.config, model.model.rotary_emb
     return LlamaWeights(
         embedding=model.model.embed_tokens.weight.detach().clone(),
         layers=tuple(_copy_layer(layer) for layer in model.model.layers),
@@ -102,7 +110,15 @@ def _copy_layer(layer: Any) -> LayerWeights:
 
 
 def _matrix(*linears: torch.nn.Linear) -> Tensor:
-    return torch.cat([linear.weight.detach() for linear in linears]).t().contiguous()
+    return torch.cat([_weight(linear) for linear in linears]).t().contiguous()
+
+
+def _weight(linear: Any) -> Tensor:
+    """A layer's weight, with what its active LoRA adapters add where it has any."""
+    weight: Tensor = linear.weight.detach()
+    for name in getattr(linear, "active_adapters", ()):
+        weight = weight + linear.get_delta_weight(name).detach()
+    return weight
 
 
 def _bias(*linears: torch.nn.Linear) -> Tensor | None:

@@ -9,6 +9,7 @@ from typing import Any
 from ..data.llama2 import CHAT_TEMPLATE
 from ..gatt.rows import fine_tuning_dialogues, pack_dialogues
 from ..model.checkpoint import load_causal_lm, load_tokenizer
+from ..model.lora import begin
 from ..training import distributed
 from ..training.finetune import finetune_packed
 from ..training.health import watch
@@ -25,7 +26,7 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     tokenizer = load_tokenizer(inputs["model"])
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
-    model = load_causal_lm(inputs["model"])
+    model = begin(load_causal_lm, inputs["model"], settings.adapter, settings.seed)
     dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
     rows, counts = pack_dialogues(
         tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings, settings.seed

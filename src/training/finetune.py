@@ -17,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 from ..data.chat import UNTRAINED
 from ..data.packing import PackedCollator, PackedRow
 from ..model.flops import training_flops_per_token
+from ..model.lora import plain
 from .arguments import training_arguments
 from .attention import attending_within_segments, one_row
 from .health import Watch
@@ -75,6 +76,7 @@ def finetune_packed(
     The loss is the mean over all trained tokens of the global batch.
 
     Args:
+        model: as `model.lora.begin` makes it.
         rows: as `data.packing.pack` makes them, all of one length.
         out: where the trainer may leave files of its own.
         trainer: names of `trl.SFTConfig`; the schedule is a cosine to zero unless it says otherwise.
@@ -114,7 +116,7 @@ def finetune_packed(
     attended = float(columns["position_ids"].mean()) + 1
     watch = replace(watch, flops_per_item=training_flops_per_token(model.config, attended))
     length = columns["input_ids"].shape[1]
-    with attending_within_segments(model, arguments.device, attention):
+    with attending_within_segments(plain(model), arguments.device, attention):
         metrics = run_trainer(fine_tuner, tracker, description, length, "tokens", watch)
     save_trained(fine_tuner, tokenizer, save_to)
     return metrics

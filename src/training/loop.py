@@ -10,7 +10,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..artifact import RESUME, write_json
 from ..console import say
-from ..errors import Interrupted, LlamitaError
+from ..errors import ConfigError, Interrupted, LlamitaError
+from ..model.lora import ADAPTER, is_adapted, merged, save_adapter
 from ..model.saving import quiet, save_model
 from . import distributed
 from .arguments import rows_per_step
@@ -118,13 +119,17 @@ def run_trainer(
 
     Raises:
         LlamitaError: DeepSpeed was asked for and is not at work, or steps went wrong again and again.
-        ConfigError: an unfinished run can't go on like this.
+        ConfigError: an unfinished run can't go on like this, or an adapter is to be trained under ZeRO-3.
         RolledBack: a step went wrong; called again, it goes on from before, without the rows since.
         Interrupted: it was asked to stop.
     """
     args = trainer.args
     if args.deepspeed and not trainer.is_deepspeed_enabled:
         raise LlamitaError(f"deepspeed: {args.deepspeed} was asked for, but accelerate left it out")
+    if is_adapted(trainer.model) and zero_stage(args.deepspeed) == 3:
+        raise ConfigError(
+            "lora: ZeRO-3 spreads the frozen weights, which are merged at the end; expected 0 to 2"
+        )
     folder = Path(args.output_dir) / RESUME
     trainer.checkpoints = Checkpoints(
         folder, args.save_total_limit or KEPT, watch.keep_every, zero_stage(args.deepspeed)
@@ -169,11 +174,18 @@ def _last_loss(history: list[dict[str, Any]]) -> float | None:
 
 
 def save_trained(trainer: Trainer, tokenizer: Any, folder: Path) -> None:
-    """Writes the trained model as a plain Hugging Face folder; every rank calls it, at any ZeRO stage."""
+    """Writes the trained model as a plain Hugging Face folder; every rank calls it, at any ZeRO stage.
+
+    An adapter is merged into it, and stands beside it.
+    """
     state = None
     if trainer.is_deepspeed_enabled:  # gathers what ZeRO-3 has spread over the ranks
         state = trainer.accelerator.get_state_dict(trainer.deepspeed)
     if distributed.is_main():
-        save_model(trainer.accelerator.unwrap_model(trainer.model), tokenizer, folder, state)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if is_adapted(model):
+            save_adapter(model, folder.with_name(ADAPTER))
+            model, state = merged(model), None
+        save_model(model, tokenizer, folder, state)
     unset_hf_deepspeed_config()  # otherwise a rank that loads a model alone would wait for the others
     distributed.barrier()

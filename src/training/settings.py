@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ..config import StageSettings
+from ..config import Settings, StageSettings
 
 RESERVED = {
     "output_dir": "it is the artifact's folder",
@@ -72,6 +72,21 @@ TOKENIZED = {
 }
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters in place of all weights; the names are peft's `LoraConfig`'s (extra `lora`)."""
+
+    r: int = Field(8, ge=1)
+    """rank"""
+    lora_alpha: int = Field(8, ge=1)
+    """an adapter counts `lora_alpha / r` times"""
+    use_rslora: bool = False
+    """`lora_alpha / sqrt(r)` times instead"""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """of an adapter's inputs while it is trained"""
+    target_modules: str | list[str] = "all-linear"
+    """layers with an adapter: the ends of their names, a regular expression, or `all-linear` but for heads"""
+
+
 class TrainedSettings(StageSettings):
     """A stage with a `trainer:` section, whose names are those of `trainer_class`, and maybe a ZeRO file."""
 
@@ -84,9 +99,16 @@ class TrainedSettings(StageSettings):
     number: training goes back to the newest checkpoint and leaves out the rows since; at most three times"""
     keep_every: int | None = Field(None, gt=0)
     """checkpoints of every so many steps stay until the stage is done, beside the newest ones"""
+    lora: LoraSettings | None = None
+    """trains an adapter of the model that the stage begins with; left out: all weights"""
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
     resumable: ClassVar[bool] = True
+
+    @property
+    def adapter(self) -> dict[str, Any] | None:
+        """`lora` by peft's names."""
+        return None if self.lora is None else self.lora.model_dump()
 
     def kept(self) -> dict[str, Any]:
         settings = self.fingerprinted()

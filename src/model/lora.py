@@ -1,0 +1,210 @@
+"""LoRA by peft (extra `lora`): the weights that are given stay, an adapter beside them is trained.
+
+Beside the merged `model` an artifact then has its `adapter`, as peft reads it, and in `adapter/trunk.json`
+whose weights it belongs to. A stage that begins with such an artifact goes on with its adapter, so that all
+models of a run have one trunk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from ..artifact import input_hash, write_json
+from ..errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+ADAPTER, TRUNK = "adapter", "trunk.json"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+class Trunk(NamedTuple):
+    """The frozen weights below an adapter: their folder or file, and its hash."""
+
+    path: Path
+    hash: str
+
+
+def begin(
+    load: Callable[[Path], PreTrainedModel], folder: Path, lora: Mapping[str, Any] | None, seed: int
+) -> Any:
+    """The model to train that a folder begins: with `lora` its trunk under an adapter, otherwise all of it.
+
+    Args:
+        load: reads a model from a folder.
+        lora: names of `peft.LoraConfig`.
+        seed: of a new adapter, which changes nothing yet.
+
+    Raises:
+        ConfigError: peft is missing or refuses `lora`, or the folder's own adapter is of another shape.
+        DataError: the folder's adapter has lost its trunk.
+    """
+    if lora is None:
+        return load(folder)
+    adapter = folder / ADAPTER
+    if not adapter.is_dir():
+        return _under_new_adapter(load(folder), lora, seed, trunk_of(folder))
+    check_shape(adapter, lora)
+    trunk = read_trunk(adapter)
+    model = _under_new_adapter(load(trunk.path), lora, seed, trunk)
+    load_adapter(model, adapter)
+    return model
+
+
+def trunk_of(folder: Path) -> Trunk:
+    """What an adapter begun from `folder` belongs to. Raises DataError where that is gone or has changed."""
+    if (folder / ADAPTER).is_dir():
+        return read_trunk(folder / ADAPTER)
+    return Trunk(folder.absolute(), input_hash(folder))
+
+
+def read_trunk(adapter: Path) -> Trunk:
+    """The trunk of an adapter. Raises DataError where it is gone or has changed."""
+    try:
+        told = json.loads((adapter / TRUNK).read_text(encoding="utf-8"))
+        trunk = Trunk((adapter / told["path"]).resolve(), told["hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{adapter / TRUNK}: missing or broken; expected an adapter of ours") from None
+    if not trunk.path.exists():
+        raise DataError(f"{adapter}: its trunk {trunk.path} is gone; bring it back, or train without `lora`")
+    if input_hash(trunk.path) != trunk.hash:
+        raise DataError(f"{adapter}: its trunk {trunk.path} has other weights by now; train this stage again")
+    return trunk
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether `begin` has put the model under an adapter."""
+    return hasattr(model, "peft_config") and hasattr(model, "merge_and_unload")
+
+
+def plain(model: Any) -> Any:
+    """The model of `transformers` below an adapter, or the model itself; the layers are the same ones."""
+    return model.get_base_model() if is_adapted(model) else model
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Writes the adapter of a model that `begin` has made."""
+    model.save_pretrained(str(folder))
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty form
+    _write_trunk(model.trunk, folder)
+
+
+def _write_trunk(trunk: Trunk, folder: Path) -> None:
+    path = os.path.relpath(trunk.path, folder)  # a run may be moved as a whole
+    write_json(folder / TRUNK, {"path": path, "hash": trunk.hash})
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """The plain model, the adapter added to its weights; `model` is used up."""
+    whole: PreTrainedModel = model.merge_and_unload()
+    return whole
+
+
+def load_adapter(model: Any, adapter: Path, name: str = "default") -> None:
+    """Reads a saved adapter into a model's own of that name. Raises DataError if it doesn't fit."""
+    saved = _tensors(adapter, "lora_")
+    found = model.load_state_dict(
+        {key.replace(".weight", f".{name}.weight"): tensor for key, tensor in saved.items()}, strict=False
+    )
+    missing = [key for key in found.missing_keys if "lora_" in key and f".{name}." in key]
+    if missing or found.unexpected_keys:
+        names = ", ".join([*missing, *found.unexpected_keys][:3])
+        raise DataError(f"{adapter}: not an adapter of this model: {names} don't match")
+
+
+def adapter_head(adapter: Path) -> Tensor:
+    """The head `[outputs, hidden size]` in a reward model's saved adapter. Raises DataError if none is."""
+    heads = list(_tensors(adapter, "score.weight").values())
+    if len(heads) != 1:
+        raise DataError(f"{adapter}: no head; expected the adapter of a reward model")
+    return heads[0]
+
+
+def _tensors(adapter: Path, part: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(adapter / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{adapter}: the adapter can't be read: {error}") from None
+    return {name: tensor for name, tensor in tensors.items() if part in name}
+
+
+def add_adapter(model: Any, name: str, lora: Mapping[str, Any]) -> Any:
+    """A model under one more adapter, whose weights are still to be loaded; those there already stay."""
+    from peft import get_peft_model
+
+    with torch.random.fork_rng(devices=[]):
+        if not is_adapted(model):
+            return get_peft_model(model, lora_config(model, lora), adapter_name=name)
+        if name not in model.peft_config:
+            model.add_adapter(name, lora_config(plain(model), lora))
+        return model
+
+
+def save_added(model: Any, name: str, trunk: Trunk, folder: Path) -> None:
+    """Writes one of several adapters as `save_adapter` would write it alone."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(model, adapter_name=name)
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / WEIGHTS)
+    model.peft_config[name].save_pretrained(str(folder))
+    _write_trunk(trunk, folder)
+
+
+def adapted_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """The layers that have adapters, by the names that they have without."""
+    from peft.tuners.lora import LoraLayer
+
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def lora_config(model: PreTrainedModel, lora: Mapping[str, Any]) -> Any:
+    """`peft.LoraConfig` for a model. Raises ConfigError where peft is missing or refuses the settings."""
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise ConfigError("lora: needs the package peft: pip install 'llamita[lora]'") from None
+    task = "SEQ_CLS" if "SequenceClassification" in type(model).__name__ else "CAUSAL_LM"
+    try:
+        return LoraConfig(**lora, task_type=task)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"lora: {error}") from None
+
+
+def _under_new_adapter(model: PreTrainedModel, lora: Mapping[str, Any], seed: int, trunk: Trunk) -> Any:
+    config = lora_config(model, lora)
+    from peft import get_peft_model  # there, as its config is
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            adapted = get_peft_model(model, config)
+    except ValueError as error:  # no layer has one of the names
+        raise ConfigError(f"lora: {error}") from None
+    adapted.trunk = trunk
+    return adapted
+
+
+def check_shape(adapter: Path, lora: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an adapter was made with other settings: it can't go on with these."""
+    try:
+        made = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{adapter / CONFIG}: can't be read: {error}") from None
+    for name in ("r", "lora_alpha", "use_rslora"):
+        if made.get(name) != lora[name]:
+            raise ConfigError(
+                f"lora: {name}: {lora[name]}, but {adapter}, which is to go on, has {made.get(name)}"
+            )

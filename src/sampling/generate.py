@@ -1,0 +1,207 @@
+"""Samples answers from any causal language model through `generate`, as `LlamaSampler` does from a Llama."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
+from transformers.generation import BaseStreamer
+
+from .dialogues import DialogueSampler
+from .draws import draw, uniforms
+from .logprobs import never_sampled, policy_logprobs
+from .sampler import Samples
+from .weights import is_readable
+
+
+class GenerateSampler:
+    """The interface of `DialogueSampler`, with the same draws, for other architectures.
+
+    Args:
+        model: any causal language model; its weights are used as they are, not copied.
+        batch_size: answers decoded side by side.
+    """
+
+    def __init__(self, model: PreTrainedModel, batch_size: int = 512) -> None:
+        self.batch_size = batch_size
+        self.refresh(model)
+
+    def refresh(self, model: PreTrainedModel) -> None:
+        """Takes the model as it is now."""
+        self._model: Any = model
+        eos = model.config.eos_token_id
+        self._eos: list[int] = eos if isinstance(eos, list) else [eos]
+        self._pad = never_sampled(model.config)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        samples_per_prompt: int = 1,
+        temperature: float = 1.0,
+        seed: int | str = 0,
+        keys: Sequence[int] | None = None,
+    ) -> Samples:
+        """See `LlamaSampler.sample`."""
+        keys = range(len(prompts)) if keys is None else keys
+        rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
+        names = [(keys[prompt], sample) for prompt, sample in rows]
+        asked = [prompts[prompt] for prompt, _ in rows]
+        answers, logprobs, finished = self._answer(asked, names, max_new_tokens, temperature, seed)
+        return Samples([prompt for prompt, _ in rows], answers, logprobs, finished)
+
+    def converse(
+        self,
+        questions: Sequence[Sequence[Sequence[int]]],
+        max_new_tokens: int,
+        context: int,
+        temperature: float = 1.0,
+        seed: int | str = 0,
+    ) -> list[list[list[int]]]:
+        """See `DialogueSampler.converse`; here every turn reads its whole history."""
+        answers: list[list[list[int]]] = [[] for _ in questions]
+        histories: list[list[int]] = [[] for _ in questions]
+        longest = max(map(len, questions), default=0)
+        for turn in range(longest):
+            live = []
+            for row, turns in enumerate(questions):
+                if len(answers[row]) == turn < len(turns):
+                    history = [*histories[row], *turns[turn]]
+                    if len(history) + max_new_tokens <= context:
+                        histories[row] = history
+                        live.append(row)
+            if not live:
+                break
+            asked, names = [histories[row] for row in live], [(row, turn) for row in live]
+            told, _, finished = self._answer(asked, names, max_new_tokens, temperature, seed)
+            for row, answer, ended in zip(live, told, finished, strict=True):
+                answers[row].append(answer)
+                histories[row] += answer if ended else [*answer, self._eos[0]]
+        return answers
+
+    def stream(
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, seed: int | str = 0
+    ) -> Iterator[int]:
+        """See `LlamaSampler.stream`."""
+        table = uniforms(seed, [(0, 0)], max_new_tokens)
+        tokens: SimpleQueue[int | None] = SimpleQueue()
+        left = threading.Event()  # set when nobody wants the rest
+
+        def work() -> None:
+            try:
+                self._generate([prompt], table, temperature, _Tokens(tokens), _Until(left))
+            finally:
+                tokens.put(None)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while (token := tokens.get()) is not None:
+                yield token
+        finally:
+            left.set()
+            thread.join()
+
+    def _answer(
+        self,
+        prompts: Sequence[Sequence[int]],
+        names: list[tuple[int, int]],
+        max_new_tokens: int,
+        temperature: float,
+        seed: int | str,
+    ) -> tuple[list[list[int]], list[list[float]], list[bool]]:
+        """One answer to each prompt by the draws of its name: ids, log-probabilities, whether it ended."""
+        table = uniforms(seed, names, max_new_tokens)
+        answers: list[list[int]] = [[] for _ in prompts]
+        logprobs: list[list[float]] = [[] for _ in prompts]
+        finished = [False] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            told, chances = self._generate([prompts[row] for row in batch], table[batch], temperature)
+            for row, ids, values in zip(batch, told.tolist(), chances.tolist(), strict=True):
+                end = next((at for at, token in enumerate(ids) if token in self._eos), None)
+                length = len(ids) if end is None else end + 1
+                answers[row], logprobs[row], finished[row] = ids[:length], values[:length], end is not None
+        return answers, logprobs, finished
+
+    @torch.no_grad()
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        table: Tensor,
+        temperature: float,
+        streamer: BaseStreamer | None = None,
+        stop: StoppingCriteria | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Answers `[rows, steps]`, meaningless behind an EOS, and their log-probabilities (fp32)."""
+        device, longest = self._model.device, max(map(len, prompts))
+        ids = torch.full((len(prompts), longest), self._eos[0])
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        drawing = _Drawn(table.to(device), self._pad, temperature)
+        own = self._model.generation_config  # may ask for penalties, even where another one is given
+        self._model.generation_config = GenerationConfig(eos_token_id=self._eos, pad_token_id=self._eos[0])
+        try:
+            told = self._model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=table.shape[1],
+                logits_processor=[drawing],
+                stopping_criteria=[stop] if stop else None,
+                streamer=streamer,
+            )
+        finally:
+            self._model.generation_config = own
+        return told[:, longest:], torch.stack(drawing.logprobs, dim=1)
+
+
+def sampler_for(model: Any, batch_size: int = 512) -> DialogueSampler | GenerateSampler:
+    """The fast sampler where it can read the model, otherwise one that goes through `generate`."""
+    return (DialogueSampler if is_readable(model) else GenerateSampler)(model, batch_size)
+
+
+class _Drawn(LogitsProcessor):
+    """Lets `generate`, which takes the likeliest token, take the one that our own number draws."""
+
+    def __init__(self, table: Tensor, pad: int | None, temperature: float) -> None:
+        self.table, self.pad, self.temperature = table, pad, temperature
+        self.logprobs: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        logprobs = policy_logprobs(scores, self.pad, self.temperature)
+        step = len(self.logprobs)
+        tokens = draw(logprobs, self.table[:, step]) if self.temperature > 0 else logprobs.argmax(-1)
+        chosen = tokens[:, None]
+        self.logprobs.append(logprobs.gather(-1, chosen).squeeze(-1))
+        return torch.full_like(scores, float("-inf")).scatter(-1, chosen, 0.0)
+
+
+class _Tokens(BaseStreamer):
+    """Hands tokens on as they come, the prompt left out."""
+
+    def __init__(self, queue: SimpleQueue[int | None]) -> None:
+        self._queue, self._prompt = queue, True
+
+    def put(self, value: Tensor) -> None:
+        if not self._prompt:
+            self._queue.put(int(value))
+        self._prompt = False
+
+    def end(self) -> None:
+        pass
+
+
+class _Until(StoppingCriteria):
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        return torch.full((len(input_ids),), self._event.is_set(), device=input_ids.device)

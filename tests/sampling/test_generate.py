@@ -1,0 +1,74 @@
+"""Other architectures: the draws, answers and log-probabilities of the fast sampler, through `generate`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from llamita.sampling.dialogues import DialogueSampler
+from llamita.sampling.generate import GenerateSampler, sampler_for
+from llamita.sampling.logprobs import answer_logprobs
+
+from .test_dialogues import QUESTIONS
+from .tiny import EOS, ragged_prompts, tiny_model
+
+SHAPE = {"vocab_size": 29, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS, "initializer_range": 0.2}
+
+
+@pytest.mark.parametrize(("batch_size", "temperature"), [(3, 1.0), (64, 0.7), (64, 0)])
+def test_a_llama_says_the_same_through_both(batch_size: int, temperature: float) -> None:
+    model, prompts = tiny_model(), ragged_prompts(17)
+    arguments = {"max_new_tokens": 12, "samples_per_prompt": 3, "temperature": temperature, "seed": 5}
+    fast = DialogueSampler(model).sample(prompts, **arguments)
+    slow = GenerateSampler(model, batch_size).sample(prompts, **arguments)
+    assert slow.answer_ids == fast.answer_ids
+    assert (slow.prompts, slow.finished) == (fast.prompts, fast.finished)
+    for mine, theirs in zip(slow.logprobs, fast.logprobs, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4)
+    keys = list(range(9, 17))
+    part = GenerateSampler(model).sample(prompts[9:], 12, 3, temperature, seed=5, keys=keys)
+    assert part.answer_ids == fast.answer_ids[27:]
+
+
+@pytest.mark.parametrize("context", [512, 40])
+def test_dialogues_too(context: int) -> None:
+    model = tiny_model(vocab_size=40, max_position_embeddings=512)
+    fast = DialogueSampler(model).converse(QUESTIONS, 6, context, seed="s")
+    assert GenerateSampler(model).converse(QUESTIONS, 6, context, seed="s") == fast
+
+
+def test_a_stream_is_the_answer_of_sample_and_may_be_left() -> None:
+    sampler, prompt = GenerateSampler(tiny_model()), ragged_prompts(1)[0]
+    assert list(sampler.stream(prompt, 12, seed=3)) == sampler.sample([prompt], 12, seed=3).answer_ids[0]
+    stream = sampler.stream(prompt, 12, seed=3)
+    next(stream)
+    stream.close()
+
+
+def test_penalties_of_the_models_own_generation_config_are_not_asked_for() -> None:
+    model, prompts = tiny_model(), ragged_prompts(5)
+    expected = GenerateSampler(model).sample(prompts, 12, temperature=0)
+    model.generation_config.repetition_penalty = 5.0
+    model.generation_config.min_new_tokens = 12
+    found = GenerateSampler(model).sample(prompts, 12, temperature=0)
+    assert found == expected
+    assert model.generation_config.repetition_penalty == 5.0
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt_neox"])
+def test_other_architectures(architecture: str) -> None:
+    torch.manual_seed(0)
+    if architecture == "qwen2":
+        settings = Qwen2Config(**SHAPE, **IDS, num_attention_heads=4, num_key_value_heads=2)
+        model = Qwen2ForCausalLM(settings).eval()
+    else:
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, **IDS, num_attention_heads=4)).eval()
+    sampler, prompts = sampler_for(model), ragged_prompts(9)
+    assert isinstance(sampler, GenerateSampler)
+    found = sampler.sample(prompts, 10, samples_per_prompt=2, seed=1)
+    asked = [prompts[index] for index in found.prompts]
+    for mine, theirs in zip(found.logprobs, answer_logprobs(model, asked, found.answer_ids), strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4)
+    assert isinstance(sampler_for(tiny_model()), DialogueSampler)

@@ -1,0 +1,256 @@
+"""The road from SFT on with adapters: what is trained, what stays, and one trunk below all models of PPO."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from llamita.errors import ConfigError, DataError
+from llamita.model.checkpoint import load_causal_lm
+from llamita.model.lora import trunk_of
+from llamita.pretrain.settings import PretrainSettings
+from llamita.reward import stage as reward
+from llamita.reward.settings import RewardSettings
+from llamita.rlhf import stage as rlhf
+from llamita.rlhf.ppo_trainer import PpoTrainer
+from llamita.rlhf.settings import RlhfSettings
+from llamita.rlhf.trunk import SharedTrunk
+from llamita.sft import stage as sft
+from llamita.sft.settings import SftSettings
+from llamita.training.tracking import Tracker
+
+from .sampling.tiny import save_tiny_model
+from .test_another_model import RLHF
+from .training.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
+
+LORA = {"r": 4, "lora_alpha": 8}
+ROUNDS = [
+    {"name": "v1", "prompts": 4, "samples_per_prompt": 3, "ppo": True},
+    {"name": "v2", "prompts": 4, "samples_per_prompt": 3, "ppo": True},
+]
+IDS = torch.randint(3, 360, (2, 12), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_wandb() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "disabled")
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    root = tmp_path_factory.mktemp("lora")
+    write_data(root / "data")
+    save_tiny_model(root / "base", tokenizer, spread=0.05)
+    return root
+
+
+def run(stage: Any, settings: Any, values: dict[str, Any], root: Path, name: str, **inputs: str) -> Any:
+    out = root / name
+    out.mkdir(exist_ok=True)
+    folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}
+    return stage.run(settings.model_validate_json(json.dumps(values)), folders, out)
+
+
+def tune(
+    root: Path,
+    name: str,
+    steps: int,
+    lora: dict[str, Any] | None,
+    rate: float = 1e-2,
+    base: str = "base",
+) -> Any:
+    trainer = SFT["trainer"] | {"max_steps": steps, "learning_rate": rate, "save_steps": 3}
+    return run(sft, SftSettings, SFT | {"trainer": trainer, "lora": lora}, root, name, model=base)
+
+
+@pytest.fixture(scope="module")
+def tuned(root: Path) -> dict[str, Any]:
+    """Metrics of each stage, in order; their folders stand below `root`."""
+    metrics = {"sft": tune(root, "sft", 60, LORA)}
+    for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
+        chosen = base | {"lora": LORA, "trainer": base["trainer"] | {"learning_rate": 1e-2}}
+        metrics[name] = run(reward, RewardSettings, chosen, root, name, model="sft")
+    chosen = RLHF | {"lora": LORA, "row_length": 104, "rounds": ROUNDS}
+    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
+    metrics["rlhf"] = run(rlhf, RlhfSettings, chosen, root, "rlhf", **inputs)
+    return metrics
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(input_ids=IDS).logits
+    return found
+
+
+@pytest.mark.parametrize("folder", ["sft", "rlhf/v1/rejection", "rlhf/v1/ppo", "rlhf/v2/ppo"])
+def test_a_saved_adapter_reloaded_and_merged_gives_the_same_logits(
+    root: Path, tuned: dict[str, Any], folder: str
+) -> None:
+    merged = logits(AutoModelForCausalLM.from_pretrained(root / folder / "model"))
+    base = AutoModelForCausalLM.from_pretrained(root / "base")
+    assert not torch.allclose(merged, logits(base), atol=1e-2), "it has learned something"
+    adapted = PeftModel.from_pretrained(base, root / folder / "adapter")
+    torch.testing.assert_close(logits(adapted), merged, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(adapted.merge_and_unload()), merged, rtol=1e-4, atol=1e-4)
+
+
+def test_the_reward_adapter_goes_on_from_that_of_sft(root: Path, tuned: dict[str, Any]) -> None:
+    assert tuned["helpfulness"]["accuracy"] == tuned["safety"]["accuracy"] == 1
+    assert trunk_of(root / "safety") == trunk_of(root / "sft") == trunk_of(root / "base")
+    whole = AutoModelForSequenceClassification.from_pretrained(root / "safety" / "model").eval()
+    trunk = SharedTrunk(trunk_of(root / "base"), SftSettings.model_validate(SFT | {"lora": LORA}).adapter)
+    role = trunk.reward_model("safety", root / "safety")
+    with torch.no_grad():
+        hidden, expected = role.base_model(input_ids=IDS), whole.model(input_ids=IDS)
+        scores, known = (
+            head(states.last_hidden_state) for head, states in ((role.score, hidden), (whole.score, expected))
+        )
+    torch.testing.assert_close(scores, known, rtol=1e-4, atol=1e-4)
+
+
+def test_with_a_full_rank_it_reaches_the_loss_of_full_fine_tuning(root: Path, tokenizer: Any) -> None:
+    """The frozen output layer of a random model must be wide enough to tell tokens apart."""
+    save_tiny_model(root / "wide", tokenizer, spread=0.5)
+    losses = [
+        tune(root, f"rank_{name}", 200, lora, rate=3e-3, base="wide")["final_loss"]
+        for name, lora in (("full", None), ("32", {"r": 32, "lora_alpha": 32}), ("1", {"r": 1}))
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
+    assert losses[2] > losses[0] + 0.1, "a low rank does not"
+
+
+def test_ppo_begins_at_ratio_one_and_no_divergence(root: Path, tuned: dict[str, Any]) -> None:
+    rows = [json.loads(line) for line in (root / "rlhf" / "metrics.jsonl").read_text().splitlines()]
+    first = [row for row in rows if row.get("iteration") == 1]
+    assert len(first) == 2
+    for row in first:
+        assert row["first_ratio_deviation"] < 1e-5
+        assert row["kl"] == pytest.approx(0, abs=1e-5)
+        assert row["sampler_deviation"] < 1e-4
+
+
+def test_ppo_holds_one_copy_of_the_weights(
+    root: Path, tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policy, critic, reference and both reward models share the trunk, which none of them moves."""
+    trainers: list[PpoTrainer] = []
+    unhampered = PpoTrainer.__init__
+
+    def noting(self: PpoTrainer, *args: Any, **kwargs: Any) -> None:
+        unhampered(self, *args, **kwargs)
+        trainers.append(self)
+
+    monkeypatch.setattr(PpoTrainer, "__init__", noting)
+    chosen = RLHF | {"lora": LORA, "row_length": 104}
+    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
+    run(rlhf, RlhfSettings, chosen, root, "noted", **inputs)
+    [trainer] = trainers
+    trunk = trainer.policy.module._trunk
+    for other in (
+        trainer.reference,
+        trainer.critic.module.backbone,
+        *(s.model.base_model for s in trainer._scorers),
+    ):
+        assert other._trunk is trunk
+    base = load_causal_lm(root / "base").state_dict()
+    held = {
+        k.replace(".base_layer.", "."): v for k, v in trunk.model.state_dict().items() if "lora_" not in k
+    }
+    assert base.keys() == held.keys()
+    assert all(torch.equal(base[name], held[name]) for name in base)
+    trained = sum(weight.numel() for weight in trainer.policy.module.parameters())
+    assert trained == sum(4 * sum(layer.weight.shape) for _, layer in trunk._layers())
+
+
+def test_a_killed_stage_goes_on_with_its_adapter(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropping = LORA | {"lora_dropout": 0.1}
+    tune(root, "undisturbed", 8, dropping)
+    log = Tracker.log
+
+    def killed(self: Tracker, metrics: Any, step: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+        log(self, metrics, step)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Tracker, "log", killed)
+        tune(root, "killed", 8, dropping)
+    assert not (root / "killed" / "model").exists()
+    [checkpoint] = (root / "killed" / "resume").glob("checkpoint-*")
+    assert not (checkpoint / "model.safetensors").exists(), "the trunk is not written again and again"
+    tune(root, "killed", 8, dropping)
+    one, other = (
+        (root / name / "model" / "model.safetensors").read_bytes() for name in ("undisturbed", "killed")
+    )
+    assert one == other
+
+
+# -------------------------------------------------------------------------------------- what can't work
+
+
+def prepare_rlhf(root: Path, lora: dict[str, Any] = LORA, **inputs: str) -> None:
+    known = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
+    chosen = RLHF | {"lora": lora, "row_length": 104}
+    run(rlhf, RlhfSettings, chosen, root, "refused", **(known | inputs))
+
+
+def test_a_reward_model_without_an_adapter(root: Path, tuned: dict[str, Any]) -> None:
+    chosen = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | {"max_steps": 1}}
+    run(reward, RewardSettings, chosen, root, "whole", model="sft")
+    with pytest.raises(DataError, match="whole: no adapter; with `lora` expected a model trained with it"):
+        prepare_rlhf(root, helpfulness="whole")
+
+
+def test_an_adapter_of_another_base(root: Path, tuned: dict[str, Any], tokenizer: Any) -> None:
+    save_tiny_model(root / "other", tokenizer, seed=9)
+    with pytest.raises(DataError, match=r"helpfulness/adapter: its trunk is .*base, not .*other"):
+        prepare_rlhf(root, base="other")
+
+
+def test_an_adapter_of_another_shape(root: Path, tuned: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"lora: r: 8, but .*adapter, which is to go on, has 4"):
+        prepare_rlhf(root, lora=LORA | {"r": 8})
+    narrow = HELPFULNESS | {"lora": LORA | {"target_modules": ["q_proj"]}}
+    with pytest.raises(DataError, match=r"sft/adapter: not an adapter of this model: .*k_proj"):
+        run(reward, RewardSettings, narrow, root, "narrow", model="sft")
+
+
+def test_a_trunk_that_has_changed_or_is_gone(root: Path, tuned: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("base", "sft"):
+        shutil.copytree(root / name, tmp_path / name)
+    assert trunk_of(tmp_path / "sft").path == (tmp_path / "base").resolve(), "a run may be moved as a whole"
+    (tmp_path / "base" / "note.txt").write_text("changed")
+    with pytest.raises(DataError, match="has other weights by now; train this stage again"):
+        trunk_of(tmp_path / "sft")
+    shutil.rmtree(tmp_path / "base")
+    with pytest.raises(DataError, match="base is gone; bring it back, or train without `lora`"):
+        trunk_of(tmp_path / "sft")
+
+
+def test_no_layer_has_the_name(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lora: .*q_prog"):
+        tune(root, "misnamed", 1, LORA | {"target_modules": ["q_prog"]})
+
+
+def test_peft_is_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"pip install 'llamita\[lora\]'"):
+        tune(root, "without_peft", 1, LORA)
+
+
+def test_a_new_model_has_no_adapter() -> None:
+    with pytest.raises(ValueError, match="lora: a new model has no weights worth keeping"):
+        PretrainSettings.model_validate(PRETRAIN | {"lora": LORA})
