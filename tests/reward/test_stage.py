@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -135,8 +136,8 @@ def test_what_can_not_work_is_refused_before_training(
         stage.run(settings(HELPFULNESS, max_length=200), inputs, tmp_path / "out")
     with pytest.raises(DataError, match="no comparison to train"):
         stage.run(settings(HELPFULNESS, max_length=5), inputs, tmp_path / "out")
-    folder = save_tiny_model(tmp_path / "sft" / "model", tokenizer)
-    described = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(described | {"pad_token": "</s>"}))
-    with pytest.raises(DataError, match="pad token is missing or is EOS"):
-        stage.run(settings(HELPFULNESS), inputs | {"model": folder.parent}, tmp_path / "out")
+    lonely = copy.deepcopy(tokenizer)
+    lonely.pad_token, lonely.unk_token = lonely.eos_token, None
+    save_tiny_model(tmp_path / "sft" / "model", lonely)
+    with pytest.raises(DataError, match="no other special token to pad with"):
+        stage.run(settings(HELPFULNESS), inputs | {"model": tmp_path / "sft"}, tmp_path / "out")
