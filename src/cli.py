@@ -23,6 +23,7 @@ STAGE_HELP = {
     "world": "Make the miniature world: text, dialogues and comparisons with a known truth.",
     "tokenizer": "Train a tokenizer on text.",
     "prepare": "Turn text into token shards, which pretraining reads.",
+    "gatt": "Sample dialogues that keep an instruction, for Ghost Attention.",
     "pretrain": "Train a base model on text.",
     "sft": "Teach a base model to chat: supervised fine-tuning, with Ghost Attention.",
     "reward": "Train a reward model on comparisons (helpfulness or safety).",

@@ -33,6 +33,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "tokenizer": (".tokenizer", "TokenizerSettings"),
     "prepare": (".prepare", "PrepareSettings"),
     "pretrain": (".pretrain", "PretrainSettings"),
+    "gatt": (".gatt", "GattSettings"),
     "sft": (".sft", "SftSettings"),
     "reward": (".reward", "RewardSettings"),
     "rlhf": (".rlhf", "RlhfSettings"),

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ..config import Source
 from ..data.reading import field, records, sound, text_field
 from ..errors import DataError
+from ..gatt.instructions import Instruction, read_instruction
 from .keys import RETENTION_TURNS
 from .speaker import Answer, Speaker
 from .statistics import measure
@@ -31,11 +32,38 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class InstructedDialogue:
-    """An instruction, and one question for each turn."""
+    """An instruction, one question for each turn, and what the answers can be checked for, if code can."""
 
     id: str
     instruction: str
     questions: list[str]
+    check: Instruction | None = None
+
+
+class CheckedByCode:
+    """Judges answers by the instructions' own checks, where no truth is known.
+
+    Raises DataError for a dialogue without a check.
+    """
+
+    def __init__(self, dialogues: Sequence[InstructedDialogue]) -> None:
+        self._checks: dict[str, Instruction] = {}
+        for one in dialogues:
+            if one.check is None:
+                raise DataError(
+                    f"retention test row {one.id!r} has no `check`, and there are no gold scorers; expected "
+                    "the test.jsonl of a stage gatt, or gold: true"
+                )
+            self._checks[one.id] = one.check
+
+    def keeps(self, row_id: str, answer: str) -> bool:
+        return self._checks[row_id].kept(answer)
+
+    def explicit_question(self, row_id: str) -> str | None:
+        return None
+
+    def explicit_answer_ok(self, row_id: str, answer: str) -> bool:
+        raise NotImplementedError("nothing is asked outright")
 
 
 @dataclass(frozen=True)
@@ -53,12 +81,14 @@ class Retention:
     counts: dict[str, int]
 
 
-def read_instructed(path: str, data: Path, limit: int) -> list[InstructedDialogue]:
+def read_instructed(
+    path: str, data: Path, limit: int, turns: int = RETENTION_TURNS[-1]
+) -> list[InstructedDialogue]:
     """The first `limit` rows of a retention test. Raises DataError: a broken row, too few turns or rows."""
     dialogues = []
     for where, row in sound(records(Source(path=path, format="instructed"), data)):
         try:
-            dialogues.append(_instructed(row))
+            dialogues.append(_instructed(row, turns))
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         if len(dialogues) == limit:
@@ -66,11 +96,17 @@ def read_instructed(path: str, data: Path, limit: int) -> list[InstructedDialogu
     raise DataError(f"{data / path}: {len(dialogues)} dialogues; expected at least {limit}")
 
 
-def _instructed(row: Mapping[str, Any]) -> InstructedDialogue:
+def _instructed(row: Mapping[str, Any], turns: int) -> InstructedDialogue:
     questions = field(row, "questions", list) or []
-    if len(questions) < RETENTION_TURNS[-1] or not all(isinstance(one, str) for one in questions):
-        raise DataError(f"{len(questions)} questions; expected a list of {RETENTION_TURNS[-1]} texts or more")
-    return InstructedDialogue(text_field(row, "id"), text_field(row, "instruction"), questions)
+    if len(questions) < turns or not all(isinstance(one, str) for one in questions):
+        raise DataError(f"{len(questions)} questions; expected a list of {turns} texts or more")
+    check = field(row, "check", dict)
+    return InstructedDialogue(
+        text_field(row, "id"),
+        text_field(row, "instruction"),
+        questions[:turns],
+        None if check is None else read_instruction(check),
+    )
 
 
 def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[InstructedDialogue]) -> Retention:
@@ -78,11 +114,11 @@ def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[Instru
 
     A dialogue that outgrows the context ends there: it is counted, and left out of the shares of later turns.
     """
-    turns = RETENTION_TURNS[-1]
-    questions = [speaker.encode_questions(one.questions[:turns], one.instruction) for one in dialogues]
+    turns = len(dialogues[0].questions)
+    questions = [speaker.encode_questions(one.questions, one.instruction) for one in dialogues]
     answers = speaker.converse(questions, "dialogues")
     implicit: dict[str, float | None] = {}
-    for turn in RETENTION_TURNS:
+    for turn in measured_turns(turns):
         kept = [
             judge.keeps(one.id, said[turn - 1].text)
             for one, said in zip(dialogues, answers, strict=True)
@@ -95,6 +131,11 @@ def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[Instru
         _ask_outright(speaker, judge, dialogues, questions, answers),
         {"started": len(dialogues), "outgrown": outgrown},
     )
+
+
+def measured_turns(turns: int) -> list[int]:
+    """At which of so many turns instructions are looked for."""
+    return [turn for turn in RETENTION_TURNS if turn <= turns]
 
 
 def _ask_outright(
@@ -115,14 +156,14 @@ def _ask_outright(
         if (outright := judge.explicit_question(one.id)) is not None
     ]
     for one, asked, said, outright in askable[::4]:
-        for turn in RETENTION_TURNS:
+        for turn in measured_turns(len(asked)):
             if turn <= len(said):
                 history = speaker.history(asked[: turn - 1], said[: turn - 1])
                 *_, ids = speaker.encode_questions([*one.questions[: turn - 1], outright], one.instruction)
                 prompts.append((turn, one.id, history + ids))
     prompts = [prompt for prompt in prompts if speaker.fits(prompt[2])]
     replies = speaker.ask([ids for *_, ids in prompts], "asked outright")
-    known: dict[int, list[bool]] = {turn: [] for turn in RETENTION_TURNS}
+    known: dict[int, list[bool]] = {turn: [] for turn in measured_turns(len(questions[0]))}
     for (turn, row_id, _), reply in zip(prompts, replies, strict=True):
         known[turn].append(judge.explicit_answer_ok(row_id, reply.text))
     return {key: value for turn in known for key, value in measure(str(turn), known[turn]).items()}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ..config import Settings, Source, StageSettings
+from .keys import RETENTION_TURNS
 
 
 class PromptSources(Settings):
@@ -21,12 +22,18 @@ class PromptSources(Settings):
 
 
 class RetentionSettings(Settings):
-    """Files below `data` with rows {"id", "instruction", "questions"}; the instruction is given once."""
+    """Files with rows {"id", "instruction", "questions"}, below the input `gatt`, or else `data`.
+
+    The instruction is given once. Without a gold scorer rows say in `check` what to look for, as do those of
+    the stage `gatt`.
+    """
 
     trained: str
-    """attribute values that training had, in combinations that it never had"""
-    unseen: str
+    """in a miniature world: attribute values that training had, in combinations that it never had"""
+    unseen: str | None = None
     """attribute values that were never trained"""
+    turns: Annotated[int, Field(ge=1, le=RETENTION_TURNS[-1])] = RETENTION_TURNS[-1]
+    """of a dialogue; instructions are looked for at turns 1, 2, 4, 6, 10 and 20"""
     dialogues: Annotated[int, Field(ge=2)] = 200
     """of `trained`, from the first on"""
     unseen_dialogues: Annotated[int, Field(ge=2)] = 200
@@ -36,8 +43,10 @@ class RetentionSettings(Settings):
 class EvaluateSettings(StageSettings):
     """All versions answer the same prompts at temperature 1, one answer each."""
 
-    required_inputs: ClassVar[frozenset[str]] = frozenset({"data", "sft", "rlhf"})
-    optional_inputs: ClassVar[frozenset[str]] = frozenset({"helpfulness", "safety", "sft_without_gatt"})
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"data", "sft"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset(
+        {"rlhf", "helpfulness", "safety", "sft_without_gatt", "gatt"}
+    )
 
     gold: bool
     """Whether `data` is a miniature world, whose truth is known; without it, gold figures are null."""
@@ -49,11 +58,3 @@ class EvaluateSettings(StageSettings):
     """how long an instruction is kept (Ghost Attention); left out: not measured"""
     max_new_tokens: Annotated[int, Field(ge=1)]
     """length limit of an answer, EOS included"""
-
-    @model_validator(mode="after")
-    def _retention_is_judged_by_gold(self) -> EvaluateSettings:
-        if self.retention is not None and not self.gold:
-            raise ValueError(
-                "retention: only a world's gold scorers can tell; set gold: true or leave it out"
-            )
-        return self

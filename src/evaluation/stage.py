@@ -15,7 +15,7 @@ from ..training.engine import device
 from ..world.gold import Gold
 from .keys import empty_evaluation, empty_version
 from .questions import Kind, read_questions
-from .retention import measure_retention, read_instructed
+from .retention import CheckedByCode, measure_retention, read_instructed
 from .settings import EvaluateSettings
 from .speaker import Speaker
 from .versions import (
@@ -45,7 +45,7 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
             "gold_helpfulness_se": gold.demonstrations_helpfulness_se,
         }
     _compare_versions(evaluation, settings, inputs, gold)
-    if gold is not None and settings.retention is not None:
+    if settings.retention is not None:
         _measure_ghost_attention(evaluation, settings, inputs, gold)
     write_json(out / "evaluation.json", evaluation)
     return evaluation
@@ -60,7 +60,7 @@ def _compare_versions(
         settings, inputs["data"], tokenizer, sft.config.max_position_embeddings
     )
     scorers = {name: Scorer(inputs[name], tokenizer) for name in ("helpfulness", "safety") if name in inputs}
-    versions = list_versions(inputs["sft"], inputs["rlhf"])
+    versions = list_versions(inputs["sft"], inputs.get("rlhf"))
     folders = {version.name: version.folder for version in versions}
     answers: dict[str, Answered] = {}
     for version in versions:
@@ -81,7 +81,7 @@ def _compare_versions(
 
 
 def _measure_ghost_attention(
-    evaluation: dict[str, Any], settings: EvaluateSettings, inputs: Mapping[str, Path], gold: Gold
+    evaluation: dict[str, Any], settings: EvaluateSettings, inputs: Mapping[str, Path], gold: Gold | None
 ) -> None:
     """Retention of the model trained with GAtt, of its ablation, and with attribute values never trained."""
     assert settings.retention is not None
@@ -92,14 +92,16 @@ def _measure_ghost_attention(
         ("unseen", "sft", retention.unseen, retention.unseen_dialogues),
     )
     for name, model_input, path, count in series:
-        if model_input not in inputs:
+        if model_input not in inputs or path is None:
             continue
         say(f"retention {name}: {count} dialogues")
         model = load_causal_lm(inputs[model_input]).to(device()).eval()
         speaker = _speaker(model, load_tokenizer(inputs[model_input]), settings)
-        found = measure_retention(speaker, gold, read_instructed(path, inputs["data"], count))
-        evaluation["gatt_retention"][name] = found.implicit
-        evaluation["gatt_retention_explicit"][name] = found.explicit
+        root = inputs.get("gatt", inputs["data"])
+        dialogues = read_instructed(path, root, count, retention.turns)
+        found = measure_retention(speaker, gold or CheckedByCode(dialogues), dialogues)
+        evaluation["gatt_retention"][name] |= found.implicit
+        evaluation["gatt_retention_explicit"][name] |= found.explicit
         evaluation["gatt_dialogues"][name] = found.counts
         if found.counts["outgrown"]:
             say(f"retention {name}: {found.counts['outgrown']} dialogues outgrew the context")

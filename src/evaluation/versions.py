@@ -43,13 +43,15 @@ class Version:
     start: str | None = None
 
 
-def list_versions(sft: Path, rlhf: Path) -> list[Version]:
-    """`sft` and every version that the rlhf artifact's manifest lists, oldest first.
+def list_versions(sft: Path, rlhf: Path | None) -> list[Version]:
+    """`sft` and every version that the rlhf artifact's manifest lists, if there is one, oldest first.
 
     Raises:
         DataError: the manifest lists none, or lists one without its name and model.
     """
     versions = [Version("sft", sft)]
+    if rlhf is None:
+        return versions
     entries = read_manifest(rlhf).get("metrics", {}).get("versions")
     if not entries:
         raise DataError(f"{rlhf / MANIFEST}: metrics.versions is missing; expected an rlhf stage's versions")

@@ -19,14 +19,18 @@ from .augment import instruction_on_first_turn
 
 
 def fine_tuning_dialogues(
-    dialogues: Sequence[Source], ghost_attention: Sequence[Source], root: Path
+    dialogues: Sequence[Source],
+    ghost_attention: Sequence[Source],
+    root: Path,
+    gatt_root: Path | None = None,
 ) -> Rows[Dialogue]:
     """Demonstrations as they are, and Ghost Attention dialogues trained on their last answer (section 3.3).
 
-    A Ghost Attention row without an instruction is the same dialogue for a model that never hears of one.
+    Sources are below `root`, those of Ghost Attention below `gatt_root` where it is given. One without an
+    instruction is the same dialogue for a model that never hears of one.
     """
     plain = read_dialogues(dialogues, root)
-    multi_turn = read_dialogues(ghost_attention, root)
+    multi_turn = read_dialogues(ghost_attention, gatt_root or root)
     augmented = [
         instruction_on_first_turn(one) if one.instruction else replace(one, trained="last")
         for one in multi_turn

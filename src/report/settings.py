@@ -17,6 +17,7 @@ class ReportSettings(StageSettings):
             "tokenizer",
             "corpus",
             "pretrain",
+            "gatt",
             "sft",
             "sft_without_gatt",
             "helpfulness",

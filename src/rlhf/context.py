@@ -72,7 +72,9 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     helpfulness, safety = (
         _scorer(inputs[name], tokenizer, trunk, name) for name in ("helpfulness", "safety")
     )
-    demonstrations = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
+    demonstrations = fine_tuning_dialogues(
+        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt")
+    )
     prompts = read_prompts(settings.prompts, inputs["data"])
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
     room = context_length(inputs["base"]) - settings.max_new_tokens

@@ -86,7 +86,7 @@ class RlhfSettings(PackedSettings):
     dialogues: Annotated[list[Source], Field(min_length=1)]
     """what the base model is fine-tuned on in every round, beside the best samples: the rows of SFT"""
     ghost_attention: list[Source] = []
-    """dialogues with an instruction (section 3.3), likewise"""
+    """dialogues with an instruction (section 3.3), likewise; below the input `gatt`, or else `data`"""
     rounds: Annotated[list[RoundSettings], Field(min_length=1)]
     """the versions, oldest first"""
     ppo: PpoSettings = PpoSettings()
@@ -103,6 +103,7 @@ class RlhfSettings(PackedSettings):
     """answers sampled side by side"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"base", "sft", "helpfulness", "safety", "data"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
     resumable: ClassVar[bool] = True

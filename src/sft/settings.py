@@ -14,13 +14,15 @@ class SftSettings(PackedSettings):
     """Supervised fine-tuning (section 3.1), multi-turn sets augmented by Ghost Attention (section 3.3)."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
 
     dialogues: list[Source] = Field(min_length=1)
     """dialogues whose answers are all trained"""
     ghost_attention: list[Source] = []
-    """dialogues whose last answer alone is trained; an `instruction` is kept in the first turn only"""
+    """dialogues whose last answer alone is trained, below the input `gatt`, or else `data`; an `instruction`
+    is kept in the first turn only"""
     chat_format: Literal["own", "llama2"] = "own"
     """`own`: as the chat template of the base model's tokenizer says; `llama2`: Llama 2's in place of it"""
     row_length: int = Field(gt=1)

@@ -27,7 +27,9 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
     model = begin(load_causal_lm, inputs["model"], settings.adapter, settings.seed)
-    dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, inputs["data"])
+    dialogues = fine_tuning_dialogues(
+        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt")
+    )
     rows, counts = pack_dialogues(
         tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings, settings.seed
     )

@@ -146,6 +146,27 @@ def test_gold_needs_ids(inputs: dict[str, Path], tmp_path: Path) -> None:
         run(settings(prompts=prompts), inputs, tmp_path)
 
 
-def test_retention_without_gold_is_refused() -> None:
-    with pytest.raises(ValueError, match="gold scorers"):
-        settings(gold=False)
+def test_retention_without_gold_is_judged_by_the_rows_own_checks(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = [
+        {"id": f"t{number}", "instruction": "x", "check": {"kind": kind, "value": ""}, "questions": ["q"] * 4}
+        for number, kind in enumerate(("no_commas", "lower_case", "lower_case"))
+    ]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    retention = {"trained": "test.jsonl", "turns": 4, "dialogues": 3}
+    few = {name: inputs[name] for name in ("data", "sft", "sft_without_gatt")} | {"gatt": tmp_path}
+    found = run(settings(gold=False, retention=retention), few, tmp_path)
+    assert found["versions"].keys() == empty_evaluation()["versions"].keys()
+    assert found["versions"]["sft"]["answer_tokens"] > 0
+    kept = found["gatt_retention"]["with"]
+    assert all(kept[turn] is not None for turn in ("1", "2", "4"))
+    assert kept["6"] is None
+    assert found["gatt_retention"]["without"] == kept
+    assert found["gatt_retention"]["unseen"]["1"] is None
+    assert found["gatt_dialogues"]["with"] == {"started": 3, "outgrown": 0}
+
+
+def test_retention_without_gold_and_checks(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no `check`, and there are no gold scorers"):
+        run(settings(gold=False), inputs, tmp_path)

@@ -85,3 +85,10 @@ def test_what_is_refused(data: Path, tokenizer: Any) -> None:
     write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
     with pytest.raises(DataError, match=r"both.jsonl:1: both an 'instruction' and a system message"):
         fine_tuning_dialogues(source("plain"), source("both"), data)
+
+
+def test_ghost_attention_may_have_a_root_of_its_own(data: Path) -> None:
+    (data / "gatt").mkdir()
+    write(data / "gatt" / "ghost.jsonl", [{"messages": GHOST, "instruction": "you are sampled"}])
+    found = fine_tuning_dialogues(source("plain"), source("ghost"), data, data / "gatt")
+    assert [one.messages[0]["content"] for one in found] == ["is it red ?", "you are sampled"]

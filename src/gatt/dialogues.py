@@ -1,0 +1,148 @@
+"""Dialogues that grow turn by turn, each answer the best of K that keep the instruction (section 3.3)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..artifact import write_json
+from ..console import say, track
+from ..data.chat import chat_format, encode_prompt, without_marks
+from ..data.rows import Dialogue, Message
+from ..model.checkpoint import load_causal_lm, load_tokenizer
+from ..sampling.generate import sampler_for
+from ..sampling.sampler import Samples
+from ..training.engine import device
+from .augment import instruction_on_every_turn
+from .instructions import Instruction
+from .settings import GattSettings
+
+
+@dataclass
+class Growing:
+    """A dialogue under way: what it is to keep to, what the user will say, what was said so far."""
+
+    instruction: Instruction
+    questions: list[str]
+    messages: list[Message] = field(default_factory=list)
+    stopped: bool = False
+
+    @property
+    def turns(self) -> int:
+        return len(self.messages) // 2
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.stopped and self.turns < len(self.questions)
+
+    def asking(self) -> list[Message]:
+        """The messages to sample from: the instruction on every one of the user's."""
+        asked: list[Message] = [*self.messages, {"role": "user", "content": self.questions[self.turns]}]
+        return instruction_on_every_turn(Dialogue(asked, instruction=self.instruction.text)).messages
+
+    def grow(self, answer: str) -> None:
+        """Adds the next question and its answer."""
+        self.messages.append({"role": "user", "content": self.questions[self.turns]})
+        self.messages.append({"role": "assistant", "content": answer})
+
+
+class Growth:
+    """All dialogues, grown side by side by one model.
+
+    Args:
+        model: folder of a chat model.
+        state: a file that a killed run goes on from, behind the last whole turn.
+
+    Attributes:
+        samples, kept: answers sampled, and those that kept their instruction, by its kind.
+        outgrown: dialogues that ended because the model's context was full.
+    """
+
+    def __init__(
+        self, settings: GattSettings, model: Path, dialogues: Sequence[Growing], state: Path
+    ) -> None:
+        self._settings, self._dialogues, self._state = settings, dialogues, state
+        self.samples: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
+        self.outgrown = self._done = 0
+        self._tokenizer = load_tokenizer(model)
+        self._marks = chat_format(self._tokenizer).marks
+        loaded = load_causal_lm(model).to(device()).eval()
+        self._sampler = sampler_for(loaded, settings.sampling_batch_size)
+        self._room = loaded.config.max_position_embeddings - settings.max_new_tokens
+        self._resume()
+
+    def finish(self) -> None:
+        """Grows the dialogues to their ends."""
+        for turn in track(range(self._done, self._settings.max_turns), "dialogues", unit="turns"):
+            self._grow(turn)
+            self._done = turn + 1
+            self._save()
+
+    def _grow(self, turn: int) -> None:
+        prompts: dict[int, list[int]] = {}
+        for row, one in enumerate(self._dialogues):
+            if one.goes_on:
+                ids = encode_prompt(self._tokenizer, one.asking())
+                if len(ids) <= self._room:
+                    prompts[row] = ids
+                else:
+                    one.stopped = True
+                    self.outgrown += 1
+        rows = list(prompts)
+        samples = self._sampler.sample(
+            list(prompts.values()),
+            self._settings.max_new_tokens,
+            self._settings.samples_per_turn,
+            self._settings.temperature,
+            seed=f"{self._settings.seed}/gatt/{turn}",
+            keys=rows,
+        )
+        best = self._best(rows, samples)
+        for row in rows:
+            if row in best:
+                self._dialogues[row].grow(best[row])
+            else:
+                self._dialogues[row].stopped = True
+
+    def _best(self, rows: Sequence[int], samples: Samples) -> dict[int, str]:
+        """The likeliest answer, token by token, of each row that has one which keeps the instruction."""
+        best: dict[int, tuple[float, str]] = {}
+        texts = self._tokenizer.batch_decode(samples.answer_ids, skip_special_tokens=True)
+        for place, text, logprobs, finished in zip(
+            samples.prompts, map(str.strip, texts), samples.logprobs, samples.finished, strict=True
+        ):
+            row, instruction = rows[place], self._dialogues[rows[place]].instruction
+            self.samples[instruction.kind] += 1
+            if not finished or without_marks(text, self._marks) != text or not instruction.kept(text):
+                continue
+            self.kept[instruction.kind] += 1
+            likelihood = sum(logprobs) / len(logprobs)
+            if row not in best or likelihood > best[row][0]:
+                best[row] = (likelihood, text)
+        return {row: text for row, (_, text) in best.items()}
+
+    def _save(self) -> None:
+        self._state.parent.mkdir(exist_ok=True)
+        state: dict[str, Any] = {
+            "done": self._done,
+            "outgrown": self.outgrown,
+            "samples": self.samples,
+            "kept": self.kept,
+            "dialogues": [[one.messages, one.stopped] for one in self._dialogues],
+        }
+        write_json(self._state, state)
+
+    def _resume(self) -> None:
+        if not self._state.is_file():
+            return
+        state = json.loads(self._state.read_text(encoding="utf-8"))
+        self._done, self.outgrown = state["done"], state["outgrown"]
+        self.samples, self.kept = Counter(state["samples"]), Counter(state["kept"])
+        for one, (messages, stopped) in zip(self._dialogues, state["dialogues"], strict=True):
+            one.messages, one.stopped = messages, stopped
+        say(f"going on behind turn {self._done}")

@@ -1,0 +1,50 @@
+"""Settings of the stage `gatt` (imports no torch)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from ..config import Source, StageSettings
+from .instructions import KINDS, Kind
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class GattSettings(StageSettings):
+    """Ghost Attention's dialogues sampled from a chat model (section 3.3, steps 1 and 2)."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    resumable: ClassVar[bool] = True
+
+    prompts: Annotated[list[Source], Field(min_length=1)]
+    """whose last messages are what the user says, one after the other"""
+    instructions: Annotated[list[Kind], Field(min_length=1)] = list(KINDS)
+    """kinds of instructions, each as often"""
+    dialogues: Count
+    """to begin; one ends before the first turn at which no answer keeps the instruction"""
+    min_turns: Annotated[int, Field(ge=2)] = 2
+    """shorter dialogues are left out and counted"""
+    max_turns: Annotated[int, Field(ge=2)] = 6
+    """the last turn of a dialogue is drawn between these"""
+    samples_per_turn: Count = 4
+    """K answers, of which the likeliest that keeps the instruction stays"""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """of the sampled answers"""
+    max_new_tokens: Count
+    """length limit of an answer, EOS included"""
+    short_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """share of the dialogues that state the instruction in its short form"""
+    test_dialogues: Annotated[int, Field(ge=0)] = 0
+    """instructions with questions that no dialogue has, for the retention in stage `evaluate`"""
+    test_turns: Count = 20
+    """questions of each of them"""
+    sampling_batch_size: Count = 512
+    """answers sampled side by side"""
+
+    @model_validator(mode="after")
+    def _turns_fit(self) -> GattSettings:
+        if self.min_turns > self.max_turns:
+            raise ValueError(f"min_turns {self.min_turns} is above max_turns {self.max_turns}")
+        return self

@@ -1,0 +1,95 @@
+"""The stage `gatt`: Ghost Attention's dialogues, sampled from a chat model and checked by code (3.3).
+
+The instruction stands on every user message while answers are sampled; of K answers to a turn the likeliest
+that keeps it stays. The stage `sft` then states it once, at the start, and trains the last answer.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..artifact import RESUME, write_lines
+from ..data.sources import read_prompts
+from ..errors import DataError
+from .dialogues import Growing, Growth
+from .instructions import draw_instruction
+from .settings import GattSettings
+
+TRAIN, ABLATION, TEST = "gatt.jsonl", "gatt_without.jsonl", "test.jsonl"
+
+
+def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Writes `gatt.jsonl`, the same dialogues without instructions as `gatt_without.jsonl`, and `test.jsonl`.
+
+    Metrics: `dialogues`, `turns` (dialogues by their turns), `too_short`, `out_of_context`, and by kind of
+    instruction `samples` and `kept_share` of them.
+
+    Raises:
+        ConfigError: a package that an instruction's check needs is missing.
+        DataError: too few prompts, a broken row, a model that can't be read.
+    """
+    questions = _questions(settings, inputs["data"])
+    draw = random.Random(f"{settings.seed}/gatt")
+    draw.shuffle(questions)
+    for_test = settings.test_dialogues and max(settings.test_turns, len(questions) // 5)
+    if len(questions) - for_test < settings.max_turns:
+        raise DataError(
+            f"{len(questions)} prompts that differ; expected at least {for_test + settings.max_turns}"
+        )
+    dialogues = [_begin(settings, questions[for_test:], draw) for _ in range(settings.dialogues)]
+    growth = Growth(settings, inputs["model"], dialogues, out / RESUME / "turns.json")
+    growth.finish()
+    done = [one for one in dialogues if one.turns >= settings.min_turns]
+    if not done:
+        raise DataError(
+            f"none of {len(dialogues)} dialogues kept its instruction for {settings.min_turns} turns"
+        )
+    short = [draw.random() < settings.short_share for _ in done]
+    rows = [
+        {"instruction": one.instruction.short if brief else one.instruction.text, "messages": one.messages}
+        for one, brief in zip(done, short, strict=True)
+    ]
+    _write(out / TRAIN, rows)
+    _write(out / ABLATION, [{"messages": row["messages"]} for row in rows])
+    _write(out / TEST, _test_rows(settings, questions[:for_test], draw))
+    return {
+        "dialogues": len(done),
+        "too_short": len(dialogues) - len(done),
+        "turns": dict(sorted(Counter(str(one.turns) for one in done).items())),
+        "out_of_context": growth.outgrown,
+        "samples": dict(growth.samples),
+        "kept_share": {kind: growth.kept[kind] / count for kind, count in growth.samples.items()},
+    }
+
+
+def _questions(settings: GattSettings, root: Path) -> list[str]:
+    """What the prompts ask last, each once."""
+    prompts = read_prompts(settings.prompts, root)
+    return list(dict.fromkeys(prompt.messages[-1]["content"].strip() for prompt in prompts))
+
+
+def _begin(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> Growing:
+    turns = draw.randint(settings.min_turns, settings.max_turns)
+    return Growing(draw_instruction(settings.instructions, draw), draw.sample(questions, turns))
+
+
+def _test_rows(
+    settings: GattSettings, questions: Sequence[str], draw: random.Random
+) -> Iterable[dict[str, Any]]:
+    for number in range(settings.test_dialogues):
+        instruction = draw_instruction(settings.instructions, draw)
+        yield {
+            "id": f"t{number}",
+            "instruction": instruction.text,
+            "check": instruction.row(),
+            "questions": draw.sample(questions, settings.test_turns),
+        }
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))

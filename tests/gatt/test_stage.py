@@ -1,0 +1,185 @@
+"""Dialogues sampled from a stand-in that keeps instructions now and then: what stays, what is dropped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.config import Source
+from llamita.data.sources import read_dialogues
+from llamita.errors import DataError
+from llamita.gatt import dialogues as growing
+from llamita.gatt import stage
+from llamita.gatt.settings import GattSettings
+from llamita.sampling.sampler import Samples
+
+from ..chatml import chatml_tokenizer
+from ..sampling.tiny import save_tiny_model
+from ..training.material import write
+
+CHOSEN = {
+    "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
+    "instructions": ["word"],
+    "dialogues": 12,
+    "min_turns": 2,
+    "max_turns": 4,
+    "samples_per_turn": 3,
+    "max_new_tokens": 40,
+    "test_dialogues": 3,
+    "test_turns": 5,
+}
+asked: list[str] = []
+
+
+class Obedient:
+    """Says the wanted word in two of three samples, likelier in one; never for questions that say "lose"."""
+
+    def __init__(self, model: Any, batch_size: int) -> None:
+        self.tokenizer = chatml_tokenizer()
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        samples_per_prompt: int,
+        temperature: float,
+        seed: str,
+        keys: Sequence[int],
+    ) -> Samples:
+        texts = [self.tokenizer.decode(prompt) for prompt in prompts]
+        asked.extend(texts)
+        answers = []
+        for text in texts:
+            word = text.split('"')[-2]
+            lost = "lose" in text.split("<|im_start|>user")[-1]
+            answers += ["no", f"the {word} is here", "never" if lost else f"the {word}"]
+            if lost:
+                answers[-2] = "gone"
+        ids = [self.tokenizer(answer)["input_ids"] + [2] for answer in answers]
+        logprobs = [
+            [-1.0 if "is here" in answer else -2.0] * len(row)
+            for answer, row in zip(answers, ids, strict=True)
+        ]
+        of = [index for index in range(len(prompts)) for _ in range(3)]
+        return Samples(of, ids, logprobs, [True] * len(ids))
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    rows = [f"question {n} lose ?" if n % 8 == 0 else f"question {n} ?" for n in range(40)]
+    (tmp_path / "data").mkdir()
+    write(
+        tmp_path / "data" / "prompts.jsonl",
+        [{"messages": [{"role": "user", "content": row}]} for row in rows],
+    )
+    save_tiny_model(tmp_path / "model", chatml_tokenizer(), max_position_embeddings=1024)
+    monkeypatch.setattr(growing, "sampler_for", Obedient)
+    asked.clear()
+    return {"model": tmp_path / "model", "data": tmp_path / "data"}
+
+
+def run(inputs: dict[str, Path], out: Path, **changes: Any) -> dict[str, Any]:
+    out.mkdir(exist_ok=True)
+    return stage.run(GattSettings.model_validate_json(json.dumps(CHOSEN | changes)), inputs, out)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_likeliest_answer_that_keeps_the_instruction_stays(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    metrics = run(inputs, tmp_path / "out")
+    made = rows(tmp_path / "out" / "gatt.jsonl")
+    assert metrics["dialogues"] == len(made) == 12 - metrics["too_short"]
+    assert 0 < metrics["too_short"] < 12, "some lose it too early"
+    assert sum(metrics["turns"].values()) == len(made)
+    assert metrics["samples"]["word"] == 3 * len(asked)
+    assert 0.5 < metrics["kept_share"]["word"] < 2 / 3
+    shortened = 0
+    for row in made:
+        word = row["instruction"].split('"')[1]
+        shortened += row["instruction"].startswith("Word:")
+        assert 4 <= len(row["messages"]) <= 8
+        for message in row["messages"]:
+            if message["role"] == "assistant":
+                assert message["content"] == f"the {word} is here"
+            else:
+                assert "lose" not in message["content"]
+    assert 0 < shortened < len(made)
+
+
+def test_the_instruction_is_on_every_message_when_sampled_and_on_none_when_written(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    run(inputs, tmp_path / "out")
+    last = max(asked, key=len)
+    assert last.count("From now on, use the word") == last.count("<|im_start|>user") > 2
+    written = (tmp_path / "out" / "gatt_without.jsonl").read_text()
+    assert "From now on" not in written
+    assert "Word:" not in written
+    source = Source(path="gatt.jsonl", format="messages")
+    read = read_dialogues([source], tmp_path / "out")
+    assert [one.messages for one in read] == [
+        row["messages"] for row in rows(tmp_path / "out" / "gatt_without.jsonl")
+    ]
+    assert all(one.instruction for one in read)
+
+
+def test_test_questions_are_no_training_questions(inputs: dict[str, Path], tmp_path: Path) -> None:
+    run(inputs, tmp_path / "out")
+    test = rows(tmp_path / "out" / "test.jsonl")
+    assert len(test) == 3
+    trained = (tmp_path / "out" / "gatt.jsonl").read_text()
+    for row in test:
+        assert len(row["questions"]) == 5
+        assert row["check"]["kind"] == "word"
+        assert row["check"]["value"] in row["instruction"]
+        assert not any(json.dumps(question)[1:-1] in trained for question in row["questions"])
+
+
+def test_a_killed_run_goes_on_behind_the_last_turn(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(inputs, tmp_path / "undisturbed")
+    grow = growing.Growth._grow
+
+    def killed(self: growing.Growth, turn: int) -> None:
+        if turn == 2:
+            raise KeyboardInterrupt
+        grow(self, turn)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(growing.Growth, "_grow", killed)
+        run(inputs, tmp_path / "killed")
+    asked.clear()
+    run(inputs, tmp_path / "killed")
+    assert min(text.count("<|im_start|>user") for text in asked) == 3, "no turn is sampled again"
+    for name in (stage.TRAIN, stage.ABLATION, stage.TEST):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_a_full_context_ends_a_dialogue(inputs: dict[str, Path], tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "short", chatml_tokenizer(), max_position_embeddings=250)
+    metrics = run(inputs | {"model": tmp_path / "short"}, tmp_path / "out", max_turns=4)
+    assert metrics["out_of_context"] > 0
+
+
+def test_what_can_not_work(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"40 prompts that differ; expected at least \d+"):
+        run(inputs, tmp_path / "out", max_turns=39)
+    with pytest.raises(ValueError, match="min_turns 5 is above max_turns 4"):
+        run(inputs, tmp_path / "out", min_turns=5)
+    with pytest.raises(DataError, match="none of 12 dialogues kept its instruction for 2 turns"):
+        run(
+            inputs,
+            tmp_path / "out",
+            instructions=["lower_case"],
+            prompts=CHOSEN["prompts"],
+            max_new_tokens=1000,
+        )
