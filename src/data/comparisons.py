@@ -10,7 +10,8 @@ from typing import Any
 from ..config import Source
 from ..errors import DataError
 from .dialogues import messages_of, usable, with_input, without_calculator
-from .reading import Record, Skip, attempt, field, locate, records, sound, text_field
+from .files import Record
+from .reading import Skip, attempt, field, locate, records, sound, text_field
 from .rows import RATINGS, Comparison, Message, Rating
 
 # The eight models of the Self-Instruct evaluation, worst first, as people rated them in that paper. It gives

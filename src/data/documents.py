@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 
 from ..config import Source
 from ..errors import DataError
-from .reading import Skip, data_files, locate, outcomes
+from .files import data_files
+from .reading import Skip, locate, outcomes
 from .sources import DOCUMENTS
 from .volume import expected_bytes
 

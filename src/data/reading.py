@@ -1,16 +1,9 @@
-"""From a source (local file or folder, or Hub id) to raw rows, each with the place that it came from.
-
-Local files are streamed through `datasets`: no copy in a cache, gzip included. JSON and CSV go through it as
-lines of text and are decoded here, since Arrow would guess types and lose the number of a wrong line.
-"""
+"""From a source (local file or folder, or Hub id) to rows: where it is, and what becomes of its raw rows."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -20,22 +13,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from ..config import Source
 from ..console import say
 from ..errors import DataError
+from .files import Record, data_files, file_records, hub_records, kind_of, stream
 
 T = TypeVar("T", covariant=True)
 S = TypeVar("S")
-# (where: "file:line" or "name: row 3", raw row or why there is none)
-Record = tuple[str, dict[str, Any] | DataError]
-
-KINDS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".txt": "text",
-}
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.-]+)?$")
-UNREADABLE = (ValueError, EOFError, zlib.error, OSError)  # of pyarrow, gzip and text decoding
 
 
 class Skip(Exception):
@@ -164,7 +146,7 @@ def field(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> A
     return value
 
 
-# -------------------------------------------------------------------------------- places of raw rows
+# ------------------------------------------------------------------------------- where raw rows are
 
 
 def records(source: Source, root: Path, streaming: bool = False) -> Iterator[Record]:
@@ -174,10 +156,10 @@ def records(source: Source, root: Path, streaming: bool = False) -> Iterator[Rec
     """
     place = locate(source, root)
     if isinstance(place, str):
-        yield from _hub_records(place, source.split, streaming)
+        yield from hub_records(place, source.split, streaming)
         return
     for path in data_files(place, source.split):
-        yield from _file_records(path)
+        yield from file_records(path)
 
 
 def sound(rows: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -194,12 +176,12 @@ def text_records(source: Source, root: Path, piece: int = 8000) -> Iterator[Reco
     if isinstance(place, str):
         raise DataError(f"{place}: format 'text' reads local .txt files; use 'text_rows' for a Hub set")
     for path in data_files(place, source.split):
-        if _kind(path) != "text":
+        if kind_of(path) != "text":
             raise DataError(
                 f"{path}: format 'text' reads .txt files; use 'text_rows' for rows with a field 'text'"
             )
         paragraphs: list[str] = []
-        for row in _stream(path, "text", sample_by="paragraph"):
+        for row in stream(path, "text", sample_by="paragraph"):
             paragraphs.append(row["text"])
             if sum(map(len, paragraphs)) >= piece:
                 yield str(path), {"text": "\n\n".join(paragraphs)}
@@ -213,7 +195,7 @@ def locate(source: Source, root: Path) -> Path | str:
     path = root / source.path  # an absolute path stays itself
     if path.exists():
         return path
-    if HUB_ID.match(source.path) and not _kind(path):
+    if HUB_ID.match(source.path) and not kind_of(path):
         return source.path
     names = [str(p.relative_to(root)) for p in islice(root.rglob("*"), 5000)] if root.is_dir() else []
     close = difflib.get_close_matches(source.path, names, n=3, cutoff=0.5)
@@ -223,128 +205,3 @@ def locate(source: Source, root: Path) -> Path | str:
         else "expected a file below it, or a Hub id as org/name"
     )
     raise DataError(f"{source.path}: no such file or folder below {root}; {hint}")
-
-
-def data_files(place: Path, split: str) -> list[Path]:
-    """A single file, or the files below a folder whose names say the split (all, if none does)."""
-    if place.is_file():
-        if not _kind(place):
-            raise DataError(
-                f"{place}: unknown kind of file; expected {', '.join(KINDS)}, also with .gz or .zst"
-            )
-        return [place]
-    files = sorted(path for path in place.rglob("*") if path.is_file() and _kind(path))
-    named = re.compile(rf"(^|[^a-zA-Z]){re.escape(split)}([^a-zA-Z]|$)")
-    of_split = [path for path in files if named.search(str(path.relative_to(place)))]
-    if not of_split and split != "train":
-        raise DataError(f"{place}: no file of split {split!r}")
-    files = of_split or files
-    kinds = {_kind(path) for path in files}
-    if len(kinds) != 1:
-        found = ", ".join(sorted(map(str, kinds))) or "none"
-        raise DataError(
-            f"{place}: expected data files of one kind in this folder, found {found}; name one file"
-        )
-    return files
-
-
-def _kind(path: Path) -> str | None:
-    name = path.name.lower()
-    return KINDS.get(Path(name.removesuffix(".gz").removesuffix(".zst")).suffix)
-
-
-# ---------------------------------------------------------------------------------------- kinds of files
-
-
-def _file_records(path: Path) -> Iterator[Record]:
-    kind = _kind(path)
-    if kind == "jsonl":
-        yield from _json_lines(path, (row["text"] for row in _stream(path, "text")))
-    elif kind == "json":
-        yield from _json_document(path)
-    elif kind == "csv":
-        yield from _csv_rows(path)
-    elif kind == "parquet":
-        for number, row in enumerate(_stream(path, "parquet"), 1):
-            yield f"{path}: row {number}", row
-    else:
-        raise DataError(f"{path}: plain text has no fields; expected rows (.jsonl, .json, .parquet or .csv)")
-
-
-def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
-        if line and not line.isspace():
-            yield f"{path}:{number}", _decoded(line)
-
-
-def _json_document(path: Path) -> Iterator[Record]:
-    """A .json file: an array of rows, or after all one row a line."""
-    text = "".join(row["text"] for row in _stream(path, "text", sample_by="document"))
-    if not text.lstrip().startswith("["):
-        yield from _json_lines(path, text.split("\n"))
-        return
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: no valid JSON: {error.msg}") from None
-    for number, row in enumerate(rows, 1):
-        yield f"{path}: row {number}", _row(row)
-
-
-def _csv_rows(path: Path) -> Iterator[Record]:
-    """Rows of a CSV file with a head line, every field text."""
-    reader = csv.DictReader((f"{row['text']}\n" for row in _stream(path, "text")), strict=True)
-    try:
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            if None in row:
-                raise DataError(
-                    f"{where}: more fields than the {len(reader.fieldnames or ())} of the head line"
-                )
-            yield where, row
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: no valid CSV: {error}") from None
-
-
-def _decoded(line: str) -> dict[str, Any] | DataError:
-    try:
-        return _row(json.loads(line))
-    except (json.JSONDecodeError, RecursionError) as error:
-        message = getattr(error, "msg", "too deep")
-        return DataError(f"no valid JSON: {message}; expected one object a line")
-
-
-def _row(value: Any) -> dict[str, Any] | DataError:
-    if isinstance(value, dict):
-        return value
-    return DataError(f"found {type(value).__name__}; expected a JSON object with the row's fields")
-
-
-def _stream(path: Path, builder: str, **options: Any) -> Iterator[dict[str, Any]]:
-    import datasets
-
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("the file is empty")
-        yield from datasets.load_dataset(
-            builder, data_files=str(path), split="train", streaming=True, **options
-        )
-    except UNREADABLE as error:
-        raise DataError(f"{path}: can't be read as {builder}: {error}") from None
-
-
-def _hub_records(name: str, split: str, streaming: bool) -> Iterator[Record]:
-    """Rows of a Hub set `org/name`, or `org/name:config`."""
-    import datasets
-
-    repository, _, config = name.partition(":")
-    number = 0
-    try:
-        rows = datasets.load_dataset(repository, config or None, split=split, streaming=streaming)
-        for number, row in enumerate(rows, 1):
-            yield f"{name}: row {number}", row
-    except Exception as error:  # the Hub's failures have no common base class
-        what = f"not read from the Hub behind row {number}" if number else "not read from the Hub"
-        raise DataError(
-            f"{name}: not below the data folder, and {what} ({type(error).__name__}: {error})"
-        ) from None
