@@ -78,13 +78,19 @@ class Growth:
 
     def finish(self) -> None:
         """Grows the dialogues to their ends."""
-        for turn in track(range(self._done, self._settings.max_turns), "dialogues", unit="turns"):
-            self._grow(turn)
+        for turn in range(self._done, self._settings.max_turns):
+            prompts = self._prompts()
+            rows = list(prompts)
+            size = max(1, self._settings.sampling_batch_size // self._settings.samples_per_turn)
+            parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+            for part in track(parts, f"turn {turn + 1}", len(rows), "dialogues", len):
+                self._answer(turn, {row: prompts[row] for row in part})
             self._done = turn + 1
             self._save()
 
-    def _grow(self, turn: int) -> None:
-        prompts: dict[int, list[int]] = {}
+    def _prompts(self) -> dict[int, list[int]]:
+        """Token ids to sample from, of each dialogue that goes on; one that fills the context stops."""
+        prompts = {}
         for row, one in enumerate(self._dialogues):
             if one.goes_on:
                 ids = encode_prompt(self._tokenizer, one.asking())
@@ -93,6 +99,10 @@ class Growth:
                 else:
                     one.stopped = True
                     self.outgrown += 1
+        return prompts
+
+    def _answer(self, turn: int, prompts: dict[int, list[int]]) -> None:
+        """Samples answers to some of the dialogues; one of which none keeps the instruction stops."""
         rows = list(prompts)
         samples = self._sampler.sample(
             list(prompts.values()),

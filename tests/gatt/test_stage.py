@@ -147,15 +147,15 @@ def test_a_killed_run_goes_on_behind_the_last_turn(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(inputs, tmp_path / "undisturbed")
-    grow = growing.Growth._grow
+    answer = growing.Growth._answer
 
-    def killed(self: growing.Growth, turn: int) -> None:
+    def killed(self: growing.Growth, turn: int, prompts: dict[int, list[int]]) -> None:
         if turn == 2:
             raise KeyboardInterrupt
-        grow(self, turn)
+        answer(self, turn, prompts)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(growing.Growth, "_grow", killed)
+        patched.setattr(growing.Growth, "_answer", killed)
         run(inputs, tmp_path / "killed")
     asked.clear()
     run(inputs, tmp_path / "killed")
