@@ -71,7 +71,7 @@ class Growth:
         self.outgrown = self._done = 0
         self._tokenizer = load_tokenizer(model)
         self._marks = chat_format(self._tokenizer).marks
-        loaded = load_causal_lm(model).to(device()).eval()
+        loaded = load_causal_lm(model, settings.dtype).to(device()).eval()
         self._sampler = sampler_for(loaded, settings.sampling_batch_size)
         self._room = loaded.config.max_position_embeddings - settings.max_new_tokens
         self._resume()

@@ -28,12 +28,12 @@ VALUES: dict[Kind, tuple[str, ...]] = {
     "word": ("river", "lantern", "copper", "garden", "compass", "thunder", "velvet", "harbour"),
 }
 LONG: dict[Kind, str] = {
-    "language": "From now on, always answer in {}.",
-    "name": "From now on your name is {}. Say your name in every answer.",
-    "lower_case": "From now on, write everything in lower case letters only.",
-    "ending": 'From now on, end every answer with the words "{}".',
-    "no_commas": "From now on, write without any commas.",
-    "word": 'From now on, use the word "{}" in every answer.',
+    "language": "Always answer in {}.",
+    "name": "Your name is {}. Say your name in every answer.",
+    "lower_case": "Write everything in lower case letters only.",
+    "ending": 'End every answer with the words "{}".',
+    "no_commas": "Write without any commas.",
+    "word": 'Use the word "{}" in every answer.',
 }
 SHORT: dict[Kind, str] = {
     "language": "Language: {}",

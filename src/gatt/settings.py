@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,8 @@ class GattSettings(StageSettings):
     """instructions with questions that no dialogue has, for the retention in stage `evaluate`"""
     test_turns: Count = 20
     """questions of each of them"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """precision that answers are sampled in"""
     sampling_batch_size: Count = 512
     """answers sampled side by side"""
 

@@ -22,7 +22,7 @@ DIALOGUE = Dialogue(MESSAGES, instruction="say ahoy")
 
 def test_on_every_turn() -> None:
     contents = [message["content"] for message in instruction_on_every_turn(DIALOGUE).messages]
-    assert contents == ["say ahoy\nhi", "ahoy", "say ahoy\nbye", "ahoy again"]
+    assert contents == ["hi\n\nsay ahoy", "ahoy", "bye\n\nsay ahoy", "ahoy again"]
 
 
 def test_on_the_first_turn_only(tokenizer: Any) -> None:

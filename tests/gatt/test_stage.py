@@ -119,9 +119,9 @@ def test_the_instruction_is_on_every_message_when_sampled_and_on_none_when_writt
 ) -> None:
     run(inputs, tmp_path / "out")
     last = max(asked, key=len)
-    assert last.count("From now on, use the word") == last.count("<|im_start|>user") > 2
+    assert last.count("Use the word") == last.count("<|im_start|>user") > 2
     written = (tmp_path / "out" / "gatt_without.jsonl").read_text()
-    assert "From now on" not in written
+    assert "Use the word" not in written
     assert "Word:" not in written
     source = Source(path="gatt.jsonl", format="messages")
     read = read_dialogues([source], tmp_path / "out")
