@@ -25,7 +25,7 @@ from llamita.data.sources import read_prompts
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer
 from llamita.sampling.sampler import LlamaSampler
 
-BATCHES = (8, 32, 128)
+BATCHES = (8, 32)
 NEW_TOKENS, LONGEST_PROMPT, ROUNDS = 128, 192, 3
 
 Way = Callable[[list[list[int]], int], list[int]]
