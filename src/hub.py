@@ -27,7 +27,7 @@ def fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=READ))
     except Exception as error:  # the Hub's failures have no common base class
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())
         raise ConfigError(
             f"{name}: no such folder, and not fetched from the Hub ({type(error).__name__}: {reason})"
         ) from None
