@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from ..config import Settings, Source, StageSettings
+from ..config import Precision, Settings, Source, StageSettings
 from .keys import RETENTION_TURNS
 
 
@@ -58,3 +58,7 @@ class EvaluateSettings(StageSettings):
     """how long an instruction is kept (Ghost Attention); left out: not measured"""
     max_new_tokens: Annotated[int, Field(ge=1)]
     """length limit of an answer, EOS included"""
+    sampling_batch_size: Annotated[int, Field(ge=1)] = 512
+    """answers sampled side by side"""
+    dtype: Precision = "float32"
+    """precision that answers are sampled and scored in"""

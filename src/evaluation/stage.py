@@ -55,17 +55,25 @@ def _compare_versions(
     evaluation: dict[str, Any], settings: EvaluateSettings, inputs: Mapping[str, Path], gold: Gold | None
 ) -> None:
     tokenizer = load_tokenizer(inputs["sft"])
-    sft = load_causal_lm(inputs["sft"]).to(device()).eval()
+    sft = load_causal_lm(inputs["sft"], settings.dtype).to(device()).eval()
     questions, evaluation["prompts"] = read_questions(
         settings, inputs["data"], tokenizer, sft.config.max_position_embeddings
     )
-    scorers = {name: Scorer(inputs[name], tokenizer) for name in ("helpfulness", "safety") if name in inputs}
+    scorers = {
+        name: Scorer(inputs[name], tokenizer, dtype=settings.dtype)
+        for name in ("helpfulness", "safety")
+        if name in inputs
+    }
     versions = list_versions(inputs["sft"], inputs.get("rlhf"))
     folders = {version.name: version.folder for version in versions}
     answers: dict[str, Answered] = {}
     for version in versions:
         say(f"{version.name}: {len(questions):,} answers")
-        model = sft if version.name == "sft" else load_causal_lm(version.folder).to(device()).eval()
+        model = (
+            sft
+            if version.name == "sft"
+            else load_causal_lm(version.folder, settings.dtype).to(device()).eval()
+        )
         speaker = _speaker(model, tokenizer, settings)
         told = speaker.ask([question.ids for question in questions], "test")
         answers[version.name] = answered = list(zip(questions, told, strict=True))
@@ -74,7 +82,7 @@ def _compare_versions(
         found = empty_version() | measure_answers(answered, gold, settings.false_refusal_prompts)
         found |= measure_scores(answered, scorers) | kl("kl_to_sft", logprobs, reference)
         if version.start is not None:
-            start = load_causal_lm(folders[version.start]).to(device()).eval()
+            start = load_causal_lm(folders[version.start], settings.dtype).to(device()).eval()
             found |= kl("kl_to_start", logprobs, summed_logprobs(start, answered))
         evaluation["versions"][version.name] = found
     evaluation["samples"] = sample_answers(answers, gold, SAMPLES)
@@ -95,7 +103,7 @@ def _measure_ghost_attention(
         if model_input not in inputs or path is None:
             continue
         say(f"retention {name}: {count} dialogues")
-        model = load_causal_lm(inputs[model_input]).to(device()).eval()
+        model = load_causal_lm(inputs[model_input], settings.dtype).to(device()).eval()
         speaker = _speaker(model, load_tokenizer(inputs[model_input]), settings)
         root = inputs.get("gatt", inputs["data"])
         dialogues = read_instructed(path, root, count, retention.turns)
@@ -109,4 +117,5 @@ def _measure_ghost_attention(
 
 def _speaker(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Speaker:
     context = model.config.max_position_embeddings
-    return Speaker(sampler_for(model), tokenizer, context, settings.max_new_tokens, settings.seed)
+    sampler = sampler_for(model, settings.sampling_batch_size)
+    return Speaker(sampler, tokenizer, context, settings.max_new_tokens, settings.seed)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from ..config import Source, StageSettings
+from ..config import Precision, Source, StageSettings
 from .instructions import KINDS, Kind
 
 Count = Annotated[int, Field(ge=1)]
@@ -40,7 +40,7 @@ class GattSettings(StageSettings):
     """instructions with questions that no dialogue has, for the retention in stage `evaluate`"""
     test_turns: Count = 20
     """questions of each of them"""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     """precision that answers are sampled in"""
     sampling_batch_size: Count = 512
     """answers sampled side by side"""

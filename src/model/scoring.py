@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForSequenceClassification
 
+from .precision import computing_in
+
 
 def pad_right(rows: Sequence[Sequence[int]], pad_token_id: int = 0) -> tuple[Tensor, Tensor]:
     """Ids as `[rows, longest]` int64, pads on the right, and the `[rows]` index of each row's last token."""
@@ -19,12 +21,15 @@ def pad_right(rows: Sequence[Sequence[int]], pad_token_id: int = 0) -> tuple[Ten
 
 @torch.no_grad()
 def terminal_scores(
-    model: LlamaForSequenceClassification, rows: Sequence[Sequence[int]], batch_size: int = 128
+    model: LlamaForSequenceClassification,
+    rows: Sequence[Sequence[int]],
+    batch_size: int = 128,
+    dtype: str = "float32",
 ) -> Tensor:
     """Scores before the sigmoid of rows that end with EOS: `[rows]` fp32 on the CPU, in the given order.
 
     Each is read at the row's own last index; nothing is inferred from pads. Rows of like
-    length share a batch.
+    length share a batch. `dtype`: precision of all but the head (see `computing_in`).
     """
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     scores = torch.empty(len(rows))
@@ -32,7 +37,8 @@ def terminal_scores(
         batch = order[start : start + batch_size]
         ids, last = pad_right([rows[row] for row in batch])
         # attention is causal and the pads stand on the right: no mask is needed to keep them out
-        hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-        ends = hidden[torch.arange(len(batch)), last.to(hidden.device)]
+        with computing_in(dtype, model.device):
+            hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+        ends = hidden[torch.arange(len(batch)), last.to(hidden.device)].to(model.score.weight.dtype)
         scores[batch] = model.score(ends).squeeze(-1).float().cpu()
     return scores

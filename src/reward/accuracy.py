@@ -28,9 +28,12 @@ def score_pairs(
 def agreement(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
     """`accuracy`: share of pairs whose chosen answer scores higher, overall and by rating, and counts.
 
-    A tie is no agreement. Ratings and safety bins that no pair has are null.
+    A tie is no agreement. Ratings that no pair has are null. `by_length` tells the pairs apart in which the
+    longer answer is the chosen one and the others: a model that just likes long answers is right in the first
+    and wrong in the second.
     """
     right = [better > worse for better, worse in zip(chosen, rejected, strict=True)]
+    longer = [len(pair.chosen_ids) - len(pair.rejected_ids) for pair in pairs]
     by_rating = {
         rating: [ok for pair, ok in zip(pairs, right, strict=True) if pair.comparison.rating == rating]
         for rating in RATINGS
@@ -42,7 +45,15 @@ def agreement(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence
         "by_rating": {rating: share(found) for rating, found in by_rating.items()},
         "by_rating_se": {rating: share_error(found) for rating, found in by_rating.items()},
         "pairs_by_rating": {rating: len(found) for rating, found in by_rating.items()},
+        "by_length": {
+            "longer_chosen": _part([ok for ok, more in zip(right, longer, strict=True) if more > 0]),
+            "shorter_chosen": _part([ok for ok, more in zip(right, longer, strict=True) if more < 0]),
+        },
     }
+
+
+def _part(right: Sequence[bool]) -> dict[str, Any]:
+    return {"pairs": len(right), "accuracy": share(right), "accuracy_se": share_error(right)}
 
 
 def safety_agreement(
@@ -56,7 +67,7 @@ def safety_agreement(
             for pair, better, worse in zip(pairs, chosen, rejected, strict=True)
             if (pair.comparison.chosen_safe, pair.comparison.rejected_safe) == labels
         ]
-        by_bin[name] = {"pairs": len(found), "accuracy": share(found), "accuracy_se": share_error(found)}
+        by_bin[name] = _part(found)
     labels_and_scores = [
         (safe, score)
         for pair, better, worse in zip(pairs, chosen, rejected, strict=True)

@@ -20,11 +20,15 @@ from .settings import RewardSettings
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison with the ids of prompt and answer, EOS included, for each of its answers."""
+    """A comparison with the ids of prompt and answer, EOS included, for each of its answers.
+
+    `prompt_cut`: whether the prompt has lost its oldest tokens, in both alike.
+    """
 
     comparison: Comparison
     chosen_ids: list[int]
     rejected_ids: list[int]
+    prompt_cut: bool = False
 
 
 def read_pairs(
@@ -33,7 +37,8 @@ def read_pairs(
     """Training pairs (with the `mix`), held-out pairs, and counts.
 
     No prompt stands on both sides: comparisons whose prompt is held out are not trained.
-    Counts: `train_pairs` and, of these, `mixed_pairs`; `skipped` (comparisons by reason, of all sources).
+    Counts: `train_pairs` and, of these, `mixed_pairs`; `cut_prompts` (of pairs on either side); `skipped`
+    (comparisons by reason, of all sources).
     Raises DataError where no pair is left to train or to hold out.
     """
     comparisons = read_comparisons(settings.comparisons, root)
@@ -51,17 +56,20 @@ def read_pairs(
     skipped += ordinary.skipped
     train, mix = (_without(openings, rows, refused) for rows in (train, ordinary))
     pairs, mixed_pairs, test = (
-        encode_pairs(tokenizer, rows, settings.max_length, refused) for rows in (train, mix, held_out)
+        encode_pairs(tokenizer, rows, settings.max_length, settings.cut_prompts, refused)
+        for rows in (train, mix, held_out)
     )
     if settings.mix:
         mixed_pairs = _mix(settings, mixed_pairs, len(pairs))
     for reason, count in (+refused).items():
         say(f"{count:,} comparisons left out: {reason}")
     pairs += mixed_pairs
+    if cut := sum(pair.prompt_cut for pair in [*pairs, *test]):
+        say(f"{cut:,} prompts cut: the pair is longer than {settings.max_length} tokens")
     for name, rows in (("to train", pairs), ("held out", test)):
         if not rows:
             raise DataError(f"no comparison {name} is left; expected at least one")
-    counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs)}
+    counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs), "cut_prompts": cut}
     return pairs, test, counts | {"skipped": dict(skipped + refused)}
 
 
@@ -90,21 +98,27 @@ def _safe_unless_labelled(one: Comparison) -> Comparison:
 
 
 def encode_pairs(
-    tokenizer: Any, comparisons: Sequence[Comparison], max_length: int, skipped: Counter[str]
+    tokenizer: Any,
+    comparisons: Sequence[Comparison],
+    max_length: int,
+    cut_prompts: bool,
+    skipped: Counter[str],
 ) -> list[Pair]:
-    """Pairs in the chat format; those with more than `max_length` tokens are counted in `skipped`."""
+    """Pairs in the chat format; those with more than `max_length` tokens are counted in `skipped`.
+
+    With `cut_prompts` that is those whose answer alone is as long; the others lose the prompt's beginning.
+    """
     pairs = []
     for one in comparisons:
         prompt = encode_prompt(tokenizer, one.prompt)
-        pair = Pair(
-            one,
-            prompt + encode_answer(tokenizer, one.chosen),
-            prompt + encode_answer(tokenizer, one.rejected),
-        )
-        if max(len(pair.chosen_ids), len(pair.rejected_ids)) > max_length:
+        chosen, rejected = (encode_answer(tokenizer, answer) for answer in (one.chosen, one.rejected))
+        room = max_length - max(len(chosen), len(rejected))
+        too_long = len(prompt) > room
+        if too_long and (room < 1 or not cut_prompts):
             skipped[f"longer than {max_length} tokens"] += 1
         else:
-            pairs.append(pair)
+            kept = prompt[-room:]
+            pairs.append(Pair(one, kept + chosen, kept + rejected, too_long))
     return pairs
 
 

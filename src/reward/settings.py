@@ -41,7 +41,9 @@ class RewardSettings(TrainedSettings):
     safety_loss_weight: float = Field(0.0, ge=0)
     """of the auxiliary safety loss; the paper names none"""
     max_length: int = Field(gt=1)
-    """tokens of prompt and answer"""
+    """tokens of prompt and answer; longer pairs are left out and counted"""
+    cut_prompts: bool = False
+    """longer pairs stay instead, their prompts without the oldest tokens, and are counted as cut"""
 
     @model_validator(mode="after")
     def _fits(self) -> RewardSettings:

@@ -70,7 +70,7 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     if settings.adapter is not None:
         trunk = SharedTrunk(trunk_of(inputs["base"]), settings.adapter)
     helpfulness, safety = (
-        _scorer(inputs[name], tokenizer, trunk, name) for name in ("helpfulness", "safety")
+        _scorer(inputs[name], tokenizer, trunk, name, settings.dtype) for name in ("helpfulness", "safety")
     )
     demonstrations = fine_tuning_dialogues(
         settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt")
@@ -78,15 +78,14 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     prompts = read_prompts(settings.prompts, inputs["data"])
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
     room = context_length(inputs["base"]) - settings.max_new_tokens
-    pool = [prompt for prompt in encoded if len(prompt.ids) <= room]
+    longest = min(room, settings.max_prompt_length or room)
+    why = "no room for an answer in the context" if longest == room else "max_prompt_length"
+    pool = [prompt for prompt in encoded if len(prompt.ids) <= longest]
     if not pool:
-        raise DataError(
-            f"none of {len(encoded)} prompts leaves room for max_new_tokens {settings.max_new_tokens} "
-            f"in the model's context: that takes prompts of at most {room} tokens"
-        )
+        raise DataError(f"all {len(encoded)} prompts are longer than {longest} tokens ({why})")
     if long := len(encoded) - len(pool):
-        say(f"{long:,} prompts left out: longer than {room} tokens, no room for an answer")
-    skipped = prompts.skipped + Counter({"prompt without room for an answer": long})
+        say(f"{long:,} prompts left out: longer than {longest} tokens ({why})")
+    skipped = prompts.skipped + Counter({f"prompt longer than {longest} tokens": long})
     counts = {"prompts": len(pool), "skipped": dict(skipped)}
     return Context(
         settings,
@@ -102,7 +101,7 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     )
 
 
-def _scorer(folder: Path, tokenizer: Any, trunk: SharedTrunk | None, name: str) -> Scorer:
+def _scorer(folder: Path, tokenizer: Any, trunk: SharedTrunk | None, name: str, dtype: str) -> Scorer:
     if trunk is None:
-        return Scorer(folder, tokenizer)
-    return Scorer(folder, tokenizer, load=partial(trunk.reward_model, name))
+        return Scorer(folder, tokenizer, dtype=dtype)
+    return Scorer(folder, tokenizer, load=partial(trunk.reward_model, name), dtype=dtype)

@@ -47,6 +47,7 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
         settings.sampling_batch_size,
         settings.deepspeed,
         reference,
+        settings.dtype,
     )
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     first, last = _train(trainer, checkpoints, f"{entry.name}: PPO", index + 1, tracker)

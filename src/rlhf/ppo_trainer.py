@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..errors import ConfigError, LlamitaError
+from ..model.precision import computing_in
 from ..sampling.generate import sampler_for
 from ..sampling.logprobs import never_sampled, next_token_distribution, of_tokens
 from ..training.distributed import all_reduce_sum, rank, world_size
@@ -53,6 +54,7 @@ class PpoTrainer:
         sampling_batch_size: answers sampled side by side.
         deepspeed: path of a ZeRO-0/1/2 file.
         reference: of the KL penalty, the policy as it begins; a copy of it is made where none is given.
+        dtype: precision that is sampled and computed in; a DeepSpeed file has its own.
 
     Raises:
         ConfigError: the mini-batch cannot be shared out among the ranks, or the DeepSpeed file does not suit.
@@ -72,6 +74,7 @@ class PpoTrainer:
         sampling_batch_size: int = 512,
         deepspeed: str | None = None,
         reference: AdaptedLanguageModel | None = None,
+        dtype: str = "float32",
     ) -> None:
         self.settings, self.seed, self.deepspeed = settings, seed, deepspeed
         self._scorers = safety, helpfulness
@@ -83,7 +86,8 @@ class PpoTrainer:
         self.critic = Engine(critic, settings.critic_learning_rate, self._micro, accumulation, deepspeed)
         precision = next(policy.parameters()).dtype  # the engine's, so that all log-probabilities share one
         self.reference = start.to(device(), precision).eval().requires_grad_(False)
-        self._sampler = sampler_for(whole(policy), sampling_batch_size)
+        self._dtype = dtype if deepspeed is None else "float32"
+        self._sampler = sampler_for(whole(policy), sampling_batch_size, self._dtype)
         self._pad = never_sampled(policy.config)
 
     def save(self, folder: Path) -> None:
@@ -157,7 +161,7 @@ class PpoTrainer:
             entropy += ppo.entropy(distribution, batch.mask)
             batch.old_logprobs = of_tokens(distribution, batch.ids)
             batch.reference_logprobs = of_tokens(self._distribution(self.reference, batch.ids), batch.ids)
-            batch.old_values = self.critic(batch.ids)
+            batch.old_values = self._values(batch.ids)
             self._estimate_advantages(batch)
         mask = _joined(batches, "mask")
         whitened = whiten(_joined(batches, "advantages"), mask)
@@ -179,7 +183,13 @@ class PpoTrainer:
         )
 
     def _distribution(self, model: Callable[..., Any], ids: Tensor) -> Tensor:
-        return next_token_distribution(model, ids, self._pad, self.settings.temperature)
+        with computing_in(self._dtype, ids.device):
+            return next_token_distribution(model, ids, self._pad, self.settings.temperature)
+
+    def _values(self, ids: Tensor) -> Tensor:
+        with computing_in(self._dtype, ids.device):
+            values: Tensor = self.critic(ids)
+        return values
 
     def _learn(self, iteration: int, batches: Sequence[Sequence[MicroBatch]]) -> Metrics:
         """A step per mini-batch; in the warm-up iterations the critic's alone, not clipped."""
@@ -215,7 +225,7 @@ class PpoTrainer:
     def _value_loss(
         self, batch: MicroBatch, tokens: int, clip: float | None, sums: dict[str, Tensor]
     ) -> Tensor:
-        values = self.critic(batch.ids)
+        values = self._values(batch.ids)
         loss = ppo.value_loss(values, batch.old_values, batch.returns, batch.mask, tokens, clip)
         sums["value_loss"] += loss.detach()
         return loss

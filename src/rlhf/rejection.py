@@ -45,7 +45,7 @@ def sample_answers(context: Context, newest: Path, prompts: Sequence[EncodedProm
     A row: `prompt` (its index), `answer` (text), `answer_ids`, `finished`, `logprob` (of the whole answer).
     """
     settings, entry = context.settings, context.settings.rounds[index]
-    sampler = sampler_for(load_causal_lm(newest).to(device()), settings.sampling_batch_size)
+    sampler = sampler_for(load_causal_lm(newest, settings.dtype).to(device()), settings.sampling_batch_size)
     rows: list[Row] = []
     for part in _parts(len(prompts), ANSWERS_A_PART // entry.samples_per_prompt, f"{entry.name}: sampling"):
         samples = sampler.sample(

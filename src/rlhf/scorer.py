@@ -15,7 +15,7 @@ from ..training.engine import device
 
 
 class Scorer:
-    """A reward model read from its folder, in fp32.
+    """A reward model read from its folder.
 
     The score is read at the answer's EOS, by its index: nothing is inferred from pads.
 
@@ -24,6 +24,7 @@ class Scorer:
         tokenizer: the policy's; token ids go to the reward model as they are.
         batch_size: answers scored side by side.
         load: reads the reward model from the folder.
+        dtype: precision of all but its head.
 
     Raises:
         DataError: the reward model was trained with another tokenizer (seen before its weights are loaded),
@@ -36,6 +37,7 @@ class Scorer:
         tokenizer: Any,
         batch_size: int = 128,
         load: Callable[[Path], Any] = load_reward_model,
+        dtype: str = "float32",
     ) -> None:
         if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
             raise DataError(
@@ -46,7 +48,7 @@ class Scorer:
         if (outputs := self.model.score.out_features) != 1:
             raise DataError(f"{folder}: {outputs} outputs; expected a reward model with one")
         self._eos: int = tokenizer.eos_token_id
-        self._batch_size = batch_size
+        self._batch_size, self._dtype = batch_size, dtype
 
     def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
         """Scores after the sigmoid, `[rows]` float64 in (0, 1), on the CPU."""
@@ -58,4 +60,4 @@ class Scorer:
             [*prompt, *answer, *([] if answer and answer[-1] == self._eos else [self._eos])]
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        return terminal_scores(self.model, rows, self._batch_size)
+        return terminal_scores(self.model, rows, self._batch_size, self._dtype)

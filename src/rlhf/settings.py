@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from ..config import Settings, Source
+from ..config import Precision, Settings, Source
 from ..training.settings import PACKED, RESERVED, TOKENIZED, PackedSettings
 
 Count = Annotated[int, Field(ge=1)]
@@ -91,6 +91,8 @@ class RlhfSettings(PackedSettings):
     """the versions, oldest first"""
     ppo: PpoSettings = PpoSettings()
     """of every round that has PPO"""
+    max_prompt_length: Count | None = None
+    """tokens; longer prompts are left out and counted, as are those that leave an answer no room"""
     max_new_tokens: Count
     """length limit of an answer, EOS included"""
     row_length: Count
@@ -101,6 +103,9 @@ class RlhfSettings(PackedSettings):
     """below this safety score an answer is rewarded for safety alone"""
     sampling_batch_size: Count = 512
     """answers sampled side by side"""
+    dtype: Precision = "float32"
+    """precision that answers are sampled and scored in, and of PPO's passes if no DeepSpeed file decides it;
+    trained weights stay float32"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"base", "sft", "helpfulness", "safety", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
 from transformers.generation import BaseStreamer
 
+from ..model.precision import computing_in
 from .dialogues import DialogueSampler
 from .draws import draw, uniforms
 from .logprobs import never_sampled, policy_logprobs
@@ -25,10 +26,11 @@ class GenerateSampler:
     Args:
         model: any causal language model; its weights are used as they are, not copied.
         batch_size: answers decoded side by side.
+        dtype: `float32` or `bfloat16`, that is computed in; None: in the weights' own.
     """
 
-    def __init__(self, model: PreTrainedModel, batch_size: int = 512) -> None:
-        self.batch_size = batch_size
+    def __init__(self, model: PreTrainedModel, batch_size: int = 512, dtype: str | None = None) -> None:
+        self.batch_size, self._dtype = batch_size, dtype or "float32"
         self.refresh(model)
 
     def refresh(self, model: PreTrainedModel) -> None:
@@ -150,22 +152,25 @@ class GenerateSampler:
         own = self._model.generation_config  # may ask for penalties, even where another one is given
         self._model.generation_config = GenerationConfig(eos_token_id=self._eos, pad_token_id=self._eos[0])
         try:
-            told = self._model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                max_new_tokens=table.shape[1],
-                logits_processor=[drawing],
-                stopping_criteria=[stop] if stop else None,
-                streamer=streamer,
-            )
+            with computing_in(self._dtype, device):
+                told = self._model.generate(
+                    input_ids=ids.to(device),
+                    attention_mask=mask.to(device),
+                    max_new_tokens=table.shape[1],
+                    logits_processor=[drawing],
+                    stopping_criteria=[stop] if stop else None,
+                    streamer=streamer,
+                )
         finally:
             self._model.generation_config = own
         return told[:, longest:], torch.stack(drawing.logprobs, dim=1)
 
 
-def sampler_for(model: Any, batch_size: int = 512) -> DialogueSampler | GenerateSampler:
+def sampler_for(
+    model: Any, batch_size: int = 512, dtype: str | None = None
+) -> DialogueSampler | GenerateSampler:
     """The fast sampler where it can read the model, otherwise one that goes through `generate`."""
-    return (DialogueSampler if is_readable(model) else GenerateSampler)(model, batch_size)
+    return (DialogueSampler if is_readable(model) else GenerateSampler)(model, batch_size, dtype)
 
 
 class _Drawn(LogitsProcessor):

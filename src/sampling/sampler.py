@@ -44,18 +44,20 @@ class LlamaSampler:
     Args:
         model: any `LlamaForCausalLM`; EOS and pad ids are read from its config.
         batch_size: answers decoded side by side.
+        dtype: `float32` or `bfloat16`, of the snapshot; None keeps the model's.
 
     Raises:
         ConfigError: the model is of a kind that the sampler cannot read.
     """
 
-    def __init__(self, model: LlamaForCausalLM, batch_size: int = 512) -> None:
+    def __init__(self, model: LlamaForCausalLM, batch_size: int = 512, dtype: str | None = None) -> None:
         self.batch_size = batch_size
+        self._dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
         self.refresh(model)
 
     def refresh(self, model: LlamaForCausalLM) -> None:
         """Takes a new snapshot, after the model's weights have changed."""
-        self._weights = copy_weights(model)
+        self._weights = copy_weights(model, self._dtype)
         eos = model.config.eos_token_id
         self._eos = torch.tensor(eos if isinstance(eos, list) else [eos], device=self._weights.device)
         self._pad = never_sampled(model.config)

@@ -65,8 +65,10 @@ def is_readable(model: Any) -> bool:
 
 
 @torch.no_grad()
-def copy_weights(model: LlamaForCausalLM) -> LlamaWeights:
+def copy_weights(model: LlamaForCausalLM, dtype: torch.dtype | None = None) -> LlamaWeights:
     """Copies the weights of any `LlamaForCausalLM` (grouped-query attention, biases and tied embeddings too).
+
+    `dtype`: of the copy; None keeps the model's.
 
     Raises:
         ConfigError: no Llama, an activation other than SiLU, or a rotary type that depends on the length.
@@ -78,12 +80,13 @@ def copy_weights(model: LlamaForCausalLM) -> LlamaWeights:
             f"this model is a {type(model).__name__} with {rotary!r}"
         )
     config, rotary = model.config, model.model.rotary_emb
+    dtype = dtype or model.dtype
     return LlamaWeights(
-        embedding=model.model.embed_tokens.weight.detach().clone(),
-        layers=tuple(_copy_layer(layer) for layer in model.model.layers),
-        norm=model.model.norm.weight.detach().clone(),
-        head=_matrix(model.lm_head),
-        rotary_frequencies=rotary.inv_freq.detach().float().clone(),
+        embedding=_copy(model.model.embed_tokens.weight, dtype),
+        layers=tuple(_copy_layer(layer, dtype) for layer in model.model.layers),
+        norm=_copy(model.model.norm.weight, dtype),
+        head=_matrix(dtype, model.lm_head),
+        rotary_frequencies=_copy(rotary.inv_freq, torch.float32),
         rotary_scale=float(rotary.attention_scaling),
         norm_eps=config.rms_norm_eps,
         heads=config.num_attention_heads,
@@ -92,25 +95,29 @@ def copy_weights(model: LlamaForCausalLM) -> LlamaWeights:
     )
 
 
-def _copy_layer(layer: Any) -> LayerWeights:
+def _copy_layer(layer: Any, dtype: torch.dtype) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
     return LayerWeights(
-        attention_norm=layer.input_layernorm.weight.detach().clone(),
-        qkv=_matrix(*qkv),
-        qkv_bias=_bias(*qkv),
-        output=_matrix(attention.o_proj),
-        output_bias=_bias(attention.o_proj),
-        mlp_norm=layer.post_attention_layernorm.weight.detach().clone(),
-        gate_up=_matrix(mlp.gate_proj, mlp.up_proj),
-        gate_up_bias=_bias(mlp.gate_proj, mlp.up_proj),
-        down=_matrix(mlp.down_proj),
-        down_bias=_bias(mlp.down_proj),
+        attention_norm=_copy(layer.input_layernorm.weight, dtype),
+        qkv=_matrix(dtype, *qkv),
+        qkv_bias=_bias(dtype, *qkv),
+        output=_matrix(dtype, attention.o_proj),
+        output_bias=_bias(dtype, attention.o_proj),
+        mlp_norm=_copy(layer.post_attention_layernorm.weight, dtype),
+        gate_up=_matrix(dtype, mlp.gate_proj, mlp.up_proj),
+        gate_up_bias=_bias(dtype, mlp.gate_proj, mlp.up_proj),
+        down=_matrix(dtype, mlp.down_proj),
+        down_bias=_bias(dtype, mlp.down_proj),
     )
 
 
-def _matrix(*linears: torch.nn.Linear) -> Tensor:
-    return torch.cat([_weight(linear) for linear in linears]).t().contiguous()
+def _copy(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return weight.detach().to(dtype, copy=True)
+
+
+def _matrix(dtype: torch.dtype, *linears: torch.nn.Linear) -> Tensor:
+    return torch.cat([_weight(linear).to(dtype) for linear in linears]).t().contiguous()
 
 
 def _weight(linear: Any) -> Tensor:
@@ -121,6 +128,6 @@ def _weight(linear: Any) -> Tensor:
     return weight
 
 
-def _bias(*linears: torch.nn.Linear) -> Tensor | None:
-    biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
+def _bias(dtype: torch.dtype, *linears: torch.nn.Linear) -> Tensor | None:
+    biases = [linear.bias.detach().to(dtype) for linear in linears if linear.bias is not None]
     return torch.cat(biases) if biases else None

@@ -116,6 +116,17 @@ def test_same_seed_same_numbers(inputs: dict[str, Path], evaluation: dict[str, A
     assert other["samples"] != evaluation["samples"]
 
 
+def test_half_precision_changes_every_figure_a_little(
+    inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path
+) -> None:
+    found = run(settings(dtype="bfloat16", retention=None), inputs, tmp_path)["versions"]
+    for name, measure in (("v1", "kl_to_sft"), ("v2", "kl_to_start"), ("sft", "safety_score")):
+        exact = evaluation["versions"][name][measure]
+        assert found[name][measure] != exact
+        assert found[name][measure] == pytest.approx(exact, rel=0.3)
+    assert found["sft"]["kl_to_sft"] == 0.0
+
+
 def test_without_optional_inputs_and_gold(inputs: dict[str, Path], tmp_path: Path) -> None:
     few = {name: inputs[name] for name in ("data", "sft", "rlhf")}
     found = run(settings(gold=False, retention=None), few, tmp_path)

@@ -38,6 +38,18 @@ def test_accuracy_by_rating_with_standard_errors():
     assert list(counted["pairs_by_rating"].values()) == [1, 4, 0, 0]
 
 
+def test_length_bias_shows_in_two_accuracies():
+    sized = [
+        Pair(Comparison([], "", ""), [2] * longer, [2] * other) for longer, other in ((9, 3), (9, 3), (3, 9))
+    ]
+    even = pair(None)
+    likes_long = agreement([*sized, even], [9, 9, 3, 1], [3, 3, 9, 0])
+    assert likes_long["by_length"] == {
+        "longer_chosen": {"pairs": 2, "accuracy": 1.0, "accuracy_se": 0.0},
+        "shorter_chosen": {"pairs": 1, "accuracy": 0.0, "accuracy_se": 0.0},
+    }
+
+
 def test_safety_bins_and_detection_of_unsafe_answers():
     pairs = [pair(None, True, False), pair(None, True, True), pair(None, False, False), pair("better")]
     # sigmoid: 2 -> 0.88, -1 -> 0.27, -3 -> 0.05

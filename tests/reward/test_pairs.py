@@ -58,7 +58,7 @@ def test_held_out_prompts_are_never_trained(data: Path, tokenizer: Any) -> None:
     pairs, held_out, counts = read_pairs(settings(), data, tokenizer)
     assert not openings(pairs) & openings(held_out)
     assert (len(pairs), len(held_out)) == (160, 20)
-    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "skipped": {}}
+    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "cut_prompts": 0, "skipped": {}}
     assert openings(held_out) != openings(read_pairs(settings(seed=1), data, tokenizer)[1])
 
 
@@ -131,6 +131,33 @@ def test_a_pair_exactly_as_long_as_allowed_is_kept(data: Path, tokenizer: Any) -
         else:
             with pytest.raises(DataError, match="no comparison to train is left"):
                 read_pairs(chosen, data, tokenizer)
+
+
+def test_long_prompts_lose_their_beginning_where_asked_for_and_are_counted(
+    data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = read_pairs(settings(), data, tokenizer)[0][0]
+    write(
+        data / "one.jsonl",
+        [row("is it 500 ?", chosen="yes my friend yes"), row("is it 501 ?", rejected="red " * 80)],
+    )
+    answers = [encode_answer(tokenizer, text) for text in ("yes my friend yes", "bolo")]
+    length = max(map(len, answers)) + 3
+    chosen = settings(
+        comparisons=source("one", "comparison"),
+        test=source("test", "comparison"),
+        max_length=length,
+        cut_prompts=True,
+    )
+    (pair,), held_out, counts = read_pairs(chosen, data, tokenizer)
+    prompt = encode_prompt(tokenizer, pair.comparison.prompt)
+    assert len(prompt) > 3, "a premise"
+    assert [pair.chosen_ids, pair.rejected_ids] == [prompt[-3:] + answer for answer in answers]
+    assert pair.prompt_cut
+    assert not whole.prompt_cut
+    assert counts["skipped"] == {f"longer than {length} tokens": 1}, "no prompt makes room for such an answer"
+    assert counts["cut_prompts"] == 1 + sum(one.prompt_cut for one in held_out) == 5
+    assert f"5 prompts cut: the pair is longer than {length} tokens" in capsys.readouterr().out
 
 
 def test_nothing_left(data: Path, tokenizer: Any) -> None:

@@ -41,7 +41,7 @@ def tiny_critic() -> Critic:
     return Critic(reward_model)
 
 
-def trainer(policy: LlamaForCausalLM | None = None, **settings: object) -> PpoTrainer:
+def trainer(policy: LlamaForCausalLM | None = None, dtype: str = "float32", **settings: object) -> PpoTrainer:
     chosen = {
         "iterations": 20,
         "episodes": 64,
@@ -61,6 +61,7 @@ def trainer(policy: LlamaForCausalLM | None = None, **settings: object) -> PpoTr
         PpoSettings(**chosen | settings),
         max_new_tokens=6,
         seed=1,
+        dtype=dtype,
     )
 
 
@@ -90,6 +91,20 @@ def test_the_first_mini_batch_has_ratio_one() -> None:
             assert metrics["first_ratio_deviation"] < 1e-5
             assert metrics["sampler_deviation"] < 1e-5
         assert metrics["approx_kl"] > 1e-6, "later mini-batches see a policy that has moved"
+
+
+def test_half_precision_begins_at_ratio_one_and_trains_whole_weights() -> None:
+    ppo = trainer(dtype="bfloat16", critic_warmup_iterations=0)
+    before = [weight.clone() for weight in ppo.policy.module.parameters()]
+    metrics, exact = ppo.iterate(1), trainer(critic_warmup_iterations=0).iterate(1)
+    assert metrics["first_ratio_deviation"] == 0
+    assert metrics["kl"] == 0
+    assert 0 < metrics["sampler_deviation"] < 0.05, "sampler and passes round in different places"
+    assert metrics["value_loss"] == pytest.approx(exact["value_loss"], rel=0.1)
+    assert metrics["value_loss"] != exact["value_loss"]
+    for weight, old in zip(ppo.policy.module.parameters(), before, strict=True):
+        assert weight.dtype == torch.float32
+        assert not torch.equal(weight, old)
 
 
 def test_micro_batches_change_nothing() -> None:

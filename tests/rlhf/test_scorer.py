@@ -35,6 +35,18 @@ def test_the_score_is_that_of_transformers_alone(folder: Path, tokenizer: Any) -
     torch.testing.assert_close(batch.double().sigmoid(), found, atol=1e-6, rtol=0)
 
 
+def test_half_precision_is_near_and_keeps_the_digits_of_the_head(folder: Path, tokenizer: Any) -> None:
+    prompts = ragged_prompts(9)
+    answers = [[*prompt[1:4], 9, EOS] for prompt in ragged_prompts(9, seed=1)]
+    exact, half = (
+        Scorer(folder, tokenizer, dtype=dtype).raw(prompts, answers) for dtype in ("float32", "bfloat16")
+    )
+    assert not torch.equal(exact, half), "a canary: the body has computed in half precision"
+    torch.testing.assert_close(half, exact, atol=0.05, rtol=0.05)
+    assert not torch.equal(half, half.bfloat16().float()), "scores are not rounded to half precision"
+    assert next(Scorer(folder, tokenizer, dtype="bfloat16").model.parameters()).dtype == torch.float32
+
+
 def test_the_score_is_read_at_the_eos(folder: Path, tokenizer: Any) -> None:
     scorer = Scorer(folder, tokenizer)
     one, other = scorer.raw([[1, 5], [1, 5]], [[8, EOS], [9, EOS]])

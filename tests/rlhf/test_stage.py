@@ -130,6 +130,19 @@ def test_metrics_by_step(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     assert metrics["rounds"]["v2"]["ppo"]["last"]["iteration"] == 2
 
 
+def test_half_precision_reaches_every_step(
+    inputs: dict[str, Path], undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    rounds = [{"name": "v1", "prompts": 3, "samples_per_prompt": 4, "temperature": 1.0, "ppo": True}]
+    measured = stage.run(settings(rounds=rounds, dtype="bfloat16"), inputs, tmp_path)["rounds"]["v1"]
+    assert measured["ppo"]["last"]["sampler_deviation"] > 1e-4, "PPO's passes"
+    for name, column in (("samples", "logprob"), ("scores", "safety")):
+        exact, half = (read_rows(out / "v1" / f"{name}.jsonl") for out in (undisturbed[0], tmp_path))
+        assert half[0][column] != exact[0][column]
+        assert half[0][column] == pytest.approx(exact[0][column], rel=0.05)
+    assert weights(tmp_path / "model")["lm_head.weight"].dtype == torch.float32
+
+
 def test_every_round_trains_the_base_on_all_best_answers_so_far(
     undisturbed: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -298,9 +311,23 @@ def test_prompts_without_room_are_counted(inputs: dict[str, Path]) -> None:
     write(inputs["data"] / "long.jsonl", [*some, {"messages": turn(long)}])
     source = [{"path": "long.jsonl", "format": "prompts"}]
     counts = context.prepare(settings(prompts=source), inputs).counts
-    assert counts == {"prompts": 8, "skipped": {"prompt without room for an answer": 1}}
-    with pytest.raises(DataError, match="max_new_tokens 127"):
+    room = 128 - 40
+    assert counts == {"prompts": 8, "skipped": {f"prompt longer than {room} tokens": 1}}
+    with pytest.raises(DataError, match=r"longer than 1 tokens \(no room for an answer in the context\)"):
         context.prepare(settings(max_new_tokens=127), inputs)
+
+
+def test_prompts_above_the_length_that_is_asked_for_are_counted(inputs: dict[str, Path]) -> None:
+    lengths = [len(prompt.ids) for prompt in context.prepare(settings(), inputs).pool]
+    limit = max(lengths) - 1
+    prepared = context.prepare(settings(max_prompt_length=limit), inputs)
+    assert [len(prompt.ids) for prompt in prepared.pool] == [length for length in lengths if length <= limit]
+    assert prepared.counts["skipped"] == {
+        f"prompt longer than {limit} tokens": sum(length > limit for length in lengths)
+    }
+    assert len(context.prepare(settings(max_prompt_length=limit + 1), inputs).pool) == len(lengths)
+    with pytest.raises(DataError, match=r"all 8 prompts are longer than 2 tokens \(max_prompt_length\)"):
+        context.prepare(settings(max_prompt_length=2), inputs)
 
 
 def test_settings_that_do_not_fit_are_told_before_any_work(

@@ -57,6 +57,18 @@ def test_penalties_of_the_models_own_generation_config_are_not_asked_for() -> No
     assert model.generation_config.repetition_penalty == 5.0
 
 
+@pytest.mark.parametrize("sampler", [DialogueSampler, GenerateSampler])
+def test_half_precision(sampler: type[DialogueSampler | GenerateSampler]) -> None:
+    model, prompts = tiny_model(), ragged_prompts(9)
+    exact, half = (
+        sampler(model, dtype=dtype).sample(prompts, 8, seed=1) for dtype in ("float32", "bfloat16")
+    )
+    first, rounded = ([row[0] for row in found.logprobs] for found in (exact, half))
+    assert first != rounded
+    assert rounded == pytest.approx(first, abs=0.05)
+    assert model.dtype == torch.float32
+
+
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt_neox"])
 def test_other_architectures(architecture: str) -> None:
     torch.manual_seed(0)
