@@ -25,6 +25,7 @@ MEASURES = (
 
 RETENTION_TURNS = (1, 2, 4, 6, 10, 20)
 RETENTION_SERIES = ("with", "without", "unseen")
+ATTENTION_SERIES = ("with", "without")
 
 
 def with_errors(names: tuple[str, ...]) -> dict[str, float | None]:
@@ -41,6 +42,10 @@ def empty_retention() -> dict[str, dict[str, float | None]]:
     return {series: with_errors(turns) for series in RETENTION_SERIES}
 
 
+def empty_attention() -> dict[str, Any]:
+    return {"by_turn": with_errors(tuple(map(str, RETENTION_TURNS))), "map": None, "instruction": None}
+
+
 def empty_evaluation() -> dict[str, Any]:
     """Every key of `evaluation.json`, nothing measured: null where a configuration cannot measure it."""
     return {
@@ -49,6 +54,7 @@ def empty_evaluation() -> dict[str, Any]:
         "gatt_retention": empty_retention(),
         "gatt_retention_explicit": empty_retention(),
         "gatt_dialogues": dict.fromkeys(RETENTION_SERIES),
+        "gatt_attention": {series: empty_attention() for series in ATTENTION_SERIES},
         "prompts": {},
         "samples": [],
     }

@@ -15,9 +15,12 @@ from ..config import Source
 from ..data.reading import field, records, sound, text_field
 from ..errors import DataError
 from ..gatt.instructions import Instruction, read_instruction
+from .attention import Held
 from .keys import RETENTION_TURNS
 from .speaker import Answer, Speaker
 from .statistics import measure
+
+ANOTHER = "~"  # an instruction that no dialogue has
 
 
 class Judge(Protocol):
@@ -74,11 +77,13 @@ class Retention:
         implicit: whose answer keeps the instruction.
         explicit: who know the instruction when asked outright instead.
         counts: dialogues started, and those that outgrew the context before the last turn.
+        held: the dialogues themselves.
     """
 
     implicit: dict[str, float | None]
     explicit: dict[str, float | None]
     counts: dict[str, int]
+    held: list[Held]
 
 
 def read_instructed(
@@ -130,7 +135,34 @@ def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[Instru
         implicit,
         _ask_outright(speaker, judge, dialogues, questions, answers),
         {"started": len(dialogues), "outgrown": outgrown},
+        [
+            _held(speaker, one, asked, said)
+            for one, asked, said in zip(dialogues, questions, answers, strict=True)
+        ],
     )
+
+
+def _held(
+    speaker: Speaker, one: InstructedDialogue, questions: Sequence[list[int]], answers: Sequence[Answer]
+) -> Held:
+    """The dialogue so far; its instruction stands where another one would have given other ids."""
+    (asked,), (other,) = (
+        speaker.encode_questions(one.questions[:1], text) for text in (one.instruction, ANOTHER)
+    )
+    start = _alike(asked, other)
+    end = len(asked) - _alike(asked[start:][::-1], other[start:][::-1])
+    spans = []
+    for turn, answer in enumerate(answers):
+        before = len(speaker.history(questions[:turn], answers[:turn])) + len(questions[turn])
+        spans.append((before, before + len(answer.ids)))
+    ids = speaker.history(questions[: len(answers)], answers)
+    return Held(ids, (start, end), spans)
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two rows have in common from their beginning on."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def measured_turns(turns: int) -> list[int]:

@@ -13,7 +13,8 @@ from ..rlhf.scorer import Scorer
 from ..sampling.generate import sampler_for
 from ..training.engine import device
 from ..world.gold import Gold
-from .keys import empty_evaluation, empty_version
+from .attention import Held, measure_attention
+from .keys import ATTENTION_SERIES, empty_evaluation, empty_version
 from .questions import Kind, read_questions
 from .retention import CheckedByCode, measure_retention, read_instructed
 from .settings import EvaluateSettings
@@ -28,6 +29,7 @@ from .versions import (
     summed_logprobs,
 )
 
+ATTENTION_DIALOGUES = 8
 SAMPLES: dict[Kind, int] = {"ordinary": 8, "harmful": 6, "borderline": 4}
 
 
@@ -99,6 +101,9 @@ def _measure_ghost_attention(
         ("without", "sft_without_gatt", retention.trained, retention.dialogues),
         ("unseen", "sft", retention.unseen, retention.unseen_dialogues),
     )
+    looked_at: list[
+        Held
+    ] = []  # the same dialogues by both models, so that the models alone make a difference
     for name, model_input, path, count in series:
         if model_input not in inputs or path is None:
             continue
@@ -111,6 +116,11 @@ def _measure_ghost_attention(
         evaluation["gatt_retention"][name] |= found.implicit
         evaluation["gatt_retention_explicit"][name] |= found.explicit
         evaluation["gatt_dialogues"][name] = found.counts
+        looked_at = looked_at or found.held[:ATTENTION_DIALOGUES]
+        if name in ATTENTION_SERIES:
+            attention = measure_attention(model, looked_at)
+            evaluation["gatt_attention"][name]["by_turn"] |= attention.pop("by_turn")
+            evaluation["gatt_attention"][name] |= attention
         if found.counts["outgrown"]:
             say(f"retention {name}: {found.counts['outgrown']} dialogues outgrew the context")
 

@@ -12,8 +12,18 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..console import duration
 from ..data.rows import RATINGS
-from ..evaluation.keys import RETENTION_TURNS
-from .style import COLOUR, GOLD, HELPFULNESS, SAFETY, WIDTH, panels, style, to_svg, value_axis_only
+from .style import (
+    COLOUR,
+    GOLD,
+    HELPFULNESS,
+    SAFETY,
+    WIDTH,
+    legend_beside,
+    panels,
+    style,
+    to_svg,
+    value_axis_only,
+)
 from .words import words
 
 VERSION_LABELS = {"sft": "SFT", "v1": "V1", "v2_rejection": "V2\nrejection", "v2": "V2\nPPO"}
@@ -109,6 +119,7 @@ def versions(report: Report) -> str | None:
             (
                 ("violation_rate", "harmful", COLOUR["red"]),
                 ("invalid_rate", "neither harmful nor refusal", COLOUR["grey"]),
+                ("refusal_rate", "refused", COLOUR["green"]),
             ),
         ),
         (
@@ -152,31 +163,8 @@ def reward_by_round(report: Report) -> str | None:
             _version_line(axes, report, key, label, colour)
         _version_ticks(axes, report["versions"])
         axes.set_ylim(0, 1.05)
-        _legend_beside(axes)
+        legend_beside(axes)
         return to_svg(figure, "rounds", "Mean reward-model score of each version")
-
-
-def gatt_retention(report: Report) -> str | None:
-    """Share of dialogues whose answer at a turn keeps the instruction, with and without Ghost Attention."""
-    with style():
-        figure, (axes,) = panels(1, 2.9)
-        for name, label, colour in (
-            ("with", "with GAtt", COLOUR["blue"]),
-            ("unseen", "with GAtt, values never trained", COLOUR["green"]),
-            ("without", "without GAtt", COLOUR["red"]),
-        ):
-            implicit, explicit = report["gatt_retention"][name], report["gatt_retention_explicit"][name]
-            _retention_line(axes, implicit, color=colour, marker="o", label=label)
-            _retention_line(axes, explicit, color=colour, lw=1, ls=(0, (1.5, 2)))
-        if not axes.get_legend_handles_labels()[0]:
-            return None
-        axes.set_xticks(range(len(RETENTION_TURNS)), [str(turn) for turn in RETENTION_TURNS])
-        axes.set_xlabel("turn of the dialogue")
-        axes.set_ylim(0, 1.05)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        value_axis_only(axes, "y")
-        _legend_beside(axes)
-        return to_svg(figure, "retention", "Instruction kept by turn, with and without Ghost Attention")
 
 
 def wall_time(report: Report) -> str | None:
@@ -218,17 +206,6 @@ def _version_line(axes: Axes, report: Report, key: str, label: str | None, colou
         axes.errorbar(places, values, yerr=errors, color=colour, marker="o", label=label)
 
 
-def _retention_line(axes: Axes, group: dict[str, float | None], **look: Any) -> None:
-    points = [
-        (place, value, group[f"{turn}_se"] or 0.0)
-        for place, turn in enumerate(RETENTION_TURNS)
-        if (value := group[str(turn)]) is not None
-    ]
-    if points:
-        places, values, errors = zip(*points, strict=True)
-        axes.errorbar(places, values, yerr=errors, **look)
-
-
 def _demonstration_line(axes: Axes, value: float | None) -> None:
     """The worth of the demonstrations that SFT imitates."""
     if value is None:
@@ -255,7 +232,3 @@ def _rate_axis(axes: Axes) -> None:
 
 def _legend_above(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0, handlelength=1)
-
-
-def _legend_beside(axes: Axes) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from ..console import duration
 from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS
-from . import figures
+from . import figures, ghost_attention
 from .style import PALETTE
 from .words import MEASURE_COLUMNS, SERIES_TITLES, figure, verdict, version_title, words
 
@@ -46,10 +46,11 @@ SECTIONS = (
         (
             Figure(
                 figures.versions,
-                "Gold helpfulness (0 to 1, from the world's own truth), harmful answers and refusals of "
-                "harmless prompts by version, with standard errors: alignment should raise the first and "
-                "lower the second without raising the third (sections 3.4 and 4.4).",
-                "Versions not compared: the run has no evaluation with gold scorers.",
+                "Gold helpfulness (0 to 1, from the world's own truth), answers to harmful requests and "
+                "refusals of harmless prompts by version, with standard errors: alignment should raise the "
+                "first and turn harmful answers into refusals without raising the third (sections 3.4 and "
+                "4.4). Refusals of real text are known by their phrases.",
+                "Versions not compared: the run has no evaluation.",
             ),
             Figure(
                 figures.reward_by_round,
@@ -92,13 +93,21 @@ SECTIONS = (
         "retention",
         "Ghost Attention",
         "An instruction is given once, in the system message of a dialogue's first turn, and the model then "
-        "answers 20 turns on its own.",
+        "answers all turns on its own.",
         (
             Figure(
-                figures.gatt_retention,
+                ghost_attention.gatt_retention,
                 "Share of dialogues whose answer at a turn still keeps the instruction (solid), or that know "
                 "it when asked outright (dotted), with standard errors (section 3.3, table 30).",
                 "Retention not drawn: the evaluation has no dialogues with instructions.",
+            ),
+            Figure(
+                ghost_attention.gatt_attention,
+                "The strongest attention that any head of any layer pays from one part of a dialogue to "
+                "another, its beginning at the top and on the left, its instruction marked in orange; and "
+                "that of the answers' tokens to the instruction by turn, with standard errors. Both models "
+                "read the same dialogues (section 3.3, figure 10).",
+                "Attention not drawn: the evaluation has no dialogues with instructions.",
             ),
         ),
     ),

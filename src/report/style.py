@@ -86,6 +86,10 @@ def value_axis_only(axes: Axes, axis: Literal["x", "y"]) -> None:
     axes.spines["left" if axis == "y" else "bottom"].set_visible(False)
 
 
+def legend_beside(axes: Axes) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
 def to_svg(figure: Figure, name: str, description: str) -> str:
     """The figure as inline SVG: colours as CSS variables, ids unique to `name`, the same bytes each time."""
     buffer = io.StringIO()

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from llamita.errors import DataError
+from llamita.evaluation import stage
 from llamita.evaluation.keys import MEASURES, RETENTION_TURNS, empty_evaluation
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.evaluation.stage import run
+from llamita.model.checkpoint import load_causal_lm
 from llamita.model.saving import save_model
 from llamita.model.sizes import ModelSize
+from llamita.rlhf.scorer import Scorer
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run as make_world
 
@@ -116,11 +119,24 @@ def test_same_seed_same_numbers(inputs: dict[str, Path], evaluation: dict[str, A
     assert other["samples"] != evaluation["samples"]
 
 
-def test_half_precision_changes_every_figure_a_little(
-    inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path
+def test_half_precision_reaches_every_model(
+    inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run(settings(dtype="bfloat16", retention=None), inputs, tmp_path)["versions"]
-    for name, measure in (("v1", "kl_to_sft"), ("v2", "kl_to_start"), ("sft", "safety_score")):
+    seen: list[str] = []
+
+    def load(folder: Path, dtype: str) -> Any:
+        seen.append(dtype)
+        return load_causal_lm(folder, dtype)
+
+    def scorer(folder: Path, tokenizer: Any, dtype: str) -> Scorer:
+        seen.append(dtype)
+        return Scorer(folder, tokenizer, dtype=dtype)
+
+    monkeypatch.setattr(stage, "load_causal_lm", load)
+    monkeypatch.setattr(stage, "Scorer", scorer)
+    found = run(settings(dtype="bfloat16"), inputs, tmp_path)["versions"]
+    assert seen == ["bfloat16"] * 8  # sft, safety, v1, v2, v2's start; with, without, unseen
+    for name, measure in (("v1", "kl_to_sft"), ("sft", "safety_score")):
         exact = evaluation["versions"][name][measure]
         assert found[name][measure] != exact
         assert found[name][measure] == pytest.approx(exact, rel=0.3)

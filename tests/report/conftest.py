@@ -149,6 +149,14 @@ def example_evaluation() -> dict[str, Any]:
         "gatt_retention_explicit": {
             name: _turns([value * 0.96 for value in values]) for name, values in kept.items()
         },
+        "gatt_attention": {
+            name: {
+                "by_turn": _turns([value * 0.8 for value in kept[name]]),
+                "map": [[0.9 if at == 0 else 0.1 * (at <= row) for at in range(12)] for row in range(12)],
+                "instruction": [0.05, 0.15],
+            }
+            for name in ("with", "without")
+        },
         "gatt_dialogues": {name: {"started": 200, "outgrown": 0} for name in kept},
         "prompts": {"ordinary": {"read": 1000, "too_long": 0}},
         "samples": [

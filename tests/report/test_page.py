@@ -19,6 +19,7 @@ from llamita.report.settings import ReportSettings
 from llamita.report.stage import run
 from llamita.report.style import PALETTE
 
+INLINE = ("#", "data:image/png;base64,")
 VOID = {"meta", "col", "br", "link", "img", "input", "hr"}
 
 
@@ -37,7 +38,7 @@ class Checker(HTMLParser):
         if tag in {"script", "link", "iframe", "img", "object"}:
             self.loads.append(tag)
         for name, value in attributes:
-            if name in {"src", "href", "xlink:href", "data"} and not (value or "").startswith("#"):
+            if name in {"src", "href", "xlink:href", "data"} and not (value or "").startswith(INLINE):
                 self.loads.append(f"{tag} {name}={value}")
             if name == "id":
                 self.ids.append(value or "")
@@ -79,7 +80,7 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     assert check(page).loads == []
     assert "@import" not in page
     assert re.findall(r"url\((?!#)", page) == []
-    assert page.count("<svg ") == 7
+    assert page.count("<svg ") == 8
 
 
 def test_ids_are_unique_across_figures(page: str) -> None:
@@ -113,7 +114,7 @@ def test_samples_stand_side_by_side_in_the_order_of_the_evaluation(page: str) ->
 def test_nothing_measured_is_said_not_drawn() -> None:
     page = render({**empty_report(), "run": {"name": "empty", "stages": []}})
     assert "<svg " not in page
-    assert page.count('class="note"') == 8
+    assert page.count('class="note"') == 9
     check(page)
 
 

@@ -1,0 +1,89 @@
+"""Attention to the instruction: its span in the ids, the strongest weights, their bins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from llamita.data.chat import encode_prompt
+from llamita.evaluation.attention import Held, binned, measure_attention, strongest_attention
+from llamita.evaluation.retention import InstructedDialogue, measure_retention
+from llamita.evaluation.speaker import Speaker
+from llamita.sampling.dialogues import DialogueSampler
+
+from ..sampling.tiny import tiny_model
+
+IDS = [1, 5, 6, 7, 8, 9, 10, 11, 12, 13]
+
+
+class Nothing:
+    """Keeps nothing and asks nothing outright."""
+
+    def keeps(self, row_id: str, answer: str) -> bool:
+        return False
+
+    def explicit_question(self, row_id: str) -> str | None:
+        return None
+
+    def explicit_answer_ok(self, row_id: str, answer: str) -> bool:
+        raise AssertionError
+
+
+def test_the_strongest_weight_of_all_layers_and_heads() -> None:
+    model = tiny_model()
+    found = strongest_attention_of(model)
+    assert torch.equal(found, found.tril())
+    assert found[0, 0] == 1
+    model.set_attn_implementation("eager")
+    every = torch.stack(model(torch.tensor([IDS]), output_attentions=True).attentions)[:, 0]
+    assert every.shape[:2] == (model.config.num_hidden_layers, model.config.num_attention_heads)
+    for layer, head in ((0, 0), (-1, -1)):
+        assert bool((found >= every[layer, head]).all())
+    assert torch.equal(found, every.flatten(0, 1).amax(0))
+
+
+def strongest_attention_of(model: Any) -> torch.Tensor:
+    model.set_attn_implementation("eager")
+    return strongest_attention(model, IDS)
+
+
+def test_by_turn_and_map() -> None:
+    model = tiny_model()
+    weights = strongest_attention_of(model)
+    model.set_attn_implementation("sdpa")
+    held = Held(IDS, (1, 4), [(5, 7), (8, 10)])
+    found = measure_attention(model, [held, held])
+    assert model.config._attn_implementation == "sdpa", "as before"
+    for turn, rows in (("1", weights[5:7]), ("2", weights[8:10])):
+        expected = torch.stack([row[1:4].max() for row in rows]).mean()
+        assert found["by_turn"][turn] == pytest.approx(float(expected), abs=1e-6)
+        assert found["by_turn"][f"{turn}_se"] == pytest.approx(0)
+    assert found["instruction"] == [0.1, 0.4]
+    assert torch.tensor(found["map"]).shape == (10, 10), "shorter than the map's bins: a place for each token"
+
+
+def test_neighbours_share_a_bin_with_the_largest_value() -> None:
+    table = torch.zeros(6, 6)
+    table[1, 0], table[5, 4] = 0.5, 0.25
+    assert binned(table, 3).tolist() == [[0.5, 0, 0], [0, 0, 0], [0, 0, 0.25]]
+
+
+def test_where_instruction_and_answers_stand(tokenizer: Any) -> None:
+    model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=512)
+    model.config.eos_token_id = tokenizer.eos_token_id
+    speaker = Speaker(DialogueSampler(model), tokenizer, 512, 5, seed=0)
+    one = InstructedDialogue("a", "you are fine today", ["what is red ?", "is it bolo ?"])
+    (held,) = measure_retention(speaker, Nothing(), [one]).held
+    assert tokenizer.decode(held.ids[slice(*held.instruction)]).strip() == one.instruction
+    system = [{"role": "system", "content": one.instruction}]
+    prompt = encode_prompt(tokenizer, [*system, {"role": "user", "content": one.questions[0]}])
+    assert held.ids[: len(prompt)] == prompt
+    assert held.answers[0][0] == len(prompt)
+    (first, second), eos = held.answers, tokenizer.eos_token_id
+    for start, end in (first, second):
+        assert 1 <= end - start <= 5
+        assert held.ids[end - 1] == eos or held.ids[end] == eos
+    assert second[0] > first[1]
+    assert second[1] >= len(held.ids) - 1
