@@ -26,7 +26,7 @@ from llamita.model.checkpoint import load_causal_lm, load_tokenizer
 from llamita.sampling.sampler import LlamaSampler
 
 BATCHES = (8, 32)
-NEW_TOKENS, LONGEST_PROMPT, ROUNDS = 128, 192, 3
+NEW_TOKENS, LONGEST_PROMPT, ROUNDS = 512, 192, 3
 
 Way = Callable[[list[list[int]], int], list[int]]
 """Prompts and a seed -> lengths of the answers."""

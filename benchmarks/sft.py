@@ -1,0 +1,207 @@
+"""Our fine-tuning on packed dialogues beside plain `trl.SFTTrainer`, side by side.
+
+    python benchmarks/sft.py MODEL_FOLDER DATA_FOLDER FILE FORMAT [ROUNDS]
+
+as in `models/SmolLM2-135M-Instruct shared/data seed_tasks/seed_tasks.jsonl seed_tasks`. Two models: that of
+the folder, in bf16, and a small one with its tokenizer, in fp32. Every way trains on the same dialogues, with
+the loss on the answers alone, in a process of its own, in turn; what is told is the median over the rounds.
+Tokens are those of dialogues: pads don't count.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from machine import describe, table
+from transformers import LlamaForCausalLM
+from trl import SFTConfig, SFTTrainer
+
+from llamita.config import Source
+from llamita.data.chat import UNTRAINED, Encoded, encode_dialogues
+from llamita.data.packing import PackedCollator, pack
+from llamita.data.sources import read_dialogues
+from llamita.model.checkpoint import load_causal_lm, load_tokenizer
+from llamita.model.sizes import ModelSize
+from llamita.training.arguments import training_arguments
+from llamita.training.attention import attending_within_segments
+from llamita.training.finetune import PackedTrainer
+from llamita.training.loop import run_trainer
+from llamita.training.tracking import Tracker
+
+SIZES = ("small", "the folder's")
+LENGTH = 1024  # of a row; longer dialogues are left out in every way
+ROWS = 2  # of a step
+WARM, STEPS = 2, {"small": 20, "the folder's": 8}
+
+
+class Material:
+    """Dialogues, a model and its tokenizer."""
+
+    def __init__(self, size: str, folder: str, root: str, path: str, format: str) -> None:
+        self.tokenizer = load_tokenizer(Path(folder))
+        source = Source.model_validate({"path": path, "format": format})
+        encoded = encode_dialogues(self.tokenizer, read_dialogues([source], Path(root)))
+        self.dialogues: list[Encoded] = [one for one in encoded if len(one.input_ids) <= LENGTH]
+        self.tokens_each = statistics.mean(len(one.input_ids) for one in self.dialogues)
+        self.steps = WARM + STEPS[size]
+        self.bf16 = size != "small"
+        if size == "small":
+            torch.manual_seed(0)
+            shape = ModelSize(
+                hidden_size=128,
+                intermediate_size=352,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=LENGTH,
+            )
+            self.model: Any = LlamaForCausalLM(shape.llama_config(len(self.tokenizer)))
+        else:
+            self.model = load_causal_lm(Path(folder))
+
+    def section(self, rows: int) -> dict[str, Any]:
+        return {
+            "max_steps": self.steps,
+            "per_device_train_batch_size": rows,
+            "learning_rate": 1e-5,
+            "bf16": self.bf16,
+            "save_steps": 10**6,
+        }
+
+
+class Ticking:
+    """Counts the tokens, pads left out, and the seconds of the steps behind the warm ones."""
+
+    steps = tokens = 0
+    pad: int
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        self.steps += 1
+        if self.steps > WARM:
+            self.tokens += int((inputs["input_ids"] != self.pad).sum())
+            self.ended = time.perf_counter()
+        elif self.steps == WARM:
+            self.started = time.perf_counter()
+        return loss
+
+    def rate(self) -> float:
+        return self.tokens / (self.ended - self.started)
+
+
+class TickingOurs(Ticking, PackedTrainer):
+    pass
+
+
+class TickingTrl(Ticking, SFTTrainer):
+    pass
+
+
+def ours(material: Material, out: Path) -> float:
+    rows = pack(material.dialogues, LENGTH, material.tokenizer.pad_token_id, 0)
+    columns = {name: [row[name] for row in rows] for name in ("input_ids", "labels", "position_ids")}
+    arguments = training_arguments(
+        SFTConfig,
+        material.section(ROWS),
+        out,
+        0,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    trainer = TickingOurs(
+        model=material.model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict(columns).with_format("numpy"),
+        data_collator=PackedCollator(),
+        processing_class=material.tokenizer,
+    )
+    trainer.pad = material.tokenizer.pad_token_id
+    with Tracker(out, {}) as tracker, attending_within_segments(material.model, arguments.device):
+        run_trainer(trainer, tracker, "ours", LENGTH, "tokens")
+    return trainer.rate()
+
+
+def trl(material: Material, out: Path, rows: int, **changes: Any) -> float:
+    columns = {
+        "input_ids": [list(one.input_ids) for one in material.dialogues],
+        "completion_mask": [[int(label != UNTRAINED) for label in one.labels] for one in material.dialogues],
+    }
+    chosen = {"max_length": LENGTH, "completion_only_loss": True, **changes}
+    arguments = training_arguments(SFTConfig, material.section(rows) | chosen, out, 0)
+    trainer = TickingTrl(
+        model=material.model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict(columns),
+        processing_class=material.tokenizer,
+    )
+    trainer.pad = material.tokenizer.pad_token_id
+    trainer.model.config.use_cache = False
+    trainer.train()
+    return trainer.rate()
+
+
+def dialogues_of_a_step(material: Material) -> int:
+    """As many as hold about the tokens of the packed rows."""
+    return max(1, round(ROWS * LENGTH / material.tokens_each))
+
+
+WAYS: dict[str, Callable[[Material, Path], float]] = {
+    "ours": ours,
+    "TRL, padded": lambda material, out: trl(material, out, dialogues_of_a_step(material)),
+    "TRL, padded, like lengths together": lambda material, out: trl(
+        material, out, dialogues_of_a_step(material), train_sampling_strategy="group_by_length"
+    ),
+    "TRL, packed": lambda material, out: trl(material, out, ROWS, packing=True),
+}
+
+
+def measure(way: str, size: str, *where: str) -> None:
+    """In a process of its own: tokens a second and peak memory, as JSON."""
+    material = Material(size, *where)
+    with tempfile.TemporaryDirectory() as out:
+        rate = WAYS[way](material, Path(out))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print("RESULT " + json.dumps({"rate": rate, "memory": memory}))
+
+
+def main() -> None:
+    if sys.argv[1] in WAYS:
+        measure(*sys.argv[1:])
+        return
+    where, rounds = sys.argv[1:5], int(sys.argv[5]) if len(sys.argv) > 5 else 3
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for size in SIZES:
+            for way in WAYS:
+                command = [sys.executable, __file__, way, size, *where]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    sys.exit(f"{size}: {way}:\n{done.stderr}")
+                line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+                result = json.loads(line.removeprefix("RESULT "))
+                found.setdefault((size, way), []).append(result)
+                print(f"{size}: {way}: {result['rate']:,.0f} tokens/s", file=sys.stderr, flush=True)
+    print(describe(sys.argv))
+    rows = []
+    for (size, way), results in found.items():
+        rates = [result["rate"] for result in results]
+        best = [result["rate"] for result in found[size, "ours"]]
+        ratio = statistics.median(own / rate for own, rate in zip(best, rates, strict=True))
+        memory = max(result["memory"] for result in results)
+        rows.append([f"{size}: {way}", f"{statistics.median(rates):,.0f}", f"{ratio:.2f}", f"{memory:.2f}"])
+    print(table(["model: way", "tokens/s", "ours to it", "peak memory, GB"], rows))
+
+
+if __name__ == "__main__":
+    main()
