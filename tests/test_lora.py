@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llamita.errors import ConfigError, DataError
 from llamita.model.checkpoint import load_causal_lm
-from llamita.model.lora import trunk_of
+from llamita.model.lora import add_adapter, begin, trunk_of
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
@@ -91,6 +94,13 @@ def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model.eval()(input_ids=IDS).logits
     return found
+
+
+def test_nothing_is_said_of_what_is_deprecated(root: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        begin(load_causal_lm, root / "base", LORA, 0)
+        add_adapter(load_causal_lm(root / "base"), "policy", LORA)
 
 
 @pytest.mark.parametrize("folder", ["sft", "rlhf/v1/rejection", "rlhf/v1/ppo", "rlhf/v2/ppo"])
@@ -171,6 +181,44 @@ def test_ppo_holds_one_copy_of_the_weights(
     assert all(torch.equal(base[name], held[name]) for name in base)
     trained = sum(weight.numel() for weight in trainer.policy.module.parameters())
     assert trained == sum(4 * sum(layer.weight.shape) for _, layer in trunk._layers())
+
+
+def launched(
+    stage: str, values: dict[str, Any], root: Path, name: str, **inputs: str
+) -> list[dict[str, Any]]:
+    """A stage on two ranks under ZeRO-2, into `root/name`; the rows of its metrics."""
+    file = Path(__file__).parents[1] / "configs" / "deepspeed" / "zero2.json"
+    config = root / f"{name}.yaml"
+    config.write_text(json.dumps(values | {"deepspeed": str(file)}))
+    folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}
+    given = [*(f"inputs.{key}={folder}" for key, folder in folders.items()), f"output={root / name}"]
+    command = [sys.executable, "-m", "llamita.cli", stage, str(config), *given, "--processes", "2"]
+    subprocess.run(command, check=True, timeout=600, cwd=root)
+    return [json.loads(row) for row in (root / name / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.long
+def test_two_ranks_under_zero_2(root: Path, tuned: dict[str, Any]) -> None:
+    trainer = SFT["trainer"] | {"max_steps": 6, "learning_rate": 1e-3}
+    chosen = SFT | {"lora": LORA, "trainer": trainer}
+    run(sft, SftSettings, chosen, root, "alone", model="base")
+    trainer = trainer | {"per_device_train_batch_size": trainer["per_device_train_batch_size"] // 2}
+    launched("sft", chosen | {"trainer": trainer}, root, "ranks", model="base")
+    one, two, base = (load_causal_lm(root / name).state_dict() for name in ("alone", "ranks", "base"))
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+    assert max((one[name] - base[name]).abs().max().item() for name in one) > 1e-3
+
+    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
+    chosen = RLHF | {"lora": LORA, "row_length": 104, "rounds": ROUNDS[:1]}
+    rows = launched("rlhf", chosen, root, "rlhf_ranks", **inputs)
+    first, *_, last = [row for row in rows if "iteration" in row]
+    assert first["kl"] == pytest.approx(0, abs=1e-5)
+    assert first["sampler_deviation"] < 1e-4
+    assert last["first_ratio_deviation"] < 1e-5
+    start, end = (root / "rlhf_ranks" / "v1" / step / "adapter" for step in ("rejection", "ppo"))
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (start, end))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_killed_stage_goes_on_with_its_adapter(

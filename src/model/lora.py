@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -141,11 +142,9 @@ def _tensors(adapter: Path, part: str) -> dict[str, Tensor]:
 
 def add_adapter(model: Any, name: str, lora: Mapping[str, Any]) -> Any:
     """A model under one more adapter, whose weights are still to be loaded; those there already stay."""
-    from peft import get_peft_model
-
     with torch.random.fork_rng(devices=[]):
         if not is_adapted(model):
-            return get_peft_model(model, lora_config(model, lora), adapter_name=name)
+            return _wrapped(model, lora_config(model, lora), name)
         if name not in model.peft_config:
             model.add_adapter(name, lora_config(plain(model), lora))
         return model
@@ -185,16 +184,22 @@ def lora_config(model: PreTrainedModel, lora: Mapping[str, Any]) -> Any:
 
 def _under_new_adapter(model: PreTrainedModel, lora: Mapping[str, Any], seed: int, trunk: Trunk) -> Any:
     config = lora_config(model, lora)
-    from peft import get_peft_model  # there, as its config is
-
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            adapted = get_peft_model(model, config)
+            adapted = _wrapped(model, config)
     except ValueError as error:  # no layer has one of the names
         raise ConfigError(f"lora: {error}") from None
     adapted.trunk = trunk
     return adapted
+
+
+def _wrapped(model: PreTrainedModel, config: Any, name: str = "default") -> Any:
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():  # peft asks transformers for a property by a name that is to go
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config, adapter_name=name)
 
 
 def check_shape(adapter: Path, lora: Mapping[str, Any]) -> None:
