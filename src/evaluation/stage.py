@@ -57,7 +57,7 @@ def _compare_versions(
     evaluation: dict[str, Any], settings: EvaluateSettings, inputs: Mapping[str, Path], gold: Gold | None
 ) -> None:
     tokenizer = load_tokenizer(inputs["sft"])
-    sft = load_causal_lm(inputs["sft"], settings.dtype).to(device()).eval()
+    sft = _load(inputs["sft"], settings)
     questions, evaluation["prompts"] = read_questions(
         settings, inputs["data"], tokenizer, sft.config.max_position_embeddings
     )
@@ -71,11 +71,7 @@ def _compare_versions(
     answers: dict[str, Answered] = {}
     for version in versions:
         say(f"{version.name}: {len(questions):,} answers")
-        model = (
-            sft
-            if version.name == "sft"
-            else load_causal_lm(version.folder, settings.dtype).to(device()).eval()
-        )
+        model = sft if version.name == "sft" else _load(version.folder, settings)
         speaker = _speaker(model, tokenizer, settings)
         told = speaker.ask([question.ids for question in questions], "test")
         answers[version.name] = answered = list(zip(questions, told, strict=True))
@@ -84,7 +80,7 @@ def _compare_versions(
         found = empty_version() | measure_answers(answered, gold, settings.false_refusal_prompts)
         found |= measure_scores(answered, scorers) | kl("kl_to_sft", logprobs, reference)
         if version.start is not None:
-            start = load_causal_lm(folders[version.start], settings.dtype).to(device()).eval()
+            start = _load(folders[version.start], settings)
             found |= kl("kl_to_start", logprobs, summed_logprobs(start, answered))
         evaluation["versions"][version.name] = found
     evaluation["samples"] = sample_answers(answers, gold, SAMPLES)
@@ -101,14 +97,12 @@ def _measure_ghost_attention(
         ("without", "sft_without_gatt", retention.trained, retention.dialogues),
         ("unseen", "sft", retention.unseen, retention.unseen_dialogues),
     )
-    looked_at: list[
-        Held
-    ] = []  # the same dialogues by both models, so that the models alone make a difference
+    read: list[Held] = []  # by both models, so that nothing else makes a difference
     for name, model_input, path, count in series:
         if model_input not in inputs or path is None:
             continue
         say(f"retention {name}: {count} dialogues")
-        model = load_causal_lm(inputs[model_input], settings.dtype).to(device()).eval()
+        model = _load(inputs[model_input], settings)
         speaker = _speaker(model, load_tokenizer(inputs[model_input]), settings)
         root = inputs.get("gatt", inputs["data"])
         dialogues = read_instructed(path, root, count, retention.turns)
@@ -116,13 +110,17 @@ def _measure_ghost_attention(
         evaluation["gatt_retention"][name] |= found.implicit
         evaluation["gatt_retention_explicit"][name] |= found.explicit
         evaluation["gatt_dialogues"][name] = found.counts
-        looked_at = looked_at or found.held[:ATTENTION_DIALOGUES]
+        read = read or found.held[:ATTENTION_DIALOGUES]
         if name in ATTENTION_SERIES:
-            attention = measure_attention(model, looked_at)
+            attention = measure_attention(model, read)
             evaluation["gatt_attention"][name]["by_turn"] |= attention.pop("by_turn")
             evaluation["gatt_attention"][name] |= attention
         if found.counts["outgrown"]:
             say(f"retention {name}: {found.counts['outgrown']} dialogues outgrew the context")
+
+
+def _load(folder: Path, settings: EvaluateSettings) -> Any:
+    return load_causal_lm(folder, settings.dtype).to(device()).eval()
 
 
 def _speaker(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Speaker:

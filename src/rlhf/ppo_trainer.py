@@ -86,8 +86,9 @@ class PpoTrainer:
         self.critic = Engine(critic, settings.critic_learning_rate, self._micro, accumulation, deepspeed)
         precision = next(policy.parameters()).dtype  # the engine's, so that all log-probabilities share one
         self.reference = start.to(device(), precision).eval().requires_grad_(False)
-        self._dtype = dtype if deepspeed is None else "float32"
-        self._sampler = sampler_for(whole(policy), sampling_batch_size, self._dtype)
+        plain = deepspeed is None
+        self._dtype = dtype if plain else "float32"  # in the precision of the weights
+        self._sampler = sampler_for(whole(policy), sampling_batch_size, dtype if plain else None)
         self._pad = never_sampled(policy.config)
 
     def save(self, folder: Path) -> None:
