@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,12 @@ class Held:
     ids: list[int]
     instruction: tuple[int, int]
     answers: list[tuple[int, int]]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Held:
+        """What `dataclasses.asdict` made, behind JSON."""
+        start, end = row["instruction"]
+        return cls(row["ids"], (start, end), [(start, end) for start, end in row["answers"]])
 
 
 def measure_attention(model: Any, dialogues: Sequence[Held]) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class EvaluateSettings(StageSettings):
         {"rlhf", "helpfulness", "safety", "sft_without_gatt", "gatt"}
     )
 
+    resumable: ClassVar[bool] = True
+
     gold: bool
     """Whether `data` is a miniature world, whose truth is known; without it, gold figures are null."""
     prompts: PromptSources

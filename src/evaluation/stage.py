@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..rlhf.scorer import Scorer
 from ..sampling.generate import sampler_for
 from ..training.engine import device
+from ..training.steps import Row, made_folder, read_rows, write_rows
 from ..world.gold import Gold
 from .attention import Held, measure_attention
 from .keys import ATTENTION_SERIES, empty_evaluation, empty_version
-from .questions import Kind, read_questions
+from .questions import Kind, Question, read_questions
 from .retention import CheckedByCode, measure_retention, read_instructed
-from .settings import EvaluateSettings
-from .speaker import Speaker
+from .settings import EvaluateSettings, RetentionSettings
+from .speaker import Answer, Speaker
 from .versions import (
     Answered,
+    Scores,
+    Version,
     kl,
     list_versions,
     measure_answers,
@@ -29,12 +34,15 @@ from .versions import (
     summed_logprobs,
 )
 
+ANSWERS, DIALOGUES = "answers.jsonl", "dialogues.jsonl"
 ATTENTION_DIALOGUES = 8
 SAMPLES: dict[Kind, int] = {"ordinary": 8, "harmful": 6, "borderline": 4}
 
 
 def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Measures all versions and Ghost Attention, writes `evaluation.json`, and returns the same.
+
+    What each version and each series of dialogues said is kept below `out`, and never sampled twice.
 
     Raises:
         DataError: broken test prompts, no versions in the rlhf artifact, a model that can't be read.
@@ -46,15 +54,52 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
             "gold_helpfulness": gold.demonstrations_helpfulness,
             "gold_helpfulness_se": gold.demonstrations_helpfulness_se,
         }
-    _compare_versions(evaluation, settings, inputs, gold)
+    _compare_versions(evaluation, settings, inputs, gold, out / "versions")
     if settings.retention is not None:
-        _measure_ghost_attention(evaluation, settings, inputs, gold)
+        _measure_ghost_attention(evaluation, settings, settings.retention, inputs, gold, out / "retention")
     write_json(out / "evaluation.json", evaluation)
     return evaluation
 
 
+# ----------------------------------------------------------------------------------------- versions
+
+
+@dataclass(frozen=True)
+class _Test:
+    """What all versions are tested with."""
+
+    settings: EvaluateSettings
+    tokenizer: Any
+    sft: Any
+    questions: list[Question]
+    scorers: Mapping[str, Scores]
+    gold: Gold | None
+    folders: Mapping[str, Path]
+
+    def take(self, version: Version, out: Path) -> Row:
+        """Writes a version's answers and returns what is measured of them."""
+        say(f"{version.name}: {len(self.questions):,} answers")
+        model = self.sft if version.name == "sft" else _load(version.folder, self.settings)
+        speaker = _speaker(model, self.tokenizer, self.settings)
+        told = speaker.ask([question.ids for question in self.questions], "test")
+        write_rows(out / ANSWERS, map(asdict, told))
+        answered = list(zip(self.questions, told, strict=True))
+        logprobs = summed_logprobs(model, answered)
+        reference = logprobs if model is self.sft else summed_logprobs(self.sft, answered)
+        found = empty_version() | measure_answers(answered, self.gold, self.settings.false_refusal_prompts)
+        found |= measure_scores(answered, self.scorers) | kl("kl_to_sft", logprobs, reference)
+        if version.start is not None:
+            start = _load(self.folders[version.start], self.settings)
+            found |= kl("kl_to_start", logprobs, summed_logprobs(start, answered))
+        return found
+
+
 def _compare_versions(
-    evaluation: dict[str, Any], settings: EvaluateSettings, inputs: Mapping[str, Path], gold: Gold | None
+    evaluation: dict[str, Any],
+    settings: EvaluateSettings,
+    inputs: Mapping[str, Path],
+    gold: Gold | None,
+    out: Path,
 ) -> None:
     tokenizer = load_tokenizer(inputs["sft"])
     sft = _load(inputs["sft"], settings)
@@ -68,55 +113,79 @@ def _compare_versions(
     }
     versions = list_versions(inputs["sft"], inputs.get("rlhf"))
     folders = {version.name: version.folder for version in versions}
+    test = _Test(settings, tokenizer, sft, questions, scorers, gold, folders)
     answers: dict[str, Answered] = {}
     for version in versions:
-        say(f"{version.name}: {len(questions):,} answers")
-        model = sft if version.name == "sft" else _load(version.folder, settings)
-        speaker = _speaker(model, tokenizer, settings)
-        told = speaker.ask([question.ids for question in questions], "test")
-        answers[version.name] = answered = list(zip(questions, told, strict=True))
-        logprobs = summed_logprobs(model, answered)
-        reference = logprobs if model is sft else summed_logprobs(sft, answered)
-        found = empty_version() | measure_answers(answered, gold, settings.false_refusal_prompts)
-        found |= measure_scores(answered, scorers) | kl("kl_to_sft", logprobs, reference)
-        if version.start is not None:
-            start = _load(folders[version.start], settings)
-            found |= kl("kl_to_start", logprobs, summed_logprobs(start, answered))
-        evaluation["versions"][version.name] = found
+        folder = out / version.name
+        evaluation["versions"][version.name] = made_folder(folder, partial(test.take, version))
+        told = [Answer(**row) for row in read_rows(folder / ANSWERS)]
+        answers[version.name] = list(zip(questions, told, strict=True))
     evaluation["samples"] = sample_answers(answers, gold, SAMPLES)
 
 
+# ----------------------------------------------------------------------------------------- Ghost Attention
+
+
 def _measure_ghost_attention(
-    evaluation: dict[str, Any], settings: EvaluateSettings, inputs: Mapping[str, Path], gold: Gold | None
+    evaluation: dict[str, Any],
+    settings: EvaluateSettings,
+    retention: RetentionSettings,
+    inputs: Mapping[str, Path],
+    gold: Gold | None,
+    out: Path,
 ) -> None:
     """Retention of the model trained with GAtt, of its ablation, and with attribute values never trained."""
-    assert settings.retention is not None
-    retention = settings.retention
     series = (
         ("with", "sft", retention.trained, retention.dialogues),
         ("without", "sft_without_gatt", retention.trained, retention.dialogues),
         ("unseen", "sft", retention.unseen, retention.unseen_dialogues),
     )
-    read: list[Held] = []  # by both models, so that nothing else makes a difference
+    root = inputs.get("gatt", inputs["data"])
+    first: Path | None = None  # of the series, whose dialogues all models read: nothing else differs then
     for name, model_input, path, count in series:
         if model_input not in inputs or path is None:
             continue
-        say(f"retention {name}: {count} dialogues")
-        model = _load(inputs[model_input], settings)
-        speaker = _speaker(model, load_tokenizer(inputs[model_input]), settings)
-        root = inputs.get("gatt", inputs["data"])
-        dialogues = read_instructed(path, root, count, retention.turns)
-        found = measure_retention(speaker, gold or CheckedByCode(dialogues), dialogues)
-        evaluation["gatt_retention"][name] |= found.implicit
-        evaluation["gatt_retention_explicit"][name] |= found.explicit
-        evaluation["gatt_dialogues"][name] = found.counts
-        read = read or found.held[:ATTENTION_DIALOGUES]
-        if name in ATTENTION_SERIES:
-            attention = measure_attention(model, read)
-            evaluation["gatt_attention"][name]["by_turn"] |= attention.pop("by_turn")
-            evaluation["gatt_attention"][name] |= attention
-        if found.counts["outgrown"]:
-            say(f"retention {name}: {found.counts['outgrown']} dialogues outgrew the context")
+        dialogues = partial(read_instructed, path, root, count, retention.turns)
+        hold = partial(_hold, name, inputs[model_input], dialogues, settings, gold, first)
+        found = made_folder(out / name, hold)
+        first = first or out / name
+        evaluation["gatt_retention"][name] |= found["implicit"]
+        evaluation["gatt_retention_explicit"][name] |= found["explicit"]
+        evaluation["gatt_dialogues"][name] = found["counts"]
+        if attention := found["attention"]:
+            by_turn = evaluation["gatt_attention"][name]["by_turn"] | attention["by_turn"]
+            evaluation["gatt_attention"][name] = attention | {"by_turn": by_turn}
+        if found["counts"]["outgrown"]:
+            say(f"retention {name}: {found['counts']['outgrown']} dialogues outgrew the context")
+
+
+def _hold(
+    name: str,
+    folder: Path,
+    read_dialogues: Any,
+    settings: EvaluateSettings,
+    gold: Gold | None,
+    first: Path | None,
+    out: Path,
+) -> Row:
+    """Writes the dialogues that a model holds and returns what is measured of them."""
+    dialogues, tokenizer = read_dialogues(), load_tokenizer(folder)
+    say(f"retention {name}: {len(dialogues)} dialogues")
+    model = _load(folder, settings)
+    found = measure_retention(
+        _speaker(model, tokenizer, settings), gold or CheckedByCode(dialogues), dialogues
+    )
+    write_rows(out / DIALOGUES, ({"text": tokenizer.decode(one.ids), **asdict(one)} for one in found.held))
+    attention = None
+    if name in ATTENTION_SERIES:
+        rows = read_rows((first or out) / DIALOGUES)[:ATTENTION_DIALOGUES]
+        attention = measure_attention(model, [Held.from_row(row) for row in rows])
+    return {
+        "implicit": found.implicit,
+        "explicit": found.explicit,
+        "counts": found.counts,
+        "attention": attention,
+    }
 
 
 def _load(folder: Path, settings: EvaluateSettings) -> Any:

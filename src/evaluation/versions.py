@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,11 @@ def list_versions(sft: Path, rlhf: Path | None) -> list[Version]:
     for entry in entries:
         if not {"name", "model"} <= entry.keys():
             raise DataError(f"{rlhf / MANIFEST}: metrics.versions: {entry}; expected name and model")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(entry["name"])):
+            raise DataError(
+                f"{rlhf / MANIFEST}: metrics.versions: name {entry['name']!r} becomes a folder; "
+                "expected letters, digits, '-' and '_' only"
+            )
         versions.append(Version(entry["name"], rlhf / entry["model"], entry.get("start")))
     return versions
 

@@ -15,12 +15,13 @@ from ..model.saving import save_model
 from ..training.checkpoints import Checkpoints
 from ..training.distributed import barrier, is_main
 from ..training.interruption import interruptible
+from ..training.steps import Row
 from ..training.tracking import Tracker
 from ..training.universal import check_same_ranks, zero_stage
 from .context import Context
 from .critic import Critic
 from .ppo_trainer import Metrics, PpoTrainer
-from .rounds import Row, is_of
+from .rounds import is_of
 
 ENDS = "ends.json"  # in a checkpoint: metrics of the first iteration and of the last one
 

@@ -19,11 +19,12 @@ from ..training.distributed import gather_rows, rank, world_size
 from ..training.engine import device
 from ..training.finetune import finetune_packed
 from ..training.health import watch
+from ..training.steps import Row, read_rows
 from ..training.tracking import Tracker
 from .context import Context
 from .reward import piecewise_reward
 from .rollout import EncodedPrompt
-from .rounds import Row, is_of, read_rows
+from .rounds import is_of
 from .settings import RoundSettings
 
 ANSWERS_A_PART = 4096  # sampled or scored between two looks at the progress bar

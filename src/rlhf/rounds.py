@@ -1,67 +1,11 @@
-"""A round of RLHF as a folder whose steps are made once: a killed run goes on after its last finished step.
+"""A round of RLHF is a folder of steps that are made once (see `training/steps.py`):
 
-    v1/prompts.jsonl -> samples.jsonl -> scores.jsonl -> selection.jsonl -> rejection/ -> ppo/
-
-Every step is written aside and published by a rename, so what stands under its name is complete.
+v1/prompts.jsonl -> samples.jsonl -> scores.jsonl -> selection.jsonl -> rejection/ -> ppo/
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
-
-from ..artifact import RESUME, clear, working_folder, write_lines
-from ..console import is_main_process
-from ..errors import DataError
-from ..training.distributed import barrier
-
-Row = dict[str, Any]
-
-STEP_METRICS = "metrics.jsonl"  # in a step's folder: one row, what the step measured
-
-
-def made_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
-    """The rows of a step, made now unless they stand already; every rank calls it and gets them all.
-
-    Raises DataError for a file that is no longer what the step wrote.
-    """
-    if not _stands(path):
-        rows = make()
-        if is_main_process():
-            write_rows(path, rows)
-        barrier()
-    return read_rows(path)
-
-
-def made_folder(path: Path, make: Callable[[Path], Row]) -> Row:
-    """The metrics of a step that fills a folder; `make` writes into another one, which is then renamed.
-
-    Of what a killed run left there its checkpoints stay: `make` may go on from them.
-    """
-    if not _stands(path):
-        partial = working_folder(path)
-        if is_main_process():
-            partial.mkdir(parents=True, exist_ok=True)
-            clear(partial, keep=RESUME)
-        barrier()
-        metrics = make(partial)
-        if is_main_process():
-            write_rows(partial / STEP_METRICS, [metrics])
-            shutil.rmtree(partial / RESUME, ignore_errors=True)
-            partial.rename(path)
-        barrier()
-    return read_rows(path / STEP_METRICS)[0]
-
-
-def _stands(path: Path) -> bool:
-    """Whether a step is finished; all ranks look between two barriers and see the same."""
-    barrier()
-    stands = path.exists()
-    barrier()
-    return stands
+from ..training.steps import Row
 
 
 def is_of(row: Row, number: int, step: str) -> bool:
@@ -70,27 +14,3 @@ def is_of(row: Row, number: int, step: str) -> bool:
     A row of PPO has an `iteration`, one of rejection sampling has not.
     """
     return bool(row["round"] == number and step == ("ppo" if "iteration" in row else "rejection"))
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Raises DataError naming the line that is no JSON object."""
-    rows = []
-    # lines end at "\n" alone: a sampled answer may hold other characters that end a line in Unicode
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(
-                    f"{path}:{number}: no valid JSON ({error}); delete the file to make it again"
-                ) from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: expected a JSON object; delete the file to make it again")
-            rows.append(row)
-    return rows
-
-
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Writes JSONL in one step, below a folder that is made if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))

@@ -12,11 +12,11 @@ from ..artifact import model_folder, working_folder
 from ..console import is_main_process
 from ..data.chat import chat_format
 from ..training import distributed
+from ..training.steps import Row, made_folder, made_rows
 from ..training.tracking import Tracker
 from .context import Context, prepare
 from .improvement import improve
 from .rejection import best_answers, fine_tune, round_prompts, sample_answers, score_answers
-from .rounds import Row, made_folder, made_rows
 from .settings import RlhfSettings
 
 

@@ -13,6 +13,7 @@ from llamita.errors import DataError
 from llamita.evaluation import stage
 from llamita.evaluation.keys import MEASURES, RETENTION_TURNS, empty_evaluation
 from llamita.evaluation.settings import EvaluateSettings
+from llamita.evaluation.speaker import Speaker
 from llamita.evaluation.stage import run
 from llamita.model.checkpoint import load_causal_lm
 from llamita.model.saving import save_model
@@ -94,6 +95,10 @@ def test_all_that_can_be_measured_is(evaluation: dict[str, Any]) -> None:
     for group in ("gatt_retention", "gatt_retention_explicit"):
         for series in ("with", "without", "unseen"):
             assert None not in [evaluation[group][series][str(turn)] for turn in RETENTION_TURNS]
+    for attention in evaluation["gatt_attention"].values():
+        assert None not in [attention["by_turn"][str(turn)] for turn in RETENTION_TURNS]
+        assert len(attention["map"]) == 48
+        assert 0 < attention["instruction"][0] < attention["instruction"][1] < 1
     assert evaluation["prompts"]["harmful"] == {"read": 20, "too_long": 0}
     assert {sample["kind"] for sample in evaluation["samples"]} == {"ordinary", "harmful", "borderline"}
     assert evaluation["samples"][0]["answers"].keys() == {"sft", "v1", "v2"}
@@ -114,9 +119,50 @@ def test_the_same_model_keeps_as_much_with_as_without(evaluation: dict[str, Any]
 
 
 def test_same_seed_same_numbers(inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path) -> None:
-    assert run(settings(), inputs, tmp_path) == evaluation
-    other = run(settings(seed=1), inputs, tmp_path)
+    for name in ("again", "other"):
+        (tmp_path / name).mkdir()
+    assert run(settings(), inputs, tmp_path / "again") == evaluation
+    other = run(settings(seed=1), inputs, tmp_path / "other")
     assert other["samples"] != evaluation["samples"]
+
+
+def test_a_killed_evaluation_samples_nothing_twice(
+    inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled: list[str] = []
+    ask, converse = Speaker.ask, Speaker.converse
+
+    def noted_ask(self: Speaker, prompts: Any, name: str) -> Any:
+        sampled.append(name)
+        return ask(self, prompts, name)
+
+    def noted_converse(self: Speaker, questions: Any, name: str) -> Any:
+        sampled.append(name)
+        return converse(self, questions, name)
+
+    monkeypatch.setattr(Speaker, "ask", noted_ask)
+    monkeypatch.setattr(Speaker, "converse", noted_converse)
+    for part, calls in (("kl", 2), ("measure_attention", 2)):  # in the second version, in the second series
+        left, whole = calls, getattr(stage, part)
+
+        def killed(*arguments: Any, whole: Any = whole) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+            return whole(*arguments)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(stage, part, killed)
+            run(settings(), inputs, tmp_path)
+    held = ["dialogues", "asked outright"]
+    assert sampled == ["test", "test", "test", "test", *held, *held]
+    assert run(settings(), inputs, tmp_path) == evaluation
+    assert sampled.count("test") == 4, "sft, v1 and once more v1, v2"
+    assert sampled.count("dialogues") == 4, "with, without and once more without, unseen"
+    texts = (tmp_path / "retention" / "with" / "dialogues.jsonl").read_text().splitlines()
+    assert len(texts) == 3
+    assert json.loads(texts[0])["text"]
 
 
 def test_half_precision_reaches_every_model(

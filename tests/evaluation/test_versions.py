@@ -139,7 +139,15 @@ def test_versions_are_those_of_the_rlhf_manifest(tmp_path: Path) -> None:
     assert versions[2].start == "v2_rejection"
 
 
-@pytest.mark.parametrize("metrics", [{}, {"versions": []}, {"versions": [{"name": "v1"}]}])
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {},
+        {"versions": []},
+        {"versions": [{"name": "v1"}]},
+        {"versions": [{"name": "../v1", "model": "model"}]},
+    ],
+)
 def test_an_rlhf_artifact_without_versions(tmp_path: Path, metrics: dict) -> None:
     with pytest.raises(DataError, match=r"metrics\.versions"):
         list_versions(tmp_path / "sft", write_manifest(tmp_path / "rlhf", metrics))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llamita.rlhf.rounds import read_rows
+from llamita.training.steps import read_rows
 
 from .test_stage import make_inputs, settings
 

@@ -16,8 +16,8 @@ from llamita.rlhf import context, rejection, stage
 from llamita.rlhf.ppo_trainer import PpoTrainer
 from llamita.rlhf.rejection import best_answers, round_prompts
 from llamita.rlhf.rollout import EncodedPrompt
-from llamita.rlhf.rounds import made_folder, made_rows, read_rows
 from llamita.rlhf.settings import RlhfSettings, RoundSettings
+from llamita.training.steps import read_rows
 
 from ..sampling.tiny import save_tiny_model, save_tiny_reward_model
 
@@ -235,36 +235,6 @@ def test_ppo_goes_on_after_the_iteration_that_was_saved(
 
 def interrupting(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def test_a_step_killed_half_way_leaves_nothing_under_its_name(tmp_path: Path) -> None:
-    def half(folder: Path) -> dict[str, Any]:
-        (folder / "weights").write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        made_folder(tmp_path / "step", half)
-    assert not (tmp_path / "step").exists()
-    made_folder(tmp_path / "step", lambda folder: {"left": len(list(folder.iterdir()))})
-    assert made_folder(tmp_path / "step", half) == {"left": 0}
-
-    def rows() -> Any:
-        yield {"a": 1}
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        made_rows(tmp_path / "rows.jsonl", rows)
-    assert not (tmp_path / "rows.jsonl").exists()
-    strange = [{"a": "é"}, {"a": "one\u2028two\x85three\x0bfour\r\nfive"}, {"a": ""}]
-    assert made_rows(tmp_path / "rows.jsonl", lambda: strange) == strange
-    assert made_rows(tmp_path / "none.jsonl", list) == []
-
-
-def test_a_broken_step_file_is_told_with_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "samples.jsonl"
-    path.write_text('{"prompt": 0}\n{"prompt": 1, "ans\n')
-    with pytest.raises(DataError, match=r"samples\.jsonl:2: "):
-        made_rows(path, list)
 
 
 def test_best_answers() -> None:
