@@ -49,6 +49,7 @@ def gatt_attention(report: Report) -> str | None:
             label, colour = SERIES[name]
             _retention_line(axes[-1], found["by_turn"], color=colour, marker="o", label=label)
         axes[-1].set_title("attention to the instruction")
+        axes[-1].set_ylim(bottom=0)
         _turn_axis(axes[-1])
         axes[-1].legend(loc="best")
         return to_svg(
