@@ -12,7 +12,7 @@ from ..errors import DataError
 from .dialogues import messages_of, usable, with_input, without_calculator
 from .files import Record
 from .reading import Skip, attempt, field, locate, records, sound, text_field
-from .rows import RATINGS, Comparison, Message, Rating
+from .rows import RATINGS, Comparison, Dialogue, Message, Rating
 
 # The eight models of the Self-Instruct evaluation, worst first, as people rated them in that paper. It gives
 # the mixture with Super-NaturalInstructions no clear place beside self-instruct: it stands just below.
@@ -80,6 +80,12 @@ def hh(row: Mapping[str, Any]) -> Comparison:
     if chosen[:-1] != rejected[:-1]:
         raise Skip("two prompts")
     return compared(chosen[:-1], chosen[-1]["content"], rejected[-1]["content"])
+
+
+def preferred(row: Mapping[str, Any]) -> Dialogue:
+    """The better transcript of `hh` as a demonstration of its last answer."""
+    one = hh(row)
+    return Dialogue([*one.prompt, {"role": "assistant", "content": one.chosen}], trained="last")
 
 
 def _transcript(row: Mapping[str, Any], name: str) -> list[Message]:

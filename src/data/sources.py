@@ -64,6 +64,7 @@ DIALOGUES: dict[str, Format[Dialogue]] = {
     "seed_tasks": Format(dialogues.seed_tasks, records),
     "sharegpt": Format(dialogues.sharegpt, records),
     "gsm8k": Format(dialogues.gsm8k, records),
+    "hh": Format(comparisons.preferred, records),
 }
 COMPARISONS: dict[str, Format[Comparison]] = {
     "comparison": Format(comparisons.comparison, records),
@@ -86,7 +87,7 @@ def read_documents(sources: Sequence[Source], root: Path) -> Stream[str]:
 
 
 def read_dialogues(sources: Sequence[Source], root: Path) -> Rows[Dialogue]:
-    """Dialogues. Formats: messages, prompt_completion, alpaca, seed_tasks, sharegpt, gsm8k."""
+    """Dialogues. Formats: messages, prompt_completion, alpaca, seed_tasks, sharegpt, gsm8k, hh."""
     stream = Stream(sources, root, DIALOGUES)
     return Rows(stream, stream.skipped)
 

@@ -161,6 +161,10 @@ def test_hh_transcripts(tmp_path: Path) -> None:
     read = read_comparisons(source("hh"), tmp_path)
     assert read == [Comparison([*PAIR, {"role": "user", "content": "bye"}], "so long", "go")]
     assert read.skipped.total() == 1
+    asked = [*PAIR, {"role": "user", "content": "bye"}]
+    demonstrated = read_dialogues(source("hh"), tmp_path)
+    assert demonstrated == [Dialogue([*asked, {"role": "assistant", "content": "so long"}], trained="last")]
+    assert [prompt.is_safety for prompt in read_prompts(source("hh"), tmp_path)] == [True]
 
 
 def test_self_instruct_pairs_rate_by_distance(tmp_path: Path) -> None:
