@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..world.gold import Gold
 from .attention import Held, measure_attention
 from .keys import ATTENTION_SERIES, empty_evaluation, empty_version
 from .questions import Kind, Question, read_questions
-from .retention import CheckedByCode, measure_retention, read_instructed
+from .retention import CheckedByCode, InstructedDialogue, measure_retention, read_instructed
 from .settings import EvaluateSettings, RetentionSettings
 from .speaker import Answer, Speaker
 from .versions import (
@@ -145,7 +145,7 @@ def _measure_ghost_attention(
     for name, model_input, path, count in series:
         if model_input not in inputs or path is None:
             continue
-        dialogues = partial(read_instructed, path, root, count, retention.turns)
+        dialogues = read_instructed(path, root, count, retention.turns)
         hold = partial(_hold, name, inputs[model_input], dialogues, settings, gold, first)
         found = made_folder(out / name, hold)
         first = first or out / name
@@ -162,19 +162,17 @@ def _measure_ghost_attention(
 def _hold(
     name: str,
     folder: Path,
-    read_dialogues: Any,
+    dialogues: Sequence[InstructedDialogue],
     settings: EvaluateSettings,
     gold: Gold | None,
     first: Path | None,
     out: Path,
 ) -> Row:
     """Writes the dialogues that a model holds and returns what is measured of them."""
-    dialogues, tokenizer = read_dialogues(), load_tokenizer(folder)
     say(f"retention {name}: {len(dialogues)} dialogues")
-    model = _load(folder, settings)
-    found = measure_retention(
-        _speaker(model, tokenizer, settings), gold or CheckedByCode(dialogues), dialogues
-    )
+    model, tokenizer = _load(folder, settings), load_tokenizer(folder)
+    speaker = _speaker(model, tokenizer, settings)
+    found = measure_retention(speaker, gold or CheckedByCode(dialogues), dialogues)
     write_rows(out / DIALOGUES, ({"text": tokenizer.decode(one.ids), **asdict(one)} for one in found.held))
     attention = None
     if name in ATTENTION_SERIES:
