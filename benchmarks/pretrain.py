@@ -9,11 +9,7 @@ don't count.
 
 from __future__ import annotations
 
-import json
 import random
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import describe, table
+from in_turn import compare, tell
 from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 
 from llamita.model.sizes import ModelSize
@@ -185,8 +181,7 @@ def measure(way: str, size: str) -> None:
     clock = Clock()
     with tempfile.TemporaryDirectory() as out:
         tokens = WAYS[way](size, STEPS[size] + WARM, clock, Path(out))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print("RESULT " + json.dumps({"rate": tokens / clock.seconds(), "memory": memory}))
+    tell(tokens / clock.seconds())
 
 
 def main() -> None:
@@ -194,25 +189,7 @@ def main() -> None:
         measure(*sys.argv[1:])
         return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for _ in range(rounds):
-        for size in SIZES:
-            for way in WAYS:
-                command = [sys.executable, __file__, way, size]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-                result = json.loads(line.removeprefix("RESULT "))
-                found.setdefault((size, way), []).append(result)
-                print(f"{size}: {way}: {result['rate']:,.0f} tokens/s", file=sys.stderr, flush=True)
-    print(describe(sys.argv))
-    rows = []
-    for (size, way), results in found.items():
-        rates = [result["rate"] for result in results]
-        limit = [result["rate"] for result in found[size, "bare loop"]]
-        ratio = statistics.median(rate / best for rate, best in zip(rates, limit, strict=True))
-        memory = max(result["memory"] for result in results)
-        rows.append([f"{size}: {way}", f"{statistics.median(rates):,.0f}", f"{ratio:.3f}", f"{memory:.2f}"])
-    print(table(["model: way", "tokens/s", "of the bare loop", "peak memory, GB"], rows))
+    compare(__file__, WAYS, SIZES, [], rounds, "bare loop")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ Tokens are those of dialogues: pads don't count.
 
 from __future__ import annotations
 
-import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +20,7 @@ from typing import Any
 
 import datasets
 import torch
-from machine import describe, table
+from in_turn import compare, tell
 from transformers import LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
@@ -87,7 +84,7 @@ class Ticking:
     pad: int
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]  # of the trainer that it is mixed into
         self.steps += 1
         if self.steps > WARM:
             self.tokens += int((inputs["input_ids"] != self.pad).sum())
@@ -171,36 +168,15 @@ def measure(way: str, size: str, *where: str) -> None:
     material = Material(size, *where)
     with tempfile.TemporaryDirectory() as out:
         rate = WAYS[way](material, Path(out))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print("RESULT " + json.dumps({"rate": rate, "memory": memory}))
+    tell(rate)
 
 
 def main() -> None:
     if sys.argv[1] in WAYS:
         measure(*sys.argv[1:])
         return
-    where, rounds = sys.argv[1:5], int(sys.argv[5]) if len(sys.argv) > 5 else 3
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for _ in range(rounds):
-        for size in SIZES:
-            for way in WAYS:
-                command = [sys.executable, __file__, way, size, *where]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    sys.exit(f"{size}: {way}:\n{done.stderr}")
-                line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-                result = json.loads(line.removeprefix("RESULT "))
-                found.setdefault((size, way), []).append(result)
-                print(f"{size}: {way}: {result['rate']:,.0f} tokens/s", file=sys.stderr, flush=True)
-    print(describe(sys.argv))
-    rows = []
-    for (size, way), results in found.items():
-        rates = [result["rate"] for result in results]
-        best = [result["rate"] for result in found[size, "ours"]]
-        ratio = statistics.median(own / rate for own, rate in zip(best, rates, strict=True))
-        memory = max(result["memory"] for result in results)
-        rows.append([f"{size}: {way}", f"{statistics.median(rates):,.0f}", f"{ratio:.2f}", f"{memory:.2f}"])
-    print(table(["model: way", "tokens/s", "ours to it", "peak memory, GB"], rows))
+    rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 3
+    compare(__file__, WAYS, SIZES, sys.argv[1:5], rounds, "ours")
 
 
 if __name__ == "__main__":
