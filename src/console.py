@@ -94,7 +94,7 @@ class _RateColumn(ProgressColumn):
     """Items per second, in the task's own unit."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0.0:,.1f} {task.fields['unit']}/s")
+        return Text(_rate(task.finished_speed or task.speed or 0.0, task.fields["unit"]))
 
 
 class _DoneColumn(ProgressColumn):
@@ -154,8 +154,12 @@ def _share(count: float, total: float | None) -> str:
     return f"{count:,.0f}" if total is None else f"{count:,.0f}/{total:,.0f}"
 
 
+def _rate(rate: float, unit: str) -> str:
+    return f"{rate:,.1f} {unit}/s" if rate >= 1 or rate == 0 else f"{60 * rate:,.1f} {unit}/min"
+
+
 def _progress_line(description: str, count: float, total: float | None, unit: str, rate: float) -> str:
-    line = f"{description}: {_share(count, total)} {unit}, {rate:,.1f} {unit}/s"
+    line = f"{description}: {_share(count, total)} {unit}, {_rate(rate, unit)}"
     if total is not None and count < total:
         line += f", {duration((total - count) / max(rate, 1e-9))} left"
     return line

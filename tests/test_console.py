@@ -42,6 +42,18 @@ def test_unknown_total(clock: list[float], capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.splitlines()[0] == "read: 10 rows, 1.0 rows/s"
 
 
+def test_slow_work_is_told_by_the_minute_and_what_was_done_before_is_no_speed(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in console.track(range(75, 78), "train", 78, "steps", done=75):
+        clock[0] += 15
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 76/78 steps, 4.0 steps/min, 30.0 s left",
+        "train: 77/78 steps, 4.0 steps/min, 15.0 s left",
+        "train: 78/78 steps, 4.0 steps/min",
+    ]
+
+
 def test_other_ranks_are_silent_but_work(
     clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

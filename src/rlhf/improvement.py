@@ -86,7 +86,7 @@ def _train(
         say(f"{description}: going on after iteration {done}")
     tracker.rewind(done, lambda row: is_of(row, number, "ppo"))
     with interruptible() as asked:
-        for metrics in track(trainer.iterations(done), description, total - done, unit="iterations"):
+        for metrics in track(trainer.iterations(done), description, total, "iterations", done=done):
             done = int(metrics["iteration"])
             tracker.log({"round": number, **metrics}, done)
             ends = [*ends[:1], metrics]

@@ -46,7 +46,8 @@ class Progress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._bar = track(range(state.max_steps), self.description, unit="steps")
+        steps = range(state.global_step, state.max_steps)
+        self._bar = track(steps, self.description, state.max_steps, "steps", done=state.global_step)
         self._since = (state.epoch or 0.0, time.monotonic())
 
     def on_step_begin(

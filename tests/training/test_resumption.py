@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
+from llamita import console
 from llamita.artifact import RESUME
 from llamita.errors import ConfigError, Interrupted
 from llamita.training.arguments import training_arguments
@@ -102,6 +104,18 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
         with pytest.raises(Killed):
             train(tmp_path, At(step, kill))
     assert_same(tmp_path, train(tmp_path), undisturbed)
+
+
+def test_progress_goes_on_where_the_run_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    with pytest.raises(Killed):
+        train(tmp_path, At(5, kill))
+    capsys.readouterr()
+    train(tmp_path)
+    shares = re.findall(r"^tiny: (\S+) steps, ", capsys.readouterr().out, re.MULTILINE)
+    assert shares == [f"{step}/11" for step in range(5, 12)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
