@@ -1,40 +1,19 @@
-"""Every format from a small file, and what is said about files and rows that are wrong."""
+"""Every format from a small file, and which of its rows are taken."""
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llamita.config import Source
 from llamita.data.comparisons import SELF_INSTRUCT_MODELS
 from llamita.data.rows import Comparison, Dialogue, Prompt
 from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
 from llamita.errors import DataError
 
-PAIR = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(
-        row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) + "\n" for row in rows
-    )
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return path
-
-
-def source(format: str, path: str = "rows.jsonl", **options: Any) -> list[Source]:
-    return [Source(path=path, format=format, **options)]
-
-
-def dialogue(user: str, answer: str) -> Dialogue:
-    return Dialogue([{"role": "user", "content": user}, {"role": "assistant", "content": answer}])
-
+from .written import COMPARED, PAIR, dialogue, source, write
 
 # ------------------------------------------------------------------------------------------- formats
 
@@ -113,7 +92,6 @@ def test_a_text_file_is_cut_at_blank_lines_and_loses_nothing(tmp_path: Path) -> 
     assert max(map(len, pieces)) < 9000
 
 
-COMPARED = {"chosen": "yes", "rejected": "no"}
 USER = [{"role": "user", "content": "hi"}]
 ANSWERS = {name: [{"role": "assistant", "content": text}] for name, text in COMPARED.items()}
 
@@ -258,165 +236,3 @@ def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
     assert list(read_documents(source("text_rows", "set", split="test"), tmp_path)) == ["test-00000"]
     with pytest.raises(DataError, match="no file of split 'validation'"):
         list(read_documents(source("text_rows", "set", split="validation"), tmp_path))
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was asked of a Hub whose sets hold two rows and then break off."""
-    import datasets
-
-    asked: list[Any] = []
-
-    def rows() -> Iterator[dict[str, Any]]:
-        yield {"text": "one"}
-        yield {"text": "two"}
-        raise ConnectionError("gone")
-
-    def load(name: str, config: str | None = None, **options: Any) -> Any:
-        asked.append((name, config, options))
-        return rows()
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    return asked
-
-
-def test_dialogues_of_the_hub_are_downloaded_once(tmp_path: Path, hub: list[Any]) -> None:
-    with pytest.raises(DataError, match="org/set:main: row 1: field 'instruction' is missing; expected text"):
-        read_dialogues(source("alpaca", "org/set:main", split="test"), tmp_path)
-    assert hub == [("org/set", "main", {"split": "test", "streaming": False})]
-
-
-def test_documents_of_the_hub_are_streamed(tmp_path: Path, hub: list[Any]) -> None:
-    documents = read_documents(source("text_rows", "org/set"), tmp_path)
-    assert [next(documents), next(documents)] == ["one", "two"]
-    with pytest.raises(DataError, match=r"not read from the Hub behind row 2 \(ConnectionError: gone\)"):
-        next(documents)
-    assert hub == [("org/set", None, {"split": "train", "streaming": True})]
-
-
-def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match="org/no-such-set: not below the data folder, and not read from the Hub"
-    ):
-        read_dialogues(source("alpaca", "org/no-such-set"), tmp_path)
-
-
-def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
-    write(tmp_path / "sft" / "dialogues.jsonl", [{"messages": PAIR}])
-    with pytest.raises(
-        DataError, match=r"sft/dialogs.jsonl: no such file .* did you mean sft/dialogues.jsonl"
-    ):
-        read_dialogues(source("messages", "sft/dialogs.jsonl"), tmp_path)
-
-
-# ----------------------------------------------------------------------------------------- broken rows
-
-BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
-    "no json": (read_dialogues, "messages", '{"messages": \n', "no valid JSON"),
-    "no object": (read_dialogues, "messages", "[1]\n", "found list; expected a JSON object"),
-    "missing field": (
-        read_dialogues,
-        "alpaca",
-        {"instruction": "a"},
-        "field 'output' is missing; expected text",
-    ),
-    "null field": (read_dialogues, "alpaca", {"instruction": "a", "output": None}, "'output' is missing"),
-    "wrong type": (
-        read_dialogues,
-        "alpaca",
-        {"instruction": "a", "output": 3},
-        "'output' is int; expected text",
-    ),
-    "no list": (read_dialogues, "messages", {"messages": "hi"}, "'messages' is str; expected list or tuple"),
-    "no message": (read_dialogues, "messages", {"messages": ["hi"]}, "holds str; expected messages"),
-    "role": (
-        read_dialogues,
-        "messages",
-        {"messages": [{"role": "bot", "content": "a"}]},
-        "role 'bot'; expected",
-    ),
-    "order": (read_dialogues, "messages", {"messages": PAIR[:1]}, "ending with assistant"),
-    "tag": (
-        read_dialogues,
-        "prompt_completion",
-        {"prompt": "[INST]", "completion": "a"},
-        "marks the chat format",
-    ),
-    "rating": (
-        read_comparisons,
-        "comparison",
-        {"prompt": "a", **COMPARED, "rating": "best"},
-        "rating 'best'; expected",
-    ),
-    "label": (
-        read_comparisons,
-        "comparison",
-        {"prompt": "a", **COMPARED, "chosen_safe": "yes"},
-        "expected bool",
-    ),
-    "transcript": (read_comparisons, "hh", {"chosen": "hi", "rejected": "ho"}, "is no transcript"),
-    "grades": (
-        read_comparisons,
-        "gsm8k_solutions",
-        {"question": "a"},
-        "'6b_finetuning' is missing or not graded",
-    ),
-    "speaker": (read_dialogues, "sharegpt", {"conversations": [{"from": "cat", "value": "a"}]}, "from 'cat'"),
-    "surrogate": (
-        read_dialogues,
-        "prompt_completion",
-        '{"prompt": "\\ud800", "completion": "a"}\n',
-        "surrogate",
-    ),
-}
-SOUND = {
-    "messages": {"messages": PAIR},
-    "alpaca": {"instruction": "a", "output": "b"},
-    "prompt_completion": {"prompt": "a", "completion": "b"},
-    "comparison": {"prompt": "a", **COMPARED},
-    "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
-    "gsm8k_solutions": {},
-    "sharegpt": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, name: str) -> None:
-    read, format, row, problem = BROKEN[name]
-    before = [SOUND[format], "\n"] if SOUND[format] else ["\n", "\n"]  # blank lines count as lines
-    path = write(tmp_path / "rows.jsonl", [*before, row])
-    with pytest.raises(DataError) as error:
-        read(source(format), tmp_path)
-    assert str(error.value).startswith(f"{path}:3: ")
-    assert problem in str(error.value)
-
-
-def test_unreadable_files(tmp_path: Path) -> None:
-    def message(path: str, format: str = "messages") -> str:
-        with pytest.raises(DataError) as error:
-            read_dialogues(source(format, path), tmp_path)
-        return str(error.value)
-
-    write(tmp_path / "empty.jsonl", [])
-    write(tmp_path / "blank.jsonl", ["\n\n"])
-    write(tmp_path / "skipped.jsonl", [{"prompt": "a", "completion": ""}])
-    write(tmp_path / "array.json", ['[{"messages": 1},\n 2, ]'])
-    write(tmp_path / "head.csv", ["prompt,completion\n", "a,b,c\n"])
-    write(tmp_path / "notes.txt", ["hi"])
-    write(tmp_path / "model.bin", ["hi"])
-    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}'.encode("latin-1"))
-    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}\n' * 1000)[:40])
-    (tmp_path / "no.parquet").write_bytes(b"hello")
-    (tmp_path / "folder").mkdir()
-    assert "empty.jsonl: can't be read as text: the file is empty" in message("empty.jsonl")
-    assert "blank.jsonl: no usable row; expected rows of format 'messages'" in message("blank.jsonl")
-    assert "skipped.jsonl: no usable row" in message("skipped.jsonl", "prompt_completion")
-    assert "array.json:2: no valid JSON" in message("array.json")
-    assert "head.csv:2: more fields than the 2 of the head line" in message("head.csv")
-    assert "plain text has no fields" in message("notes.txt")
-    assert "unknown kind of file; expected .jsonl" in message("model.bin")
-    assert "latin.jsonl: can't be read" in message("latin.jsonl", "prompt_completion")
-    assert "cut.jsonl.gz: can't be read" in message("cut.jsonl.gz", "prompt_completion")
-    assert "no.parquet: can't be read" in message("no.parquet")
-    assert "expected data files of one kind in this folder, found none" in message("folder")
-    assert "format 'mesages' is not for this; did you mean 'messages'?" in message("blank.jsonl", "mesages")

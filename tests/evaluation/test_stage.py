@@ -11,6 +11,7 @@ import torch
 
 from llamita.errors import DataError
 from llamita.evaluation import stage
+from llamita.evaluation.attention import measure_attention
 from llamita.evaluation.keys import MEASURES, RETENTION_TURNS, empty_evaluation
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.evaluation.speaker import Speaker
@@ -163,6 +164,23 @@ def test_a_killed_evaluation_samples_nothing_twice(
     texts = (tmp_path / "retention" / "with" / "dialogues.jsonl").read_text().splitlines()
     assert len(texts) == 3
     assert json.loads(texts[0])["text"]
+
+
+def test_attention_of_both_models_is_measured_on_the_same_dialogues(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+
+    def measure(model: Any, dialogues: Any) -> dict[str, Any]:
+        read.append(dialogues)
+        return measure_attention(model, dialogues)
+
+    monkeypatch.setattr(stage, "measure_attention", measure)
+    another = inputs["rlhf"] / "v1" / "rejection"
+    run(settings(), inputs | {"sft_without_gatt": another}, tmp_path)
+    held = [(tmp_path / "retention" / name / "dialogues.jsonl").read_text() for name in ("with", "without")]
+    assert held[0] != held[1]
+    assert read[0] == read[1]
 
 
 def test_half_precision_reaches_every_model(

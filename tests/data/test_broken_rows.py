@@ -1,0 +1,133 @@
+"""What is said about files and rows that are wrong: where, what, and what would be right."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.data.sources import read_comparisons, read_dialogues
+from llamita.errors import DataError
+
+from .written import COMPARED, PAIR, source, write
+
+BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
+    "no json": (read_dialogues, "messages", '{"messages": \n', "no valid JSON"),
+    "no object": (read_dialogues, "messages", "[1]\n", "found list; expected a JSON object"),
+    "missing field": (
+        read_dialogues,
+        "alpaca",
+        {"instruction": "a"},
+        "field 'output' is missing; expected text",
+    ),
+    "null field": (read_dialogues, "alpaca", {"instruction": "a", "output": None}, "'output' is missing"),
+    "wrong type": (
+        read_dialogues,
+        "alpaca",
+        {"instruction": "a", "output": 3},
+        "'output' is int; expected text",
+    ),
+    "no list": (read_dialogues, "messages", {"messages": "hi"}, "'messages' is str; expected list or tuple"),
+    "no message": (read_dialogues, "messages", {"messages": ["hi"]}, "holds str; expected messages"),
+    "role": (
+        read_dialogues,
+        "messages",
+        {"messages": [{"role": "bot", "content": "a"}]},
+        "role 'bot'; expected",
+    ),
+    "order": (read_dialogues, "messages", {"messages": PAIR[:1]}, "ending with assistant"),
+    "tag": (
+        read_dialogues,
+        "prompt_completion",
+        {"prompt": "[INST]", "completion": "a"},
+        "marks the chat format",
+    ),
+    "rating": (
+        read_comparisons,
+        "comparison",
+        {"prompt": "a", **COMPARED, "rating": "best"},
+        "rating 'best'; expected",
+    ),
+    "label": (
+        read_comparisons,
+        "comparison",
+        {"prompt": "a", **COMPARED, "chosen_safe": "yes"},
+        "expected bool",
+    ),
+    "transcript": (read_comparisons, "hh", {"chosen": "hi", "rejected": "ho"}, "is no transcript"),
+    "grades": (
+        read_comparisons,
+        "gsm8k_solutions",
+        {"question": "a"},
+        "'6b_finetuning' is missing or not graded",
+    ),
+    "speaker": (read_dialogues, "sharegpt", {"conversations": [{"from": "cat", "value": "a"}]}, "from 'cat'"),
+    "surrogate": (
+        read_dialogues,
+        "prompt_completion",
+        '{"prompt": "\\ud800", "completion": "a"}\n',
+        "surrogate",
+    ),
+}
+SOUND = {
+    "messages": {"messages": PAIR},
+    "alpaca": {"instruction": "a", "output": "b"},
+    "prompt_completion": {"prompt": "a", "completion": "b"},
+    "comparison": {"prompt": "a", **COMPARED},
+    "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+    "gsm8k_solutions": {},
+    "sharegpt": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, name: str) -> None:
+    read, format, row, problem = BROKEN[name]
+    before = [SOUND[format], "\n"] if SOUND[format] else ["\n", "\n"]  # blank lines count as lines
+    path = write(tmp_path / "rows.jsonl", [*before, row])
+    with pytest.raises(DataError) as error:
+        read(source(format), tmp_path)
+    assert str(error.value).startswith(f"{path}:3: ")
+    assert problem in str(error.value)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    def message(path: str, format: str = "messages") -> str:
+        with pytest.raises(DataError) as error:
+            read_dialogues(source(format, path), tmp_path)
+        return str(error.value)
+
+    write(tmp_path / "empty.jsonl", [])
+    write(tmp_path / "blank.jsonl", ["\n\n"])
+    write(tmp_path / "skipped.jsonl", [{"prompt": "a", "completion": ""}])
+    write(tmp_path / "array.json", ['[{"messages": 1},\n 2, ]'])
+    write(tmp_path / "head.csv", ["prompt,completion\n", "a,b,c\n"])
+    write(tmp_path / "notes.txt", ["hi"])
+    write(tmp_path / "model.bin", ["hi"])
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}'.encode("latin-1"))
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}\n' * 1000)[:40])
+    (tmp_path / "no.parquet").write_bytes(b"hello")
+    (tmp_path / "folder").mkdir()
+    assert "empty.jsonl: can't be read as text: the file is empty" in message("empty.jsonl")
+    assert "blank.jsonl: no usable row; expected rows of format 'messages'" in message("blank.jsonl")
+    assert "skipped.jsonl: no usable row" in message("skipped.jsonl", "prompt_completion")
+    assert "array.json:2: no valid JSON" in message("array.json")
+    assert "head.csv:2: more fields than the 2 of the head line" in message("head.csv")
+    assert "plain text has no fields" in message("notes.txt")
+    assert "unknown kind of file; expected .jsonl" in message("model.bin")
+    assert "latin.jsonl: can't be read" in message("latin.jsonl", "prompt_completion")
+    assert "cut.jsonl.gz: can't be read" in message("cut.jsonl.gz", "prompt_completion")
+    assert "no.parquet: can't be read" in message("no.parquet")
+    assert "expected data files of one kind in this folder, found none" in message("folder")
+    assert "format 'mesages' is not for this; did you mean 'messages'?" in message("blank.jsonl", "mesages")
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path / "sft" / "dialogues.jsonl", [{"messages": PAIR}])
+    with pytest.raises(
+        DataError, match=r"sft/dialogs.jsonl: no such file .* did you mean sft/dialogues.jsonl"
+    ):
+        read_dialogues(source("messages", "sft/dialogs.jsonl"), tmp_path)
