@@ -65,7 +65,7 @@ def show(table: Table) -> None:
 
 def track(
     iterable: Iterable[T],
-    description: str,
+    description: str | None,
     total: float | None = None,
     unit: str = "it",
     amount: Callable[[T], float] = lambda _: 1,
@@ -76,13 +76,14 @@ def track(
     A bar on a terminal, a plain line every ten seconds otherwise, nothing on ranks other than 0.
 
     Args:
+        description: of the work; None shows nothing.
         total: in `unit`; the iterable's length where it has one.
         amount: of an item, in `unit`.
         done: what was done before, in `unit`.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    if not is_main_process():
+    if description is None or not is_main_process():
         yield from iterable
     elif console.is_terminal:
         yield from _bar(iterable, description, total, unit, amount, done)

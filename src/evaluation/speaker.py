@@ -52,7 +52,11 @@ class Speaker:
     def ask(self, prompts: Sequence[Sequence[int]], name: str) -> list[Answer]:
         """One answer to each prompt (token ids, up to the last [/INST])."""
         samples = self.sampler.sample(
-            prompts, max_new_tokens=self.max_new_tokens, temperature=1.0, seed=f"{self.seed}/{name}"
+            prompts,
+            max_new_tokens=self.max_new_tokens,
+            temperature=1.0,
+            seed=f"{self.seed}/{name}",
+            label=name,
         )
         return self._answers(samples.answer_ids)
 
@@ -62,7 +66,7 @@ class Speaker:
         A dialogue that outgrows the context has fewer answers than questions.
         """
         ids = self.sampler.converse(
-            questions, self.max_new_tokens, self.context, temperature=1.0, seed=f"{self.seed}/{name}"
+            questions, self.max_new_tokens, self.context, 1.0, seed=f"{self.seed}/{name}", label=name
         )
         return [self._answers(turns) for turns in ids]
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 Answered = Sequence[tuple[Question, Answer]]
-Scores = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], "Tensor"]
-"""Prompts and answers as token ids -> `[answers]` reward-model scores after the sigmoid."""
+Scores = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]], str], "Tensor"]
+"""Prompts and answers as token ids, a bar's label -> `[answers]` reward-model scores after the sigmoid."""
 
 
 class Judge(Protocol):
@@ -99,7 +99,8 @@ def measure_scores(answered: Answered, scorers: Mapping[str, Scores]) -> dict[st
     for name, kind in kinds:
         rows = _of_kind(answered, kind)
         if name in scorers and rows:
-            scores = scorers[name]([question.ids for question, _ in rows], [answer.ids for _, answer in rows])
+            asked, said = [question.ids for question, _ in rows], [answer.ids for _, answer in rows]
+            scores = scorers[name](asked, said, f"{name} scores")
             found |= measure(f"{name}_score", scores.tolist())
     return found
 
@@ -107,7 +108,8 @@ def measure_scores(answered: Answered, scorers: Mapping[str, Scores]) -> dict[st
 def summed_logprobs(model: LlamaForCausalLM, answered: Answered) -> list[float]:
     """log p(answer | prompt) of the answers to ordinary and harmful prompts, EOS included, in nats."""
     rows = _of_kind(answered, "ordinary") + _of_kind(answered, "harmful")
-    found = answer_logprobs(model, [question.ids for question, _ in rows], [answer.ids for _, answer in rows])
+    asked, said = [question.ids for question, _ in rows], [answer.ids for _, answer in rows]
+    found = answer_logprobs(model, asked, said, label="log-probabilities")
     return [sum(values) for values in found]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForSequenceClassification
 
+from ..console import track
 from .precision import computing_in
 
 
@@ -25,16 +26,21 @@ def terminal_scores(
     rows: Sequence[Sequence[int]],
     batch_size: int = 128,
     dtype: str = "float32",
+    label: str | None = None,
 ) -> Tensor:
     """Scores before the sigmoid of rows that end with EOS: `[rows]` fp32 on the CPU, in the given order.
 
     Each is read at the row's own last index; nothing is inferred from pads. Rows of like
-    length share a batch. `dtype`: precision of all but the head (see `computing_in`).
+    length share a batch.
+
+    Args:
+        dtype: precision of all but the head (see `computing_in`).
+        label: of a progress bar; None shows none.
     """
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     scores = torch.empty(len(rows))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for batch in track(batches, label, len(rows), "answers", len):
         ids, last = pad_right([rows[row] for row in batch])
         # attention is causal and the pads stand on the right: no mask is needed to keep them out
         with computing_in(dtype, model.device):

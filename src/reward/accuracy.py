@@ -21,7 +21,7 @@ def score_pairs(
 ) -> tuple[list[float], list[float]]:
     """Scores before the sigmoid of the chosen and of the rejected answers."""
     rows = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
-    scores = terminal_scores(model.eval(), rows).tolist()
+    scores = terminal_scores(model.eval(), rows, label="held-out pairs").tolist()
     return scores[: len(pairs)], scores[len(pairs) :]
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from ..console import track
 from ..data.chat import without_marks
 from ..data.rows import Dialogue, Rows
 from ..gatt.rows import pack_dialogues
@@ -26,8 +25,6 @@ from .reward import piecewise_reward
 from .rollout import EncodedPrompt
 from .rounds import is_of
 from .settings import RoundSettings
-
-ANSWERS_A_PART = 4096  # sampled or scored between two looks at the progress bar
 
 
 def round_prompts(pool: int, rounds: Sequence[RoundSettings], index: int, seed: int) -> list[int]:
@@ -47,26 +44,26 @@ def sample_answers(context: Context, newest: Path, prompts: Sequence[EncodedProm
     """
     settings, entry = context.settings, context.settings.rounds[index]
     sampler = sampler_for(load_causal_lm(newest, settings.dtype).to(device()), settings.sampling_batch_size)
-    rows: list[Row] = []
-    for part in _parts(len(prompts), ANSWERS_A_PART // entry.samples_per_prompt, f"{entry.name}: sampling"):
-        samples = sampler.sample(
-            [prompts[place].ids for place in part],
-            settings.max_new_tokens,
-            entry.samples_per_prompt,
-            entry.temperature,
-            seed=f"{settings.seed}/{entry.name}/samples",
-            keys=part,
-        )
-        rows += [
-            {
-                "prompt": part[samples.prompts[place]],
-                "answer": context.tokenizer.decode(ids[:-1] if finished else ids).strip(),
-                "answer_ids": ids,
-                "finished": finished,
-                "logprob": sum(samples.logprobs[place]),
-            }
-            for place, (ids, finished) in enumerate(zip(samples.answer_ids, samples.finished, strict=True))
-        ]
+    mine = _share(len(prompts))
+    samples = sampler.sample(
+        [prompts[place].ids for place in mine],
+        settings.max_new_tokens,
+        entry.samples_per_prompt,
+        entry.temperature,
+        seed=f"{settings.seed}/{entry.name}/samples",
+        keys=mine,
+        label=f"{entry.name}: sampling",
+    )
+    rows: list[Row] = [
+        {
+            "prompt": mine[samples.prompts[place]],
+            "answer": context.tokenizer.decode(ids[:-1] if finished else ids).strip(),
+            "answer_ids": ids,
+            "finished": finished,
+            "logprob": sum(samples.logprobs[place]),
+        }
+        for place, (ids, finished) in enumerate(zip(samples.answer_ids, samples.finished, strict=True))
+    ]
     return gather_rows(rows)
 
 
@@ -74,18 +71,16 @@ def score_answers(
     context: Context, samples: Sequence[Row], prompts: Sequence[EncodedPrompt], index: int
 ) -> list[Row]:
     """The scores of each sample, in (0, 1): `safety`, `helpfulness` and the piecewise `score`."""
-    name = context.settings.rounds[index].name
-    rows: list[Row] = []
-    for part in _parts(len(samples), ANSWERS_A_PART, f"{name}: scoring"):
-        told = [prompts[samples[place]["prompt"]] for place in part]
-        ids, answers = [prompt.ids for prompt in told], [samples[place]["answer_ids"] for place in part]
-        safety, helpfulness = context.safety(ids, answers), context.helpfulness(ids, answers)
-        is_safety = torch.tensor([prompt.prompt.is_safety for prompt in told])
-        score = piecewise_reward(safety, helpfulness, is_safety, context.settings.safety_threshold)
-        columns = {"safety": safety, "helpfulness": helpfulness, "score": score}
-        values = zip(*(column.tolist() for column in columns.values()), strict=True)
-        rows += [dict(zip(columns, row, strict=True)) for row in values]
-    return gather_rows(rows)
+    name, mine = context.settings.rounds[index].name, _share(len(samples))
+    told = [prompts[samples[place]["prompt"]] for place in mine]
+    ids, answers = [prompt.ids for prompt in told], [samples[place]["answer_ids"] for place in mine]
+    safety = context.safety(ids, answers, f"{name}: safety scores")
+    helpfulness = context.helpfulness(ids, answers, f"{name}: helpfulness scores")
+    is_safety = torch.tensor([prompt.prompt.is_safety for prompt in told], dtype=torch.bool)
+    score = piecewise_reward(safety, helpfulness, is_safety, context.settings.safety_threshold)
+    columns = {"safety": safety, "helpfulness": helpfulness, "score": score}
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return gather_rows([dict(zip(columns, row, strict=True)) for row in values])
 
 
 def best_answers(
@@ -170,10 +165,7 @@ class _RoundTracker(Tracker):
         self._tracker.rewind(step, lambda row: is_of(row, self._number, "rejection") and phase(row))
 
 
-def _parts(count: int, size: int, description: str) -> Iterator[range]:
-    """This rank's share of `count` indices, part by part; shares are contiguous, in the order of ranks."""
+def _share(count: int) -> range:
+    """This rank's share of `count` indices; shares are contiguous, in the order of ranks."""
     start, end = (count * place // world_size() for place in (rank(), rank() + 1))
-    size = max(1, size)
-    return track(
-        [range(at, min(at + size, end)) for at in range(start, end, size)], description, unit="parts"
-    )
+    return range(start, end)

@@ -50,14 +50,18 @@ class Scorer:
         self._eos: int = tokenizer.eos_token_id
         self._batch_size, self._dtype = batch_size, dtype
 
-    def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
-        """Scores after the sigmoid, `[rows]` float64 in (0, 1), on the CPU."""
-        return self.raw(prompts, answers).double().sigmoid()
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], label: str | None = None
+    ) -> Tensor:
+        """Scores after the sigmoid, `[rows]` float64 in (0, 1), on the CPU; `label` is a progress bar's."""
+        return self.raw(prompts, answers, label).double().sigmoid()
 
-    def raw(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+    def raw(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], label: str | None = None
+    ) -> Tensor:
         """Scores before the sigmoid: `[rows]` fp32 on the CPU. An answer that lacks its EOS is given one."""
         rows = [
             [*prompt, *answer, *([] if answer and answer[-1] == self._eos else [self._eos])]
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        return terminal_scores(self.model, rows, self._batch_size, self._dtype)
+        return terminal_scores(self.model, rows, self._batch_size, self._dtype, label)

@@ -8,10 +8,13 @@ row's answer is being drawn, and nobody waits for the longest answer of a turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
+from torch import Tensor
 
+from ..console import track
 from .decoder import Decoder
 from .draws import uniforms
 from .sampler import FINISHED_SHARE, LlamaSampler
@@ -27,6 +30,7 @@ class DialogueSampler(LlamaSampler):
         context: int,
         temperature: float = 1.0,
         seed: int | str = 0,
+        label: str | None = None,
     ) -> list[list[list[int]]]:
         """Answers the questions of each dialogue in turn, without top-k or top-p; temperature 0 is greedy.
 
@@ -37,19 +41,31 @@ class DialogueSampler(LlamaSampler):
             questions: `[dialogues][turns]` token ids, each from its BOS to [/INST].
             context: the most tokens a dialogue may have; it ends before a turn whose question and longest
                 answer would not fit.
+            label: of a progress bar; None shows none.
 
         Returns:
             `[dialogues][turns]` answers, EOS included where they ended by themselves; fewer turns than
             questions for a dialogue that outgrew the context.
         """
         dialogues = [_Dialogue(turns, max_new_tokens, context, self._eos.tolist()) for turns in questions]
-        live = [row for row, dialogue in enumerate(dialogues) if not dialogue.over]
-        if not live:
-            return [dialogue.answers for dialogue in dialogues]
-        longest = max(map(len, questions))
+        longest = max(map(len, questions), default=0)
         names = [(row, turn) for row in range(len(questions)) for turn in range(longest)]
         table = uniforms(seed, names, max_new_tokens).view(len(questions), longest, max_new_tokens)
+        held = [row for row, dialogue in enumerate(dialogues) if not dialogue.over]
+        batches = [held[start : start + self.batch_size] for start in range(0, len(held), self.batch_size)]
+        ended = chain.from_iterable(
+            self._hold([dialogues[row] for row in batch], table[batch], temperature) for batch in batches
+        )
+        for _ in track(ended, label, sum(map(len, questions)), "answers", int):
+            pass
+        return [dialogue.answers for dialogue in dialogues]
 
+    def _hold(self, dialogues: Sequence[_Dialogue], table: Tensor, temperature: float) -> Iterator[int]:
+        """Holds dialogues side by side; `table` is `[dialogues, turns, tokens]`.
+
+        Yields how many answers have ended, step by step.
+        """
+        live, ended = list(range(len(dialogues))), 0
         decoder = Decoder(self._weights)
         device = self._weights.device
         opened = [dialogues[row].opening() for row in live]
@@ -58,9 +74,11 @@ class DialogueSampler(LlamaSampler):
             turns, places = zip(*(dialogues[row].place() for row in live), strict=True)
             tokens, _ = self._choose(logits, table[live, turns, places].to(device), temperature)
             fed = [dialogues[row].advance(drawn) for row, drawn in zip(live, tokens.tolist(), strict=True)]
+            before, ended = ended, sum(dialogue.ended for dialogue in dialogues)
+            yield ended - before
             going = [index for index, row in enumerate(live) if not dialogues[row].over]
             if not going:
-                return [dialogue.answers for dialogue in dialogues]
+                return
             if len(going) <= (1 - FINISHED_SHARE) * len(live):
                 decoder.keep(torch.tensor(going, device=device))
                 live, fed = [live[index] for index in going], [fed[index] for index in going]
@@ -90,6 +108,11 @@ class _Dialogue:
         """Tokens that the whole dialogue may have at most."""
         read = sum(map(len, self.questions))
         return min(self.context, read + len(self.questions) * (self.max_new_tokens + 1))
+
+    @property
+    def ended(self) -> int:
+        """How many answers have ended."""
+        return len(self.answers) - (not self.over)
 
     def opening(self) -> list[int]:
         """The first question, read at once."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
 from transformers.generation import BaseStreamer
 
+from ..console import track
 from ..model.precision import computing_in
 from .dialogues import DialogueSampler
 from .draws import draw, uniforms
@@ -48,13 +49,14 @@ class GenerateSampler:
         temperature: float = 1.0,
         seed: int | str = 0,
         keys: Sequence[int] | None = None,
+        label: str | None = None,
     ) -> Samples:
         """See `LlamaSampler.sample`."""
         keys = range(len(prompts)) if keys is None else keys
         rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
         names = [(keys[prompt], sample) for prompt, sample in rows]
         asked = [prompts[prompt] for prompt, _ in rows]
-        answers, logprobs, finished = self._answer(asked, names, max_new_tokens, temperature, seed)
+        answers, logprobs, finished = self._answer(asked, names, max_new_tokens, temperature, seed, label)
         return Samples([prompt for prompt, _ in rows], answers, logprobs, finished)
 
     def converse(
@@ -64,6 +66,7 @@ class GenerateSampler:
         context: int,
         temperature: float = 1.0,
         seed: int | str = 0,
+        label: str | None = None,
     ) -> list[list[list[int]]]:
         """See `DialogueSampler.converse`; here every turn reads its whole history."""
         answers: list[list[list[int]]] = [[] for _ in questions]
@@ -80,7 +83,8 @@ class GenerateSampler:
             if not live:
                 break
             asked, names = [histories[row] for row in live], [(row, turn) for row in live]
-            told, _, finished = self._answer(asked, names, max_new_tokens, temperature, seed)
+            bar = label and f"{label}, turn {turn + 1}"
+            told, _, finished = self._answer(asked, names, max_new_tokens, temperature, seed, bar)
             for row, answer, ended in zip(live, told, finished, strict=True):
                 answers[row].append(answer)
                 histories[row] += answer if ended else [*answer, self._eos[0]]
@@ -116,6 +120,7 @@ class GenerateSampler:
         max_new_tokens: int,
         temperature: float,
         seed: int | str,
+        label: str | None,
     ) -> tuple[list[list[int]], list[list[float]], list[bool]]:
         """One answer to each prompt by the draws of its name: ids, log-probabilities, whether it ended."""
         table = uniforms(seed, names, max_new_tokens)
@@ -123,8 +128,8 @@ class GenerateSampler:
         logprobs: list[list[float]] = [[] for _ in prompts]
         finished = [False] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        for batch in track(batches, label, len(prompts), "answers", len):
             told, chances = self._generate([prompts[row] for row in batch], table[batch], temperature)
             for row, ids, values in zip(batch, told.tolist(), chances.tolist(), strict=True):
                 end = next((at for at, token in enumerate(ids) if token in self._eos), None)

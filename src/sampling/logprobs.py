@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..console import track
+
 
 def never_sampled(config: PreTrainedConfig) -> int | None:
     """The pad id, which is no part of the policy's vocabulary; None if there is none, or if it is the EOS."""
@@ -76,13 +78,17 @@ def answer_logprobs(
     answers: Sequence[Sequence[int]],
     temperature: float = 1.0,
     batch_size: int = 64,
+    label: str | None = None,
 ) -> list[list[float]]:
-    """Log-probability of each token of each answer (fp32), in batches of similar length."""
+    """Log-probability of each token of each answer (fp32), in batches of similar length.
+
+    `label`: of a progress bar; None shows none.
+    """
     device, head = next(model.parameters()).device, model.get_output_embeddings()
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
     found: list[list[float]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for rows in track(batches, label, len(order), "answers", len):
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
         ids, mask = ids.to(device), mask.to(device)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]

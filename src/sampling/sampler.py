@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from ..console import track
 from .decoder import Decoder
 from .draws import draw, uniforms
 from .logprobs import never_sampled, policy_logprobs
@@ -70,6 +72,7 @@ class LlamaSampler:
         temperature: float = 1.0,
         seed: int | str = 0,
         keys: Sequence[int] | None = None,
+        label: str | None = None,
     ) -> Samples:
         """Samples without top-k or top-p; `temperature=0` takes the likeliest token.
 
@@ -80,6 +83,7 @@ class LlamaSampler:
             prompts: token ids, none empty.
             keys: the number that names each prompt's draws; its index where not given. Ranks that share the
                 prompts out among them pass the global index.
+            label: of a progress bar; None shows none.
         """
         keys = range(len(prompts)) if keys is None else keys
         rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
@@ -88,9 +92,12 @@ class LlamaSampler:
         samples = Samples(
             [prompt for prompt, _ in rows], [[] for _ in rows], [[] for _ in rows], [False] * len(rows)
         )
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            self._sample_batch(prompts, batch, table[batch], temperature, samples)
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        ended = chain.from_iterable(
+            self._sample_batch(prompts, batch, table[batch], temperature, samples) for batch in batches
+        )
+        for _ in track(ended, label, len(rows), "answers", int):
+            pass
         return samples
 
     def _sample_batch(
@@ -100,8 +107,11 @@ class LlamaSampler:
         table: Tensor,
         temperature: float,
         samples: Samples,
-    ) -> None:
-        """Decodes the given rows of `samples` side by side and fills them in; `table` is `[rows, steps]`."""
+    ) -> Iterator[int]:
+        """Decodes the given rows of `samples` side by side and fills them in; `table` is `[rows, steps]`.
+
+        Yields how many answers have ended, step by step.
+        """
         device, steps = self._weights.device, table.shape[1]
         chosen = sorted({samples.prompts[row] for row in rows})
         place = {prompt: index for index, prompt in enumerate(chosen)}
@@ -114,7 +124,7 @@ class LlamaSampler:
 
         decoder = Decoder(self._weights)
         logits = decoder.prefill([list(prompts[prompt]) for prompt in chosen], copies, steps)
-        live = torch.arange(len(rows), device=device)
+        live, open_answers = torch.arange(len(rows), device=device), len(rows)
         for step in range(steps):
             tokens, chances = self._choose(logits, table[live, step], temperature)
             ids[live, step], logprobs[live, step] = tokens, chances
@@ -122,6 +132,8 @@ class LlamaSampler:
             lengths[live[stops]] = step + 1
             ended[live[stops]] = True
             going = (~ended[live]).nonzero().squeeze(-1)
+            yield open_answers - len(going)
+            open_answers = len(going)
             if len(going) == 0:
                 break
             if len(going) <= (1 - FINISHED_SHARE) * len(live):
@@ -135,6 +147,7 @@ class LlamaSampler:
         ):
             samples.answer_ids[row], samples.logprobs[row] = answer[:length], chances[:length]
             samples.finished[row] = end
+        yield open_answers  # at the limit
 
     def stream(
         self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, seed: int | str = 0

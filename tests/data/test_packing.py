@@ -107,7 +107,7 @@ def test_packed_is_unpacked(model: torch.nn.Module) -> None:
             for start in range(24 - len(dialogue.input_ids) + 1):
                 stop = start + len(dialogue.input_ids)
                 if batch["input_ids"][row, start:stop].tolist() == dialogue.input_ids:
-                    torch.testing.assert_close(logits[row, start:stop], expected, atol=1e-5, rtol=1e-5)
+                    torch.testing.assert_close(logits[row, start:stop], expected, atol=1e-4, rtol=1e-4)
                     found += 1
     assert found == len(dialogues)
     with torch.no_grad():
@@ -120,6 +120,6 @@ def test_without_restarting_positions_dialogues_see_each_other(model: torch.nn.M
     dialogues = encoded([11, 9])
     batch = PackedCollator()(pack(dialogues, 20, PAD, seed=0))
     second = alone(model, dialogues[1])[0]
-    torch.testing.assert_close(packed_logits(model, batch)[0, 11:], second, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(packed_logits(model, batch)[0, 11:], second, atol=1e-4, rtol=1e-4)
     batch["position_ids"] = torch.arange(20)[None]
     assert (packed_logits(model, batch)[0, 11:] - second).abs().max() > 0.1

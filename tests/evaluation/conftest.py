@@ -54,7 +54,12 @@ class StubSampler:
         self.seeds: list[str] = []
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float, seed: str
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        temperature: float,
+        seed: str,
+        label: str | None = None,
     ) -> Samples:
         assert temperature == 1.0
         texts = [self.tokenizer.decode(prompt, skip_special_tokens=False) for prompt in prompts]
@@ -71,6 +76,7 @@ class StubSampler:
         context: int,
         temperature: float,
         seed: str,
+        label: str,
     ) -> list[list[list[int]]]:
         """The plain way to hold dialogues: each prompt is the whole history."""
         dialogues: list[list[list[int]]] = []

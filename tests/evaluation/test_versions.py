@@ -79,7 +79,7 @@ def test_without_gold_phrases_tell_refusals_and_gold_figures_are_left_out() -> N
 
 
 def test_each_reward_model_scores_where_it_counts() -> None:
-    def by_length(prompts: list[list[int]], answers: list[list[int]]) -> torch.Tensor:
+    def by_length(prompts: list[list[int]], answers: list[list[int]], label: str) -> torch.Tensor:
         assert all(prompt[:2] == [1, 5] for prompt in prompts)
         return torch.tensor([len(answer) / 10 for answer in answers], dtype=torch.float64)
 
