@@ -11,6 +11,7 @@ from ..evaluation.keys import empty_evaluation, with_errors
 from .artifacts import Artifact
 
 REWARD_MODELS = ("helpfulness", "safety")
+BY_LENGTH = ("longer_chosen", "shorter_chosen")
 TRAINED_STAGES = ("pretrain", "sft", "reward")
 PPO_SERIES = ("iteration", "score", "helpfulness_score", "safety_score", "kl", "entropy", "answer_length")
 CURVE_POINTS = 300
@@ -54,6 +55,10 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
         if artifact.stage in TRAINED_STAGES:
             report["curves"][artifact.name] = _curve(artifact)
         _FILL.get(artifact.stage, lambda report, artifact: None)(report, artifact)
+    # a reward model that is named as its kind goes first: others of that kind are ablations
+    for artifact in sorted(artifacts, key=lambda artifact: artifact.name not in REWARD_MODELS):
+        if artifact.stage == "reward":
+            _reward(report, artifact)
     return report
 
 
@@ -62,17 +67,23 @@ def _pretrain(report: dict[str, Any], artifact: Artifact) -> None:
 
 
 def _reward(report: dict[str, Any], artifact: Artifact) -> None:
+    """Under the model's kind; under its own name where its kind has one already."""
     errors = artifact.metrics.get("by_rating_se") or {}
     by_rating = {
         **(artifact.metrics.get("by_rating") or {}),
         **{f"{rating}_se": error for rating, error in errors.items()},
     }
+    by_length = {}
+    for name, part in (artifact.metrics.get("by_length") or {}).items():
+        by_length |= {name: part["accuracy"], f"{name}_se": part["accuracy_se"]}
     kind = artifact.manifest["settings"].get("kind")
     if kind not in REWARD_MODELS:
         raise DataError(
             f"manifest of {artifact.name}: settings.kind is {kind!r}; expected {' or '.join(REWARD_MODELS)}"
         )
-    _fill(report["reward"][kind], {**artifact.metrics, "by_rating": by_rating})
+    name = kind if report["reward"][kind]["pairs"] is None else artifact.name
+    filled = report["reward"][name] = _empty_reward()
+    _fill(filled, {**artifact.metrics, "by_rating": by_rating, "by_length": by_length})
 
 
 def _rlhf(report: dict[str, Any], artifact: Artifact) -> None:
@@ -88,11 +99,16 @@ def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
             report[key] = artifact.metrics.get(key) or report[key]
 
 
-_FILL = {"pretrain": _pretrain, "reward": _reward, "rlhf": _rlhf, "evaluate": _evaluation}
+_FILL = {"pretrain": _pretrain, "rlhf": _rlhf, "evaluate": _evaluation}
 
 
 def _empty_reward() -> dict[str, Any]:
-    return {**with_errors(("accuracy",)), "by_rating": with_errors(RATINGS), "pairs": None}
+    return {
+        **with_errors(("accuracy",)),
+        "by_rating": with_errors(RATINGS),
+        "by_length": with_errors(BY_LENGTH),
+        "pairs": None,
+    }
 
 
 def _fill(empty: dict[str, Any], metrics: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..console import duration
 from ..data.rows import RATINGS
+from .collect import BY_LENGTH
 from .style import (
     COLOUR,
     GOLD,
@@ -27,6 +28,14 @@ from .style import (
 from .words import words
 
 VERSION_LABELS = {"sft": "SFT", "v1": "V1", "v2_rejection": "V2\nrejection", "v2": "V2\nPPO"}
+GROUP_LABELS = {
+    "accuracy": "all pairs",
+    "significantly_better": "significantly\nbetter",
+    "slightly_better": "slightly\nbetter",
+    "negligibly_better": "negligibly\nbetter",
+    "longer_chosen": "longer one\nchosen",
+    "shorter_chosen": "shorter one\nchosen",
+}
 CURVE_COLOURS = (COLOUR["blue"], COLOUR["orange"], COLOUR["green"], COLOUR["red"], COLOUR["grey"])
 
 Report = dict[str, Any]
@@ -53,35 +62,44 @@ def loss_curves(report: Report) -> str | None:
 
 
 def reward_accuracy(report: Report) -> str | None:
-    """Accuracy of both reward models for each rating, with standard errors and the line of chance."""
-    models = [(name, colour) for name, colour in (("helpfulness", HELPFULNESS), ("safety", SAFETY))]
-    models = [(name, colour) for name, colour in models if report["reward"][name]["accuracy"] is not None]
+    """Accuracy of the reward models: of all pairs, by rating, by length; standard errors, line of chance."""
+    models = {name: found for name, found in report["reward"].items() if found["accuracy"] is not None}
+    groups = [
+        name
+        for name in ("accuracy", *RATINGS, *BY_LENGTH)
+        if any(_accuracies(found)[name] is not None for found in models.values())
+    ]
     if not models:
         return None
     with style():
         figure, (axes,) = panels(1, 2.7)
         width = 0.8 / len(models)
-        for place, (name, colour) in enumerate(models):
-            by_rating = report["reward"][name]["by_rating"]
-            for group, rating in enumerate(RATINGS):
-                value, error = by_rating[rating], by_rating[f"{rating}_se"]
+        for place, (name, colour) in enumerate(zip(models, cycle(CURVE_COLOURS))):
+            found = _accuracies(models[name])
+            for group, key in enumerate(groups):
+                value, error = found[key], found[f"{key}_se"]
                 if value is None:
                     continue
                 x = group + (place - (len(models) - 1) / 2) * width
-                label = f"{name} reward model" if group == 0 else None
+                label = words(name) if key == "accuracy" else None
                 axes.bar(x, value, width * 0.94, color=colour, label=label)
                 axes.errorbar(x, value, yerr=error, color=COLOUR["ink"], lw=1)
-                axes.text(x, value + (error or 0) + 0.02, f"{value:.0%}", ha="center", color=COLOUR["ink"])
+                percent = f"{value:.0%}".rstrip("%" if len(models) > 2 else "")
+                axes.text(x, value + (error or 0) + 0.02, percent, ha="center", color=COLOUR["ink"])
         axes.axhline(0.5, color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
-        axes.text(len(RATINGS) - 0.55, 0.51, "chance", color=COLOUR["soft"], ha="left", va="bottom")
-        axes.set_xticks(range(len(RATINGS)), [words(rating) for rating in RATINGS])
-        axes.set_xlim(-0.6, len(RATINGS) - 0.2)
+        axes.text(len(groups) - 0.55, 0.51, "chance", color=COLOUR["soft"], ha="left", va="bottom")
+        axes.set_xticks(range(len(groups)), [GROUP_LABELS.get(name) or words(name) for name in groups])
+        axes.set_xlim(-0.6, len(groups) - 0.2)
         axes.set_ylim(0, 1.16)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         value_axis_only(axes, "y")
         _legend_above(axes)
-        return to_svg(figure, "accuracy", "Reward model accuracy by rating of the comparison")
+        return to_svg(figure, "accuracy", "Reward model accuracy by rating and by length")
+
+
+def _accuracies(found: Report) -> Report:
+    return {**found, **found["by_rating"], **found["by_length"]}
 
 
 def ppo_progress(report: Report) -> str | None:
@@ -231,4 +249,4 @@ def _rate_axis(axes: Axes) -> None:
 
 
 def _legend_above(axes: Axes) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0, handlelength=1)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0, handlelength=1)

@@ -69,8 +69,10 @@ SECTIONS = (
         (
             Figure(
                 figures.reward_accuracy,
-                "Share of held-out pairs ranked as the (noisy) annotator did, by rating: clear preferences "
-                "are easy, negligible ones near chance (section 3.2.2, table 8).",
+                "Share of held-out pairs ranked as the (noisy) annotator did: by rating, where clear "
+                "preferences are easy and negligible ones near chance (section 3.2.2, table 8), and by which "
+                "answer was chosen, the longer or the shorter one: a model that likes long answers is right "
+                "in the first and wrong in the second. In percent, with standard errors.",
                 "Reward accuracy not drawn: the run has no reward model.",
             ),
         ),

@@ -21,6 +21,7 @@ class ReportSettings(StageSettings):
             "sft",
             "sft_without_gatt",
             "helpfulness",
+            "helpfulness_without_margin",
             "safety",
             "rlhf",
             "evaluate",

@@ -11,7 +11,7 @@ from rich.table import Table
 from ..console import aligned_table, duration
 from ..data.rows import RATINGS
 from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS
-from .collect import REWARD_MODELS
+from .collect import BY_LENGTH
 from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, figure, words
 
 
@@ -37,16 +37,17 @@ def stages_table(report: dict[str, Any]) -> Table | None:
 
 
 def reward_table(report: dict[str, Any]) -> Table | None:
-    groups = {name: report["reward"][name] for name in REWARD_MODELS}
-    known = [name for name in REWARD_MODELS if groups[name]["accuracy"] is not None]
+    known = {name: found for name, found in report["reward"].items() if found["accuracy"] is not None}
     if not known:
         return None
-    table = aligned_table("reward model accuracy, %", *known)
-    for rating in RATINGS:
-        cells = (figure(groups[name]["by_rating"], rating, percent=True) for name in known)
-        table.add_row(words(rating), *cells)
-    table.add_row("all", *(figure(groups[name], "accuracy", percent=True) for name in known))
-    table.add_row("pairs held out", *(f"{groups[name]['pairs'] or 0:,}" for name in known))
+    table = aligned_table("reward model accuracy, %", *map(words, known))
+    for group, names in (("by_rating", RATINGS), ("by_length", BY_LENGTH)):
+        for name in names:
+            if any(found[group][name] is not None for found in known.values()):
+                cells = (figure(found[group], name, percent=True) for found in known.values())
+                table.add_row(words(name), *cells)
+    table.add_row("all", *(figure(found, "accuracy", percent=True) for found in known.values()))
+    table.add_row("pairs held out", *(f"{found['pairs'] or 0:,}" for found in known.values()))
     return table
 
 

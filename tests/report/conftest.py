@@ -85,6 +85,10 @@ def _reward(accuracies: tuple[float, ...], pairs: int) -> dict[str, Any]:
             rating: math.sqrt(value * (1 - value) / (pairs / 4))
             for rating, value in zip(RATINGS, accuracies, strict=True)
         },
+        "by_length": {
+            "longer_chosen": {"pairs": pairs // 2, "accuracy": mean + 0.05, "accuracy_se": 0.02},
+            "shorter_chosen": {"pairs": pairs // 2, "accuracy": mean - 0.05, "accuracy_se": 0.02},
+        },
         "pairs": pairs,
     }
 

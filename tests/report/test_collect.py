@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 
+from llamita.artifact import write_json
 from llamita.data.rows import RATINGS
 from llamita.errors import DataError
 from llamita.evaluation.keys import MEASURES, RETENTION_SERIES, VERSIONS
@@ -27,6 +29,8 @@ def required_keys() -> list[str]:
     for model in ("helpfulness", "safety"):
         keys += [f"reward.{model}.accuracy", f"reward.{model}.accuracy_se", f"reward.{model}.pairs"]
         keys += [f"reward.{model}.by_rating.{rating}{se}" for rating in RATINGS for se in ("", "_se")]
+        for length in ("longer_chosen", "shorter_chosen"):
+            keys += [f"reward.{model}.by_length.{length}{se}" for se in ("", "_se")]
     keys += ["demonstrations.gold_helpfulness", "demonstrations.gold_helpfulness_se"]
     for version in ("sft", "v1", "v2_rejection", "v2"):
         for measure in (
@@ -72,6 +76,20 @@ def test_numbers_are_those_of_the_manifests(example: Path) -> None:
     assert report["versions"]["v2"]["kl_to_start"] == 0.9
     assert report["gatt_retention"]["without"]["6"] == 0.25
     assert list(report["wall_seconds"])[:2] == ["world", "tokenizer"]  # in the order they were made
+
+
+@pytest.mark.parametrize("created", ["2020", "2099"])
+def test_a_second_reward_model_of_a_kind_stands_under_its_own_name(example: Path, created: str) -> None:
+    artifacts = artifacts_of(example)
+    (helpfulness,) = (one for one in artifacts if one.name == "helpfulness")
+    manifest = copy.deepcopy(helpfulness.manifest) | {"name": "without_margin", "created": created}
+    manifest["metrics"] |= {"accuracy": 0.6}
+    (example / "without_margin").mkdir()
+    write_json(example / "without_margin" / "manifest.json", manifest)
+    expected = collect("smoke", artifacts)["reward"]
+    found = collect("smoke", artifacts_of(example))["reward"]
+    assert found.pop("without_margin")["accuracy"] == 0.6
+    assert found == expected
 
 
 def test_missing_stages_leave_nulls(pretrain_alone: Path) -> None:
