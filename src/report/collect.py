@@ -73,7 +73,7 @@ def _reward(report: dict[str, Any], artifact: Artifact) -> None:
         **(artifact.metrics.get("by_rating") or {}),
         **{f"{rating}_se": error for rating, error in errors.items()},
     }
-    by_length = {}
+    by_length: dict[str, float | None] = {}
     for name, part in (artifact.metrics.get("by_length") or {}).items():
         by_length |= {name: part["accuracy"], f"{name}_se": part["accuracy_se"]}
     kind = artifact.manifest["settings"].get("kind")
