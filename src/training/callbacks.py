@@ -77,4 +77,5 @@ class Progress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        list(self._bar)  # the bar sees its last step end
+        next(self._bar, None)  # the bar sees its last step end
+        self._bar = iter(())

@@ -118,6 +118,15 @@ def test_progress_goes_on_where_the_run_was(
     assert shares == [f"{step}/11" for step in range(5, 12)]
 
 
+def test_progress_ends_where_the_run_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    with pytest.raises(Interrupted):
+        train(tmp_path, At(4, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert re.findall(r"^tiny: (\S+) steps, ", capsys.readouterr().out, re.MULTILINE)[-1] == "5/11"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_after_the_step_and_says_go_on(
     tmp_path: Path, undisturbed: Any, number: signal.Signals
