@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import write_json
+from ..batches import batches
 from ..console import say, track
 from ..data.chat import chat_format, encode_prompt, without_marks
 from ..data.rows import Dialogue, Message
@@ -82,8 +83,7 @@ class Growth:
             prompts = self._prompts()
             rows = list(prompts)
             size = max(1, self._settings.sampling_batch_size // self._settings.samples_per_turn)
-            parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-            for part in track(parts, f"turn {turn + 1}", len(rows), "dialogues", len):
+            for part in track(batches(rows, size), f"turn {turn + 1}", len(rows), "dialogues", len):
                 self._answer(turn, {row: prompts[row] for row in part})
             self._done = turn + 1
             self._save()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForSequenceClassification
 
+from ..batches import batches
 from ..console import track
 from .precision import computing_in
 
@@ -39,8 +40,7 @@ def terminal_scores(
     """
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     scores = torch.empty(len(rows))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    for batch in track(batches, label, len(rows), "answers", len):
+    for batch in track(batches(order, batch_size), label, len(rows), "answers", len):
         ids, last = pad_right([rows[row] for row in batch])
         # attention is causal and the pads stand on the right: no mask is needed to keep them out
         with computing_in(dtype, model.device):

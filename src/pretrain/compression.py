@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
+from ..batches import batches
 from ..console import track
 from ..data.chat import UNTRAINED
 from ..data.shards import TokenShards, positions
@@ -63,11 +64,11 @@ def model_nats(
     model.eval()
     starts = range(0, held_out.tokens - 1, context_length)
     windows = [_Window.of(held_out, at, min(at + context_length + 1, held_out.tokens)) for at in starts]
-    batches = [windows[at : at + batch] for at in range(0, len(windows), batch)]
-    mine = batches[share::shares]
+    dealt = batches(windows, batch)
+    mine = dealt[share::shares]
     total = sum(_window_nats(model, windows, apart) for windows in track(mine, "validation", unit="batches"))
-    for _ in range(-(-len(batches) // shares) - len(mine)):  # under ZeRO-3 the other ranks need this one
-        _window_nats(model, batches[0], apart)
+    for _ in range(-(-len(dealt) // shares) - len(mine)):  # under ZeRO-3 the other ranks need this one
+        _window_nats(model, dealt[0], apart)
     model.train(training)
     return total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from transformers import LlamaForSequenceClassification
@@ -30,7 +31,8 @@ def agreement(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence
 
     A tie is no agreement. Ratings that no pair has are null. `by_length` tells the pairs apart in which the
     longer answer is the chosen one and the others: a model that just likes long answers is right in the first
-    and wrong in the second.
+    and wrong in the second. `mean_score` of all answers, before the sigmoid, tells how far from 0 the
+    middle of the scale lies: the piecewise reward compares scores of two models.
     """
     right = [better > worse for better, worse in zip(chosen, rejected, strict=True)]
     longer = [len(pair.chosen_ids) - len(pair.rejected_ids) for pair in pairs]
@@ -42,6 +44,7 @@ def agreement(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence
         "pairs": len(pairs),
         "accuracy": share(right),
         "accuracy_se": share_error(right),
+        "mean_score": fmean([*chosen, *rejected]) if right else None,
         "by_rating": {rating: share(found) for rating, found in by_rating.items()},
         "by_rating_se": {rating: share_error(found) for rating, found in by_rating.items()},
         "pairs_by_rating": {rating: len(found) for rating, found in by_rating.items()},

@@ -1,4 +1,4 @@
-"""The two losses of the reward models (section 3.2.2), on scores before the sigmoid."""
+"""The losses of the reward models (section 3.2.2), on scores before the sigmoid."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def ranking_loss(chosen: Tensor, rejected: Tensor, margins: Tensor) -> Tensor:
     All arguments `[pairs]` float; returns a scalar.
     """
     return -F.logsigmoid(chosen - rejected - margins).mean()
+
+
+def centring_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Mean over pairs of (r(x, y_c) + r(x, y_r))^2, which draws scores to 0 (Eisenstein et al. 2023).
+
+    A ranking leaves open where 0 lies, prompt by prompt. All arguments `[pairs]` float; returns a scalar.
+    """
+    return (chosen + rejected).square().mean()
 
 
 def safety_loss(scores: Tensor, safe: Tensor) -> Tensor:

@@ -18,10 +18,7 @@ class RewardSettings(TrainedSettings):
     trainer_reserved: ClassVar[dict[str, str]] = (
         RESERVED
         | TOKENIZED
-        | {
-            "max_length": "it is the stage's own `max_length`; longer pairs are refused and counted",
-            "center_rewards_coefficient": "the paper's loss has margins and, for safety, an auxiliary loss",
-        }
+        | {"max_length": "it is the stage's own `max_length`; longer pairs are refused and counted"}
     )
 
     kind: Literal["helpfulness", "safety"]

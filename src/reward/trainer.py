@@ -1,4 +1,4 @@
-"""`trl.RewardTrainer` with our losses: margins by rating and the auxiliary safety loss."""
+"""`trl.RewardTrainer` with our losses: margins by rating, centring, and the auxiliary safety loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trl import RewardConfig, RewardTrainer
 from ..model.scoring import pad_right
 from ..training.distributed import all_reduce_sum
 from ..training.loop import OrderedTrainer
-from .loss import margin, ranking_loss, safety_loss
+from .loss import centring_loss, margin, ranking_loss, safety_loss
 from .pairs import Pair, safety_label
 
 
@@ -63,7 +63,10 @@ class PairTrainer(OrderedTrainer, RewardTrainer):
         # each micro-batch counts by its share of the global batch; gradients are averaged over the ranks
         pairs, labels = num_items_in_batch.clamp(min=1).tolist()
         ranks = self.accelerator.num_processes
-        loss = ranking_loss(chosen, rejected, inputs["margins"]) * (len(chosen) / pairs * ranks)
+        loss = ranking_loss(chosen, rejected, inputs["margins"])
+        if self.args.center_rewards_coefficient:
+            loss = loss + self.args.center_rewards_coefficient * centring_loss(chosen, rejected)
+        loss = loss * (len(chosen) / pairs * ranks)
         if self.safety_weight:
             share = known_labels(inputs["safe"]) / labels * ranks
             loss = loss + self.safety_weight * share * safety_loss(scores, inputs["safe"])

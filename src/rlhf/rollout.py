@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batches import batches
 from ..data.rows import Prompt
 from ..sampling.logprobs import pad_batch
 from ..sampling.sampler import Samples
@@ -104,19 +105,11 @@ def mini_batches(
     """
     order = list(range(len(episodes.answers)))
     random.Random(seed).shuffle(order)
-    batches = []
-    for start in range(0, len(order), mini_batch):
-        rows = sorted(
-            order[start : start + mini_batch],
-            key=lambda row: len(episodes.prompts[row]) + len(episodes.answers[row]),
-        )
-        batches.append(
-            [
-                _micro_batch(episodes, rows[at : at + micro_batch], device)
-                for at in range(0, len(rows), micro_batch)
-            ]
-        )
-    return batches
+    dealt = []
+    for rows in batches(order, mini_batch):
+        rows.sort(key=lambda row: len(episodes.prompts[row]) + len(episodes.answers[row]))
+        dealt.append([_micro_batch(episodes, part, device) for part in batches(rows, micro_batch)])
+    return dealt
 
 
 def _micro_batch(episodes: Episodes, rows: Sequence[int], device: torch.device) -> MicroBatch:

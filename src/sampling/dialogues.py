@@ -14,6 +14,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from ..batches import batches
 from ..console import track
 from .decoder import Decoder
 from .draws import uniforms
@@ -52,9 +53,9 @@ class DialogueSampler(LlamaSampler):
         names = [(row, turn) for row in range(len(questions)) for turn in range(longest)]
         table = uniforms(seed, names, max_new_tokens).view(len(questions), longest, max_new_tokens)
         held = [row for row, dialogue in enumerate(dialogues) if not dialogue.over]
-        batches = [held[start : start + self.batch_size] for start in range(0, len(held), self.batch_size)]
         ended = chain.from_iterable(
-            self._hold([dialogues[row] for row in batch], table[batch], temperature) for batch in batches
+            self._hold([dialogues[row] for row in rows], table[rows], temperature)
+            for rows in batches(held, self.batch_size)
         )
         for _ in track(ended, label, sum(map(len, questions)), "answers", int):
             pass

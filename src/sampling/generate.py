@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
 from transformers.generation import BaseStreamer
 
+from ..batches import batches
 from ..console import track
 from ..model.precision import computing_in
 from .dialogues import DialogueSampler
@@ -128,8 +129,7 @@ class GenerateSampler:
         logprobs: list[list[float]] = [[] for _ in prompts]
         finished = [False] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        for batch in track(batches, label, len(prompts), "answers", len):
+        for batch in track(batches(order, self.batch_size), label, len(prompts), "answers", len):
             told, chances = self._generate([prompts[row] for row in batch], table[batch], temperature)
             for row, ids, values in zip(batch, told.tolist(), chances.tolist(), strict=True):
                 end = next((at for at, token in enumerate(ids) if token in self._eos), None)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..batches import batches
 from ..console import track
 
 
@@ -87,8 +88,7 @@ def answer_logprobs(
     device, head = next(model.parameters()).device, model.get_output_embeddings()
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
     found: list[list[float]] = [[] for _ in prompts]
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    for rows in track(batches, label, len(order), "answers", len):
+    for rows in track(batches(order, batch_size), label, len(order), "answers", len):
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
         ids, mask = ids.to(device), mask.to(device)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from ..batches import batches
 from ..console import track
 from .decoder import Decoder
 from .draws import draw, uniforms
@@ -92,9 +93,9 @@ class LlamaSampler:
         samples = Samples(
             [prompt for prompt, _ in rows], [[] for _ in rows], [[] for _ in rows], [False] * len(rows)
         )
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         ended = chain.from_iterable(
-            self._sample_batch(prompts, batch, table[batch], temperature, samples) for batch in batches
+            self._sample_batch(prompts, rows, table[rows], temperature, samples)
+            for rows in batches(order, self.batch_size)
         )
         for _ in track(ended, label, len(rows), "answers", int):
             pass

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from ..batches import batches
 from .permutation import Permutation
 
 CHUNK = 50  # batches sorted by length together: enough to save padding, few enough to stay random
@@ -144,12 +145,11 @@ class OrderedLoader(DataLoader[Any]):
 def _by_length(
     rows: list[int], lengths: Sequence[int], batch_size: int, generator: torch.Generator
 ) -> list[int]:
-    chunk = CHUNK * batch_size
-    batches: list[list[int]] = []
-    for start in range(0, len(rows), chunk):
-        ordered = sorted(rows[start : start + chunk], key=lambda row: lengths[row], reverse=True)
-        batches += [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
+    dealt: list[list[int]] = []
+    for chunk in batches(rows, CHUNK * batch_size):
+        ordered = sorted(chunk, key=lambda row: lengths[row], reverse=True)
+        dealt += batches(ordered, batch_size)
     # a short batch has to come last: the loader cuts batches by position
-    last = [batches.pop()] if batches and len(batches[-1]) < batch_size else []
-    shuffled = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    last = [dealt.pop()] if dealt and len(dealt[-1]) < batch_size else []
+    shuffled = [dealt[i] for i in torch.randperm(len(dealt), generator=generator).tolist()]
     return [row for batch in shuffled + last for row in batch]
