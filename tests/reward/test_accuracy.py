@@ -28,6 +28,7 @@ def test_accuracy_by_rating_with_standard_errors():
     assert counted["pairs"] == 6
     assert counted["accuracy"] == pytest.approx(4 / 6)  # a tie is no agreement
     assert counted["accuracy_se"] == pytest.approx(math.sqrt(4 / 6 * 2 / 6 / 6))
+    assert counted["mean_score"] == pytest.approx(13.6 / 12)
     assert counted["by_rating"] == {
         "significantly_better": 1.0,
         "better": 0.75,

@@ -10,7 +10,7 @@ import torch
 from torch.autograd import gradcheck
 
 from llamita.data.rows import RATINGS
-from llamita.reward.loss import MARGINS, margin, ranking_loss, safety_loss
+from llamita.reward.loss import MARGINS, centring_loss, margin, ranking_loss, safety_loss
 
 draw = random.Random(0)
 CHOSEN, REJECTED = ([draw.gauss(0, 2) for _ in range(6)] for _ in range(2))
@@ -41,6 +41,10 @@ def test_ranking_loss_is_finite_for_any_scores():
     far = torch.tensor([1e4], dtype=torch.float32)
     assert ranking_loss(-far, far, torch.zeros(1)).item() == pytest.approx(2e4)
     assert ranking_loss(far, -far, torch.zeros(1)).item() == 0
+
+
+def test_centring_loss_is_least_where_the_two_scores_lie_around_0():
+    assert centring_loss(torch.tensor([3.0, 1.0]), torch.tensor([-3.0, 1.0])).item() == 2.0  # (0 + 2^2) / 2
 
 
 def test_safety_loss_is_cross_entropy_over_the_labelled_answers():

@@ -101,6 +101,7 @@ def test_the_loss_is_the_mean_over_the_pairs_of_the_global_batch(
         math.log1p(math.exp(-(c - r - margin(pair.comparison.rating, "small"))))
         for pair, c, r in zip(pairs, chosen, rejected, strict=True)
     )
+    centring = sum((c + r) ** 2 for c, r in zip(chosen, rejected, strict=True))
     labels = [pair.comparison.chosen_safe for pair in pairs] + [
         pair.comparison.rejected_safe for pair in pairs
     ]
@@ -109,9 +110,10 @@ def test_the_loss_is_the_mean_over_the_pairs_of_the_global_batch(
         for safe, score in zip(labels, chosen + rejected, strict=True)
         if safe is not None
     ]
-    expected = ranking / 10 + 0.5 * sum(safety) / len(safety)
-    cut = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+    expected = (ranking + 0.3 * centring) / 10 + 0.5 * sum(safety) / len(safety)
+    centred = {"center_rewards_coefficient": 0.3}
+    cut = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation} | centred
     row = first_row(tmp_path / "out", folder, tokenizer, pairs, **cut)
     assert row["loss"] == pytest.approx(expected, rel=1e-5)
-    whole = first_row(tmp_path / "whole", folder, tokenizer, pairs, per_device_train_batch_size=10)
+    whole = first_row(tmp_path / "whole", folder, tokenizer, pairs, per_device_train_batch_size=10, **centred)
     assert row["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
