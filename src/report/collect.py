@@ -107,6 +107,7 @@ def _empty_reward() -> dict[str, Any]:
         **with_errors(("accuracy",)),
         "by_rating": with_errors(RATINGS),
         "by_length": with_errors(BY_LENGTH),
+        "mean_score": None,
         "pairs": None,
     }
 

@@ -47,6 +47,8 @@ def reward_table(report: dict[str, Any]) -> Table | None:
                 cells = (figure(found[group], name, percent=True) for found in known.values())
                 table.add_row(words(name), *cells)
     table.add_row("all", *(figure(found, "accuracy", percent=True) for found in known.values()))
+    if any(found["mean_score"] is not None for found in known.values()):
+        table.add_row("mean score", *(figure(found, "mean_score") for found in known.values()))
     table.add_row("pairs held out", *(f"{found['pairs'] or 0:,}" for found in known.values()))
     return table
 

@@ -73,6 +73,7 @@ def test_numbers_are_those_of_the_manifests(example: Path) -> None:
         (0.91 * 0.09 / 200) ** 0.5
     )
     assert report["reward"]["safety"]["pairs"] == 640
+    assert report["reward"]["safety"]["mean_score"] == 0.25
     assert report["versions"]["v2"]["kl_to_start"] == 0.9
     assert report["gatt_retention"]["without"]["6"] == 0.25
     assert list(report["wall_seconds"])[:2] == ["world", "tokenizer"]  # in the order they were made
