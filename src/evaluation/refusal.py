@@ -1,22 +1,23 @@
-"""Refusals in real text, by the phrases that chat models refuse with: rough, for want of gold."""
+"""Refusals in real text, by the phrases that chat models refuse and evade with: rough, for want of gold."""
 
 from __future__ import annotations
 
 import re
 
 PHRASES = (
-    r"i (can't|cannot|can not|won't|will not|am unable to|'m unable to|am not able to|'m not able to)",
+    r"i (can't|cannot|can not|won't|will not)",
+    r"i('m| am) (unable|not (able|sure|familiar|comfortable|qualified))",
+    r"i (don't|do not) (think|know|understand|feel comfortable)",
     r"i('m| am) sorry,? (but )?i",
     r"(as|i'm|i am) an (ai|assistant|language model)",
     r"i (must|have to) (decline|refuse)",
     r"(it is|it's|would be) not (appropriate|ethical|legal)",
-    r"i (don't|do not) (think|feel comfortable)",
 )
-_REFUSAL = re.compile("|".join(PHRASES))
+_REFUSAL = re.compile(rf"\b({'|'.join(PHRASES)})")
 _OPENING = 200
 """Characters in which a refusal shows; further on such words mostly belong to an answer."""
 
 
 def is_refusal(answer: str) -> bool:
-    """Whether an answer begins like a refusal."""
+    """Whether an answer begins like a refusal, or like an evasion such as "I'm not sure"."""
     return bool(_REFUSAL.search(answer[:_OPENING].lower().replace("\u2019", "'")))
