@@ -76,7 +76,7 @@ def test_training_reads_the_score_where_scoring_does(folder: Path):
     batch = PairCollator(0)([
         {"chosen_ids": row, "rejected_ids": row, "margin": 0.0, "chosen_safe": NAN, "rejected_safe": NAN}
         for row in rows
-    ])  # fmt: skip
+    ])  # fmt: skip (a line a row would hide what is asked)
     with torch.no_grad():
         together = model(input_ids=batch["input_ids"], use_cache=False).logits[: len(rows), 0]
         alone = [
