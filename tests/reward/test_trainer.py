@@ -73,10 +73,12 @@ def test_training_reads_the_score_where_scoring_does(folder: Path):
     """transformers' own forward pass, on padded rows without a mask, against the rows one by one."""
     model = load_reward_model(folder).eval()
     rows = [pair.chosen_ids for pair in make_pairs(9)]
-    batch = PairCollator(0)([
-        {"chosen_ids": row, "rejected_ids": row, "margin": 0.0, "chosen_safe": NAN, "rejected_safe": NAN}
-        for row in rows
-    ])  # fmt: skip (a line a row would hide what is asked)
+    batch = PairCollator(0)(
+        [
+            {"chosen_ids": row, "rejected_ids": row, "margin": 0.0, "chosen_safe": NAN, "rejected_safe": NAN}
+            for row in rows
+        ]
+    )
     with torch.no_grad():
         together = model(input_ids=batch["input_ids"], use_cache=False).logits[: len(rows), 0]
         alone = [
