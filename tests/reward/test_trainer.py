@@ -84,8 +84,8 @@ def test_training_reads_the_score_where_scoring_does(folder: Path):
         alone = [
             model.score(model.model(torch.tensor([row])).last_hidden_state[0, -1]).item() for row in rows
         ]
-    assert together.tolist() == pytest.approx(alone, abs=1e-6)
-    assert terminal_scores(model, rows, batch_size=4).tolist() == pytest.approx(alone, abs=1e-6)
+    assert together.tolist() == pytest.approx(alone, abs=1e-5)
+    assert terminal_scores(model, rows, batch_size=4).tolist() == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize(("size", "accumulation"), [(10, 1), (5, 2), (4, 3), (3, 4)])
