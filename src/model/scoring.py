@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForSequenceClassification
 
-from ..batches import batches
+from ..batches import batches_by_length, tokens_at_once
 from ..console import track
 from .precision import computing_in
 
@@ -35,12 +35,13 @@ def terminal_scores(
     length share a batch.
 
     Args:
+        batch_size: rows read at once, at most.
         dtype: precision of all but the head (see `computing_in`).
         label: of a progress bar; None shows none.
     """
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    dealt = batches_by_length([len(row) for row in rows], batch_size, tokens_at_once(model.device))
     scores = torch.empty(len(rows))
-    for batch in track(batches(order, batch_size), label, len(rows), "answers", len):
+    for batch in track(dealt, label, len(rows), "answers", len):
         ids, last = pad_right([rows[row] for row in batch])
         # attention is causal and the pads stand on the right: no mask is needed to keep them out
         with computing_in(dtype, model.device):

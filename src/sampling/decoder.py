@@ -6,11 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..batches import tokens_at_once
 from .weights import LayerWeights, LlamaWeights
-
-# Tokens of prompts that are read at once, pads included (on GPUs, on CPUs): a CPU is twice as fast while the
-# states stay in its caches.
-_PREFILL_TOKENS = (65_536, 8_192)
 
 
 class Decoder:
@@ -48,7 +45,7 @@ class Decoder:
         self._positions = lengths[copies]
         self._mask = self._padding_mask(self._positions, shape[3])
 
-        at_once = max(1, _PREFILL_TOKENS[weights.device.type == "cpu"] // longest)
+        at_once = max(1, tokens_at_once(weights.device) // longest)
         if at_once < len(prompts):  # each lot pads to its own longest prompt; masked slots must be finite
             self._keys[..., :longest, :] = self._values[..., :longest, :] = 0
         last = [

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..batches import batches
+from ..batches import batches_by_length, tokens_at_once
 from ..console import track
 
 
@@ -86,9 +86,10 @@ def answer_logprobs(
     `label`: of a progress bar; None shows none.
     """
     device, head = next(model.parameters()).device, model.get_output_embeddings()
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
+    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    dealt = batches_by_length(lengths, batch_size, tokens_at_once(device))
     found: list[list[float]] = [[] for _ in prompts]
-    for rows in track(batches(order, batch_size), label, len(order), "answers", len):
+    for rows in track(dealt, label, len(prompts), "answers", len):
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
         ids, mask = ids.to(device), mask.to(device)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]

@@ -36,7 +36,7 @@ def test_every_logit_agrees_with_the_model(
     prompts, new = ragged_prompts(5), torch.randint(3, 29, (7, 6))
     copies = torch.tensor([0, 0, 1, 2, 3, 4, 4])
     decoder = Decoder(copy_weights(model))
-    monkeypatch.setattr("llamita.sampling.decoder._PREFILL_TOKENS", (at_once, at_once))
+    monkeypatch.setattr("llamita.batches._TOKENS_AT_ONCE", (at_once, at_once))
     with monkeypatch.context() as hostile:  # memory that was never written holds anything
         hostile.setattr(torch, "empty", lambda size, **how: torch.full(size, float("nan"), **how))
         hostile.setattr(torch, "empty_like", lambda like: torch.full_like(like, float("nan")))
