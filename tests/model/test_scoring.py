@@ -65,6 +65,19 @@ def test_as_transformers_alone_and_in_the_given_order(model: LlamaForSequenceCla
     assert not scores.requires_grad
 
 
+def test_no_more_tokens_at_once_than_the_device_takes(
+    model: LlamaForSequenceClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamita.batches._TOKENS_AT_ONCE", (16, 16))
+    read: list[int] = []
+    with model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    ):
+        terminal_scores(model, ROWS)
+    assert 1 < len(read) < len(ROWS)
+    assert max(read) <= 16
+
+
 def test_nothing_is_inferred_from_pads(model: LlamaForSequenceClassification) -> None:
     """A row that ends with the pad id is still read at its own last token."""
     row = [1, 5, 6, 0]
