@@ -151,7 +151,7 @@ class PpoTrainer:
             seed=f"{self.seed}/rollout",
             keys=places,
         )
-        return judge(prompts, samples, *self._scorers, self._threshold, self.settings.truncation_reward)
+        return judge(prompts, samples, *self._scorers, self._threshold, self.settings.missing_eos_penalty)
 
     @torch.no_grad()
     def _look(self, episodes: Episodes, batches: Sequence[MicroBatch]) -> Metrics:

@@ -41,7 +41,7 @@ class Episodes:
         logprobs: as the sampler told them, `[rows][tokens]`.
         finished: bool; False for an answer cut at the length limit.
         safety, helpfulness, score: in (0, 1), score being the piecewise one.
-        reward: whitened over all ranks.
+        reward: whitened over all ranks, less the penalty for a missing EOS.
     """
 
     prompts: list[list[int]]
@@ -60,11 +60,12 @@ def judge(
     safety: Scores,
     helpfulness: Scores,
     safety_threshold: float,
-    truncation_reward: float,
+    missing_eos_penalty: float,
 ) -> Episodes:
     """Scores the samples and turns scores into rewards (section 3.2.3).
 
-    An answer without an end gets at most `truncation_reward`, or the policy would learn to ramble on.
+    An answer without an end pays `missing_eos_penalty`, or the policy would learn to ramble on. It loses the
+    same whatever its prompt; a fixed reward would cost the kind of prompt with the higher scores more.
     """
     told = [prompts[index] for index in samples.prompts]
     ids = [prompt.ids for prompt in told]
@@ -72,8 +73,7 @@ def judge(
     is_safety = torch.tensor([prompt.prompt.is_safety for prompt in told])
     score = piecewise_reward(safe, helpful, is_safety, safety_threshold)
     finished = torch.tensor(samples.finished)
-    reward = whitened_reward(score)
-    reward = torch.where(finished, reward, reward.clamp(max=truncation_reward))
+    reward = whitened_reward(score) - missing_eos_penalty * ~finished
     return Episodes(ids, samples.answer_ids, samples.logprobs, finished, safe, helpful, score, reward)
 
 

@@ -46,8 +46,8 @@ class PpoSettings(Settings):
     """of generalised advantage estimation: 0 trusts the critic, 1 the sampled rewards"""
     temperature: Positive = 1.0
     """of the sampled answers, and of every log-probability"""
-    truncation_reward: float = -2.0
-    """an answer cut at `max_new_tokens` gets at most this, in standard deviations of the batch's rewards"""
+    missing_eos_penalty: NotNegative = 1.0
+    """what an answer cut at `max_new_tokens` loses, in standard deviations of the batch's rewards"""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> PpoSettings:

@@ -68,7 +68,7 @@ def trainer(policy: LlamaForCausalLM | None = None, dtype: str = "float32", **se
 def test_ppo_solves_a_toy() -> None:
     policy = tiny_model(spread=0.05)
     start = copy.deepcopy(policy)
-    history = list(trainer(policy, iterations=25).iterations())
+    history = list(trainer(policy, iterations=25, missing_eos_penalty=2.0).iterations())
     first, last = history[0], history[-1]
     assert first["helpfulness_score"] < 0.15
     assert last["helpfulness_score"] > 0.5

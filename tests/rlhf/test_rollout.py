@@ -1,0 +1,42 @@
+"""Answers judged: what the reward of PPO is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from llamita.data.rows import Prompt
+from llamita.rlhf.rollout import EncodedPrompt, Episodes, judge
+from llamita.sampling.sampler import Samples
+
+SAFETY = [0.9, 0.8, 0.7, 0.1, 0.9, 0.9]
+HELPFULNESS = [0.5, 0.5, 0.5, 0.4, 0.3, 0.2]
+
+
+def judged(finished: Sequence[bool], penalty: float) -> Episodes:
+    """Six answers, the first three to harmful prompts, whose scores are the higher ones."""
+    prompts = [EncodedPrompt(Prompt([], is_safety=harmful), [1, 5]) for harmful in [True] * 3 + [False] * 3]
+    samples = Samples(list(range(6)), [[7, 2]] * 6, [[-1.0, -1.0]] * 6, list(finished))
+
+    def saying(scores: Sequence[float]) -> Tensor:
+        return torch.tensor(scores, dtype=torch.float64)
+
+    return judge(prompts, samples, lambda *_: saying(SAFETY), lambda *_: saying(HELPFULNESS), 0.15, penalty)
+
+
+def test_the_reward_is_the_whitened_logit_of_the_piecewise_score() -> None:
+    episodes = judged([True] * 6, penalty=1.0)
+    assert episodes.score.tolist() == [0.9, 0.8, 0.7, 0.1, 0.3, 0.2], "by safety where unsafe, too"
+    logits = torch.logit(episodes.score)
+    expected = (logits - logits.mean()) / logits.std(correction=0)
+    torch.testing.assert_close(episodes.reward, expected)
+
+
+def test_an_answer_without_an_end_loses_the_same_whatever_its_prompt() -> None:
+    whole, cut = judged([True] * 6, penalty=0.5), judged([False, True, True, True, False, True], penalty=0.5)
+    lost = (whole.reward - cut.reward).tolist()
+    assert lost == pytest.approx([0.5, 0, 0, 0, 0.5, 0])
+    assert cut.score.tolist() == whole.score.tolist()
