@@ -185,9 +185,12 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     ):
         if last.get(key) is not None:
             tiles.append(_tile(label, first.get(key), last[key], percent, detail))
-    kept, baseline = (report["gatt_retention"][name].get("20") for name in ("with", "without"))
-    if kept is not None:
-        tiles.append(_tile("instruction kept", baseline, kept, True, "at turn 20, without → with GAtt"))
+    with_gatt, without = (report["gatt_retention"][name] for name in ("with", "without"))
+    asked = [str(turn) for turn in RETENTION_TURNS if with_gatt.get(str(turn)) is not None]
+    if asked:
+        last = asked[-1]
+        detail = f"at turn {last}, without → with GAtt"
+        tiles.append(_tile("instruction kept", without.get(last), with_gatt[last], True, detail))
     if report["wall_seconds"]:
         total = duration(sum(report["wall_seconds"].values()))
         tiles.append({"label": "wall time", "before": "", "value": total, "detail": "all stages together"})
@@ -248,7 +251,7 @@ def _notes(section: str, report: Report) -> list[str]:
             if counts and counts["outgrown"]:
                 notes.append(
                     f"{SERIES_TITLES[name]}: {counts['outgrown']} of {counts['started']} dialogues outgrew "
-                    "the context before turn 20 and count up to there only."
+                    "the context before the last turn and count up to there only."
                 )
     if section == "versions":
         for kind, counts in report["prompts"].items():

@@ -134,6 +134,16 @@ def test_versions_beyond_the_second_have_their_columns(report: dict) -> None:
     assert "0.37 → </i>0.78" in page
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_the_tile_of_ghost_attention_tells_the_last_turn_that_was_asked(report: dict) -> None:
+    assert "at turn 20, without" in render(report)
+    for series in report["gatt_retention"].values():
+        series["20"] = None
+    report["gatt_retention"]["with"]["10"] = 0.555
+    assert "at turn 10, without" in (page := render(report))
+    assert "56%" in page
+
+
 def test_null_errors_are_drawn_without_bars(report: dict) -> None:
     text = json.dumps(report)
     report = json.loads(re.sub(r'(_se": )[\d.]+', r"\1null", text))
