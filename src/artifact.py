@@ -12,7 +12,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from .console import is_main_process as is_main_process
 from .errors import DataError, LlamitaError
 
 MANIFEST = "manifest.json"
-MARKER = "unfinished.json"  # in a working folder: the fingerprint it is being made for
+MARKER = "unfinished.json"  # in a working folder: the fingerprint it is being made for, the seconds so far
 PARTIAL, OLD = ".partial", ".old"
 # Not part of what a stage made: clocks, host names and states that only the stage itself reads.
 UNHASHED_FILES = frozenset({MANIFEST, MARKER, "metrics.jsonl", "trainer_state.json", "training_args.bin"})
@@ -177,6 +178,19 @@ def open_working(final: Path, fingerprint: str, resumable: bool) -> Iterator[Pat
             clear(folder)
             write_json(folder / MARKER, {"fingerprint": fingerprint})
         yield folder
+
+
+@contextmanager
+def timed(folder: Path) -> Iterator[Callable[[], float]]:
+    """Tells the seconds of work in a working folder, earlier goes included but for those that were killed."""
+    marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    started = time.monotonic() - marker.get("seconds", 0.0)
+    try:
+        yield lambda: time.monotonic() - started
+    except BaseException:
+        with suppress(OSError):  # on a full disk the reason counts more than the clock
+            write_json(folder / MARKER, {**marker, "seconds": time.monotonic() - started})
+        raise
 
 
 def clear(folder: Path, keep: str = "") -> None:

@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -237,8 +236,11 @@ def _make(step: Step) -> None:
     hashes = input_hashes(step)
     wanted = fingerprint(step, hashes)
     begun = going_on(step, hashes)
-    with _disk_full_told(step), artifact.open_working(step.final, begun, step.settings.resumable) as out:
-        started = time.monotonic()
+    with (
+        _disk_full_told(step),
+        artifact.open_working(step.final, begun, step.settings.resumable) as out,
+        artifact.timed(out) as seconds,
+    ):
         metrics = _run(step, out)
         manifest = {
             "stage": step.kind,
@@ -249,7 +251,7 @@ def _make(step: Step) -> None:
             "versions": _versions(),
             "git_commit": _git_commit(),
             "metrics": metrics,
-            "wall_seconds": round(time.monotonic() - started, 3),
+            "wall_seconds": round(seconds(), 3),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         artifact.publish(step.final, manifest)

@@ -202,6 +202,29 @@ def test_a_resumable_stage_goes_on_in_its_folder(project: Path, fake: FakeStages
     assert not Path("runs/tiny/final", artifact.MARKER).exists()
 
 
+def test_a_stage_that_went_on_took_the_seconds_of_all_its_goes(
+    project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(artifact.time, "monotonic", lambda: clock[0])
+
+    def interrupted(out: Path) -> None:
+        clock[0] += 60
+        raise KeyboardInterrupt
+
+    for name in ("chat", "final"):  # the fake `chat` begins anew each time, `final` goes on
+        fake.during[name] = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        clock[0] += 500  # in between nothing runs
+        fake.during[name] = lambda out: clock.__setitem__(0, clock[0] + 5)
+    run()
+    took = [artifact.read_manifest(Path("runs/tiny", name))["wall_seconds"] for name in ("chat", "final")]
+    assert took == [5, 125]
+
+
 def test_a_stage_whose_training_went_back_is_run_again(
     project: Path, fake: FakeStages, capsys: pytest.CaptureFixture[str]
 ) -> None:
