@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ..console import duration
 from ..data.rows import RATINGS
 from .collect import BY_LENGTH
+from .measured import measured_versions
 from .style import (
     COLOUR,
     GOLD,
@@ -118,7 +119,7 @@ def ppo_progress(report: Report) -> str | None:
             if points:
                 left.plot(*zip(*points, strict=True), color=colour, label=label)
         left.set_title("mean score of the sampled answers")
-        left.legend(loc="best")
+        _legend_within(left)
         right.plot(ppo["iteration"], ppo["kl"], color=COLOUR["ink"])
         right.set_title("KL to the start, nats an answer")
         right.set_ylim(bottom=min(0, *ppo["kl"]))
@@ -157,7 +158,7 @@ def versions(report: Report) -> str | None:
             for key, label, colour in series:
                 _version_line(axes, report, key, label, colour)
             axes.set_title(title)
-            _version_ticks(axes, report["versions"])
+            _version_ticks(axes, measured_versions(report))
             if title == "gold helpfulness":
                 axes.set_ylim(0, 1)
                 _demonstration_line(axes, report["demonstrations"]["gold_helpfulness"])
@@ -179,7 +180,7 @@ def reward_by_round(report: Report) -> str | None:
         figure, (axes,) = panels(1, 2.7)
         for key, label, colour in series:
             _version_line(axes, report, key, label, colour)
-        _version_ticks(axes, report["versions"])
+        _version_ticks(axes, measured_versions(report))
         axes.set_ylim(0, 1.05)
         legend_beside(axes)
         return to_svg(figure, "rounds", "Mean reward-model score of each version")
@@ -211,7 +212,7 @@ def _series(report: Report, key: str) -> tuple[list[int], list[float], list[floa
     """Places, values and errors of one measure over the versions that have it."""
     found = [
         (place, figures[key], figures[f"{key}_se"] or 0.0)
-        for place, figures in enumerate(report["versions"].values())
+        for place, figures in enumerate(measured_versions(report).values())
         if figures[key] is not None
     ]
     places, values, errors = zip(*found, strict=True) if found else ((), (), ())
@@ -246,6 +247,13 @@ def _rate_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.legend(loc="upper right")
+
+
+def _legend_within(axes: Axes) -> None:
+    """In room made for it above the lines."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.5 * (high - low))
+    axes.legend(loc="upper left")
 
 
 def _legend_above(axes: Axes) -> None:

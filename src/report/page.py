@@ -12,8 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from ..console import duration
-from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS
+from ..evaluation.keys import RETENTION_SERIES
 from . import figures, ghost_attention
+from .measured import asked_turns, measured_versions
 from .style import PALETTE
 from .words import MEASURE_COLUMNS, SERIES_TITLES, figure, verdict, version_title, words
 
@@ -41,8 +42,9 @@ SECTIONS = (
     Section(
         "versions",
         "What each version is worth",
-        "SFT is the model before any reward model saw it; V1 was fine-tuned on the best of several sampled "
-        "answers, V2 once more, and then trained with PPO. All of them answer the same test prompts.",
+        "SFT is the model before any reward model saw it; each later version was fine-tuned on the best of "
+        "several sampled answers, and the last one then trained with PPO. All of them answer the same test "
+        "prompts.",
         (
             Figure(
                 figures.versions,
@@ -175,7 +177,7 @@ def _section(section: Section, report: Report) -> dict[str, Any]:
 
 def _tiles(report: Report) -> list[dict[str, str]]:
     """The few numbers to read first, before -> after."""
-    measured = [figures for figures in report["versions"].values() if figures["answer_tokens"] is not None]
+    measured = list(measured_versions(report).values())
     first, last = (measured[0], measured[-1]) if measured else ({}, {})
     tiles = []
     for label, key, percent, detail in (
@@ -186,7 +188,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
         if last.get(key) is not None:
             tiles.append(_tile(label, first.get(key), last[key], percent, detail))
     with_gatt, without = (report["gatt_retention"][name] for name in ("with", "without"))
-    asked = [str(turn) for turn in RETENTION_TURNS if with_gatt.get(str(turn)) is not None]
+    asked = [turn for turn in asked_turns(report) if with_gatt.get(turn) is not None]
     if asked:
         last = asked[-1]
         detail = f"at turn {last}, without → with GAtt"
@@ -212,7 +214,7 @@ def _tile(label: str, before: float | None, after: float, percent: bool, detail:
 
 
 def _versions_table(report: Report) -> dict[str, Any] | None:
-    groups = report["versions"]
+    groups = measured_versions(report)
     rows = [
         [heading, *(figure(group, key, percent) for group in groups.values())]
         for key, heading, percent in MEASURE_COLUMNS
@@ -233,14 +235,14 @@ def _pretraining_table(report: Report) -> dict[str, Any] | None:
 
 
 def _retention_table(report: Report) -> dict[str, Any] | None:
-    rows = []
+    turns, rows = asked_turns(report), []
     for key, kind in (("gatt_retention", ""), ("gatt_retention_explicit", ", asked outright")):
         for name in RETENTION_SERIES:
             group = report[key][name]
-            cells = [figure(group, str(turn), percent=True) for turn in RETENTION_TURNS]
-            if any(group.get(str(turn)) is not None for turn in RETENTION_TURNS):
+            cells = [figure(group, turn, percent=True) for turn in turns]
+            if any(group.get(turn) is not None for turn in turns):
                 rows.append([SERIES_TITLES[name] + kind, *cells])
-    return {"head": ["turn", *(str(turn) for turn in RETENTION_TURNS)], "rows": rows} if rows else None
+    return {"head": ["turn", *turns], "rows": rows} if rows else None
 
 
 def _notes(section: str, report: Report) -> list[str]:

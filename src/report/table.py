@@ -10,8 +10,9 @@ from rich.table import Table
 
 from ..console import aligned_table, duration
 from ..data.rows import RATINGS
-from ..evaluation.keys import RETENTION_SERIES, RETENTION_TURNS
+from ..evaluation.keys import RETENTION_SERIES
 from .collect import BY_LENGTH
+from .measured import asked_turns, measured_versions
 from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, figure, words
 
 
@@ -54,7 +55,7 @@ def reward_table(report: dict[str, Any]) -> Table | None:
 
 
 def versions_table(report: dict[str, Any]) -> Table | None:
-    groups = report["versions"]
+    groups = measured_versions(report)
     rows = [row for row in MEASURE_COLUMNS if any(one.get(row[0]) is not None for one in groups.values())]
     if not rows:
         return None
@@ -69,9 +70,10 @@ def retention_table(report: dict[str, Any]) -> Table | None:
     known = [name for name in RETENTION_SERIES if any(value is not None for value in groups[name].values())]
     if not known:
         return None
-    table = aligned_table("instruction kept at turn, %", *(str(turn) for turn in RETENTION_TURNS))
+    turns = asked_turns(report)
+    table = aligned_table("instruction kept at turn, %", *turns)
     for name in known:
-        shares = (groups[name].get(str(turn)) for turn in RETENTION_TURNS)
+        shares = (groups[name].get(turn) for turn in turns)
         cells = (MISSING if share is None else f"{share:.1%}".rstrip("%") for share in shares)
         table.add_row(SERIES_TITLES[name], *cells)
     return table

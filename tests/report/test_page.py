@@ -134,6 +134,26 @@ def test_versions_beyond_the_second_have_their_columns(report: dict) -> None:
     assert "0.37 → </i>0.78" in page
 
 
+def test_what_a_run_does_not_have_takes_no_place(report: dict) -> None:
+    page = render(report)
+    assert "V1 rejection sampling" in page
+    assert page.count(">V1</text>") == 4
+    assert page.count(">20</text>") == 2
+    assert "<th>20</th>" in page
+    report["versions"]["v1"] = empty_report()["versions"]["v1"]
+    for groups in (report["gatt_retention"], report["gatt_retention_explicit"]):
+        for group in groups.values():
+            group["20"] = None
+    for found in report["gatt_attention"].values():
+        found["by_turn"]["20"] = None
+    report["samples"] = []
+    page = render(report)
+    assert "V1 rejection sampling" not in page
+    assert ">V1</text>" not in page
+    assert ">20</text>" not in page
+    assert "<th>20</th>" not in page
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_the_tile_of_ghost_attention_tells_the_last_turn_that_was_asked(report: dict) -> None:
     assert "at turn 20, without" in render(report)
