@@ -39,7 +39,7 @@ from llamita.training.tracking import Tracker
 SIZES = ("small", "the folder's")
 LENGTH = 1024  # of a row; longer dialogues are left out in every way
 ROWS = 2  # of a step
-WARM, STEPS = 2, {"small": 20, "the folder's": 8}
+WARM, STEPS = 2, {"small": 10, "the folder's": 4}
 
 
 class Material:

@@ -190,9 +190,9 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     with_gatt, without = (report["gatt_retention"][name] for name in ("with", "without"))
     asked = [turn for turn in asked_turns(report) if with_gatt.get(turn) is not None]
     if asked:
-        last = asked[-1]
-        detail = f"at turn {last}, without → with GAtt"
-        tiles.append(_tile("instruction kept", without.get(last), with_gatt[last], True, detail))
+        turn = asked[-1]
+        detail = f"at turn {turn}, without → with GAtt"
+        tiles.append(_tile("instruction kept", without.get(turn), with_gatt[turn], True, detail))
     if report["wall_seconds"]:
         total = duration(sum(report["wall_seconds"].values()))
         tiles.append({"label": "wall time", "before": "", "value": total, "detail": "all stages together"})
