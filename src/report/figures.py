@@ -242,10 +242,11 @@ def _version_ticks(axes: Axes, names: Iterable[str]) -> None:
 
 
 def _rate_axis(axes: Axes) -> None:
-    """Percent from zero, with room for the legend above the points."""
-    axes.set_ylim(0, max(axes.get_ylim()[1] * 1.3, 0.01))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    """Percent from zero to 100 at most, with room for the legend above the points."""
+    top = max(axes.get_ylim()[1] * 1.3, 0.01)
+    axes.set_ylim(0, top)
+    axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(0, top) if tick <= min(top, 1)])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 1))
     axes.legend(loc="upper right")
 
 
