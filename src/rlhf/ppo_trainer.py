@@ -18,10 +18,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from ..errors import ConfigError, LlamitaError
@@ -38,6 +38,7 @@ from .settings import PpoSettings
 from .trunk import AdaptedLanguageModel, whole
 
 Metrics = dict[str, float]
+M = TypeVar("M", bound=nn.Module)
 
 
 class PpoTrainer:
@@ -84,8 +85,7 @@ class PpoTrainer:
         start = copy.deepcopy(policy) if reference is None else reference
         self.policy = Engine(policy, settings.learning_rate, self._micro, accumulation, deepspeed)
         self.critic = Engine(critic, settings.critic_learning_rate, self._micro, accumulation, deepspeed)
-        precision = next(policy.parameters()).dtype  # the engine's, so that all log-probabilities share one
-        self.reference = start.to(device(), precision).eval().requires_grad_(False)
+        self.reference = in_precision_of(policy, start.to(device())).eval().requires_grad_(False)
         plain = deepspeed is None
         self._dtype = dtype if plain else "float32"  # in the precision of the weights
         self._sampler = sampler_for(whole(policy), sampling_batch_size, dtype if plain else None)
@@ -230,6 +230,16 @@ class PpoTrainer:
         loss = ppo.value_loss(values, batch.old_values, batch.returns, batch.mask, tokens, clip)
         sums["value_loss"] += loss.detach()
         return loss
+
+
+def in_precision_of(policy: nn.Module, reference: M) -> M:
+    """Gives each parameter of `reference` the dtype of the policy's; both then compute the same.
+
+    Buffers keep theirs, as an engine's do: RoPE frequencies in bf16 would turn every key and query.
+    """
+    for parameter, like in zip(reference.parameters(), policy.parameters(), strict=True):
+        parameter.data = parameter.data.to(like.dtype)
+    return reference
 
 
 def _judgement(episodes: Episodes) -> Metrics:

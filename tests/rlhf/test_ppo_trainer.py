@@ -113,6 +113,19 @@ def test_half_precision_begins_at_ratio_one_and_trains_whole_weights() -> None:
         assert not torch.equal(weight, old)
 
 
+def test_a_reference_in_half_precision_keeps_its_buffers() -> None:
+    """An engine in bf16 casts parameters alone; with other RoPE frequencies the first KL would not be 0."""
+    policy = tiny_model()
+    for parameter in policy.parameters():
+        parameter.data = parameter.data.bfloat16()
+    reference = trainer(policy).reference
+    assert {parameter.dtype for parameter in reference.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in reference.buffers()} == {torch.float32}
+    ids = torch.tensor([[1, *range(3, 29)] * 4])
+    with torch.no_grad():
+        assert torch.equal(policy(ids).logits, reference(ids).logits)
+
+
 def test_micro_batches_change_nothing() -> None:
     def weights(micro_batch_size: int | None) -> list[Tensor]:
         ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size, learning_rate=1e-4)
