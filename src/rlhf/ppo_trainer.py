@@ -33,7 +33,7 @@ from ..training.engine import Engine, device
 from . import ppo
 from .critic import Critic
 from .reward import kl_penalised_reward, whiten
-from .rollout import EncodedPrompt, Episodes, MicroBatch, Scores, judge, mini_batches
+from .rollout import EncodedPrompt, Episodes, MicroBatch, Scores, judge, mini_batches, rank_share
 from .settings import PpoSettings
 from .trunk import AdaptedLanguageModel, whole
 
@@ -126,8 +126,7 @@ class PpoTrainer:
         started = time.monotonic()
         episodes = self._roll_out(iteration)
         sampled = time.monotonic()
-        deal = f"{self.seed}/deal/{iteration}/{rank()}"
-        batches = mini_batches(episodes, self._mini, self._micro, deal, device())
+        batches = mini_batches(episodes, self._mini, self._micro, device())
         metrics = self._look(episodes, [batch for mini in batches for batch in mini])
         metrics |= self._learn(iteration, batches)
         rollout_seconds = sampled - started
@@ -139,9 +138,10 @@ class PpoTrainer:
         }
 
     def _roll_out(self, iteration: int) -> Episodes:
-        """Samples and judges this rank's share of the iteration's prompts."""
-        count = self.settings.episodes
-        places = range((iteration - 1) * count + rank(), iteration * count, world_size())
+        """Samples and judges this rank's share of the iteration's prompts, in the order of mini-batches."""
+        count, mini = self.settings.episodes, self.settings.mini_batch_size
+        share = rank_share(count, mini, f"{self.seed}/mini_batches/{iteration}")
+        places = [(iteration - 1) * count + place for place in share]
         prompts = [self._prompts[index] for index in _in_epochs(places, len(self._prompts), self.seed)]
         self._sampler.refresh(whole(self.policy.module))
         samples = self._sampler.sample(

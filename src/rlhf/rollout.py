@@ -14,6 +14,7 @@ from ..batches import batches
 from ..data.rows import Prompt
 from ..sampling.logprobs import pad_batch
 from ..sampling.sampler import Samples
+from ..training.distributed import rank, world_size
 from .reward import piecewise_reward, whitened_reward
 
 Scores = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
@@ -96,20 +97,32 @@ class MicroBatch:
     returns: Tensor = field(init=False)
 
 
+def rank_share(episodes: int, mini_batch: int, seed: str) -> list[int]:
+    """The episodes of an iteration that this rank samples and trains on, one mini-batch after the other.
+
+    The shuffle knows nothing of ranks, and each rank takes its share of every mini-batch: two ranks make the
+    steps that one would make.
+
+    Args:
+        episodes, mini_batch: rows over all ranks.
+        seed: names the shuffle.
+    """
+    order = random.Random(seed).sample(range(episodes), episodes)
+    return [place for mini in batches(order, mini_batch) for place in mini[rank() :: world_size()]]
+
+
 def mini_batches(
-    episodes: Episodes, mini_batch: int, micro_batch: int, seed: str, device: torch.device
+    episodes: Episodes, mini_batch: int, micro_batch: int, device: torch.device
 ) -> list[list[MicroBatch]]:
-    """Deals the episodes out in a seeded order: mini-batches of micro-batches, sizes in rows of this rank.
+    """Splits the episodes, in their order, into mini-batches of micro-batches; sizes in rows of this rank.
 
     Within a mini-batch the answers are sorted by length, so that little is padded.
     """
-    order = list(range(len(episodes.answers)))
-    random.Random(seed).shuffle(order)
-    dealt = []
-    for rows in batches(order, mini_batch):
+    split = []
+    for rows in batches(list(range(len(episodes.answers))), mini_batch):
         rows.sort(key=lambda row: len(episodes.prompts[row]) + len(episodes.answers[row]))
-        dealt.append([_micro_batch(episodes, part, device) for part in batches(rows, micro_batch)])
-    return dealt
+        split.append([_micro_batch(episodes, part, device) for part in batches(rows, micro_batch)])
+    return split
 
 
 def _micro_batch(episodes: Episodes, rows: Sequence[int], device: torch.device) -> MicroBatch:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llamita.data.rows import Prompt
-from llamita.rlhf.rollout import EncodedPrompt, Episodes, judge
+from llamita.rlhf.rollout import EncodedPrompt, Episodes, judge, rank_share
 from llamita.sampling.sampler import Samples
 
 SAFETY = [0.9, 0.8, 0.7, 0.1, 0.9, 0.9]
@@ -40,3 +40,19 @@ def test_an_answer_without_an_end_loses_the_same_whatever_its_prompt() -> None:
     lost = (whole.reward - cut.reward).tolist()
     assert lost == pytest.approx([0.5, 0, 0, 0, 0.5, 0])
     assert cut.score.tolist() == whole.score.tolist()
+
+
+def test_ranks_share_the_mini_batches_that_one_rank_would_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = rank_share(24, 8, "a seed")
+    assert sorted(alone) == list(range(24))
+    assert alone != list(range(24))
+    assert alone != rank_share(24, 8, "another seed")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shares = []
+    for number in range(2):
+        monkeypatch.setenv("RANK", str(number))
+        shares.append(rank_share(24, 8, "a seed"))
+    for mini in range(3):
+        whole = alone[mini * 8 : (mini + 1) * 8]
+        parts = [share[mini * 4 : (mini + 1) * 4] for share in shares]
+        assert sorted(parts[0] + parts[1]) == sorted(whole)
