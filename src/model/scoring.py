@@ -10,6 +10,7 @@ from transformers import LlamaForSequenceClassification
 
 from ..batches import batches_by_length, tokens_at_once
 from ..console import track
+from ..errors import LlamitaError
 from .precision import computing_in
 
 
@@ -28,6 +29,7 @@ def terminal_scores(
     batch_size: int = 128,
     dtype: str = "float32",
     label: str | None = None,
+    name: object = "reward model",
 ) -> Tensor:
     """Scores before the sigmoid of rows that end with EOS: `[rows]` fp32 on the CPU, in the given order.
 
@@ -38,6 +40,10 @@ def terminal_scores(
         batch_size: rows read at once, at most.
         dtype: precision of all but the head (see `computing_in`).
         label: of a progress bar; None shows none.
+        name: of the model in errors.
+
+    Raises:
+        LlamitaError: a score is NaN or infinite.
     """
     dealt = batches_by_length([len(row) for row in rows], batch_size, tokens_at_once(model.device))
     scores = torch.empty(len(rows))
@@ -48,4 +54,8 @@ def terminal_scores(
             hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
         ends = hidden[torch.arange(len(batch)), last.to(hidden.device)].to(model.score.weight.dtype)
         scores[batch] = model.score(ends).squeeze(-1).float().cpu()
+    if broken := int((~scores.isfinite()).sum()):
+        raise LlamitaError(
+            f"{name}: {broken} of {len(rows)} scores are NaN or infinite; its weights are broken"
+        )
     return scores

@@ -47,7 +47,7 @@ class Scorer:
         self.model = load(folder).to(device()).eval()
         if (outputs := self.model.score.out_features) != 1:
             raise DataError(f"{folder}: {outputs} outputs; expected a reward model with one")
-        self._eos: int = tokenizer.eos_token_id
+        self._folder, self._eos = folder, int(tokenizer.eos_token_id)
         self._batch_size, self._dtype = batch_size, dtype
 
     def __call__(
@@ -59,9 +59,12 @@ class Scorer:
     def raw(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], label: str | None = None
     ) -> Tensor:
-        """Scores before the sigmoid: `[rows]` fp32 on the CPU. An answer that lacks its EOS is given one."""
+        """Scores before the sigmoid: `[rows]` fp32 on the CPU. An answer that lacks its EOS is given one.
+
+        Raises LlamitaError, naming the folder, if a score is NaN or infinite.
+        """
         rows = [
             [*prompt, *answer, *([] if answer and answer[-1] == self._eos else [self._eos])]
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        return terminal_scores(self.model, rows, self._batch_size, self._dtype, label)
+        return terminal_scores(self.model, rows, self._batch_size, self._dtype, label, self._folder)

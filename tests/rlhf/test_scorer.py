@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from llamita.errors import DataError
+from llamita.errors import DataError, LlamitaError
 from llamita.rlhf import scorer as scorer_module
 from llamita.rlhf.scorer import Scorer
 
@@ -73,3 +73,11 @@ def test_a_folder_without_a_head_is_refused(tmp_path: Path, tokenizer: Any) -> N
     folder = save_tiny_model(tmp_path / "model", tokenizer)
     with pytest.raises(DataError, match="score"):
         Scorer(folder, tokenizer)
+
+
+def test_scores_that_are_no_numbers_are_refused_where_they_are_made(folder: Path, tokenizer: Any) -> None:
+    scorer = Scorer(folder, tokenizer)
+    with torch.no_grad():
+        scorer.model.score.weight.fill_(float("nan"))
+    with pytest.raises(LlamitaError, match=rf"{folder}: 2 of 2 scores are NaN"):
+        scorer([[1, 5], [1, 6]], [[8, EOS], [9, EOS]])
