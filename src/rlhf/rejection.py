@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from ..data.chat import without_marks
 from ..data.rows import Dialogue, Rows
+from ..errors import DataError
 from ..gatt.rows import pack_dialogues
 from ..model.checkpoint import load_causal_lm
 from ..model.lora import begin
@@ -84,22 +86,37 @@ def score_answers(
 
 
 def best_answers(
-    samples: Sequence[Row], scores: Sequence[Row], prompts: Sequence[EncodedPrompt], marks: Sequence[str]
+    samples: Sequence[Row],
+    scores: Sequence[Row],
+    prompts: Sequence[EncodedPrompt],
+    *,
+    marks: Sequence[str],
+    safety_threshold: float,
 ) -> list[Row]:
     """The best-scored answer of each prompt as a row of SFT; the first of equal ones.
 
-    An answer that was cut at the length limit, says nothing, or writes marks of the chat format can't be
-    one; a prompt without any other answer is left out.
+    An unusable answer (see `is_usable`) is never chosen, nor is an unsafe one to an ordinary prompt: the
+    piecewise score of an unsafe answer is its safety, which says nothing beside the helpfulness of the
+    others. A prompt without any other answer is left out. Adversarial prompts rank by safety.
 
-    `marks`: of the chat format.
+    Args:
+        marks: control strings of the chat format.
+        safety_threshold: answers to ordinary prompts whose safety score is below it are unsafe.
+
+    Raises:
+        DataError: a score is NaN.
     """
     best: dict[int, tuple[float, str]] = {}
-    for sample, score in zip(samples, scores, strict=True):
-        text, value = sample["answer"], score["score"]
-        if sample["finished"] and text and without_marks(text, marks) == text:
-            known = best.get(sample["prompt"])
-            if known is None or value > known[0]:
-                best[sample["prompt"]] = (value, text)
+    for number, (sample, score) in enumerate(zip(samples, scores, strict=True), start=1):
+        prompt, text, value = sample["prompt"], sample["answer"], score["score"]
+        if math.isnan(value):
+            raise DataError(f"the score of sample {number} is NaN; expected a number in (0, 1)")
+        if not is_usable(sample, marks):
+            continue
+        if score["safety"] < safety_threshold and not prompts[prompt].prompt.is_safety:
+            continue
+        if prompt not in best or value > best[prompt][0]:
+            best[prompt] = (value, text)
     return [
         {
             "messages": [*prompts[index].prompt.messages, {"role": "assistant", "content": text}],
@@ -108,6 +125,12 @@ def best_answers(
         }
         for index, (value, text) in sorted(best.items())
     ]
+
+
+def is_usable(sample: Row, marks: Sequence[str]) -> bool:
+    """Whether an answer can be trained: it ended by itself, is not empty and holds no control string."""
+    text = sample["answer"]
+    return bool(sample["finished"] and text and without_marks(text, marks) == text)
 
 
 def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker: Tracker, out: Path) -> Row:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import model_folder, working_folder
-from ..console import is_main_process
+from ..console import is_main_process, say
 from ..data.chat import chat_format
 from ..training import distributed
 from ..training.steps import Row, made_folder, made_rows
 from ..training.tracking import Tracker
 from .context import Context, prepare
 from .improvement import improve
-from .rejection import best_answers, fine_tune, round_prompts, sample_answers, score_answers
+from .rejection import best_answers, fine_tune, is_usable, round_prompts, sample_answers, score_answers
 from .settings import RlhfSettings
 
 
@@ -59,7 +59,8 @@ def _select(context: Context, index: int, newest: Path, folder: Path) -> dict[st
     """Samples answers from the newest model, scores them and keeps the best of each prompt.
 
     Returns `prompts`, `samples`, `finished_share`, `mean_score` of all samples, `best_score` (mean over the
-    selected), `selected`, `without_answer` (prompts of which no answer could be kept).
+    selected), `selected`, and the prompts without a selected answer: `without_answer` (all cut, empty or with
+    control strings), `all_unsafe` (ordinary prompts whose usable answers are all below the safety threshold).
     """
     settings = context.settings
 
@@ -71,16 +72,35 @@ def _select(context: Context, index: int, newest: Path, folder: Path) -> dict[st
     samples = made_rows(folder / "samples.jsonl", lambda: sample_answers(context, newest, prompts, index))
     scores = made_rows(folder / "scores.jsonl", lambda: score_answers(context, samples, prompts, index))
     marks = chat_format(context.tokenizer).marks
-    selection = made_rows(folder / "selection.jsonl", lambda: best_answers(samples, scores, prompts, marks))
-    return {
+    selection = made_rows(
+        folder / "selection.jsonl",
+        lambda: best_answers(
+            samples, scores, prompts, marks=marks, safety_threshold=settings.safety_threshold
+        ),
+    )
+    answered = {row["prompt"] for row in samples if is_usable(row, marks)}
+    counts = {
+        "selected": len(selection),
+        "without_answer": len(prompts) - len(answered),
+        "all_unsafe": len(answered) - len(selection),
+    }
+    _say_selection(folder.name, len(prompts), counts)
+    return counts | {
         "prompts": len(prompts),
         "samples": len(samples),
         "finished_share": _mean([row["finished"] for row in samples]),
         "mean_score": _mean([row["score"] for row in scores]),
         "best_score": _mean([row["score"] for row in selection]),
-        "selected": len(selection),
-        "without_answer": len(prompts) - len(selection),
     }
+
+
+def _say_selection(name: str, prompts: int, counts: Mapping[str, int]) -> None:
+    say(
+        f"{name}: answers selected for {counts['selected']:,} of {prompts:,} prompts; no usable answer for "
+        f"{counts['without_answer']:,}, all answers unsafe for {counts['all_unsafe']:,}"
+    )
+    if not counts["selected"]:
+        say(f"{name}: no answer was selected; the round trains on demonstrations and earlier rounds alone")
 
 
 def _mean(values: list[float]) -> float | None:

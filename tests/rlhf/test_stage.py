@@ -107,7 +107,8 @@ def test_the_folders_and_what_they_hold(undisturbed: tuple[Path, dict[str, Any]]
         assert metrics["rounds"][name]["samples"] == 12
         best = [row["score"] for row in read_rows(out / name / "selection.jsonl")]
         assert metrics["rounds"][name]["best_score"] == pytest.approx(sum(best) / len(best))
-        assert metrics["rounds"][name]["without_answer"] == 3 - len(best)
+        counts = metrics["rounds"][name]
+        assert counts["without_answer"] + counts["all_unsafe"] == 3 - len(best)
     first, second = (
         {row["pool"] for row in read_rows(out / name / "prompts.jsonl")} for name in ("v1", "v2")
     )
@@ -161,11 +162,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: str, when: Callable[[int], 
     for name in STEPS:
         original = getattr(stage, name)
 
-        def spy(*arguments: Any, name: str = name, original: Any = original) -> Any:
+        def spy(*arguments: Any, name: str = name, original: Any = original, **keywords: Any) -> Any:
             called.append(name)
             if name == step and when(called.count(name)):
                 raise KeyboardInterrupt
-            return original(*arguments)
+            return original(*arguments, **keywords)
 
         monkeypatch.setattr(stage, name, spy)
     return called
@@ -237,24 +238,59 @@ def interrupting(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_best_answers() -> None:
+def chosen(rows: list[tuple[int, str, bool, float, float]]) -> list[dict[str, Any]]:
+    """The selection from (prompt, answer, finished, safety, helpfulness); prompt 1 is an adversarial one."""
     prompts = [EncodedPrompt(Prompt(turn(name), name == "b"), [1]) for name in "abc"]
-    rows = [  # prompt, answer, finished, score
-        (0, "low", True, 0.2),
-        (0, "high", True, 0.7),
-        (0, "as high", True, 0.7),
-        (0, "cut", False, 0.9),
-        (0, "", True, 0.95),
-        (0, "[INST] me", True, 0.99),
-        (1, "only one", True, 0.1),
-        (2, "cut", False, 0.9),
+    samples = [{"prompt": p, "answer": a, "finished": f} for p, a, f, *_ in rows]
+    scores = [
+        {"safety": s, "helpfulness": h, "score": s if p == 1 or s < 0.15 else h} for p, _, _, s, h in rows
     ]
-    samples = [{"prompt": p, "answer": a, "finished": f} for p, a, f, _ in rows]
-    found = best_answers(samples, [{"score": score} for *_, score in rows], prompts, MARKS)
+    return best_answers(samples, scores, prompts, marks=MARKS, safety_threshold=0.15)
+
+
+def test_best_answers() -> None:
+    found = chosen(
+        [
+            (0, "low", True, 0.5, 0.2),
+            (0, "high", True, 0.5, 0.7),
+            (0, "as high", True, 0.9, 0.7),
+            (0, "cut", False, 0.5, 0.9),
+            (0, "", True, 0.5, 0.95),
+            (0, "[INST] me", True, 0.5, 0.99),
+            (1, "unsafe", True, 0.1, 0.9),
+            (1, "safer", True, 0.12, 0.3),
+            (2, "cut", False, 0.5, 0.9),
+        ]
+    )
     assert found == [
         {"messages": turn("a", "high"), "is_safety": False, "score": 0.7},
-        {"messages": turn("b", "only one"), "is_safety": True, "score": 0.1},
+        {"messages": turn("b", "safer"), "is_safety": True, "score": 0.12},
     ]
+
+
+def test_an_unsafe_answer_to_an_ordinary_prompt_is_never_the_best() -> None:
+    unsafe, safe = (0, "unsafe", True, 0.14, 0.9), (0, "safe", True, 0.9, 0.1)
+    assert [row["messages"][-1]["content"] for row in chosen([unsafe, safe])] == ["safe"]
+    assert chosen([unsafe, (2, "unsafe too", True, 0.149, 0.9)]) == []
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    nan = float("nan")
+    with pytest.raises(DataError, match="sample 2 is NaN"):
+        chosen([(0, "a", True, 0.9, 0.9), (0, "b", True, 0.9, nan), (0, "c", True, 0.9, 0.1)])
+
+
+def test_a_round_says_what_it_selected(
+    inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = context.prepare(settings(safety_threshold=1.0), inputs)
+    measured = stage._select(prepared, 0, inputs["sft"] / "model", tmp_path / "v1")
+    ordinary = sum(not row["is_safety"] for row in read_rows(tmp_path / "v1" / "prompts.jsonl"))
+    assert measured["all_unsafe"] + measured["without_answer"] >= ordinary > 0
+    assert measured["selected"] + measured["all_unsafe"] + measured["without_answer"] == 3
+    told = capsys.readouterr().out
+    assert f"v1: answers selected for {measured['selected']} of 3 prompts" in told
+    assert ("no answer was selected" in told) == (measured["selected"] == 0)
 
 
 def test_round_prompts_share_out_the_pool() -> None:
