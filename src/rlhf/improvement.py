@@ -23,6 +23,7 @@ from .critic import Critic
 from .ppo_trainer import Metrics, PpoTrainer
 from .rounds import is_of
 
+SHARED_WITH_TRAINER = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")
 ENDS = "ends.json"  # in a checkpoint: metrics of the first iteration and of the last one
 
 
@@ -38,17 +39,18 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
     trainer = PpoTrainer(
         policy,
         critic,
-        context.safety,
-        context.helpfulness,
-        context.pool,
-        settings.ppo,
-        settings.max_new_tokens,
-        settings.safety_threshold,
-        f"{settings.seed}/{entry.name}/ppo",
-        settings.sampling_batch_size,
-        settings.deepspeed,
-        reference,
-        settings.dtype,
+        safety=context.safety,
+        helpfulness=context.helpfulness,
+        prompts=context.pool,
+        settings=settings.ppo,
+        max_new_tokens=settings.max_new_tokens,
+        safety_threshold=settings.safety_threshold,
+        seed=f"{settings.seed}/{entry.name}/ppo",
+        sampling_batch_size=settings.sampling_batch_size,
+        deepspeed=settings.deepspeed,
+        reference=reference,
+        dtype=settings.dtype,
+        optimizer={name: settings.trainer[name] for name in SHARED_WITH_TRAINER if name in settings.trainer},
     )
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     first, last = _train(trainer, checkpoints, f"{entry.name}: PPO", index + 1, tracker)

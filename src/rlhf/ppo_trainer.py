@@ -16,7 +16,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from ..errors import ConfigError, LlamitaError
 from ..model.precision import computing_in
 from ..sampling.generate import sampler_for
 from ..sampling.logprobs import never_sampled, next_token_distribution, of_tokens
+from ..training.arguments import PAPER_OPTIMIZER
 from ..training.distributed import all_reduce_sum, rank, world_size
 from ..training.engine import Engine, device
 from . import ppo
@@ -56,6 +57,7 @@ class PpoTrainer:
         deepspeed: path of a ZeRO-0/1/2 file.
         reference: of the KL penalty, the policy as it begins; a copy of it is made where none is given.
         dtype: precision that is sampled and computed in; a DeepSpeed file has its own.
+        optimizer: of both models, see `Engine`.
 
     Raises:
         ConfigError: the mini-batch cannot be shared out among the ranks, or the DeepSpeed file does not suit.
@@ -65,6 +67,7 @@ class PpoTrainer:
         self,
         policy: LlamaForCausalLM | AdaptedLanguageModel,
         critic: Critic,
+        *,
         safety: Scores,
         helpfulness: Scores,
         prompts: Sequence[EncodedPrompt],
@@ -76,6 +79,7 @@ class PpoTrainer:
         deepspeed: str | None = None,
         reference: AdaptedLanguageModel | None = None,
         dtype: str = "float32",
+        optimizer: Mapping[str, Any] = PAPER_OPTIMIZER,
     ) -> None:
         self.settings, self.seed, self.deepspeed = settings, seed, deepspeed
         self._scorers = safety, helpfulness
@@ -83,8 +87,10 @@ class PpoTrainer:
         self._mini, self._micro = rank_sizes(settings)
         accumulation = self._mini // self._micro
         start = copy.deepcopy(policy) if reference is None else reference
-        self.policy = Engine(policy, settings.learning_rate, self._micro, accumulation, deepspeed)
-        self.critic = Engine(critic, settings.critic_learning_rate, self._micro, accumulation, deepspeed)
+        self.policy, self.critic = (
+            Engine(model, rate, self._micro, accumulation, deepspeed, optimizer=optimizer)
+            for model, rate in ((policy, settings.learning_rate), (critic, settings.critic_learning_rate))
+        )
         self.reference = in_precision_of(policy, start.to(device())).eval().requires_grad_(False)
         plain = deepspeed is None
         self._dtype = dtype if plain else "float32"  # in the precision of the weights

@@ -90,7 +90,7 @@ class RlhfSettings(PackedSettings):
     rounds: Annotated[list[RoundSettings], Field(min_length=1)]
     """the versions, oldest first"""
     ppo: PpoSettings = PpoSettings()
-    """of every round that has PPO"""
+    """of every round with PPO; `trainer` sets AdamW's betas, epsilon, weight decay and clipping for it too"""
     max_prompt_length: Count | None = None
     """tokens; longer prompts are left out and counted, as are those that leave an answer no room"""
     max_new_tokens: Count

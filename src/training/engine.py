@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def check_deepspeed_file(path: str | None) -> None:
 
 
 class Engine:
-    """Trains one model with the paper's AdamW (0.9, 0.95, 1e-5, decay 0.1, clipping 1.0) at a constant rate.
+    """Trains one model with AdamW at a constant rate; the paper's settings unless others are given.
 
     Dropout is off: the model stays in eval mode. Without DeepSpeed weights keep the precision they come in;
     with it, its file decides (`auto`: bf16 where there is a GPU).
@@ -53,6 +53,7 @@ class Engine:
         learning_rate: constant.
         micro_batch_size: rows a forward pass on this rank; `accumulation` of them make a step.
         deepspeed: path of a ZeRO-0/1/2 file without an optimizer.
+        optimizer: what differs from `PAPER_OPTIMIZER`, by the same names (those of `TrainingArguments`).
 
     Raises:
         ConfigError: the file asks for ZeRO-3 or names an optimizer or a scheduler.
@@ -65,19 +66,24 @@ class Engine:
         micro_batch_size: int,
         accumulation: int,
         deepspeed: str | None = None,
+        *,
+        optimizer: Mapping[str, Any] = PAPER_OPTIMIZER,
     ) -> None:
+        chosen = PAPER_OPTIMIZER | dict(optimizer)
         self.module = model.to(device())
         self._accumulation = accumulation
+        self._max_grad_norm: float = chosen["max_grad_norm"]
         self._optimizer = torch.optim.AdamW(
-            _decayed_apart(self.module),
+            _decayed_apart(self.module, chosen["weight_decay"]),
             lr=learning_rate,
-            betas=(PAPER_OPTIMIZER["adam_beta1"], PAPER_OPTIMIZER["adam_beta2"]),
-            eps=PAPER_OPTIMIZER["adam_epsilon"],
+            betas=(chosen["adam_beta1"], chosen["adam_beta2"]),
+            eps=chosen["adam_epsilon"],
             fused=True,
         )
         self._deepspeed: Any = None
         if deepspeed is not None:
             config = _deepspeed_config(deepspeed, micro_batch_size, accumulation)
+            config["gradient_clipping"] = self._max_grad_norm
             self._deepspeed = _initialize(self.module, self._optimizer, config)
         self.module.eval()
 
@@ -107,7 +113,7 @@ class Engine:
         if world_size() > 1:
             for parameter in parameters:
                 torch.distributed.all_reduce(parameter.grad)
-        norm = nn.utils.clip_grad_norm_(parameters, PAPER_OPTIMIZER["max_grad_norm"])
+        norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
@@ -130,27 +136,26 @@ class Engine:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-def _decayed_apart(model: nn.Module) -> list[dict[str, Any]]:
+def _decayed_apart(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices, none on the norms' scales and on biases, as in the Trainer-based stages."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {
             "params": [parameter for parameter in trained if parameter.ndim >= 2],
-            "weight_decay": PAPER_OPTIMIZER["weight_decay"],
+            "weight_decay": weight_decay,
         },
         {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
     ]
 
 
 def _deepspeed_config(path: str, micro_batch_size: int, accumulation: int) -> dict[str, Any]:
-    """The file's settings with batch sizes, clipping and `auto` precision filled in."""
+    """The file's settings with batch sizes and `auto` precision filled in."""
     check_deepspeed_file(path)
     config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     config |= {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation,
         "train_batch_size": micro_batch_size * accumulation * world_size(),
-        "gradient_clipping": PAPER_OPTIMIZER["max_grad_norm"],
     }
     if config.get("bf16", {}).get("enabled") == "auto":
         config["bf16"]["enabled"] = torch.cuda.is_available()
