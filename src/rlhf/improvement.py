@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
         optimizer={name: settings.trainer[name] for name in SHARED_WITH_TRAINER if name in settings.trainer},
     )
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
-    first, last = _train(trainer, checkpoints, f"{entry.name}: PPO", index + 1, tracker)
+    before = settings.ppo.iterations * sum(earlier.ppo for earlier in settings.rounds[:index])
+    phase = _Phase(f"{entry.name}: PPO", index + 1, before)
+    first, last = _train(trainer, checkpoints, phase, tracker)
     if is_main():
         if context.trunk is None:
             save_model(policy, context.tokenizer, out / "model")
@@ -74,10 +77,22 @@ def _models(context: Context, start: Path) -> tuple[Any, Critic, Any]:
     return policy, Critic(reward_model), reference
 
 
+@dataclass(frozen=True)
+class _Phase:
+    """The PPO of one round: what it is called, the round's number, iterations of the rounds before it."""
+
+    description: str
+    round: int
+    before: int
+
+
 def _train(
-    trainer: PpoTrainer, checkpoints: Checkpoints, description: str, number: int, tracker: Tracker
+    trainer: PpoTrainer, checkpoints: Checkpoints, phase: _Phase, tracker: Tracker
 ) -> tuple[Metrics, Metrics]:
-    """Runs all iterations, or those that are left; returns the metrics of the first and of the last one."""
+    """Runs all iterations, or those that are left; returns the metrics of the first and of the last one.
+
+    Logged iterations are counted over all rounds, so that a dashboard's curve never goes back.
+    """
     total, every = trainer.settings.iterations, trainer.settings.save_iterations
     done, ends = 0, []
     if (checkpoint := checkpoints.newest()) is not None:
@@ -85,18 +100,22 @@ def _train(
         done = checkpoints.step(checkpoint)
         trainer.load(checkpoint)
         ends = json.loads((checkpoint / ENDS).read_text(encoding="utf-8"))
-        say(f"{description}: going on after iteration {done}")
-    tracker.rewind(done, lambda row: is_of(row, number, "ppo"))
+        say(f"{phase.description}: going on after iteration {done}")
+    tracker.rewind(phase.before + done, lambda row: is_of(row, phase.round, "ppo"))
     with interruptible() as asked:
-        for metrics in track(trainer.iterations(done), description, total, "iterations", done=done):
+        iterations = trainer.iterations(done)
+        for metrics in track(iterations, phase.description, total, "iterations", done=done):
             done = int(metrics["iteration"])
-            tracker.log({"round": number, **metrics}, done)
+            metrics["iteration"] = number = phase.before + done
+            tracker.log({"round": phase.round, **metrics}, number)
             ends = [*ends[:1], metrics]
             stop = asked() and done < total
             if stop or done % every == 0 or done == total:
                 checkpoints.save(done, partial(_save, trainer, ends))
             if stop:
-                raise Interrupted(f"{description}: stopped after iteration {done}; run it again to go on")
+                raise Interrupted(
+                    f"{phase.description}: stopped after iteration {done}; run it again to go on"
+                )
     return ends[0], ends[-1]
 
 

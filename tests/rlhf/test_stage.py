@@ -131,6 +131,21 @@ def test_metrics_by_step(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     assert metrics["rounds"]["v2"]["ppo"]["last"]["iteration"] == 2
 
 
+def test_iterations_are_counted_over_rounds(inputs: dict[str, Path], tmp_path: Path) -> None:
+    rounds = [
+        {"name": name, "prompts": 3, "samples_per_prompt": 2, "temperature": 1.0, "ppo": name != "v2"}
+        for name in ("v1", "v2", "v3")
+    ]
+    stage.run(settings(rounds=rounds), inputs, tmp_path)
+    rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if "iteration" in row]
+    assert [(row["round"], row["iteration"], row["step"]) for row in rows] == [
+        (1, 1, 1),
+        (1, 2, 2),
+        (3, 3, 3),
+        (3, 4, 4),
+    ]
+
+
 def test_half_precision_reaches_every_step(
     inputs: dict[str, Path], undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
