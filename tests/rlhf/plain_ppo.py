@@ -1,0 +1,224 @@
+"""PPO once more, row by row and in plain Python, to compare the real one with (section 3.2.3).
+
+Nothing here pads, batches, shares out or imports from `llamita.rlhf`: a setting that gets lost on its way through
+the real code makes the two differ.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llamita.sampling.draws import uniforms
+
+Ids = list[int]
+Score = Callable[[Ids, Ids], float]  # prompt and answer -> a score in (0, 1)
+
+
+@dataclass
+class Episode:
+    """An answer and what is known of it; lists have one entry a token of the answer."""
+
+    prompt: Ids
+    answer: Ids
+    safety: float
+    helpfulness: float
+    score: float
+    old_logprobs: list[float] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    old_values: list[float] = field(default_factory=list)
+    advantages: list[float] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+
+
+@dataclass
+class PlainPpo:
+    """The settings have the names of the YAML; `prompts` are token ids and whether they are adversarial."""
+
+    policy: Any
+    reference: Any
+    critic: Any
+    prompts: Sequence[tuple[Ids, bool]]
+    safety: Score
+    helpfulness: Score
+    ppo: dict[str, Any]
+    trainer: dict[str, float]
+    max_new_tokens: int
+    safety_threshold: float
+    seed: str
+
+    def __post_init__(self) -> None:
+        self.eos, self.pad = self.policy.config.eos_token_id, self.policy.config.pad_token_id
+        self.optimizers = {
+            "policy": self._adam(self.policy, self.ppo["learning_rate"]),
+            "critic": self._adam(self.critic, self.ppo["critic_learning_rate"]),
+        }
+
+    def _adam(self, model: Any, rate: float) -> torch.optim.AdamW:
+        def group(parameters: list[Any], decay: float) -> dict[str, Any]:
+            return {"params": parameters, "weight_decay": decay}
+
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        return torch.optim.AdamW(
+            [group(matrices, self.trainer["weight_decay"]), group(vectors, 0.0)],
+            lr=rate,
+            betas=(self.trainer["adam_beta1"], self.trainer["adam_beta2"]),
+            eps=self.trainer["adam_epsilon"],
+        )
+
+    def run(self) -> list[dict[str, float]]:
+        return [self.iterate(number) for number in range(1, self.ppo["iterations"] + 1)]
+
+    def iterate(self, number: int) -> dict[str, float]:
+        episodes = self.sample(number)
+        self.reward(episodes)
+        self.estimate_advantages(episodes)
+        order = random.Random(f"{self.seed}/mini_batches/{number}").sample(range(len(episodes)), len(episodes))
+        size = self.ppo["mini_batch_size"]
+        metrics = {"policy_loss": 0.0, "value_loss": 0.0}
+        minis = [order[start : start + size] for start in range(0, len(order), size)]
+        for mini in minis:
+            rows = [episodes[place] for place in mini]
+            tokens = sum(len(row.answer) for row in rows)
+            if number > self.ppo["critic_warmup_iterations"]:
+                loss = sum(map(self.policy_loss, rows)) / tokens
+                metrics["policy_loss"] += loss.item() / len(minis)
+                self.step("policy", loss)
+            loss = sum(self.value_loss(row, number) for row in rows) / tokens
+            metrics["value_loss"] += loss.item() / len(minis)
+            self.step("critic", loss)
+        for name in ("score", "safety", "helpfulness"):
+            metrics[name] = sum(getattr(row, name) for row in episodes) / len(episodes)
+        return metrics
+
+    # ------------------------------------------------------------------------------------ answers
+
+    def sample(self, number: int) -> list[Episode]:
+        count, pool = self.ppo["episodes"], len(self.prompts)
+        episodes = []
+        for place in range((number - 1) * count, number * count):
+            epoch = random.Random(f"{self.seed}/epoch/{place // pool}").sample(range(pool), pool)
+            prompt, is_safety = self.prompts[epoch[place % pool]]
+            answer = plain_answer(
+                self.policy,
+                prompt,
+                self.max_new_tokens,
+                self.ppo["temperature"],
+                uniforms(f"{self.seed}/rollout", [(place, 0)], self.max_new_tokens)[0].tolist(),
+            )
+            safety, helpfulness = self.safety(prompt, answer), self.helpfulness(prompt, answer)
+            score = safety if is_safety or safety < self.safety_threshold else helpfulness
+            episodes.append(Episode(prompt, answer, safety, helpfulness, score))
+        return episodes
+
+    @torch.no_grad()
+    def reward(self, episodes: list[Episode]) -> None:
+        logits = [math.log(row.score / (1 - row.score)) for row in episodes]
+        for row, whitened in zip(episodes, whiten(logits), strict=True):
+            if row.answer[-1] != self.eos:
+                whitened -= self.ppo["missing_eos_penalty"]
+            row.old_logprobs = self.logprobs(self.policy, row).tolist()
+            reference = self.logprobs(self.reference, row).tolist()
+            row.rewards = [
+                -self.ppo["kl_coefficient"] * (new - old)
+                for new, old in zip(row.old_logprobs, reference, strict=True)
+            ]
+            row.rewards[-1] += whitened
+
+    @torch.no_grad()
+    def estimate_advantages(self, episodes: list[Episode]) -> None:
+        gamma, decay = self.ppo["gamma"], self.ppo["gae_lambda"]
+        for row in episodes:
+            row.old_values = self.values(row).tolist()
+            next_value = next_advantage = 0.0
+            for reward, value in zip(reversed(row.rewards), reversed(row.old_values), strict=True):
+                next_advantage = reward + gamma * next_value - value + gamma * decay * next_advantage
+                next_value = value
+                row.advantages.insert(0, next_advantage)
+                row.returns.insert(0, next_advantage + value)
+        whitened = iter(whiten([value for row in episodes for value in row.advantages]))
+        for row in episodes:
+            row.advantages = [next(whitened) for _ in row.advantages]
+
+    # ------------------------------------------------------------------------------------- losses
+
+    def policy_loss(self, row: Episode) -> Tensor:
+        clip, loss = self.ppo["clip_threshold"], torch.zeros(())
+        for new, old, advantage in zip(
+            self.logprobs(self.policy, row), row.old_logprobs, row.advantages, strict=True
+        ):
+            ratio = (new - old).exp()
+            clipped = ratio.clamp(1 - clip, 1 + clip)
+            loss = loss - torch.minimum(ratio * advantage, clipped * advantage)
+        return loss
+
+    def value_loss(self, row: Episode, number: int) -> Tensor:
+        clip, loss = self.ppo["value_clip_threshold"], torch.zeros(())
+        for new, old, target in zip(self.values(row), row.old_values, row.returns, strict=True):
+            error = (new - target) ** 2
+            if number > self.ppo["critic_warmup_iterations"]:
+                near = old + (new - old).clamp(-clip, clip)
+                error = torch.maximum(error, (near - target) ** 2)
+            loss = loss + error / 2
+        return loss
+
+    def step(self, name: str, loss: Tensor) -> None:
+        model, optimizer = getattr(self, name), self.optimizers[name]
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), self.trainer["max_grad_norm"])
+        optimizer.step()
+
+    # ------------------------------------------------------------------------------------- models
+
+    def logprobs(self, model: Any, row: Episode) -> Tensor:
+        """`[answer]`: of each token of the answer, at the temperature, the pad being impossible."""
+        logits = model(torch.tensor([row.prompt + row.answer])).logits[0]
+        return torch.stack(
+            [
+                plain_distribution(logits[len(row.prompt) - 1 + place], self.ppo["temperature"], self.pad)[token]
+                for place, token in enumerate(row.answer)
+            ]
+        )
+
+    def values(self, row: Episode) -> Tensor:
+        """`[answer]`: of the state before each token of the answer."""
+        hidden = self.critic.base_model(torch.tensor([row.prompt + row.answer])).last_hidden_state[0]
+        start = len(row.prompt) - 1
+        return self.critic.score(hidden)[start : start + len(row.answer), 0]
+
+
+def whiten(values: list[float]) -> list[float]:
+    mean = sum(values) / len(values)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+    return [(value - mean) / deviation for value in values]
+
+
+def plain_distribution(logits: Tensor, temperature: float, pad: int) -> Tensor:
+    scaled = logits / temperature
+    return scaled.index_fill(0, torch.tensor([pad]), float("-inf")).log_softmax(0)
+
+
+@torch.no_grad()
+def plain_answer(model: Any, prompt: Ids, steps: int, temperature: float, numbers: Sequence[float]) -> Ids:
+    """The answer that a row of numbers in [0, 1) draws: each the first token whose share of the sum is above."""
+    answer: Ids = []
+    for number in numbers[:steps]:
+        logits = model(torch.tensor([prompt + answer])).logits[0, -1]
+        shares = plain_distribution(logits, temperature, model.config.pad_token_id).double().exp().tolist()
+        total, target = 0.0, number * sum(shares)
+        for token, share in enumerate(shares):
+            total += share
+            if total > target:
+                break
+        answer.append(token)
+        if token == model.config.eos_token_id:
+            break
+    return answer

@@ -1,0 +1,51 @@
+"""Runs a function on two ranks that meet over gloo, as forks of this process: the libraries are loaded already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def on_two_ranks(work: Callable[[], Any], folder: Path, seconds: float = 120) -> list[Any]:
+    """What `work` returns (anything that pickles) on rank 0 and on rank 1; `folder` is where they meet.
+
+    Raises AssertionError with a rank's traceback where one fails.
+    """
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    ranks = [
+        context.Process(target=_rank, args=(rank, work, folder / "meet", pipes[rank][1])) for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        return [_answer(receiver, seconds) for receiver, _ in pipes]
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
+
+
+def _answer(receiver: Any, seconds: float) -> Any:
+    assert receiver.poll(seconds), "a rank neither answered nor failed in time"
+    failed, answer = pickle.loads(receiver.recv_bytes())
+    assert not failed, answer
+    return answer
+
+
+def _rank(rank: int, work: Callable[[], Any], meet: Path, pipe: Any) -> None:
+    import torch.distributed
+
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    try:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+        answer = False, work()
+    except BaseException:
+        answer = True, traceback.format_exc()
+    # pickled here, as multiprocessing would share the memory of tensors, which is gone with the process
+    pipe.send_bytes(pickle.dumps(answer))
