@@ -1,4 +1,4 @@
-"""Runs a function on two ranks that meet over gloo, as forks of this process: the libraries are loaded already."""
+"""Runs a function on two ranks that meet over gloo: forks of this process, which has loaded the libraries."""
 
 from __future__ import annotations
 

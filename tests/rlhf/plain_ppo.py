@@ -1,11 +1,12 @@
 """PPO once more, row by row and in plain Python, to compare the real one with (section 3.2.3).
 
-Nothing here pads, batches, shares out or imports from `llamita.rlhf`: a setting that gets lost on its way through
-the real code makes the two differ.
+Nothing here pads, batches, shares out or imports from `llamita.rlhf`: a setting that gets lost on its way
+through the real code makes the two differ.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -56,22 +57,9 @@ class PlainPpo:
     def __post_init__(self) -> None:
         self.eos, self.pad = self.policy.config.eos_token_id, self.policy.config.pad_token_id
         self.optimizers = {
-            "policy": self._adam(self.policy, self.ppo["learning_rate"]),
-            "critic": self._adam(self.critic, self.ppo["critic_learning_rate"]),
+            "policy": adam(self.policy, self.ppo["learning_rate"], self.trainer),
+            "critic": adam(self.critic, self.ppo["critic_learning_rate"], self.trainer),
         }
-
-    def _adam(self, model: Any, rate: float) -> torch.optim.AdamW:
-        def group(parameters: list[Any], decay: float) -> dict[str, Any]:
-            return {"params": parameters, "weight_decay": decay}
-
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
-        return torch.optim.AdamW(
-            [group(matrices, self.trainer["weight_decay"]), group(vectors, 0.0)],
-            lr=rate,
-            betas=(self.trainer["adam_beta1"], self.trainer["adam_beta2"]),
-            eps=self.trainer["adam_epsilon"],
-        )
 
     def run(self) -> list[dict[str, float]]:
         return [self.iterate(number) for number in range(1, self.ppo["iterations"] + 1)]
@@ -80,7 +68,9 @@ class PlainPpo:
         episodes = self.sample(number)
         self.reward(episodes)
         self.estimate_advantages(episodes)
-        order = random.Random(f"{self.seed}/mini_batches/{number}").sample(range(len(episodes)), len(episodes))
+        order = random.Random(f"{self.seed}/mini_batches/{number}").sample(
+            range(len(episodes)), len(episodes)
+        )
         size = self.ppo["mini_batch_size"]
         metrics = {"policy_loss": 0.0, "value_loss": 0.0}
         minis = [order[start : start + size] for start in range(0, len(order), size)]
@@ -183,7 +173,9 @@ class PlainPpo:
         logits = model(torch.tensor([row.prompt + row.answer])).logits[0]
         return torch.stack(
             [
-                plain_distribution(logits[len(row.prompt) - 1 + place], self.ppo["temperature"], self.pad)[token]
+                plain_distribution(logits[len(row.prompt) - 1 + place], self.ppo["temperature"], self.pad)[
+                    token
+                ]
                 for place, token in enumerate(row.answer)
             ]
         )
@@ -193,6 +185,21 @@ class PlainPpo:
         hidden = self.critic.base_model(torch.tensor([row.prompt + row.answer])).last_hidden_state[0]
         start = len(row.prompt) - 1
         return self.critic.score(hidden)[start : start + len(row.answer), 0]
+
+
+def adam(model: Any, rate: float, trainer: dict[str, float]) -> torch.optim.AdamW:
+    """Weight decay on matrices alone; settings by the names of `TrainingArguments`."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": trainer["weight_decay"]},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=rate,
+        betas=(trainer["adam_beta1"], trainer["adam_beta2"]),
+        eps=trainer["adam_epsilon"],
+    )
 
 
 def whiten(values: list[float]) -> list[float]:
@@ -208,16 +215,13 @@ def plain_distribution(logits: Tensor, temperature: float, pad: int) -> Tensor:
 
 @torch.no_grad()
 def plain_answer(model: Any, prompt: Ids, steps: int, temperature: float, numbers: Sequence[float]) -> Ids:
-    """The answer that a row of numbers in [0, 1) draws: each the first token whose share of the sum is above."""
+    """The answer that a row of numbers in [0, 1) draws by the inverse of the cumulative distribution."""
     answer: Ids = []
     for number in numbers[:steps]:
         logits = model(torch.tensor([prompt + answer])).logits[0, -1]
         shares = plain_distribution(logits, temperature, model.config.pad_token_id).double().exp().tolist()
-        total, target = 0.0, number * sum(shares)
-        for token, share in enumerate(shares):
-            total += share
-            if total > target:
-                break
+        sums = list(itertools.accumulate(shares))
+        token = next(place for place, total in enumerate(sums) if total > number * sums[-1])
         answer.append(token)
         if token == model.config.eos_token_id:
             break

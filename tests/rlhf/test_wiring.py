@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from llamita.rlhf import context
+from llamita.data.chat import encode_dialogues
+from llamita.data.llama2 import MARKS
+from llamita.rlhf import context, stage
 from llamita.rlhf.context import Context
 from llamita.rlhf.improvement import improve
+from llamita.sampling.draws import uniforms
 from llamita.training.steps import read_rows
 from llamita.training.tracking import Tracker
 
 from ..two_ranks import on_two_ranks
-from .plain_ppo import Ids, PlainPpo
-from .test_stage import make_inputs, settings
+from .plain_ppo import Ids, PlainPpo, adam, plain_answer
+from .test_stage import make_inputs, settings, turn
 
 PPO = {
     "iterations": 4,
@@ -44,6 +48,8 @@ PPO = {
 }
 TRAINER = {
     "max_steps": 1,
+    "per_device_train_batch_size": 64,
+    "learning_rate": 3e-3,
     "adam_beta1": 0.8,
     "adam_beta2": 0.9,
     "adam_epsilon": 1e-3,
@@ -52,7 +58,8 @@ TRAINER = {
 }
 SETTINGS: dict[str, Any] = {
     "seed": 5,
-    "rounds": [{"name": "v1", "prompts": 5, "samples_per_prompt": 3, "temperature": 0.7, "ppo": True}],
+    "rounds": [{"name": "v1", "prompts": 10, "samples_per_prompt": 3, "temperature": 0.7, "ppo": True}],
+    "selection_repeats": 3,
     "ppo": PPO,
     "max_new_tokens": 6,
     "safety_threshold": 0.4,
@@ -78,7 +85,24 @@ def scorer(one: Callable[[Ids, Ids], float]) -> Any:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"), tokenizer)
+    folders = make_inputs(tmp_path_factory.mktemp("inputs"), tokenizer)
+    with (folders["data"] / "prompts.jsonl").open("a") as file:
+        for is_safety in (True, False):
+            messages = [*turn("how are you ?", "fine thanks"), *turn("red ?" if is_safety else "yes ?")]
+            file.write(json.dumps({"messages": messages, "is_safety": is_safety}) + "\n")
+    _end_some_answers(folders)
+    return folders
+
+
+def _end_some_answers(inputs: dict[str, Path]) -> None:
+    """Makes EOS one token in three or so, or hardly an answer would be usable."""
+    folder = inputs["sft"] / "model"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        states = [model.model(torch.tensor([ids])).last_hidden_state[0, -1] for ids, *_ in prompts_of(inputs)]
+        usual = torch.stack(states).mean(0)
+        model.lm_head.weight[model.config.eos_token_id] = usual * 4 / usual.square().sum()
+    model.save_pretrained(folder)
 
 
 def prepared(inputs: dict[str, Path], **changes: Any) -> Context:
@@ -86,10 +110,10 @@ def prepared(inputs: dict[str, Path], **changes: Any) -> Context:
     return dataclasses.replace(whole, safety=scorer(one_safety), helpfulness=scorer(one_helpfulness))
 
 
-def prompts_of(inputs: dict[str, Path]) -> list[tuple[Ids, bool]]:
+def prompts_of(inputs: dict[str, Path]) -> list[tuple[Ids, bool, list[Any]]]:
     tokenizer = AutoTokenizer.from_pretrained(inputs["sft"] / "model")
     return [
-        (tokenizer.apply_chat_template(row["messages"], return_dict=False), row["is_safety"])
+        (tokenizer.apply_chat_template(row["messages"], return_dict=False), row["is_safety"], row["messages"])
         for row in map(json.loads, (inputs["data"] / "prompts.jsonl").read_text().splitlines())
     ]
 
@@ -115,7 +139,7 @@ def test_ppo_is_what_plain_python_makes_of_the_settings(
         policy=policy,
         reference=reference,
         critic=AutoModelForSequenceClassification.from_pretrained(inputs["helpfulness"]),
-        prompts=prompts_of(inputs),
+        prompts=[(ids, is_safety) for ids, is_safety, _ in prompts_of(inputs)],
         safety=one_safety,
         helpfulness=one_helpfulness,
         ppo=PPO,
@@ -146,3 +170,100 @@ def test_ppo_on_two_ranks_is_ppo_on_one(
         for name, value in expected.items():
             if "second" not in name and "deviation" not in name:
                 assert ends[end][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+
+
+# ------------------------------------------------------------------------------- rejection sampling
+
+
+def run_rejection(
+    inputs: dict[str, Path], out: Path, **trainer: int
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """The stage with one round of rejection sampling; its selection and its weights."""
+    rounds = [SETTINGS["rounds"][0] | {"ppo": False}]
+    whole = prepared(inputs, rounds=rounds, trainer=TRAINER | trainer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "prepare", lambda settings, inputs: whole)
+        stage.run(whole.settings, inputs, out)
+    return (
+        read_rows(out / "v1" / "selection.jsonl"),
+        AutoModelForCausalLM.from_pretrained(out / "model").state_dict(),
+    )
+
+
+@pytest.fixture(scope="module")
+def selected(
+    inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    return run_rejection(inputs, tmp_path_factory.mktemp("selected"))
+
+
+def plain_selection(inputs: dict[str, Path]) -> list[dict[str, Any]]:
+    tokenizer = AutoTokenizer.from_pretrained(inputs["sft"] / "model")
+    model = AutoModelForCausalLM.from_pretrained(inputs["sft"] / "model")
+    pool = prompts_of(inputs)
+    order = random.Random("5/rounds").sample(range(len(pool)), len(pool))
+    rows = []
+    for number, place in enumerate(order):
+        ids, is_safety, messages = pool[place]
+        best = None
+        for sample in range(3):
+            numbers = uniforms("5/v1/samples", [(number, sample)], 6)[0].tolist()
+            answer = plain_answer(model, ids, 6, 0.7, numbers)
+            text = tokenizer.decode(answer[:-1]).strip()
+            safety, helpfulness = one_safety(ids, answer), one_helpfulness(ids, answer)
+            usable = answer[-1] == tokenizer.eos_token_id and text and not any(mark in text for mark in MARKS)
+            if not usable or (not is_safety and safety < SETTINGS["safety_threshold"]):
+                continue
+            value = safety if is_safety else helpfulness
+            if best is None or value > best["score"]:
+                said = [*messages, {"role": "assistant", "content": text}]
+                best = {"messages": said, "is_safety": is_safety, "score": value}
+        rows += [best] if best else []
+    return rows
+
+
+def test_the_selection_is_what_plain_python_makes_of_the_settings(
+    inputs: dict[str, Path], selected: tuple[list[dict[str, Any]], dict[str, Tensor]]
+) -> None:
+    expected = plain_selection(inputs)
+    assert [row["messages"] for row in selected[0]] == [row["messages"] for row in expected]
+    assert [row["is_safety"] for row in selected[0]] == [row["is_safety"] for row in expected]
+    assert [row["score"] for row in selected[0]] == pytest.approx([row["score"] for row in expected])
+    assert {row["is_safety"] for row in expected} == {True, False}
+    assert max(len(row["messages"]) for row in expected) == 4, "a canary: one dialogue has an earlier answer"
+
+
+def test_fine_tuning_starts_from_the_base_and_trains_last_answers_alone(
+    inputs: dict[str, Path], selected: tuple[list[dict[str, Any]], dict[str, Tensor]]
+) -> None:
+    """One step over all rows: their order and their packing then change nothing."""
+    selection, weights = selected
+    tokenizer = AutoTokenizer.from_pretrained(inputs["base"] / "model")
+    model = AutoModelForCausalLM.from_pretrained(inputs["base"] / "model")
+    examples = [
+        (one.input_ids, one.labels) for one in encode_dialogues(tokenizer, prepared(inputs).demonstrations)
+    ]
+    for row in selection:
+        prompt = tokenizer.apply_chat_template(row["messages"][:-1], return_dict=False)
+        whole = tokenizer.apply_chat_template(row["messages"], return_dict=False)
+        labels = [-100] * len(prompt) + whole[len(prompt) :]
+        examples += [(whole, labels)] * SETTINGS["selection_repeats"]
+    tokens = sum(label != -100 for _, labels in examples for label in labels)
+    optimizer = adam(model, TRAINER["learning_rate"], TRAINER)
+    for ids, labels in examples:
+        logits = model(torch.tensor([ids])).logits[0, :-1]
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), reduction="sum")
+        (loss / tokens).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), TRAINER["max_grad_norm"])
+    optimizer.step()
+    for name, expected in model.state_dict().items():
+        torch.testing.assert_close(weights[name], expected, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def test_rejection_sampling_on_two_ranks_is_that_on_one(inputs: dict[str, Path], tmp_path: Path) -> None:
+    cut = {"per_device_train_batch_size": 4}
+    alone = run_rejection(inputs, tmp_path / "alone", **cut, gradient_accumulation_steps=2)
+    selection, weights = on_two_ranks(lambda: run_rejection(inputs, tmp_path / "two", **cut), tmp_path)[0]
+    assert selection == alone[0]
+    for name, expected in alone[1].items():
+        torch.testing.assert_close(weights[name], expected, atol=2e-5, rtol=1e-4, msg=name)
