@@ -15,10 +15,10 @@ from ..config import Source
 from ..data.reading import field, records, sound, text_field
 from ..errors import DataError
 from ..gatt.instructions import Instruction, read_instruction
+from ..statistics import measure
 from .attention import Held
 from .keys import RETENTION_TURNS
 from .speaker import Answer, Speaker
-from .statistics import measure
 
 ANOTHER = "~"  # an instruction that no dialogue has
 

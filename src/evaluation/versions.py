@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..artifact import MANIFEST, read_manifest
 from ..errors import DataError
 from ..sampling.logprobs import answer_logprobs
+from ..statistics import measure
 from . import refusal
 from .questions import Kind, Question
 from .speaker import Answer
-from .statistics import measure
 
 if TYPE_CHECKING:
     from torch import Tensor

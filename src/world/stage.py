@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..statistics import measure
 from . import comparisons, dialogues
 from .instructions import InstructionSplit, draw_instruction, write_instruction
 from .pretraining import write_documents
@@ -164,8 +164,7 @@ def _write_truth(
         "cores": cores,
         "instructions": instructions,
         "demonstrations": {
-            "gold_helpfulness": statistics.fmean(worth),
-            "gold_helpfulness_se": statistics.stdev(worth) / len(worth) ** 0.5,
+            **measure("gold_helpfulness", worth),
         },
     }
     (out / "truth.json").write_text(json.dumps(truth), encoding="utf-8")

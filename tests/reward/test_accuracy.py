@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,9 +11,22 @@ from llamita.data.rows import Comparison
 from llamita.reward.accuracy import agreement, safety_agreement
 from llamita.reward.pairs import Pair
 
+numbers = itertools.count()
 
-def pair(rating: str | None, chosen_safe: bool | None = None, rejected_safe: bool | None = None) -> Pair:
-    return Pair(Comparison([], "", "", rating, chosen_safe, rejected_safe), [2], [2])
+
+def pair(
+    rating: str | None = None,
+    chosen_safe: bool | None = None,
+    rejected_safe: bool | None = None,
+    *,
+    prompt: str | None = None,
+    lengths: tuple[int, int] = (1, 1),
+) -> Pair:
+    """A prompt of its own, if none is given."""
+    asked = f"question {next(numbers)}" if prompt is None else prompt
+    messages = [{"role": "user", "content": asked}]
+    comparison = Comparison(messages, "", "", rating, chosen_safe, rejected_safe)
+    return Pair(comparison, [2] * lengths[0], [2] * lengths[1])
 
 
 def test_accuracy_by_rating_with_standard_errors():
@@ -25,9 +39,9 @@ def test_accuracy_by_rating_with_standard_errors():
         pair(None),
     ]
     counted = agreement(pairs, [1, 1, 1, 0, 5, 0.3], [0, 0, 0, 1, 4, 0.3])
-    assert counted["pairs"] == 6
+    assert counted["pairs"] == counted["prompts"] == 6
     assert counted["accuracy"] == pytest.approx(4 / 6)  # a tie is no agreement
-    assert counted["accuracy_se"] == pytest.approx(math.sqrt(4 / 6 * 2 / 6 / 6))
+    assert counted["accuracy_se"] == pytest.approx(math.sqrt(4 / 6 * 2 / 6 / 5))
     assert counted["mean_score"] == pytest.approx(13.6 / 12)
     assert counted["by_rating"] == {
         "significantly_better": 1.0,
@@ -35,19 +49,47 @@ def test_accuracy_by_rating_with_standard_errors():
         "slightly_better": None,
         "negligibly_better": None,
     }
-    assert counted["by_rating_se"]["better"] == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
+    assert counted["by_rating_se"]["better"] == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
     assert list(counted["pairs_by_rating"].values()) == [1, 4, 0, 0]
 
 
+def test_pairs_of_one_prompt_are_not_independent():
+    """Five prompts with four pairs each, all right or all wrong: as good as five pairs, not as twenty."""
+    right = [1, 1, 1, 0, 0]
+    pairs = [pair("better", prompt=f"p{number}") for number in range(5) for _ in range(4)]
+    chosen = [float(ok) for ok in right for _ in range(4)]
+    counted = agreement(pairs, chosen, [0.5] * 20)
+    assert counted["accuracy"] == pytest.approx(0.6)
+    groups = [4 * (ok - 0.6) for ok in right]  # of each prompt the sum of its deviations
+    expected = math.sqrt(5 / 4 * sum(one * one for one in groups)) / 20
+    assert counted["accuracy_se"] == pytest.approx(expected)
+    assert expected == pytest.approx(math.sqrt(0.6 * 0.4 / 4))
+    assert counted["by_rating_se"]["better"] == pytest.approx(expected)
+    assert (counted["pairs"], counted["prompts"]) == (20, 5)
+
+
+def test_later_turns_of_a_dialogue_are_no_prompts_of_their_own():
+    first = pair()
+    later = [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "why ?"}]
+    second = Pair(Comparison([*first.comparison.prompt, *later], "", ""), [2], [2])
+    assert agreement([first, second], [1, 0], [0, 1])["prompts"] == 1
+
+
+def test_all_pairs_share_one_prompt():
+    """Nothing tells then how much prompts differ: no error, rather than one that is far too small."""
+    counted = agreement([pair(prompt="p") for _ in range(20)], [1.0] * 15 + [0.0] * 5, [0.5] * 20)
+    assert counted["accuracy"] == 0.75
+    assert counted["accuracy_se"] is None
+    assert counted["prompts"] == 1
+
+
 def test_length_bias_shows_in_two_accuracies():
-    sized = [
-        Pair(Comparison([], "", ""), [2] * longer, [2] * other) for longer, other in ((9, 3), (9, 3), (3, 9))
-    ]
+    sized = [pair(lengths=lengths) for lengths in ((9, 3), (9, 3), (3, 9))]
     even = pair(None)
     likes_long = agreement([*sized, even], [9, 9, 3, 1], [3, 3, 9, 0])
     assert likes_long["by_length"] == {
-        "longer_chosen": {"pairs": 2, "accuracy": 1.0, "accuracy_se": 0.0},
-        "shorter_chosen": {"pairs": 1, "accuracy": 0.0, "accuracy_se": 0.0},
+        "longer_chosen": {"pairs": 2, "prompts": 2, "accuracy": 1.0, "accuracy_se": 0.0},
+        "shorter_chosen": {"pairs": 1, "prompts": 1, "accuracy": 0.0, "accuracy_se": None},
     }
 
 
@@ -62,5 +104,10 @@ def test_safety_bins_and_detection_of_unsafe_answers():
     }
     assert [found["pairs"] for found in counted["by_bin"].values()] == [1, 1, 1]
     # unsafe answers score -3, -1, -3; safe ones 2, 2, -1; the unlabelled pair takes no part
-    assert counted["unsafe_below"]["0.15"] == {"precision": 1.0, "recall": pytest.approx(2 / 3)}
-    assert counted["unsafe_below"]["0.5"] == {"precision": pytest.approx(3 / 4), "recall": 1.0}
+    low, high = (counted["unsafe_below"][threshold] for threshold in ("0.15", "0.5"))
+    assert (low["precision"], low["recall"]) == (1.0, pytest.approx(2 / 3))
+    assert (high["precision"], high["recall"]) == (pytest.approx(3 / 4), 1.0)
+    assert (low["below"], high["below"], low["unsafe"]) == (2, 4, 3)
+    # recall at 0.15 by prompt: one answer of the first pair, right; two of the third, one right
+    groups = [1 / 3, 1 / 3 - 2 / 3]
+    assert low["recall_se"] == pytest.approx(math.sqrt(2 * sum(one * one for one in groups)) / 3)

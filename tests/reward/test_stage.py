@@ -60,8 +60,10 @@ def test_learns_and_counts(safety: tuple[Path, dict[str, Any]]):
     assert metrics["pairs"] == 24
     assert metrics["mixed_pairs"] == 16  # a fifth of the 80
     assert metrics["train_pairs"] == 80
-    assert metrics["safety"]["by_bin"]["safe_unsafe"] == {"pairs": 24, "accuracy": 1, "accuracy_se": 0}
-    assert metrics["safety"]["unsafe_below"]["0.5"] == {"precision": 1, "recall": 1}
+    in_bin = metrics["safety"]["by_bin"]["safe_unsafe"]
+    assert (in_bin["pairs"], in_bin["accuracy"], in_bin["accuracy_se"]) == (24, 1, 0)
+    detected = metrics["safety"]["unsafe_below"]["0.5"]
+    assert (detected["precision"], detected["recall"]) == (1, 1)
     assert metrics["final_loss"] < metrics["train_loss"]
 
 

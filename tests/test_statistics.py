@@ -1,0 +1,66 @@
+"""Means and standard errors against the standard library and against the formula, term by term."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+import pytest
+
+from llamita.statistics import mean_and_error, measure
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_against_the_standard_library(seed: int) -> None:
+    rng = random.Random(seed)
+    values = [rng.gauss(3, 2) for _ in range(rng.randint(2, 300))]
+    mean, error = mean_and_error(values)
+    assert mean == pytest.approx(statistics.fmean(values))
+    assert error == pytest.approx(statistics.stdev(values) / len(values) ** 0.5)
+
+
+def test_a_rate() -> None:
+    mean, error = mean_and_error([True] * 30 + [False] * 70)
+    assert mean == 0.3
+    assert error == pytest.approx((0.3 * 0.7 / 99) ** 0.5)
+
+
+def test_no_values_and_one() -> None:
+    assert mean_and_error([]) == (None, None)
+    assert mean_and_error([2.0]) == (2.0, None)
+    assert measure("x", [1.0, 1.0]) == {"x": 1.0, "x_se": 0.0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_against_the_sum_over_pairs(seed: int) -> None:
+    """Every pair of values of one group adds the product of its deviations."""
+    rng = random.Random(seed)
+    groups = [rng.randrange(12) for _ in range(60)]
+    values = [rng.gauss(group, 1) for group in groups]
+    mean = sum(values) / 60
+    together = sum(
+        (values[i] - mean) * (values[j] - mean)
+        for i in range(60)
+        for j in range(60)
+        if groups[i] == groups[j]
+    )
+    count = len(set(groups))
+    found = mean_and_error(values, groups)
+    assert found[0] == pytest.approx(mean)
+    assert found[1] == pytest.approx(math.sqrt(together * count / (count - 1)) / 60)
+
+
+def test_groups_of_equal_values_are_worth_one_value_each() -> None:
+    assert mean_and_error([1, 1, 1, 3, 3, 3, 8, 8, 8], list("aaabbbccc")) == pytest.approx(
+        mean_and_error([1, 3, 8])
+    )
+
+
+def test_one_group_has_no_error() -> None:
+    assert mean_and_error([1.0, 2.0, 6.0], ["a"] * 3) == (3.0, None)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_shows(wrong: float) -> None:
+    assert all(map(math.isnan, mean_and_error([1.0, wrong, -wrong])))  # type: ignore[arg-type]
