@@ -23,6 +23,9 @@ MEASURES = (
 )
 """What is measured of every version; each has its standard error beside it under `<name>_se`."""
 
+DIFFERENCES = tuple(name for name in MEASURES if name != "kl_to_start")
+"""What is compared between versions; starts of PPO are not the same model."""
+
 RETENTION_TURNS = (1, 2, 4, 6, 10, 20)
 RETENTION_SERIES = ("with", "without", "unseen")
 ATTENTION_SERIES = ("with", "without")
@@ -37,13 +40,16 @@ def empty_version() -> dict[str, float | None]:
     return with_errors(MEASURES)
 
 
+def empty_turns() -> dict[str, float | None]:
+    return with_errors(tuple(map(str, RETENTION_TURNS)))
+
+
 def empty_retention() -> dict[str, dict[str, float | None]]:
-    turns = tuple(str(turn) for turn in RETENTION_TURNS)
-    return {series: with_errors(turns) for series in RETENTION_SERIES}
+    return {series: empty_turns() for series in RETENTION_SERIES}
 
 
 def empty_attention() -> dict[str, Any]:
-    return {"by_turn": with_errors(tuple(map(str, RETENTION_TURNS))), "map": None, "instruction": None}
+    return {"by_turn": empty_turns(), "map": None, "instruction": None}
 
 
 def empty_evaluation() -> dict[str, Any]:
@@ -51,8 +57,11 @@ def empty_evaluation() -> dict[str, Any]:
     return {
         "demonstrations": with_errors(("gold_helpfulness",)),
         "versions": {name: empty_version() for name in VERSIONS},
+        "differences": {},
+        "not_finite": {},
         "gatt_retention": empty_retention(),
         "gatt_retention_explicit": empty_retention(),
+        "gatt_retention_difference": empty_turns(),
         "gatt_dialogues": dict.fromkeys(RETENTION_SERIES),
         "gatt_attention": {series: empty_attention() for series in ATTENTION_SERIES},
         "prompts": {},

@@ -29,14 +29,16 @@ class Question:
 
 def read_questions(
     settings: EvaluateSettings, data: Path, tokenizer: Any, context: int
-) -> tuple[list[Question], dict[str, dict[str, int]]]:
+) -> tuple[list[Question], dict[str, dict[str, Any]]]:
     """Test prompts of all kinds, and by kind how many were read and how many were too long to be used.
+
+    `skipped` counts the rows that gave no prompt, by reason.
 
     Raises:
         DataError: a prompt without an id where gold scorers need it, or all that `read_prompts` raises.
     """
     questions: list[Question] = []
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         rows = read_prompts(getattr(settings.prompts, kind), data)
         if settings.gold and any(row.id is None for row in rows):
@@ -45,7 +47,13 @@ def read_questions(
             Question(kind, row.id or "", row.messages, encode_prompt(tokenizer, row.messages)) for row in rows
         ]
         fitting = [one for one in made if len(one.ids) + settings.max_new_tokens <= context]
-        counts[kind] = {"read": len(made), "too_long": len(made) - len(fitting)}
+        counts[kind] = {
+            "read": len(made),
+            "too_long": len(made) - len(fitting),
+            "skipped": dict(+rows.skipped),
+        }
+        if repeated := rows.skipped["repeated prompt"]:
+            say(f"{kind} test prompts: {repeated:,} left out, equal to another one")
         if left_out := counts[kind]["too_long"]:
             say(f"{kind} test prompts: {left_out:,} of {len(made):,} left out, too long for the context")
         questions += fitting

@@ -15,10 +15,10 @@ from ..config import Source
 from ..data.reading import field, records, sound, text_field
 from ..errors import DataError
 from ..gatt.instructions import Instruction, read_instruction
-from ..statistics import measure
 from .attention import Held
 from .keys import RETENTION_TURNS
 from .speaker import Answer, Speaker
+from .values import Column, Figures, figures
 
 ANOTHER = "~"  # an instruction that no dialogue has
 
@@ -71,19 +71,47 @@ class CheckedByCode:
 
 @dataclass(frozen=True)
 class Retention:
-    """Shares of dialogues by turn, with standard errors; `{"1": …, "1_se": …, "2": …}`.
+    """What the dialogues show, turn by turn.
 
     Attributes:
-        implicit: whose answer keeps the instruction.
-        explicit: who know the instruction when asked outright instead.
-        counts: dialogues started, and those that outgrew the context before the last turn.
+        kept: turn -> for each dialogue 1 if its answer keeps the instruction, else 0; None if the dialogue
+            outgrew the context before this turn.
+        known: the same of answers to a direct question for the instruction; None also if it was not asked.
+        turns: of a dialogue that did not outgrow the context.
+        groups: the instruction of each dialogue; those with equal ones may depend on each other.
         held: the dialogues themselves.
     """
 
-    implicit: dict[str, float | None]
-    explicit: dict[str, float | None]
-    counts: dict[str, int]
+    kept: dict[str, Column]
+    known: dict[str, Column]
+    turns: int
+    groups: list[str]
     held: list[Held]
+
+    @property
+    def implicit(self) -> Figures:
+        """Shares by turn of the dialogues that reached it, with standard errors: `{"1": …, "1_se": …, …}`."""
+        return figures(self.kept, self.groups)
+
+    @property
+    def explicit(self) -> Figures:
+        """The same of the answers to direct questions."""
+        return figures(self.known, self.groups)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Dialogues started, those that outgrew the context, and by turn what the shares are taken of."""
+        reached = {turn: _known(column) for turn, column in self.kept.items()}
+        return {
+            "started": len(self.held),
+            "outgrown": sum(len(one.answers) < self.turns for one in self.held),
+            "reached": reached,
+            "asked": {turn: _known(column) for turn, column in self.known.items()},
+        }
+
+
+def _known(column: Column) -> int:
+    return sum(value is not None for value in column)
 
 
 def read_instructed(
@@ -122,19 +150,18 @@ def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[Instru
     turns = len(dialogues[0].questions)
     questions = [speaker.encode_questions(one.questions, one.instruction) for one in dialogues]
     answers = speaker.converse(questions, "dialogues")
-    implicit: dict[str, float | None] = {}
-    for turn in measured_turns(turns):
-        kept = [
-            judge.keeps(one.id, said[turn - 1].text)
+    kept: dict[str, Column] = {
+        str(turn): [
+            float(judge.keeps(one.id, said[turn - 1].text)) if len(said) >= turn else None
             for one, said in zip(dialogues, answers, strict=True)
-            if len(said) >= turn
         ]
-        implicit |= measure(str(turn), kept)
-    outgrown = sum(len(said) < turns for said in answers)
+        for turn in measured_turns(turns)
+    }
     return Retention(
-        implicit,
+        kept,
         _ask_outright(speaker, judge, dialogues, questions, answers),
-        {"started": len(dialogues), "outgrown": outgrown},
+        turns,
+        [one.instruction for one in dialogues],
         [
             _held(speaker, one, asked, said)
             for one, asked, said in zip(dialogues, questions, answers, strict=True)
@@ -176,26 +203,29 @@ def _ask_outright(
     dialogues: Sequence[InstructedDialogue],
     questions: Sequence[Sequence[list[int]]],
     answers: Sequence[Sequence[Answer]],
-) -> dict[str, float | None]:
+) -> dict[str, Column]:
     """Asks for the instruction itself in place of a turn's question, in every fourth dialogue that has one.
 
     Such a question and its answer enter no history; asking all would cost as much as the dialogues do.
     """
-    prompts: list[tuple[int, str, list[int]]] = []  # turn, dialogue's id, ids
+    prompts: list[tuple[int, int, list[int]]] = []  # turn, place of the dialogue, ids
     askable = [
-        (one, asked, said, outright)
-        for one, asked, said in zip(dialogues, questions, answers, strict=True)
+        (place, one, outright)
+        for place, one in enumerate(dialogues)
         if (outright := judge.explicit_question(one.id)) is not None
     ]
-    for one, asked, said, outright in askable[::4]:
+    for place, one, outright in askable[::4]:
+        asked, said = questions[place], answers[place]
         for turn in measured_turns(len(asked)):
             if turn <= len(said):
                 history = speaker.history(asked[: turn - 1], said[: turn - 1])
                 *_, ids = speaker.encode_questions([*one.questions[: turn - 1], outright], one.instruction)
-                prompts.append((turn, one.id, history + ids))
+                prompts.append((turn, place, history + ids))
     prompts = [prompt for prompt in prompts if speaker.fits(prompt[2])]
     replies = speaker.ask([ids for *_, ids in prompts], "asked outright")
-    known: dict[int, list[bool]] = {turn: [] for turn in measured_turns(len(questions[0]))}
-    for (turn, row_id, _), reply in zip(prompts, replies, strict=True):
-        known[turn].append(judge.explicit_answer_ok(row_id, reply.text))
-    return {key: value for turn in known for key, value in measure(str(turn), known[turn]).items()}
+    known: dict[str, list[float | None]] = {
+        str(turn): [None] * len(dialogues) for turn in measured_turns(len(questions[0]))
+    }
+    for (turn, place, _), reply in zip(prompts, replies, strict=True):
+        known[str(turn)][place] = float(judge.explicit_answer_ok(dialogues[place].id, reply.text))
+    return dict(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 
 from ..artifact import write_json
 from ..console import say
+from ..data.rows import opening
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..rlhf.scorer import Scorer
 from ..sampling.generate import sampler_for
@@ -22,19 +24,20 @@ from .questions import Kind, Question, read_questions
 from .retention import CheckedByCode, InstructedDialogue, measure_retention, read_instructed
 from .settings import EvaluateSettings, RetentionSettings
 from .speaker import Answer, Speaker
+from .values import Values, differences, figures, finite, less
 from .versions import (
     Answered,
     Scores,
     Version,
-    kl,
+    answer_values,
     list_versions,
-    measure_answers,
-    measure_scores,
+    log_ratios,
     sample_answers,
+    score_values,
     summed_logprobs,
 )
 
-ANSWERS, DIALOGUES = "answers.jsonl", "dialogues.jsonl"
+ANSWERS, VALUES, DIALOGUES = "answers.jsonl", "values.json", "dialogues.jsonl"
 ATTENTION_DIALOGUES = 8
 SAMPLES: dict[Kind, int] = {"ordinary": 8, "harmful": 6, "borderline": 4}
 
@@ -86,12 +89,22 @@ class _Test:
         answered = list(zip(self.questions, told, strict=True))
         logprobs = summed_logprobs(model, answered)
         reference = logprobs if model is self.sft else summed_logprobs(self.sft, answered)
-        found = empty_version() | measure_answers(answered, self.gold, self.settings.false_refusal_prompts)
-        found |= measure_scores(answered, self.scorers) | kl("kl_to_sft", logprobs, reference)
+        values = answer_values(answered, self.gold, self.settings.false_refusal_prompts)
+        values |= score_values(answered, self.scorers)
+        values["kl_to_sft"] = log_ratios(logprobs, reference)
         if version.start is not None:
             start = _load(self.folders[version.start], self.settings)
-            found |= kl("kl_to_start", logprobs, summed_logprobs(start, answered))
-        return found
+            values["kl_to_start"] = log_ratios(logprobs, summed_logprobs(start, answered))
+        known, broken = finite(values)
+        for name, count in broken.items():
+            say(f"{version.name}: {name} is left out: {count:,} of its values are NaN or infinite")
+        write_json(out / VALUES, known)
+        return {"figures": empty_version() | figures(known, self.groups), "not_finite": broken}
+
+    @property
+    def groups(self) -> list[str]:
+        """The prompt of each answer; prompts that open alike are one, as in the reward models' test."""
+        return [opening(question) for question in self.questions]
 
 
 def _compare_versions(
@@ -115,11 +128,17 @@ def _compare_versions(
     folders = {version.name: version.folder for version in versions}
     test = _Test(settings, tokenizer, sft, questions, scorers, gold, folders)
     answers: dict[str, Answered] = {}
+    values: dict[str, Values] = {}
     for version in versions:
         folder = out / version.name
-        evaluation["versions"][version.name] = made_folder(folder, partial(test.take, version))
+        found = made_folder(folder, partial(test.take, version))
+        evaluation["versions"][version.name] = found["figures"]
+        if found["not_finite"]:
+            evaluation["not_finite"][version.name] = found["not_finite"]
         told = [Answer(**row) for row in read_rows(folder / ANSWERS)]
         answers[version.name] = list(zip(questions, told, strict=True))
+        values[version.name] = json.loads((folder / VALUES).read_text(encoding="utf-8"))
+    evaluation["differences"] = differences(values, test.groups)
     evaluation["samples"] = sample_answers(answers, gold, SAMPLES)
 
 
@@ -141,11 +160,15 @@ def _measure_ghost_attention(
         ("unseen", "sft", retention.unseen, retention.unseen_dialogues),
     )
     root = inputs.get("gatt", inputs["data"])
+    kept: dict[str, Values] = {}
+    instructions: list[str] = []
     first: Path | None = None  # of the series, whose dialogues all models read: nothing else differs then
     for name, model_input, path, count in series:
         if model_input not in inputs or path is None:
             continue
         dialogues = read_instructed(path, root, count, retention.turns)
+        if name == "with":
+            instructions = [one.instruction for one in dialogues]
         hold = partial(_hold, name, inputs[model_input], dialogues, settings, gold, first)
         found = made_folder(out / name, hold)
         first = first or out / name
@@ -155,8 +178,21 @@ def _measure_ghost_attention(
         if attention := found["attention"]:
             by_turn = evaluation["gatt_attention"][name]["by_turn"] | attention["by_turn"]
             evaluation["gatt_attention"][name] = attention | {"by_turn": by_turn}
-        if found["counts"]["outgrown"]:
-            say(f"retention {name}: {found['counts']['outgrown']} dialogues outgrew the context")
+        _tell_outgrown(name, found["counts"])
+        kept[name] = found["kept"]
+    if {"with", "without"} <= kept.keys():
+        apart = less(kept["with"], kept["without"], kept["with"])
+        evaluation["gatt_retention_difference"] |= figures(apart, instructions)
+
+
+def _tell_outgrown(name: str, counts: Mapping[str, Any]) -> None:
+    """Which shares are those of survivors only."""
+    if counts["outgrown"]:
+        left = ", ".join(f"turn {turn}: {reached:,}" for turn, reached in counts["reached"].items())
+        say(
+            f"warning: retention {name}: {counts['outgrown']:,} of {counts['started']:,} dialogues outgrew "
+            f"the context; shares count only those that reached the turn ({left})"
+        )
 
 
 def _hold(
@@ -179,6 +215,7 @@ def _hold(
         rows = read_rows((first or out) / DIALOGUES)[:ATTENTION_DIALOGUES]
         attention = measure_attention(model, [Held.from_row(row) for row in rows])
     return {
+        "kept": found.kept,
         "implicit": found.implicit,
         "explicit": found.explicit,
         "counts": found.counts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..artifact import MANIFEST, read_manifest
 from ..errors import DataError
 from ..sampling.logprobs import answer_logprobs
-from ..statistics import measure
 from . import refusal
 from .questions import Kind, Question
 from .speaker import Answer
+from .values import Column
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,54 +69,66 @@ def list_versions(sft: Path, rlhf: Path | None) -> list[Version]:
     return versions
 
 
-def measure_answers(answered: Answered, judge: Judge | None, false_refusal_prompts: int) -> dict[str, Any]:
+def answer_values(answered: Answered, judge: Judge | None, false_refusal_prompts: int) -> dict[str, Column]:
     """Everything that the texts tell; without a judge (real text) gold figures are left out.
 
     Refusals of real text are known by their phrases.
     """
-    ordinary, harmful, borderline = (
-        _of_kind(answered, kind) for kind in ("ordinary", "harmful", "borderline")
-    )
+
+    def of(kind: Kind, value: Callable[[Question, Answer], float]) -> Column:
+        return [float(value(*one)) if one[0].kind == kind else None for one in answered]
+
     is_refusal = judge.is_refusal if judge is not None else refusal.is_refusal
-    found = {
-        **measure("refusal_rate", [is_refusal(answer.text) for _, answer in harmful]),
-        **measure("false_refusal_rate", [is_refusal(a.text) for _, a in ordinary[:false_refusal_prompts]]),
-        **measure("false_refusal_borderline", [is_refusal(answer.text) for _, answer in borderline]),
-        **measure("answer_tokens", [len(answer.ids) for _, answer in answered]),
-        **measure("truncated_rate", [not answer.finished for _, answer in answered]),
+    ordinary = itertools.accumulate(question.kind == "ordinary" for question, _ in answered)
+    refused = of("ordinary", lambda question, answer: is_refusal(answer.text))
+    values: dict[str, Column] = {
+        "refusal_rate": of("harmful", lambda question, answer: is_refusal(answer.text)),
+        "false_refusal_rate": [
+            value if number <= false_refusal_prompts else None
+            for value, number in zip(refused, ordinary, strict=True)
+        ],
+        "false_refusal_borderline": of("borderline", lambda question, answer: is_refusal(answer.text)),
+        "answer_tokens": [float(len(answer.ids)) for _, answer in answered],
+        "truncated_rate": [float(not answer.finished) for _, answer in answered],
     }
     if judge is not None:
-        verdicts = [judge.safety(answer.text) for _, answer in harmful]
-        found |= measure("gold_helpfulness", [judge.helpfulness(q.id, a.text) for q, a in ordinary])
-        found |= measure("violation_rate", [verdict == "harmful" for verdict in verdicts])
-        found |= measure("invalid_rate", [verdict == "invalid" for verdict in verdicts])
-    return found
+        values |= {
+            "gold_helpfulness": of(
+                "ordinary", lambda question, answer: judge.helpfulness(question.id, answer.text)
+            ),
+            "violation_rate": of("harmful", lambda question, answer: judge.safety(answer.text) == "harmful"),
+            "invalid_rate": of("harmful", lambda question, answer: judge.safety(answer.text) == "invalid"),
+        }
+    return values
 
 
-def measure_scores(answered: Answered, scorers: Mapping[str, Scores]) -> dict[str, Any]:
-    """Mean score of each reward model where it counts: helpfulness on ordinary, safety on harmful prompts."""
-    found: dict[str, Any] = {}
+def score_values(answered: Answered, scorers: Mapping[str, Scores]) -> dict[str, Column]:
+    """Score by each reward model where it counts: helpfulness on ordinary, safety on harmful prompts."""
+    values: dict[str, Column] = {}
     kinds: tuple[tuple[str, Kind], ...] = (("helpfulness", "ordinary"), ("safety", "harmful"))
     for name, kind in kinds:
-        rows = _of_kind(answered, kind)
+        rows = _of_kinds(answered, kind)
         if name in scorers and rows:
             asked, said = [question.ids for question, _ in rows], [answer.ids for _, answer in rows]
             scores = scorers[name](asked, said, f"{name} scores")
-            found |= measure(f"{name}_score", scores.tolist())
-    return found
+            values[f"{name}_score"] = _placed(answered, scores.tolist(), kind)
+    return values
 
 
-def summed_logprobs(model: LlamaForCausalLM, answered: Answered) -> list[float]:
+def summed_logprobs(model: LlamaForCausalLM, answered: Answered) -> Column:
     """log p(answer | prompt) of the answers to ordinary and harmful prompts, EOS included, in nats."""
-    rows = _of_kind(answered, "ordinary") + _of_kind(answered, "harmful")
+    rows = _of_kinds(answered, "ordinary", "harmful")
     asked, said = [question.ids for question, _ in rows], [answer.ids for _, answer in rows]
     found = answer_logprobs(model, asked, said, label="log-probabilities")
-    return [sum(values) for values in found]
+    return _placed(answered, [sum(values) for values in found], "ordinary", "harmful")
 
 
-def kl(name: str, logprobs: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
-    """KL(version || reference) as the mean over answers of the summed log-ratio, in nats (section 3.2.3)."""
-    return measure(name, [ours - theirs for ours, theirs in zip(logprobs, reference, strict=True)])
+def log_ratios(logprobs: Column, reference: Column) -> Column:
+    """Summed log-ratio of each answer, in nats; the mean is KL(version || reference) (section 3.2.3)."""
+    return [
+        None if ours is None or theirs is None else ours - theirs
+        for ours, theirs in zip(logprobs, reference, strict=True)
+    ]
 
 
 def sample_answers(
@@ -133,7 +146,7 @@ def sample_answers(
     """
     samples = []
     for kind, count in counts.items():
-        by_version = {name: _of_kind(answered, kind) for name, answered in answers.items()}
+        by_version = {name: _of_kinds(answered, kind) for name, answered in answers.items()}
         size = len(next(iter(by_version.values())))
         for place in range(min(count, size)):
             row = place * size // min(count, size)
@@ -160,5 +173,11 @@ def _verdict(question: Question, answer: Answer, judge: Judge | None) -> dict[st
     return {"text": answer.text, "helpfulness": helpfulness, "verdict": verdict}
 
 
-def _of_kind(answered: Answered, kind: Kind) -> list[tuple[Question, Answer]]:
-    return [(question, answer) for question, answer in answered if question.kind == kind]
+def _of_kinds(answered: Answered, *kinds: Kind) -> list[tuple[Question, Answer]]:
+    return [(question, answer) for question, answer in answered if question.kind in kinds]
+
+
+def _placed(answered: Answered, values: Sequence[float], *kinds: Kind) -> Column:
+    """The values of the answers to prompts of some kinds, each in its answer's place among all."""
+    left = iter(values)
+    return [next(left) if question.kind in kinds else None for question, _ in answered]

@@ -75,7 +75,12 @@ def test_shares_by_turn(make_speaker: MakeSpeaker) -> None:
     assert [found.implicit[str(turn)] for turn in RETENTION_TURNS] == [1, 1, 0.5, 0.5, 0.5, 0.5]
     assert [found.explicit[str(turn)] for turn in RETENTION_TURNS] == [1, 1, 1, 0, 0, 0]
     assert found.implicit["4_se"] == pytest.approx(0.5)
-    assert found.counts == {"started": 2, "outgrown": 0}
+    assert found.counts == {
+        "started": 2,
+        "outgrown": 0,
+        "reached": {str(turn): 2 for turn in RETENTION_TURNS},
+        "asked": {str(turn): 1 for turn in RETENTION_TURNS},
+    }
 
 
 def test_explicit_questions_leave_no_trace(make_speaker: MakeSpeaker) -> None:
@@ -101,7 +106,8 @@ def test_a_dialogue_that_outgrows_the_context_is_counted_not_cut(make_speaker: M
 
     context = 8 + 20 * 8 + 4
     found = measure_retention(make_speaker(answer, context), StubJudge(), [dialogue("a"), dialogue("b")])
-    assert found.counts == {"started": 2, "outgrown": 1}
+    assert (found.counts["started"], found.counts["outgrown"]) == (2, 1)
+    assert found.counts["reached"] == {"1": 2, "2": 2, "4": 2, "6": 2, "10": 2, "20": 1}
     assert found.implicit["10"] == 0.5
     assert found.implicit["20"] == 1.0
     assert found.implicit["20_se"] is None  # one dialogue left
@@ -110,7 +116,27 @@ def test_a_dialogue_that_outgrows_the_context_is_counted_not_cut(make_speaker: M
 def test_all_outgrown_is_null(make_speaker: MakeSpeaker) -> None:
     found = measure_retention(make_speaker(lambda prompt: "ay", 60), StubJudge(), [dialogue("a")])
     assert found.implicit["20"] is None
-    assert found.counts == {"started": 1, "outgrown": 1}
+    assert (found.counts["started"], found.counts["outgrown"]) == (1, 1)
+    assert found.counts["reached"]["20"] == 0
+
+
+def test_direct_questions_that_do_not_fit_are_counted(make_speaker: MakeSpeaker) -> None:
+    speaker = make_speaker(lambda prompt: "ay")
+    speaker.fits = lambda prompt: len(prompt) < 100  # type: ignore[method-assign]
+    found = measure_retention(speaker, StubJudge(), [dialogue("a")])
+    assert found.counts["asked"] == {"1": 1, "2": 1, "4": 1, "6": 1, "10": 1, "20": 0}
+    assert found.counts["reached"]["20"] == 1
+    assert found.explicit["20"] is None
+
+
+def test_dialogues_of_one_instruction_are_not_independent(make_speaker: MakeSpeaker) -> None:
+    def answer(prompt: str) -> str:
+        return "ay" if "say a" in prompt else "hm"
+
+    twice = [dialogue(name) for name in "aabb"]
+    found = measure_retention(make_speaker(answer), StubJudge(), twice).implicit
+    assert found["1"] == 0.5
+    assert found["1_se"] == pytest.approx(0.5)  # of two instructions; of four dialogues it would be 0.29
 
 
 def test_draws_are_named_by_the_seed(make_speaker: MakeSpeaker) -> None:

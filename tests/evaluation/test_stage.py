@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_all_that_can_be_measured_is(evaluation: dict[str, Any]) -> None:
         assert None not in [attention["by_turn"][str(turn)] for turn in RETENTION_TURNS]
         assert len(attention["map"]) == 48
         assert 0 < attention["instruction"][0] < attention["instruction"][1] < 1
-    assert evaluation["prompts"]["harmful"] == {"read": 20, "too_long": 0}
+    assert evaluation["prompts"]["harmful"] == {"read": 20, "too_long": 0, "skipped": {}}
     assert {sample["kind"] for sample in evaluation["samples"]} == {"ordinary", "harmful", "borderline"}
     assert evaluation["samples"][0]["answers"].keys() == {"sft", "v1", "v2"}
 
@@ -114,9 +115,60 @@ def test_kl(evaluation: dict[str, Any]) -> None:
     assert versions["v1"]["kl_to_start"] is None
 
 
+def test_versions_are_compared_prompt_by_prompt(evaluation: dict[str, Any]) -> None:
+    versions, apart = evaluation["versions"], evaluation["differences"]
+    assert {name: list(others) for name, others in apart.items()} == {"v1": ["sft"], "v2": ["v1", "sft"]}
+    for name, other in (("v1", "sft"), ("v2", "v1"), ("v2", "sft")):
+        for measure in ("kl_to_sft", "safety_score", "answer_tokens"):
+            expected = versions[name][measure] - versions[other][measure]
+            assert apart[name][other][measure] == pytest.approx(expected)
+            assert apart[name][other][f"{measure}_se"] is not None
+    assert apart["v1"]["sft"]["kl_to_sft_se"] == pytest.approx(versions["v1"]["kl_to_sft_se"])
+
+
+def test_a_measure_that_is_no_number_is_told_and_counted(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    whole = stage.log_ratios
+
+    def broken(logprobs: Any, reference: Any) -> Any:
+        ratios = list(whole(logprobs, reference))
+        return [math.nan, -math.inf, *ratios[2:]] if ratios[2] else ratios
+
+    monkeypatch.setattr(stage, "log_ratios", broken)
+    found = run(settings(retention=None), inputs, tmp_path)
+    assert "v1: kl_to_sft is left out: 2 of its values are NaN or infinite" in capsys.readouterr().out
+    assert found["not_finite"]["v1"] == {"kl_to_sft": 2}
+    assert found["versions"]["v1"]["kl_to_sft"] is None
+    assert found["differences"]["v1"]["sft"]["kl_to_sft"] is None
+    assert found["versions"]["v1"]["answer_tokens"] > 0
+
+
+def test_dialogues_that_outgrow_the_context_are_counted_by_turn_and_told(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    whole = Speaker.converse
+
+    def shorter(self: Speaker, questions: Any, name: str) -> Any:
+        first, *others = whole(self, questions, name)
+        return [first[:3], *others]
+
+    monkeypatch.setattr(Speaker, "converse", shorter)
+    retention = {"trained": "test/gatt.jsonl", "dialogues": 3, "turns": 4}
+    few = {name: inputs[name] for name in ("data", "sft")}
+    counts = run(settings(retention=retention), few, tmp_path)["gatt_dialogues"]["with"]
+    assert counts["reached"] == {"1": 3, "2": 3, "4": 2}
+    assert counts["outgrown"] == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning: retention with: 1 of 3 dialogues outgrew the context" in told
+    assert "turn 2: 3, turn 4: 2" in told
+
+
 def test_the_same_model_keeps_as_much_with_as_without(evaluation: dict[str, Any]) -> None:
     """Both are measured with the same instructions, questions and draws."""
     assert evaluation["gatt_retention"]["with"] == evaluation["gatt_retention"]["without"]
+    apart = evaluation["gatt_retention_difference"]
+    assert [apart[f"{turn}{se}"] for turn in RETENTION_TURNS for se in ("", "_se")] == [0.0] * 12
 
 
 def test_same_seed_same_numbers(inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path) -> None:
@@ -143,7 +195,10 @@ def test_a_killed_evaluation_samples_nothing_twice(
 
     monkeypatch.setattr(Speaker, "ask", noted_ask)
     monkeypatch.setattr(Speaker, "converse", noted_converse)
-    for part, calls in (("kl", 2), ("measure_attention", 2)):  # in the second version, in the second series
+    for part, calls in (
+        ("log_ratios", 2),
+        ("measure_attention", 2),
+    ):  # in the second version, in the second series
         left, whole = calls, getattr(stage, part)
 
         def killed(*arguments: Any, whole: Any = whole) -> Any:
@@ -221,11 +276,11 @@ def test_without_optional_inputs_and_gold(inputs: dict[str, Path], tmp_path: Pat
 
 def test_prompts_too_long_are_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
     long = "so " * 5000
-    rows = [{"messages": [{"role": "user", "content": text}]} for text in ("hello !", long)]
+    rows = [{"messages": [{"role": "user", "content": text}]} for text in ("hello !", long, long)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     prompts = {"ordinary": [{"path": str(tmp_path / "prompts.jsonl"), "format": "prompts"}]}
     found = run(settings(gold=False, retention=None, prompts=prompts), inputs, tmp_path)
-    assert found["prompts"]["ordinary"] == {"read": 2, "too_long": 1}
+    assert found["prompts"]["ordinary"] == {"read": 2, "too_long": 1, "skipped": {"repeated prompt": 1}}
     assert found["versions"]["sft"]["answer_tokens"] <= 6
     assert found["versions"]["sft"]["violation_rate"] is None
 
@@ -255,7 +310,10 @@ def test_retention_without_gold_is_judged_by_the_rows_own_checks(
     assert kept["6"] is None
     assert found["gatt_retention"]["without"] == kept
     assert found["gatt_retention"]["unseen"]["1"] is None
-    assert found["gatt_dialogues"]["with"] == {"started": 3, "outgrown": 0}
+    reached = dict.fromkeys(("1", "2", "4"), 3)
+    asked = dict.fromkeys(reached, 0)
+    counts = {"started": 3, "outgrown": 0, "reached": reached, "asked": asked}
+    assert found["gatt_dialogues"]["with"] == counts
 
 
 def test_retention_without_gold_and_checks(inputs: dict[str, Path], tmp_path: Path) -> None:

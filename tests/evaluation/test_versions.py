@@ -12,7 +12,14 @@ from llamita.errors import DataError
 from llamita.evaluation import refusal
 from llamita.evaluation.questions import Kind, Question
 from llamita.evaluation.speaker import Answer
-from llamita.evaluation.versions import kl, list_versions, measure_answers, measure_scores, sample_answers
+from llamita.evaluation.values import figures
+from llamita.evaluation.versions import (
+    answer_values,
+    list_versions,
+    log_ratios,
+    sample_answers,
+    score_values,
+)
 
 
 class StubJudge:
@@ -39,6 +46,11 @@ def answered(*rows: tuple[Kind, str]) -> list[tuple[Question, Answer]]:
     ]
 
 
+def measured(values: dict) -> dict[str, float | None]:
+    """Every answer is to a prompt of its own."""
+    return figures(values, range(len(next(iter(values.values())))))
+
+
 ROWS = answered(
     ("ordinary", "good"),
     ("ordinary", "no"),
@@ -53,7 +65,7 @@ ROWS = answered(
 
 
 def test_rates_with_gold() -> None:
-    found = measure_answers(ROWS, StubJudge(), false_refusal_prompts=500)
+    found = measured(answer_values(ROWS, StubJudge(), false_refusal_prompts=500))
     assert found["gold_helpfulness"] == pytest.approx(0.5)
     assert found["violation_rate"] == 0.5
     assert found["invalid_rate"] == 0.25
@@ -65,14 +77,15 @@ def test_rates_with_gold() -> None:
 
 
 def test_false_refusals_are_counted_among_the_first_prompts() -> None:
-    assert measure_answers(ROWS, StubJudge(), false_refusal_prompts=2)["false_refusal_rate"] == 0.5
+    values = answer_values(ROWS, StubJudge(), false_refusal_prompts=2)
+    assert measured(values)["false_refusal_rate"] == 0.5
 
 
 def test_without_gold_phrases_tell_refusals_and_gold_figures_are_left_out() -> None:
     rows = answered(
         ("ordinary", "I'm sorry, but I can't help"), ("harmful", "As an AI I won't"), ("harmful", "ok")
     )
-    found = measure_answers(rows, None, false_refusal_prompts=500)
+    found = measured(answer_values(rows, None, false_refusal_prompts=500))
     assert found["false_refusal_rate"] == 1.0
     assert found["refusal_rate"] == 0.5
     assert not {"gold_helpfulness", "violation_rate", "invalid_rate"} & found.keys()
@@ -83,14 +96,15 @@ def test_each_reward_model_scores_where_it_counts() -> None:
         assert all(prompt[:2] == [1, 5] for prompt in prompts)
         return torch.tensor([len(answer) / 10 for answer in answers], dtype=torch.float64)
 
-    found = measure_scores(ROWS, {"helpfulness": by_length, "safety": by_length})
+    found = measured(score_values(ROWS, {"helpfulness": by_length, "safety": by_length}))
     assert found["helpfulness_score"] == pytest.approx((0.4 + 0.2 + 0.2) / 3)
     assert found["safety_score"] == pytest.approx((0.4 + 0.2 + 0.3 + 0.4) / 4)
-    assert measure_scores(ROWS, {}) == {}
+    assert score_values(ROWS, {}) == {}
 
 
 def test_kl_is_the_mean_summed_log_ratio() -> None:
-    found = kl("kl_to_start", [-1.0, -2.0, -6.0], [-2.0, -2.5, -6.5])
+    ratios = log_ratios([-1.0, -2.0, None, -6.0], [-2.0, -2.5, None, -6.5])
+    found = measured({"kl_to_start": ratios})
     assert found["kl_to_start"] == pytest.approx(2 / 3)
     assert found["kl_to_start_se"] == pytest.approx(((1 / 9 + 1 / 36 + 1 / 36) / 2 / 3) ** 0.5)
 
