@@ -41,6 +41,8 @@ class StageSettings(Settings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset()
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
+    any_inputs: ClassVar[bool] = False
+    """True: inputs may have any names, beside those that are required"""
     trainer_class: ClassVar[str | None] = None
     """whose names the section `trainer:` takes, as "trl.SFTConfig" """
     trainer_reserved: ClassVar[dict[str, str]] = {}

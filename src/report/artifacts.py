@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,15 @@ def read_artifact(folder: Path) -> Artifact:
     return Artifact(manifest["stage"], manifest["name"], manifest, _read_rows(folder / "metrics.jsonl"))
 
 
-def read_artifacts(folders: Iterable[Path]) -> list[Artifact]:
-    """Reads finished stages, in the order in which they were made. Raises DataError as `read_artifact`."""
-    artifacts = [read_artifact(folder) for folder in folders]
+def read_artifacts(inputs: Mapping[str, Path]) -> list[Artifact]:
+    """Reads finished stages, in the order in which they were made; raises DataError as `read_artifact`.
+
+    They keep the names that their runs gave them. Where two have one name, as stages of two runs, all go by
+    the names of the inputs instead.
+    """
+    artifacts = [read_artifact(folder) for folder in inputs.values()]
+    if len({artifact.name for artifact in artifacts}) < len(artifacts):
+        artifacts = [replace(one, name=name) for name, one in zip(inputs, artifacts, strict=True)]
     return sorted(artifacts, key=lambda artifact: (str(artifact.manifest.get("created")), artifact.name))
 
 

@@ -13,7 +13,16 @@ from .artifacts import Artifact
 REWARD_MODELS = ("helpfulness", "safety")
 BY_LENGTH = ("longer_chosen", "shorter_chosen")
 TRAINED_STAGES = ("pretrain", "sft", "reward")
-PPO_SERIES = ("iteration", "score", "helpfulness_score", "safety_score", "kl", "entropy", "answer_length")
+PPO_SERIES = (
+    "iteration",
+    "round",
+    "score",
+    "helpfulness_score",
+    "safety_score",
+    "kl",
+    "entropy",
+    "answer_length",
+)
 CURVE_POINTS = 300
 """Points kept of each loss curve; `metrics.jsonl` has them all."""
 
@@ -21,7 +30,7 @@ CURVE_POINTS = 300
 def empty_report() -> dict[str, Any]:
     """Every key of `report.json`, nothing measured."""
     return {
-        "run": {"name": None, "stages": []},
+        "run": {"name": None, "stages": [], "metrics_only": []},
         "wall_seconds": {},
         "pretrain": {"validation_bits_per_byte": None, "unigram_bits_per_byte": None},
         "reward": {name: _empty_reward() for name in REWARD_MODELS},
@@ -37,6 +46,8 @@ def empty_report() -> dict[str, Any]:
 def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """The report of these artifacts of the run `name`; what no artifact tells stays null.
 
+    A stage that is named as its kind goes first, then the older one: others of that kind are ablations.
+
     Raises:
         DataError: a reward model's manifest does not say which of the two it is.
     """
@@ -50,15 +61,23 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
         report["wall_seconds"][artifact.name] = manifest["wall_seconds"]
         report["settings"][artifact.name] = manifest["settings"]
         report["packages"] |= manifest.get("versions") or {}
-        if artifact.stage != "evaluate":  # whose metrics are spread over the report already
-            report["metrics"][artifact.name] = artifact.metrics
         if artifact.stage in TRAINED_STAGES:
             report["curves"][artifact.name] = _curve(artifact)
-        _FILL.get(artifact.stage, lambda report, artifact: None)(report, artifact)
-    # a reward model that is named as its kind goes first: others of that kind are ablations
-    for artifact in sorted(artifacts, key=lambda artifact: artifact.name not in REWARD_MODELS):
+    filled = set()
+    for artifact in sorted(
+        artifacts, key=lambda artifact: artifact.name not in (artifact.stage, *REWARD_MODELS)
+    ):
         if artifact.stage == "reward":
             _reward(report, artifact)
+        elif artifact.stage in filled:
+            report["run"]["metrics_only"].append(artifact.name)
+        elif artifact.stage in _FILL:
+            filled.add(artifact.stage)
+            _FILL[artifact.stage](report, artifact)
+    for artifact in artifacts:
+        spread = artifact.stage == "evaluate" and artifact.name not in report["run"]["metrics_only"]
+        if not spread:  # over the report already
+            report["metrics"][artifact.name] = artifact.metrics
     return report
 
 
@@ -89,6 +108,19 @@ def _reward(report: dict[str, Any], artifact: Artifact) -> None:
 def _rlhf(report: dict[str, Any], artifact: Artifact) -> None:
     rows = [row for row in artifact.rows if "kl" in row]
     report["ppo"] = {key: [row.get(key) for row in rows] for key in PPO_SERIES}
+    report["ppo"]["iteration"] = _counted_on(report["ppo"]["iteration"])
+
+
+def _counted_on(iterations: Sequence[int]) -> list[int]:
+    """Iterations of several rounds, each of which may count from 1, as one row that never goes back."""
+    counted: list[int] = []
+    before, last = 0, 0
+    for iteration in iterations:
+        if iteration <= last:
+            before += last
+        last = iteration
+        counted.append(before + iteration)
+    return counted
 
 
 def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
@@ -99,6 +131,7 @@ def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
             report[key] = artifact.metrics.get(key) or report[key]
 
 
+# kinds that a report has one place for
 _FILL = {"pretrain": _pretrain, "rlhf": _rlhf, "evaluate": _evaluation}
 
 
@@ -109,6 +142,7 @@ def _empty_reward() -> dict[str, Any]:
         "by_length": with_errors(BY_LENGTH),
         "mean_score": None,
         "pairs": None,
+        "prompts": None,
     }
 
 
@@ -131,13 +165,17 @@ def _merge(target: dict[str, Any], found: Mapping[str, Any]) -> None:
 
 
 def _curve(artifact: Artifact) -> dict[str, Any]:
-    """Training loss by optimizer step, thinned to at most `CURVE_POINTS` points, the last one kept."""
-    rows = (row for row in artifact.rows if row.get("loss") is not None and "step" in row)
-    points = [(row["step"], row["loss"]) for row in rows]
+    """Training loss by optimizer step, thinned to at most `CURVE_POINTS` points, the last one kept.
+
+    A loss that was NaN or infinite is null in the metrics: no point, but counted.
+    """
+    losses = [(row["step"], row["loss"]) for row in artifact.rows if "loss" in row and "step" in row]
+    points = [(step, loss) for step, loss in losses if loss is not None]
     every = -(-len(points) // CURVE_POINTS) or 1
     kept = points[::-1][::every][::-1]
     return {
         "stage": artifact.stage,
         "step": [step for step, _ in kept],
         "loss": [loss for _, loss in kept],
+        "not_finite": len(losses) - len(points),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -120,10 +120,16 @@ def ppo_progress(report: Report) -> str | None:
                 left.plot(*zip(*points, strict=True), color=colour, label=label)
         left.set_title("mean score of the sampled answers")
         _legend_within(left)
-        right.plot(ppo["iteration"], ppo["kl"], color=COLOUR["ink"])
+        known = [(x, y) for x, y in zip(ppo["iteration"], ppo["kl"], strict=True) if y is not None]
+        if known:
+            right.plot(*zip(*known, strict=True), color=COLOUR["ink"])
         right.set_title("KL to the start, nats an answer")
-        right.set_ylim(bottom=min(0, *ppo["kl"]))
+        right.set_ylim(bottom=min([0, *(y for _, y in known)]))
+        rounds = list(zip(ppo["iteration"], ppo["round"], strict=True))
         for axes in (left, right):
+            for (last, one), (first, other) in pairwise(rounds):
+                if one != other:
+                    axes.axvline((last + first) / 2, color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
             axes.set_xlabel("PPO iteration")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return to_svg(figure, "ppo", "Reward and KL divergence by PPO iteration")

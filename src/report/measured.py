@@ -18,6 +18,16 @@ def measured_versions(report: Report) -> dict[str, Report]:
     }
 
 
+def measured_differences(report: Report) -> dict[tuple[str, str], Report]:
+    """(version, the version it is compared with) -> differences of which anything is known."""
+    return {
+        (name, other): found
+        for name, others in report["differences"].items()
+        for other, found in others.items()
+        if any(value is not None for value in found.values())
+    }
+
+
 def asked_turns(report: Report) -> list[str]:
     """The turns at which any instruction was looked for, as they are keys of the report."""
     groups = [

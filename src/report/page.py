@@ -14,9 +14,18 @@ from ruamel.yaml import YAML
 from ..console import duration
 from ..evaluation.keys import RETENTION_SERIES
 from . import figures, ghost_attention
-from .measured import asked_turns, measured_versions
+from .measured import asked_turns, measured_differences, measured_versions
+from .notes import notes
 from .style import PALETTE
-from .words import MEASURE_COLUMNS, SERIES_TITLES, figure, verdict, version_title, words
+from .words import (
+    MEASURE_COLUMNS,
+    SERIES_TITLES,
+    difference_title,
+    figure,
+    verdict,
+    version_title,
+    words,
+)
 
 Report = dict[str, Any]
 
@@ -44,7 +53,8 @@ SECTIONS = (
         "What each version is worth",
         "SFT is the model before any reward model saw it; each later version was fine-tuned on the best of "
         "several sampled answers, and the last one then trained with PPO. All of them answer the same test "
-        "prompts.",
+        "prompts with the same draws: the second table compares them prompt by prompt, with the error of the "
+        "mean difference.",
         (
             Figure(
                 figures.versions,
@@ -163,15 +173,18 @@ def _section(section: Section, report: Report) -> dict[str, Any]:
     drawn = [
         {"svg": one.draw(report), "caption": one.caption, "missing": one.missing} for one in section.figures
     ]
-    tables = {"versions": _versions_table, "retention": _retention_table, "training": _pretraining_table}
-    table = tables.get(section.id, lambda report: None)
+    tables = {
+        "versions": (_versions_table, _differences_table),
+        "retention": (_retention_table,),
+        "training": (_pretraining_table,),
+    }
     return {
         "id": section.id,
         "title": section.title,
         "text": section.text,
         "figures": drawn,
-        "table": table(report),
-        "notes": _notes(section.id, report),
+        "tables": [table for make in tables.get(section.id, ()) if (table := make(report))],
+        "notes": notes(report).get(section.id, []),
     }
 
 
@@ -223,6 +236,17 @@ def _versions_table(report: Report) -> dict[str, Any] | None:
     return {"head": ["", *map(version_title, groups)], "rows": rows} if rows else None
 
 
+def _differences_table(report: Report) -> dict[str, Any] | None:
+    groups = measured_differences(report)
+    rows = [
+        [heading, *(figure(group, key, percent, signed=True) for group in groups.values())]
+        for key, heading, percent in MEASURE_COLUMNS
+        if any(group.get(key) is not None for group in groups.values())
+    ]
+    titles = [difference_title(*pair) for pair in groups]
+    return {"head": ["paired difference", *titles], "rows": rows} if rows else None
+
+
 def _pretraining_table(report: Report) -> dict[str, Any] | None:
     figures = report["pretrain"]
     if figures["validation_bits_per_byte"] is None:
@@ -236,32 +260,27 @@ def _pretraining_table(report: Report) -> dict[str, Any] | None:
 
 def _retention_table(report: Report) -> dict[str, Any] | None:
     turns, rows = asked_turns(report), []
-    for key, kind in (("gatt_retention", ""), ("gatt_retention_explicit", ", asked outright")):
+    for key, kind, count in (
+        ("gatt_retention", "", "reached"),
+        ("gatt_retention_explicit", ", asked outright", "asked"),
+    ):
         for name in RETENTION_SERIES:
             group = report[key][name]
-            cells = [figure(group, turn, percent=True) for turn in turns]
+            counts = (report["gatt_dialogues"][name] or {}).get(count) or {}
+            cells = [figure(group, turn, percent=True) + _of(counts, turn) for turn in turns]
             if any(group.get(turn) is not None for turn in turns):
                 rows.append([SERIES_TITLES[name] + kind, *cells])
+    apart = report["gatt_retention_difference"]
+    if any(value is not None for value in apart.values()):
+        cells = [figure(apart, turn, percent=True, signed=True) for turn in turns]
+        rows.append(["with − without GAtt, paired", *cells])
     return {"head": ["turn", *turns], "rows": rows} if rows else None
 
 
-def _notes(section: str, report: Report) -> list[str]:
-    """What was left out of the figures, counted."""
-    notes = []
-    if section == "retention":
-        for name, counts in report["gatt_dialogues"].items():
-            if counts and counts["outgrown"]:
-                notes.append(
-                    f"{SERIES_TITLES[name]}: {counts['outgrown']} of {counts['started']} dialogues outgrew "
-                    "the context before the last turn and count up to there only."
-                )
-    if section == "versions":
-        for kind, counts in report["prompts"].items():
-            if counts["too_long"]:
-                notes.append(
-                    f"{counts['too_long']} of {counts['read']} {kind} prompts were too long for the context."
-                )
-    return notes
+def _of(counts: dict[str, int], turn: str) -> str:
+    """Of how many dialogues a share is, where some outgrew the context before this turn."""
+    most, known = max(counts.values(), default=0), counts.get(turn, 0)
+    return f" ({known} of {most})" if known < most else ""
 
 
 def _yaml(value: Any) -> str:

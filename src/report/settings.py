@@ -8,22 +8,6 @@ from ..config import StageSettings
 
 
 class ReportSettings(StageSettings):
-    """Inputs are the artifacts of a run, by any name: what they are is read from their manifests."""
+    """Inputs are the artifacts of a run, by any names: what they are is read from their manifests."""
 
-    required_inputs: ClassVar[frozenset[str]] = frozenset()
-    optional_inputs: ClassVar[frozenset[str]] = frozenset(
-        {
-            "world",
-            "tokenizer",
-            "corpus",
-            "pretrain",
-            "gatt",
-            "sft",
-            "sft_without_gatt",
-            "helpfulness",
-            "helpfulness_without_margin",
-            "safety",
-            "rlhf",
-            "evaluate",
-        }
-    )
+    any_inputs: ClassVar[bool] = True

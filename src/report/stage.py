@@ -21,7 +21,7 @@ def run(settings: ReportSettings, inputs: Mapping[str, Path], out: Path) -> dict
     Raises:
         DataError: a manifest or a row of `metrics.jsonl` is broken.
     """
-    report = collect(run_name(out), read_artifacts(inputs.values()))
+    report = collect(run_name(out), read_artifacts(inputs))
     write_json(out / "report.json", report)
     (out / "report.html").write_text(render(report), encoding="utf-8")
     print_report(report, console)

@@ -12,18 +12,25 @@ from ..console import aligned_table, duration
 from ..data.rows import RATINGS
 from ..evaluation.keys import RETENTION_SERIES
 from .collect import BY_LENGTH
-from .measured import asked_turns, measured_versions
-from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, figure, words
+from .measured import asked_turns, measured_differences, measured_versions
+from .notes import notes
+from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, difference_title, figure, words
+
+# three of these, those that were measured, fit into the terminal
+HEADLINES = ("gold_helpfulness", "violation_rate", "false_refusal_rate", "helpfulness_score", "safety_score")
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints what was measured; a table of which nothing is known is left out."""
-    for make in (stages_table, reward_table, versions_table, retention_table):
+    for make in (stages_table, reward_table, versions_table, differences_table, retention_table):
         if (table := make(report)) is not None:
             console.print(table)
             console.print()
     for line in _lines(report):
         console.print(line)
+    for section in notes(report).values():
+        for note in section:
+            console.print(f"note: {note}")
 
 
 def stages_table(report: dict[str, Any]) -> Table | None:
@@ -51,6 +58,9 @@ def reward_table(report: dict[str, Any]) -> Table | None:
     if any(found["mean_score"] is not None for found in known.values()):
         table.add_row("mean score", *(figure(found, "mean_score") for found in known.values()))
     table.add_row("pairs held out", *(f"{found['pairs'] or 0:,}" for found in known.values()))
+    if any(found["prompts"] is not None for found in known.values()):
+        prompts = (found["prompts"] for found in known.values())
+        table.add_row("prompts of these", *(MISSING if count is None else f"{count:,}" for count in prompts))
     return table
 
 
@@ -62,6 +72,22 @@ def versions_table(report: dict[str, Any]) -> Table | None:
     table = aligned_table("version", *map(words, groups))
     for key, heading, percent in rows:
         table.add_row(heading, *(figure(group, key, percent) for group in groups.values()))
+    return table
+
+
+def differences_table(report: dict[str, Any]) -> Table | None:
+    """The headline measures; all of them are on the page."""
+    groups = measured_differences(report)
+    rows = sorted(
+        (row for row in MEASURE_COLUMNS if row[0] in HEADLINES), key=lambda row: HEADLINES.index(row[0])
+    )
+    columns = [row for row in rows if any(group.get(row[0]) is not None for group in groups.values())][:3]
+    if not columns:
+        return None
+    table = aligned_table("paired difference", *(heading for _, heading, _ in columns))
+    for pair, group in groups.items():
+        cells = (figure(group, key, percent, signed=True) for key, _, percent in columns)
+        table.add_row(difference_title(*pair), *cells)
     return table
 
 

@@ -35,14 +35,18 @@ RIGHT = 0.4
 SERIES_TITLES = {"with": "with GAtt", "without": "without GAtt", "unseen": "with GAtt, unseen values"}
 
 
-def figure(group: dict[str, Any], key: str, percent: bool = False) -> str:
-    """`0.612 ± 0.008`, `4.2 ± 0.9` (percent), or a dash where nothing was measured."""
+def figure(group: dict[str, Any], key: str, percent: bool = False, *, signed: bool = False) -> str:
+    """`0.612 ± 0.008`, `4.2 ± 0.9` (percent), a difference as `+0.612 ± 0.008`; a dash if not measured."""
     value, error = group.get(key), group.get(f"{key}_se")
     if value is None:
         return MISSING
     scale, digits = (100, 1) if percent else (1, 3 if abs(value) < 10 else 1)
-    text = f"{value * scale:.{digits}f}"
+    text = f"{value * scale:{'+' if signed else ''}.{digits}f}"
     return text if error is None else f"{text} ± {error * scale:.{digits}f}"
+
+
+def difference_title(name: str, other: str) -> str:
+    return f"{words(name)} − {words(other)}"
 
 
 def version_title(name: str) -> str:

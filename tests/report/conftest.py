@@ -91,6 +91,7 @@ def _reward(accuracies: tuple[float, ...], pairs: int) -> dict[str, Any]:
         },
         "mean_score": 0.25,
         "pairs": pairs,
+        "prompts": pairs // 4,
     }
 
 
@@ -100,6 +101,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
             {
                 "step": step,
                 "iteration": step,
+                "round": 2,
                 "score": 0.5 + 0.2 * (1 - math.exp(-step / 9)),
                 "helpfulness_score": 0.35 + 0.3 * (1 - math.exp(-step / 9)) + 0.01 * math.sin(step * 7),
                 "safety_score": 0.8 + 0.15 * (1 - math.exp(-step / 5)) + 0.01 * math.cos(step * 5),
@@ -142,6 +144,22 @@ def example_evaluation() -> dict[str, Any]:
         versions[version] = {"answer_tokens": 14.2, "answer_tokens_se": 0.2}
         for name, value in zip(names, values, strict=True):
             versions[version] |= {name: value, f"{name}_se": None if value is None else 0.01}
+    differences = {
+        name: {
+            other: {
+                f"{measure}{se}": _apart(versions[name], versions[other], measure, se)
+                for measure in names
+                if measure != "kl_to_start"
+                for se in ("", "_se")
+            }
+            for other in others
+        }
+        for name, others in (
+            ("v1", ("sft",)),
+            ("v2_rejection", ("v1", "sft")),
+            ("v2", ("v2_rejection", "sft")),
+        )
+    }
     kept = {
         "with": (1.0, 1.0, 0.99, 0.99, 0.985, 0.97),
         "without": (0.99, 0.62, 0.28, 0.25, 0.24, 0.25),
@@ -150,6 +168,8 @@ def example_evaluation() -> dict[str, Any]:
     return {
         "demonstrations": {"gold_helpfulness": 0.4, "gold_helpfulness_se": 0.004},
         "versions": versions,
+        "differences": differences,
+        "not_finite": {},
         "gatt_retention": {name: _turns(values) for name, values in kept.items()},
         "gatt_retention_explicit": {
             name: _turns([value * 0.96 for value in values]) for name, values in kept.items()
@@ -162,8 +182,17 @@ def example_evaluation() -> dict[str, Any]:
             }
             for name in ("with", "without")
         },
-        "gatt_dialogues": {name: {"started": 200, "outgrown": 0} for name in kept},
-        "prompts": {"ordinary": {"read": 1000, "too_long": 0}},
+        "gatt_retention_difference": _turns([0.01, 0.38, 0.71, 0.74, 0.745, 0.72]),
+        "gatt_dialogues": {
+            name: {
+                "started": 200,
+                "outgrown": 0,
+                "reached": dict.fromkeys(map(str, RETENTION_TURNS), 200),
+                "asked": dict.fromkeys(map(str, RETENTION_TURNS), 40),
+            }
+            for name in kept
+        },
+        "prompts": {"ordinary": {"read": 1000, "too_long": 0, "skipped": {}}},
         "samples": [
             {
                 "kind": kind,
@@ -195,6 +224,12 @@ def example_evaluation() -> dict[str, Any]:
             )
         ],
     }
+
+
+def _apart(ours: dict[str, Any], theirs: dict[str, Any], measure: str, se: str) -> float | None:
+    if ours[measure] is None or theirs[measure] is None:
+        return None
+    return 0.005 if se else ours[measure] - theirs[measure]
 
 
 def _turns(values: tuple[float, ...] | list[float]) -> dict[str, float]:

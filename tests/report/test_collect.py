@@ -17,7 +17,7 @@ from llamita.report.collect import CURVE_POINTS, collect, empty_report
 
 
 def artifacts_of(run: Path) -> list[Artifact]:
-    return read_artifacts(path.parent for path in run.glob("*/manifest.json"))
+    return read_artifacts({path.parent.name: path.parent for path in run.glob("*/manifest.json")})
 
 
 TURNS = ("1", "2", "4", "6", "10", "20")
@@ -28,6 +28,7 @@ def required_keys() -> list[str]:
     keys = ["wall_seconds", "pretrain.validation_bits_per_byte", "pretrain.unigram_bits_per_byte"]
     for model in ("helpfulness", "safety"):
         keys += [f"reward.{model}.accuracy", f"reward.{model}.accuracy_se", f"reward.{model}.pairs"]
+        keys += [f"reward.{model}.prompts"]
         keys += [f"reward.{model}.by_rating.{rating}{se}" for rating in RATINGS for se in ("", "_se")]
         for length in ("longer_chosen", "shorter_chosen"):
             keys += [f"reward.{model}.by_length.{length}{se}" for se in ("", "_se")]
@@ -40,6 +41,7 @@ def required_keys() -> list[str]:
             keys += [f"versions.{version}.{measure}{se}" for se in ("", "_se")]
     for series in ("with", "without", "unseen"):
         keys += [f"gatt_retention.{series}.{turn}{se}" for turn in TURNS for se in ("", "_se")]
+    keys += [f"gatt_retention_difference.{turn}{se}" for turn in TURNS for se in ("", "_se")]
     return keys
 
 
@@ -91,6 +93,63 @@ def test_a_second_reward_model_of_a_kind_stands_under_its_own_name(example: Path
     found = collect("smoke", artifacts_of(example))["reward"]
     assert found.pop("without_margin")["accuracy"] == 0.6
     assert found == expected
+
+
+def copied(run: Path, name: str, new: str, created: str, **metrics: object) -> None:
+    manifest = json.loads((run / name / "manifest.json").read_text())
+    manifest |= {"name": new, "created": created}
+    manifest["metrics"] |= metrics
+    (run / new).mkdir()
+    write_json(run / new / "manifest.json", manifest)
+
+
+@pytest.mark.parametrize("created", ["2020", "2099"])
+def test_a_second_evaluation_does_not_cover_the_first(example: Path, created: str) -> None:
+    """Whatever the order: an ablation's nulls once wiped out what the run's own evaluation had measured."""
+    before = collect("smoke", artifacts_of(example))
+    copied(example, "evaluate", "evaluate_big", created, gatt_retention={}, samples=[])
+    copied(example, "pretrain", "pretrain_big", created, validation_bits_per_byte=9.9)
+    report = collect("smoke", artifacts_of(example))
+    for key in ("versions", "gatt_retention", "samples", "pretrain", "ppo"):
+        assert report[key] == before[key]
+    assert sorted(report["run"]["metrics_only"]) == ["evaluate_big", "pretrain_big"]
+    assert report["metrics"]["evaluate_big"]["versions"]["v2"]["gold_helpfulness"] == 0.61
+    assert report["metrics"]["pretrain_big"]["validation_bits_per_byte"] == 9.9
+    assert "evaluate" not in report["metrics"]
+
+
+def test_inputs_have_any_names_and_stages_of_one_name_are_kept_apart(example: Path) -> None:
+    copied(example, "sft", "sft_big", "2099")
+    report = collect("smoke", artifacts_of(example))
+    assert report["wall_seconds"].keys() >= {"sft", "sft_big"}
+    folders = {"a": example / "sft", "b": example / "sft", "rm": example / "safety"}
+    report = collect("smoke", read_artifacts(folders))
+    assert report["wall_seconds"] == {"a": 88.5, "b": 88.5, "rm": 41.0}
+    assert report["reward"]["safety"]["pairs"] == 640
+
+
+def ppo_rows(*rounds: tuple[int, ...]) -> str:
+    rows = [
+        {"step": at, "round": number, "iteration": at, "kl": 0.1, "score": 0.5}
+        for number, iterations in enumerate(rounds, 1)
+        for at in iterations
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("second", [(1, 2, 3), (4, 5, 6)])
+def test_iterations_of_two_rounds_never_go_back(example: Path, second: tuple[int, ...]) -> None:
+    (example / "rlhf" / "metrics.jsonl").write_text(ppo_rows((1, 2, 3), second, (1,)))
+    ppo = collect("smoke", artifacts_of(example))["ppo"]
+    assert ppo["iteration"] == [1, 2, 3, 4, 5, 6, 7]
+    assert ppo["round"] == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_losses_that_are_no_numbers_are_counted(example: Path) -> None:
+    rows = '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": null}\n{"step": 3, "eval_loss": 1.0}\n'
+    (example / "sft" / "metrics.jsonl").write_text(rows)
+    curve = collect("smoke", artifacts_of(example))["curves"]["sft"]
+    assert (curve["step"], curve["not_finite"]) == ([1], 1)
 
 
 def test_missing_stages_leave_nulls(pretrain_alone: Path) -> None:
@@ -153,4 +212,5 @@ def test_every_key_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
     report = empty_report()
     names = {*report, *report["ppo"], *report["pretrain"], *report["versions"], *MEASURES, *RETENTION_SERIES}
+    names |= {*report["run"], *report["reward"]["safety"], "not_finite", "reached", "asked", "skipped"}
     assert [name for name in names if name not in text] == []

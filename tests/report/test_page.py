@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llamita.report import figures
 from llamita.report import page as page_module
 from llamita.report.artifacts import read_artifacts
 from llamita.report.collect import collect, empty_report
@@ -61,7 +62,7 @@ def check(page: str) -> Checker:
 
 @pytest.fixture
 def report(example: Path) -> dict:
-    return collect("smoke", read_artifacts(example.iterdir()))
+    return collect("smoke", read_artifacts({path.name: path for path in example.iterdir()}))
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def page(finished_run: Path) -> str:
-    return render(collect("smoke", read_artifacts(finished_run.iterdir())))
+    return render(collect("smoke", read_artifacts({path.name: path for path in finished_run.iterdir()})))
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
@@ -164,6 +165,38 @@ def test_the_tile_of_ghost_attention_tells_the_last_turn_that_was_asked(report: 
     assert "56%" in page
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_versions_are_compared_in_pairs(report: dict) -> None:
+    page = render(report)
+    assert "<th>v2 − v2 rejection</th><th>v2 − sft</th>" in page
+    assert "<td>+0.240 ± 0.005</td>" in page
+    assert "<th>with − without GAtt, paired</th><td>+1.0 ± 0.7</td>" in page
+    report["differences"] = {}
+    report["gatt_retention_difference"] = empty_report()["gatt_retention_difference"]
+    page = render(report)
+    assert "paired difference" not in page
+    assert "GAtt, paired" not in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_second_evaluation_is_told(report: dict) -> None:
+    report["run"]["metrics_only"] = ["evaluate"]
+    assert "evaluate: a second stage of the kind evaluate; its figures are in report.json" in render(report)
+
+
+def test_rounds_of_ppo_are_marked_and_lost_figures_leave_gaps(report: dict) -> None:
+    mark = "stroke-dasharray"
+    one = figures.ppo_progress(report)
+    assert one is not None
+    report["ppo"]["round"] = [1] * 12 + [2] * 18
+    report["ppo"]["kl"][3] = None
+    two = figures.ppo_progress(report)
+    assert two is not None
+    assert two.count(mark) == one.count(mark) + 2  # in both panels
+    report["ppo"]["kl"] = [None] * 30
+    assert figures.ppo_progress(report) is not None
+
+
 def test_null_errors_are_drawn_without_bars(report: dict) -> None:
     text = json.dumps(report)
     report = json.loads(re.sub(r'(_se": )[\d.]+', r"\1null", text))
@@ -174,8 +207,20 @@ def test_null_errors_are_drawn_without_bars(report: dict) -> None:
 def test_counted_drops_are_told(report: dict) -> None:
     report["gatt_dialogues"]["with"]["outgrown"] = 3
     report["prompts"]["ordinary"]["too_long"] = 2
+    report["gatt_dialogues"]["with"]["reached"] |= {"10": 199, "20": 197}
+    report["gatt_dialogues"]["with"]["asked"]["20"] = 39
+    report["not_finite"] = {"v2": {"kl_to_sft": 4}}
+    report["prompts"]["ordinary"]["skipped"] = {"repeated prompt": 7}
+    report["curves"]["sft"]["not_finite"] = 5
     page = render(report)
     assert "3 of 200 dialogues outgrew the context" in page
+    assert "only those that reached the turn (turn 10: 199, turn 20: 197)." in page
+    assert ">97.0 ± 1.2 (197 of 200)</td>" in page
+    assert "(39 of 40)</td>" in page
+    assert page.count(" of 200)</td>") == 2
+    assert "V2 PPO: kl to sft is not shown: 4 of its values are NaN or infinite." in page
+    assert "7 further ordinary prompts were left out: repeated prompt." in page
+    assert "sft: 5 losses were NaN or infinite" in page
     assert "2 of 1000 ordinary prompts were too long" in page
 
 

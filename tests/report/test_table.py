@@ -21,17 +21,29 @@ def printed(report: dict, width: int = 80) -> list[str]:
 
 
 def test_fits_80_columns_uncut(example: Path) -> None:
-    lines = printed(collect("smoke", read_artifacts(example.iterdir())))
+    lines = printed(collect("smoke", read_artifacts({path.name: path for path in example.iterdir()})))
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
 
 
 def test_columns_are_aligned(example: Path) -> None:
-    lines = printed(collect("smoke", read_artifacts(example.iterdir())))
+    lines = printed(collect("smoke", read_artifacts({path.name: path for path in example.iterdir()})))
     start = next(number for number, line in enumerate(lines) if line.startswith("instruction kept"))
     table = lines[start : start + 4]
     assert len({len(line) for line in table}) == 1
     assert table[1].split()[-6:] == ["100.0", "100.0", "99.0", "99.0", "98.5", "97.0"]
+
+
+def test_differences_and_what_was_left_out(example: Path) -> None:
+    report = collect("smoke", read_artifacts({path.name: path for path in example.iterdir()}))
+    report["gatt_dialogues"]["without"] |= {"outgrown": 9, "reached": {"10": 200, "20": 191}}
+    lines = printed(report)
+    start = next(number for number, line in enumerate(lines) if line.startswith("paired difference"))
+    assert all(heading in lines[start] for heading in ("gold helpfulness", "violations %", "false refusals %"))
+    assert lines[start + 5].split() == ["v2", "−", "sft", *"+0.240 ± 0.005 -50.8 ± 0.5 +0.6 ± 0.5".split()]
+    told = " ".join(lines)
+    assert "note: without GAtt: 9 of 200 dialogues outgrew the context before the last turn;" in told
+    assert "(turn 20: 191)" in told
 
 
 def test_nothing_measured_prints_nothing() -> None:
