@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -26,7 +26,7 @@ HEAD = """# Settings
 Written from the classes in `src/` by `docs/make_settings.py`; a test keeps it true. A key without a default
 has to be given. A section with keys of its own is described below the stage where it first stands.
 """
-BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of at least", "pattern": "matching"}
 
 
 def page() -> str:
@@ -49,7 +49,8 @@ def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) ->
     yield f"## {title}\n\n{inspect.getdoc(schema)}\n"
     if issubclass(schema, StageSettings) and schema not in (StageSettings, TrainedSettings, PackedSettings):
         optional = [f"{name} (optional)" for name in sorted(schema.optional_inputs)]
-        inputs = ", ".join([*sorted(schema.required_inputs), *optional])
+        anything = ["any names"] if schema.any_inputs else []
+        inputs = ", ".join([*sorted(schema.required_inputs), *optional, *anything])
         yield f"Inputs: {inputs or 'none'}. Names below `trainer:`: {schema.trainer_class or 'none'}.\n"
     rows = [_row(name, schema.model_fields[name], text) for name, text in _own_keys(schema).items()]
     yield "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else [])
@@ -69,12 +70,41 @@ def _own_keys(schema: type[BaseModel]) -> dict[str, str]:
 
 
 def _row(name: str, field: FieldInfo, meaning: str) -> str:
-    kind: Any = field.annotation
-    text = re.sub(r"(\w+\.)+", "", str(kind) if get_origin(kind) else kind.__name__)
-    limits = [(sign, getattr(part, key, None)) for part in field.metadata for key, sign in BOUNDS.items()]
-    text += "".join(f", {sign} {limit}" for sign, limit in limits if limit is not None)
+    text = _type(field.annotation, field.metadata).replace("|", r"\|")
     shown = "" if field.is_required() else f"`{json.dumps(field.default, default=lambda section: {})}`"
-    return f"| `{name}` | {text.replace('|', 'or')} | {shown} | {' '.join(meaning.split())} |"
+    return f"| `{name}` | {text} | {shown} | {' '.join(meaning.split())} |"
+
+
+def _type(kind: Any, metadata: Iterable[Any] = ()) -> str:
+    """A type as YAML knows it, with its bounds: `int ≥ 1 or null`, `list['a' or 'b'] of at least 1`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type(arguments[0], [*_flat(arguments[1:]), *metadata])
+    if origin in (Union, UnionType):
+        return " or ".join(_type(one, () if one is NoneType else metadata) for one in arguments)
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if kind is NoneType:
+        return "null"
+    inside = ", ".join(_type(one) for one in arguments)
+    name = getattr(origin or kind, "__name__", str(kind))
+    return (f"{name}[{inside}]" if inside else name) + _bounds(metadata)
+
+
+def _flat(parts: Iterable[Any]) -> Iterator[Any]:
+    """A `Field(…)` inside of `Annotated` holds its bounds in its own metadata."""
+    for part in parts:
+        yield from part.metadata if isinstance(part, FieldInfo) else [part]
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    found = [
+        f"{sign} {limit}"
+        for part in metadata
+        for key, sign in BOUNDS.items()
+        if (limit := getattr(part, key, None)) is not None
+    ]
+    return f" {' and '.join(found)}" if found else ""
 
 
 def _models(kind: Any) -> list[type[BaseModel]]:

@@ -4,15 +4,49 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import AfterValidator, Field, create_model
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def test_the_page_is_what_the_classes_say() -> None:
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_settings", DOCS / "make_settings.py")
     assert spec is not None
     assert spec.loader is not None
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_classes_say(generator: ModuleType) -> None:
     written = (DOCS / "settings.md").read_text(encoding="utf-8")
     assert written == generator.page(), "run `.venv/bin/python docs/make_settings.py`"
+
+
+def test_types_are_not_those_of_the_code(generator: ModuleType) -> None:
+    types = [line.split(" | ")[1] for line in generator.page().splitlines() if line.startswith("| `")]
+    inner = ("Annotated", "FieldInfo", "Optional", "Literal", "NoneType", "None", "metadata", "(", "=")
+    assert [text for text in types if any(name in text for name in inner)] == []
+    assert "int ≥ 1 or null" in types
+    assert "'helpfulness' or 'safety'" in types
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Annotated[int, Field(ge=1)] | None, "int ≥ 1 or null"),
+        (Annotated[float, Field(gt=0, lt=1)], "float > 0 and < 1"),
+        (Annotated[list[Literal["a", "b"]], Field(min_length=1)], "list['a' or 'b'] of at least 1"),
+        (dict[str, str | None], "dict[str, str or null]"),
+        (Annotated[str, AfterValidator(str.strip)] | list[str], "str or list[str]"),
+    ],
+)
+def test_types_with_their_bounds(generator: ModuleType, kind: Any, text: str) -> None:
+    section = create_model("Section", key=(kind, ...))
+    field = section.model_fields["key"]
+    assert generator._row("key", field, "").split(" | ")[1] == text

@@ -39,7 +39,9 @@ def test_differences_and_what_was_left_out(example: Path) -> None:
     report["gatt_dialogues"]["without"] |= {"outgrown": 9, "reached": {"10": 200, "20": 191}}
     lines = printed(report)
     start = next(number for number, line in enumerate(lines) if line.startswith("paired difference"))
-    assert all(heading in lines[start] for heading in ("gold helpfulness", "violations %", "false refusals %"))
+    assert all(
+        heading in lines[start] for heading in ("gold helpfulness", "violations %", "false refusals %")
+    )
     assert lines[start + 5].split() == ["v2", "−", "sft", *"+0.240 ± 0.005 -50.8 ± 0.5 +0.6 ± 0.5".split()]
     told = " ".join(lines)
     assert "note: without GAtt: 9 of 200 dialogues outgrew the context before the last turn;" in told

@@ -1,0 +1,42 @@
+"""Which inputs the report takes: any stages of a run, whatever they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llamita import stages
+from llamita.errors import ConfigError
+from llamita.pipeline import read_pipeline
+from llamita.report.settings import ReportSettings
+
+PIPELINE = """
+name: ablations
+stages:
+  - {name: world, stage: world, config: world.yaml}
+  - name: report
+    stage: report
+    config: report.yaml
+    inputs: {world: world, sft_big: world, anything: world}
+"""
+
+
+def test_a_pipeline_gives_the_report_an_ablation(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
+    for name in ("world", "report"):
+        (tmp_path / f"{name}.yaml").write_text("{}")
+    *_, report = read_pipeline(tmp_path / "pipeline.yaml")
+    assert list(report.step.inputs) == ["world", "sft_big", "anything"]
+
+
+def test_other_stages_refuse_unknown_names_as_before(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("stage: report", "stage: tokenizer"))
+    (tmp_path / "world.yaml").write_text("{}")
+    (tmp_path / "report.yaml").write_text("{vocabulary_size: 400, documents: [{path: a, format: text}]}")
+    with pytest.raises(ConfigError, match="no such input"):
+        read_pipeline(tmp_path / "pipeline.yaml")
+
+
+def test_names_are_free() -> None:
+    assert stages.check_inputs("report", ReportSettings(), {"sft_big": "x", "äöü": "y"}) is None
