@@ -42,9 +42,9 @@ def measure_attention(model: Any, dialogues: Sequence[Held]) -> dict[str, Any]:
 
     Returns:
         `by_turn`: `{"1": …, "1_se": …, …}`, mean over the dialogues of the mean over an answer's tokens of
-        the strongest attention that any head pays to any token of the instruction; `map`: the first
-        dialogue's `strongest_attention`, at most `BINS` x `BINS`, queries first; `instruction`: the part of
-        its side, from 0 to 1, on which the instruction stands.
+        the strongest attention that any head pays to any token of the instruction; `dialogues`: how many have
+        that turn; `map`: the first dialogue's `strongest_attention`, at most `BINS` x `BINS`, queries first;
+        `instruction`: the part of its side, from 0 to 1, on which the instruction stands.
     """
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # the others keep no attention weights
@@ -66,6 +66,7 @@ def measure_attention(model: Any, dialogues: Sequence[Held]) -> dict[str, Any]:
         "by_turn": {
             key: value for turn, found in by_turn.items() for key, value in measure(turn, found).items()
         },
+        "dialogues": {turn: len(found) for turn, found in by_turn.items()},
         "map": [[round(value, 4) for value in row] for row in binned(first, BINS).tolist()],
         "instruction": [place / size for place in dialogues[0].instruction],
     }

@@ -49,7 +49,7 @@ def empty_retention() -> dict[str, dict[str, float | None]]:
 
 
 def empty_attention() -> dict[str, Any]:
-    return {"by_turn": empty_turns(), "map": None, "instruction": None}
+    return {"by_turn": empty_turns(), "dialogues": {}, "map": None, "instruction": None}
 
 
 def empty_evaluation() -> dict[str, Any]:

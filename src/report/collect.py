@@ -60,7 +60,6 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
         )
         report["wall_seconds"][artifact.name] = manifest["wall_seconds"]
         report["settings"][artifact.name] = manifest["settings"]
-        report["packages"] |= manifest.get("versions") or {}
         if artifact.stage in TRAINED_STAGES:
             report["curves"][artifact.name] = _curve(artifact)
     filled = set()
@@ -74,11 +73,21 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
         elif artifact.stage in _FILL:
             filled.add(artifact.stage)
             _FILL[artifact.stage](report, artifact)
+    report["packages"] = _packages(artifacts)
     for artifact in artifacts:
         spread = artifact.stage == "evaluate" and artifact.name not in report["run"]["metrics_only"]
         if not spread:  # over the report already
             report["metrics"][artifact.name] = artifact.metrics
     return report
+
+
+def _packages(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """Versions of the libraries; all of them where stages were made with different ones, the oldest first."""
+    used: dict[str, dict[str, None]] = {}
+    for artifact in artifacts:
+        for package, version in (artifact.manifest.get("versions") or {}).items():
+            used.setdefault(package, {})[version] = None
+    return {package: ", ".join(versions) for package, versions in used.items()}
 
 
 def _pretrain(report: dict[str, Any], artifact: Artifact) -> None:

@@ -204,7 +204,8 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     asked = [turn for turn in asked_turns(report) if with_gatt.get(turn) is not None]
     if asked:
         turn = asked[-1]
-        detail = f"at turn {turn}, without → with GAtt"
+        reached = _of((report["gatt_dialogues"]["with"] or {}).get("reached") or {}, turn)
+        detail = f"at turn {turn}{reached}, without → with GAtt"
         tiles.append(_tile("instruction kept", without.get(turn), with_gatt[turn], True, detail))
     if report["wall_seconds"]:
         total = duration(sum(report["wall_seconds"].values()))

@@ -60,6 +60,7 @@ def test_by_turn_and_map() -> None:
         expected = torch.stack([row[1:4].max() for row in rows]).mean()
         assert found["by_turn"][turn] == pytest.approx(float(expected), abs=1e-6)
         assert found["by_turn"][f"{turn}_se"] == pytest.approx(0)
+    assert found["dialogues"] == {"1": 2, "2": 2}
     assert found["instruction"] == [0.1, 0.4]
     assert torch.tensor(found["map"]).shape == (10, 10), "shorter than the map's bins: a place for each token"
 

@@ -145,6 +145,13 @@ def test_iterations_of_two_rounds_never_go_back(example: Path, second: tuple[int
     assert ppo["round"] == [1, 1, 1, 2, 2, 2, 3]
 
 
+def test_stages_made_with_different_versions_show_them_all(example: Path) -> None:
+    path = example / "safety" / "manifest.json"
+    path.write_text(path.read_text().replace('"torch": "2.13.0"', '"torch": "2.14.0"'))
+    packages = collect("smoke", artifacts_of(example))["packages"]
+    assert packages == {"torch": "2.13.0, 2.14.0", "trl": "1.16.0"}
+
+
 def test_losses_that_are_no_numbers_are_counted(example: Path) -> None:
     rows = '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": null}\n{"step": 3, "eval_loss": 1.0}\n'
     (example / "sft" / "metrics.jsonl").write_text(rows)
