@@ -65,7 +65,13 @@ def list_versions(sft: Path, rlhf: Path | None) -> list[Version]:
                 f"{rlhf / MANIFEST}: metrics.versions: name {entry['name']!r} becomes a folder; "
                 "expected letters, digits, '-' and '_' only"
             )
-        versions.append(Version(entry["name"], rlhf / entry["model"], entry.get("start")))
+        start = entry.get("start")
+        if start not in (None, *(version.name for version in versions)):
+            raise DataError(
+                f"{rlhf / MANIFEST}: metrics.versions: {entry['name']} starts from {start!r}; expected an "
+                "earlier version"
+            )
+        versions.append(Version(entry["name"], rlhf / entry["model"], start))
     return versions
 
 

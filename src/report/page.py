@@ -12,20 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from ..console import duration
-from ..evaluation.keys import RETENTION_SERIES
 from . import figures, ghost_attention
-from .measured import asked_turns, measured_differences, measured_versions
+from .measured import asked_turns, measured_versions
 from .notes import notes
+from .page_tables import share_of, tables
 from .style import PALETTE
-from .words import (
-    MEASURE_COLUMNS,
-    SERIES_TITLES,
-    difference_title,
-    figure,
-    verdict,
-    version_title,
-    words,
-)
+from .words import verdict, version_title, words
 
 Report = dict[str, Any]
 
@@ -173,17 +165,12 @@ def _section(section: Section, report: Report) -> dict[str, Any]:
     drawn = [
         {"svg": one.draw(report), "caption": one.caption, "missing": one.missing} for one in section.figures
     ]
-    tables = {
-        "versions": (_versions_table, _differences_table),
-        "retention": (_retention_table,),
-        "training": (_pretraining_table,),
-    }
     return {
         "id": section.id,
         "title": section.title,
         "text": section.text,
         "figures": drawn,
-        "tables": [table for make in tables.get(section.id, ()) if (table := make(report))],
+        "tables": tables(section.id, report),
         "notes": notes(report).get(section.id, []),
     }
 
@@ -204,7 +191,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     asked = [turn for turn in asked_turns(report) if with_gatt.get(turn) is not None]
     if asked:
         turn = asked[-1]
-        reached = _of((report["gatt_dialogues"]["with"] or {}).get("reached") or {}, turn)
+        reached = share_of((report["gatt_dialogues"]["with"] or {}).get("reached") or {}, turn)
         detail = f"at turn {turn}{reached}, without → with GAtt"
         tiles.append(_tile("instruction kept", without.get(turn), with_gatt[turn], True, detail))
     if report["wall_seconds"]:
@@ -225,63 +212,6 @@ def _tile(label: str, before: float | None, after: float, percent: bool, detail:
         "value": shown(after),
         "detail": detail,
     }
-
-
-def _versions_table(report: Report) -> dict[str, Any] | None:
-    groups = measured_versions(report)
-    rows = [
-        [heading, *(figure(group, key, percent) for group in groups.values())]
-        for key, heading, percent in MEASURE_COLUMNS
-        if any(group.get(key) is not None for group in groups.values())
-    ]
-    return {"head": ["", *map(version_title, groups)], "rows": rows} if rows else None
-
-
-def _differences_table(report: Report) -> dict[str, Any] | None:
-    groups = measured_differences(report)
-    rows = [
-        [heading, *(figure(group, key, percent, signed=True) for group in groups.values())]
-        for key, heading, percent in MEASURE_COLUMNS
-        if any(group.get(key) is not None for group in groups.values())
-    ]
-    titles = [difference_title(*pair) for pair in groups]
-    return {"head": ["paired difference", *titles], "rows": rows} if rows else None
-
-
-def _pretraining_table(report: Report) -> dict[str, Any] | None:
-    figures = report["pretrain"]
-    if figures["validation_bits_per_byte"] is None:
-        return None
-    rows = [
-        ["the base model", figure(figures, "validation_bits_per_byte")],
-        ["token frequencies alone", figure(figures, "unigram_bits_per_byte")],
-    ]
-    return {"head": ["held-out text of pretraining", "bits per byte"], "rows": rows}
-
-
-def _retention_table(report: Report) -> dict[str, Any] | None:
-    turns, rows = asked_turns(report), []
-    for key, kind, count in (
-        ("gatt_retention", "", "reached"),
-        ("gatt_retention_explicit", ", asked outright", "asked"),
-    ):
-        for name in RETENTION_SERIES:
-            group = report[key][name]
-            counts = (report["gatt_dialogues"][name] or {}).get(count) or {}
-            cells = [figure(group, turn, percent=True) + _of(counts, turn) for turn in turns]
-            if any(group.get(turn) is not None for turn in turns):
-                rows.append([SERIES_TITLES[name] + kind, *cells])
-    apart = report["gatt_retention_difference"]
-    if any(value is not None for value in apart.values()):
-        cells = [figure(apart, turn, percent=True, signed=True) for turn in turns]
-        rows.append(["with − without GAtt, paired", *cells])
-    return {"head": ["turn", *turns], "rows": rows} if rows else None
-
-
-def _of(counts: dict[str, int], turn: str) -> str:
-    """Of how many dialogues a share is, where some outgrew the context before this turn."""
-    most, known = max(counts.values(), default=0), counts.get(turn, 0)
-    return f" ({known} of {most})" if known < most else ""
 
 
 def _yaml(value: Any) -> str:

@@ -148,13 +148,13 @@ def write_manifest(folder: Path, metrics: dict) -> Path:
 def test_versions_are_those_of_the_rlhf_manifest(tmp_path: Path) -> None:
     entries = [
         {"name": "v1", "model": "v1/rejection/model"},
-        {"name": "v2", "model": "v2/ppo/model", "start": "v2_rejection"},
+        {"name": "v2", "model": "v2/ppo/model", "start": "v1"},
     ]
     rlhf = write_manifest(tmp_path / "rlhf", {"versions": entries})
     versions = list_versions(tmp_path / "sft", rlhf)
     assert [version.name for version in versions] == ["sft", "v1", "v2"]
     assert versions[2].folder == rlhf / "v2/ppo/model"
-    assert versions[2].start == "v2_rejection"
+    assert versions[2].start == "v1"
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,7 @@ def test_versions_are_those_of_the_rlhf_manifest(tmp_path: Path) -> None:
         {"versions": []},
         {"versions": [{"name": "v1"}]},
         {"versions": [{"name": "../v1", "model": "model"}]},
+        {"versions": [{"name": "v2", "model": "model", "start": "v2_rejection"}]},
     ],
 )
 def test_an_rlhf_artifact_without_versions(tmp_path: Path, metrics: dict) -> None:

@@ -179,6 +179,14 @@ def test_versions_are_compared_in_pairs(report: dict) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_accuracy_tells_of_how_many_pairs_and_prompts(report: dict) -> None:
+    report["reward"]["safety"]["prompts"] = None  # a model of an older version of this project
+    page = render(report)
+    assert "<th>held-out pairs</th><td>800</td><td>640</td>" in page
+    assert "<th>prompts that these share</th><td>200</td><td>–</td>" in page
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_evaluation_is_told(report: dict) -> None:
     report["run"]["metrics_only"] = ["evaluate"]
     assert "evaluate: a second stage of the kind evaluate; its figures are in report.json" in render(report)
