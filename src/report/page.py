@@ -191,7 +191,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     asked = [turn for turn in asked_turns(report) if with_gatt.get(turn) is not None]
     if asked:
         turn = asked[-1]
-        reached = share_of((report["gatt_dialogues"]["with"] or {}).get("reached") or {}, turn)
+        reached = share_of(report["gatt_dialogues"]["with"] or {}, turn)
         detail = f"at turn {turn}{reached}, without → with GAtt"
         tiles.append(_tile("instruction kept", without.get(turn), with_gatt[turn], True, detail))
     if report["wall_seconds"]:

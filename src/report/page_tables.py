@@ -84,9 +84,8 @@ def retention_table(report: Report) -> Table | None:
         ("gatt_retention_explicit", ", asked outright", "asked"),
     ):
         for name in RETENTION_SERIES:
-            group = report[key][name]
-            counts = (report["gatt_dialogues"][name] or {}).get(count) or {}
-            cells = [figure(group, turn, percent=True) + share_of(counts, turn) for turn in turns]
+            group, counts = report[key][name], report["gatt_dialogues"][name] or {}
+            cells = [figure(group, turn, percent=True) + share_of(counts, turn, count) for turn in turns]
             if any(group.get(turn) is not None for turn in turns):
                 rows.append([SERIES_TITLES[name] + kind, *cells])
     apart = report["gatt_retention_difference"]
@@ -96,7 +95,9 @@ def retention_table(report: Report) -> Table | None:
     return {"head": ["turn", *turns], "rows": rows} if rows else None
 
 
-def share_of(counts: dict[str, int], turn: str) -> str:
+def share_of(counts: dict[str, Any], turn: str, key: str = "reached") -> str:
     """Of how many dialogues a share is, where some outgrew the context before this turn."""
-    most, known = max(counts.values(), default=0), counts.get(turn, 0)
+    found = counts.get(key) or {}
+    most = counts["started"] if key == "reached" and found else max(found.values(), default=0)
+    known = found.get(turn, most)
     return f" ({known} of {most})" if known < most else ""

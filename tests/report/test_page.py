@@ -226,6 +226,7 @@ def test_counted_drops_are_told(report: dict) -> None:
     assert ">97.0 ± 1.2 (197 of 200)</td>" in page
     assert "(39 of 40)</td>" in page
     assert page.count(" of 200)</td>") == 2
+    assert "at turn 20 (197 of 200), without" in page
     assert "V2 PPO: kl to sft is not shown: 4 of its values are NaN or infinite." in page
     assert "7 further ordinary prompts were left out: repeated prompt." in page
     assert "sft: 5 losses were NaN or infinite" in page
