@@ -129,7 +129,8 @@ def ppo_progress(report: Report) -> str | None:
         for axes in (left, right):
             for (last, one), (first, other) in pairwise(rounds):
                 if one != other:
-                    axes.axvline((last + first) / 2, color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
+                    # not up to the top, where the legend is
+                    axes.axvline((last + first) / 2, 0, 0.6, color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
             axes.set_xlabel("PPO iteration")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return to_svg(figure, "ppo", "Reward and KL divergence by PPO iteration")

@@ -90,7 +90,7 @@ SECTIONS = (
                 figures.ppo_progress,
                 "Reward-model scores of the answers sampled in each iteration (safety counts for harmful "
                 "prompts and unsafe answers, helpfulness elsewhere), and their distance from the model that "
-                "PPO started from (section 3.2.3).",
+                "PPO started from (section 3.2.3). Dashed lines separate the rounds.",
                 "PPO not drawn: the run has no PPO iterations.",
             ),
         ),
