@@ -191,18 +191,22 @@ def run_rejection(
 
 
 @pytest.fixture(scope="module")
-def selected(
-    inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    return run_rejection(inputs, tmp_path_factory.mktemp("selected"))
+def round_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("selected")
 
 
-def plain_selection(inputs: dict[str, Path]) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def selected(inputs: dict[str, Path], round_folder: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    return run_rejection(inputs, round_folder)
+
+
+def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str, Any]]]:
+    """The piecewise scores of all samples, and the selected rows."""
     tokenizer = AutoTokenizer.from_pretrained(inputs["sft"] / "model")
     model = AutoModelForCausalLM.from_pretrained(inputs["sft"] / "model")
     pool = prompts_of(inputs)
     order = random.Random("5/rounds").sample(range(len(pool)), len(pool))
-    rows = []
+    scores, rows = [], []
     for number, place in enumerate(order):
         ids, is_safety, messages = pool[place]
         best = None
@@ -211,21 +215,23 @@ def plain_selection(inputs: dict[str, Path]) -> list[dict[str, Any]]:
             answer = plain_answer(model, ids, 6, 0.7, numbers)
             text = tokenizer.decode(answer[:-1]).strip()
             safety, helpfulness = one_safety(ids, answer), one_helpfulness(ids, answer)
+            unsafe = safety < SETTINGS["safety_threshold"]
+            scores.append(safety if is_safety or unsafe else helpfulness)
             usable = answer[-1] == tokenizer.eos_token_id and text and not any(mark in text for mark in MARKS)
-            if not usable or (not is_safety and safety < SETTINGS["safety_threshold"]):
+            if not usable or (unsafe and not is_safety):
                 continue
-            value = safety if is_safety else helpfulness
-            if best is None or value > best["score"]:
+            if best is None or scores[-1] > best["score"]:
                 said = [*messages, {"role": "assistant", "content": text}]
-                best = {"messages": said, "is_safety": is_safety, "score": value}
+                best = {"messages": said, "is_safety": is_safety, "score": scores[-1]}
         rows += [best] if best else []
-    return rows
+    return scores, rows
 
 
 def test_the_selection_is_what_plain_python_makes_of_the_settings(
-    inputs: dict[str, Path], selected: tuple[list[dict[str, Any]], dict[str, Tensor]]
+    inputs: dict[str, Path], selected: tuple[list[dict[str, Any]], dict[str, Tensor]], round_folder: Path
 ) -> None:
-    expected = plain_selection(inputs)
+    scores, expected = plain_selection(inputs)
+    assert [row["score"] for row in read_rows(round_folder / "v1" / "scores.jsonl")] == pytest.approx(scores)
     assert [row["messages"] for row in selected[0]] == [row["messages"] for row in expected]
     assert [row["is_safety"] for row in selected[0]] == [row["is_safety"] for row in expected]
     assert [row["score"] for row in selected[0]] == pytest.approx([row["score"] for row in expected])
