@@ -13,11 +13,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, artifact, pipeline, stages
+from . import __version__, artifact, pipeline, stages, working
 from .config import load_settings
 from .console import error_console, is_main_process, say
 from .document import nearest, read_document
 from .errors import ConfigError, DataError, Interrupted, LlamitaError
+from .identity import Step
+from .identity import status as status_of
 
 STAGE_HELP = {
     "world": "Make the miniature world: text, dialogues and comparisons with a known truth.",
@@ -139,10 +141,12 @@ def _stage_command(kind: str) -> Callable[..., None]:
         settings = load_settings(config, stages.settings_class(kind), overrides or [])
         step = stages.single_step(kind, settings, config, processes)
         if is_main_process():
-            artifact.recover(step.final)
-        if stages.status(step).done:
+            working.recover(step.final)
+        status = status_of(step)
+        if status.done:
             say(f"{step.name}: done before, nothing has changed: {step.final}")
         else:
+            say(f"{step.name}: {status.why}")
             stages.execute(step)
             say(f"{step.name}: {step.final}")
 
@@ -219,7 +223,7 @@ def report(
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")
     settings = stages.settings_class("report")()
-    stages.execute(stages.Step("report", settings, inputs, run_folder.absolute() / "report"))
+    stages.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,14 @@ class Document:
         self.overrides = {old: by for old, by in self.overrides.items() if old[: len(key)] != key}
         self.overrides[key] = text
 
-    def absolute_path(self, key: KeyPath, path: str) -> Path:
-        """A path in a YAML is relative to that YAML, one from the command line to the current folder."""
+    def absolute_path(self, key: KeyPath, path: str, *, follow: bool = True) -> Path:
+        """A path in a YAML is relative to that YAML, one from the command line to the current folder.
+
+        `follow`: whether a link is replaced by what it leads to; links above it always are.
+        """
         overridden = any(key[:end] in self.overrides for end in range(1, len(key) + 1))
-        return ((Path.cwd() if overridden else self.path.parent) / Path(path).expanduser()).resolve()
+        place = (Path.cwd() if overridden else self.path.parent) / Path(path).expanduser()
+        return place.resolve() if follow or place.name in ("", "..") else place.parent.resolve() / place.name
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
@@ -94,6 +98,17 @@ def split_override(text: str) -> tuple[KeyPath, str]:
 
 def dotted(key: KeyPath) -> str:
     return ".".join(map(str, key))
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `section.key: value`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:

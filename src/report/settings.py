@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
-from ..config import StageSettings
+from ..artifact import MANIFEST
+from ..config import Source, StageSettings
+
+MEASURED = (MANIFEST, "metrics.jsonl")
 
 
 class ReportSettings(StageSettings):
@@ -27,3 +32,10 @@ class ReportSettings(StageSettings):
             "evaluate",
         }
     )
+
+    def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
+        """What is measured of each artifact: the report reads nothing else of them."""
+        return {
+            name: [Source(path=file, format="json") for file in MEASURED if (folder / file).is_file()]
+            for name, folder in inputs.items()
+        }
