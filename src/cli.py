@@ -20,6 +20,7 @@ from .document import nearest, read_document
 from .errors import ConfigError, DataError, Interrupted, LlamitaError
 from .identity import Step
 from .identity import status as status_of
+from .terminal import ending_signals, print_whatever_happens
 
 STAGE_HELP = {
     "world": "Make the miniature world: text, dialogues and comparisons with a known truth.",
@@ -226,11 +227,19 @@ def report(
     stages.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
 
 
+def _end(*_: object) -> None:
+    """Unwinds, so that launched ranks end too; whatever was under way, the same command goes on."""
+    for one in ending_signals():  # a shell and its terminal both send SIGHUP
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(Interrupted.exit_code)
+
+
 def main() -> None:
     """The console script. `--debug` may stand anywhere, also behind the command."""
+    print_whatever_happens()
     if "RANK" not in os.environ:
-        # unwinds, so that launched ranks end too; whatever was under way, the same command goes on
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(Interrupted.exit_code))
+        for one in ending_signals():
+            signal.signal(one, _end)
     arguments = sys.argv[1:]
     if "--debug" in arguments:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]

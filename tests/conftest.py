@@ -102,8 +102,9 @@ class FakeStages:
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
-    """A shell starts background jobs with SIGINT ignored, which their children inherit; tests send it."""
+    """A shell starts background jobs with SIGINT ignored, `nohup` all with SIGHUP; children inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
