@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .console import is_main_process as is_main_process
+from .document import parse_json
 from .errors import DataError
 from .hub import READ
 
@@ -58,7 +59,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a published artifact. Raises DataError where there is none or it can't be read."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder}: no {MANIFEST}; expected the folder of a finished stage") from None
     except ValueError as error:

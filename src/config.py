@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from .document import Document, KeyPath, flatten, nearest, read_document, shown
+from .document import Document, KeyPath, flatten, nearest, parse_json, read_document, shown
 from .errors import ConfigError
 from .hub import is_hub_id
 
@@ -90,7 +90,7 @@ class StageSettings(Settings):
         """The settings that decide what a stage makes: no folders, a DeepSpeed file as its content."""
         settings = self.model_dump(mode="json", exclude={"inputs", "output"})
         if settings.get("deepspeed"):
-            settings["deepspeed"] = json.loads(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
+            settings["deepspeed"] = parse_json(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
         return settings
 
 
@@ -159,7 +159,7 @@ def _resolve_folders(document: Document, schema: type[StageSettings]) -> None:
             section[str(key[-1])] = value if on_the_hub else str(path)
     if "deepspeed" in schema.model_fields and isinstance(data.get("deepspeed"), str):
         try:
-            json.loads(Path(data["deepspeed"]).read_text(encoding="utf-8"))
+            parse_json(Path(data["deepspeed"]).read_text(encoding="utf-8"))
         except OSError:
             raise document.error(("deepspeed",), f"no such file: {data['deepspeed']}") from None
         except ValueError as error:
