@@ -1,29 +1,28 @@
-"""A stage's folder: written aside, published by one rename, with a manifest that says how it was made.
+"""A stage's folder, its names, and the manifest that says how it was made; hashes of folders and files.
 
-`<final>.partial` is the working folder. Publishing writes the manifest last, flushes everything to the disk
-and renames. A kill at any moment leaves the old version, the new one, or a state that `recover` mends.
+`<final>.partial` is the working folder; how it is opened and published: `working.py`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from .console import is_main_process as is_main_process
-from .errors import DataError, LlamitaError
+from .document import parse_json
+from .errors import DataError
+from .hub import READ
 
 MANIFEST = "manifest.json"
-MARKER = "unfinished.json"  # in a working folder: the fingerprint it is being made for, the seconds so far
-PARTIAL, OLD = ".partial", ".old"
+MARKER = "unfinished.json"  # in a working folder: what it is being made for, the seconds so far
+PARTIAL = ".partial"
 # Not part of what a stage made: clocks, host names and states that only the stage itself reads.
 UNHASHED_FILES = frozenset({MANIFEST, MARKER, "metrics.jsonl", "trainer_state.json", "training_args.bin"})
 RESUME = "resume"  # in a working folder: states that an unfinished stage goes on from
@@ -60,7 +59,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a published artifact. Raises DataError where there is none or it can't be read."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder}: no {MANIFEST}; expected the folder of a finished stage") from None
     except ValueError as error:
@@ -76,10 +75,13 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes a file in one step: readers and whoever comes after a kill see the old or the new one."""
+    """Writes a file in one step: readers and whoever comes after a kill see the old or the new one.
+
+    What is no Unicode, as in the name of a file, becomes an escape, which JSON reads as the same again.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
@@ -104,7 +106,11 @@ def _finite(obj: Any) -> Any:
 def digest(obj: Any) -> str:
     """A short hash of a JSON-able object that does not depend on the order of its keys."""
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(_bytes(text)).hexdigest()[:32]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")  # names of files may be no Unicode
 
 
 def content_hash(folder: Path) -> str:
@@ -114,15 +120,14 @@ def content_hash(folder: Path) -> str:
         parts = path.relative_to(folder).parts
         if UNHASHED_FOLDERS.intersection(parts[:-1]) or parts[-1] in UNHASHED_FILES:
             continue
-        total.update("/".join(parts).encode() + b"\0" + file_hash(path).encode() + b"\n")
+        total.update(_bytes("/".join(parts)) + b"\0" + file_hash(path).encode() + b"\n")
     return total.hexdigest()[:32]
 
 
 def input_hash(path: Path) -> str:
     """Hash of an input: an artifact's own, as its manifest says, otherwise that of the plain file or folder.
 
-    Plain inputs above 256 MB are known by the sizes and modification times of their files: reading them
-    at each start would take minutes. Raises DataError where the path is missing.
+    Of a folder that holds a model only the model's files count. Raises DataError where the path is missing.
     """
     if (path / MANIFEST).is_file():
         recorded = read_manifest(path).get("hash")
@@ -130,19 +135,39 @@ def input_hash(path: Path) -> str:
             return recorded
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    files = [path] if path.is_file() else list(files_below(path))
-    big = sum(file.stat().st_size for file in files) > BIG_INPUT
+    files = [path] if path.is_file() else list(_model_files(path) or files_below(path, links=True))
+    return hash_of_files({file.relative_to(path).as_posix(): file for file in files})
+
+
+def hash_of_files(files: Mapping[str, Path]) -> str:
+    """Hash of the names and contents of plain files.
+
+    Above 256 MB together they are known by their sizes and modification times: reading them at each start
+    would take minutes.
+    """
+    big = sum(file.stat().st_size for file in files.values()) > BIG_INPUT
     total = hashlib.sha256()
-    for file in files:
+    for name, file in files.items():
         known = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if big else file_hash(file)
-        total.update(f"{file.relative_to(path).as_posix()}\0{known}\n".encode())
+        total.update(_bytes(f"{name}\0{known}\n"))
     return total.hexdigest()[:32]
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder, sorted, symbolic links to files included."""
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
+def _model_files(folder: Path) -> list[Path]:
+    """What may be read of a model's plain folder, its README and whatever else stands there left out."""
+    places = [model_folder(folder), folder / "adapter"]
+    if not any((places[0] / name).is_file() for name in ("config.json", "tokenizer.json")):
+        return []
+    return sorted(path for place in places for pattern in READ for path in place.glob(pattern))
+
+
+def files_below(folder: Path, links: bool = False) -> Iterator[Path]:
+    """All files below a folder, sorted, symbolic links to files included, those to folders with `links`."""
+    known = {os.path.realpath(folder)}
+    for parent, folders, names in os.walk(folder, followlinks=links):
+        inner = {name: os.path.realpath(Path(parent) / name) for name in sorted(folders)}
+        folders[:] = [name for name, real in inner.items() if real not in known]  # a link may lead back
+        known.update(inner.values())
         for name in sorted(names):
             yield Path(parent) / name
 
@@ -153,101 +178,11 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def recover(final: Path) -> None:
-    """Mends what a kill in the middle of `publish` left: finishes it, or brings the old version back."""
-    partial, old = working_folder(final), final.with_name(final.name + OLD)
-    if (partial / MANIFEST).is_file():  # written last: everything else is complete
-        with _locked(partial):
-            _swap(partial, final)
-    elif old.is_dir() and not final.exists():
-        old.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def open_working(final: Path, fingerprint: str, resumable: bool) -> Iterator[Path]:
-    """The working folder of `final`, locked against other processes while the stage runs.
-
-    Emptied first, unless the stage is `resumable` and the folder was begun for the same `fingerprint`.
-    Raises LlamitaError if another process writes there.
-    """
-    folder = working_folder(final)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        if not (resumable and begun_for(final) == fingerprint):
-            clear(folder)
-            write_json(folder / MARKER, {"fingerprint": fingerprint})
-        yield folder
-
-
-@contextmanager
-def timed(folder: Path) -> Iterator[Callable[[], float]]:
-    """Tells the seconds of work in a working folder, earlier goes included but for those that were killed."""
-    marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    started = time.monotonic() - marker.get("seconds", 0.0)
-    try:
-        yield lambda: time.monotonic() - started
-    except BaseException:
-        with suppress(OSError):  # on a full disk the reason counts more than the clock
-            write_json(folder / MARKER, {**marker, "seconds": time.monotonic() - started})
-        raise
-
-
 def clear(folder: Path, keep: str = "") -> None:
     """Empties a folder but for what is named `keep`."""
     for path in folder.iterdir():
         if path.name != keep:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def begun_for(final: Path) -> str | None:
-    """The fingerprint for which the unfinished working folder of `final` was begun, if there is one."""
-    try:
-        begun = json.loads((working_folder(final) / MARKER).read_text(encoding="utf-8")).get("fingerprint")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return begun if isinstance(begun, str) else None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on the folder itself; it ends with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise LlamitaError(f"{folder}: another llamita process writes here; wait for it or stop it") from None
-    except OSError:
-        pass  # a file system without locks
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)
-
-
-def publish(final: Path, manifest: Mapping[str, Any]) -> None:
-    """Turns the working folder into `final` by one rename, with `manifest` (its `hash` is added here)."""
-    folder = working_folder(final)
-    for path in files_below(folder):
-        flush(path)
-    write_json(folder / MANIFEST, {**manifest, "hash": content_hash(folder)})
-    _swap(folder, final)
-
-
-def _swap(partial: Path, final: Path) -> None:
-    (partial / MARKER).unlink(missing_ok=True)
-    shutil.rmtree(partial / RESUME, ignore_errors=True)
-    for parent, _, _ in os.walk(partial):
-        flush(Path(parent))
-    old = final.with_name(final.name + OLD)
-    if final.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
-    partial.rename(final)
-    flush(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

@@ -13,11 +13,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, artifact, pipeline, stages
+from . import __version__, artifact, pipeline, stages, working
 from .config import load_settings
 from .console import error_console, is_main_process, say
 from .document import nearest, read_document
 from .errors import ConfigError, DataError, Interrupted, LlamitaError
+from .identity import Step
+from .identity import status as status_of
+from .terminal import ending_signals, print_whatever_happens
 
 STAGE_HELP = {
     "world": "Make the miniature world: text, dialogues and comparisons with a known truth.",
@@ -139,10 +142,12 @@ def _stage_command(kind: str) -> Callable[..., None]:
         settings = load_settings(config, stages.settings_class(kind), overrides or [])
         step = stages.single_step(kind, settings, config, processes)
         if is_main_process():
-            artifact.recover(step.final)
-        if stages.status(step).done:
+            working.recover(step.final)
+        status = status_of(step)
+        if status.done:
             say(f"{step.name}: done before, nothing has changed: {step.final}")
         else:
+            say(f"{step.name}: {status.why}")
             stages.execute(step)
             say(f"{step.name}: {step.final}")
 
@@ -212,21 +217,33 @@ def chat(
 def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="As runs/smoke.")],
 ) -> None:
-    """Draw the report of a run anew, from the stages that are finished so far, into RUN_DIR/report."""
+    """Draw the report of a run anew, from the stages that are finished so far, into RUN_DIR/report.
+
+    A folder such as sft.old beside sft is a backup and left out.
+    """
     finished = sorted(path.parent for path in run_folder.glob(f"*/{artifact.MANIFEST}"))
     inputs = {folder.name: folder for folder in finished if folder.suffix != artifact.PARTIAL}
+    inputs = {name: inputs[name] for name in inputs if name.partition(".")[0] not in inputs.keys() - {name}}
     inputs.pop("report", None)
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")
     settings = stages.settings_class("report")()
-    stages.execute(stages.Step("report", settings, inputs, run_folder.absolute() / "report"))
+    stages.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
+
+
+def _end(*_: object) -> None:
+    """Unwinds, so that launched ranks end too; whatever was under way, the same command goes on."""
+    for one in ending_signals():  # a shell and its terminal both send SIGHUP
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(Interrupted.exit_code)
 
 
 def main() -> None:
     """The console script. `--debug` may stand anywhere, also behind the command."""
+    print_whatever_happens()
     if "RANK" not in os.environ:
-        # unwinds, so that launched ranks end too; whatever was under way, the same command goes on
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(Interrupted.exit_code))
+        for one in ending_signals():
+            signal.signal(one, _end)
     arguments = sys.argv[1:]
     if "--debug" in arguments:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from .document import Document, KeyPath, nearest, read_document, shown
+from .document import Document, KeyPath, flatten, nearest, parse_json, read_document, shown
 from .errors import ConfigError
 from .hub import is_hub_id
 
@@ -49,10 +49,40 @@ class StageSettings(Settings):
     """name -> why the stage sets it itself"""
     resumable: ClassVar[bool] = False
     """True: the working folder of an unfinished run is kept for the next one"""
+    no_effect: ClassVar[frozenset[str]] = frozenset()
+    """settings (`key` or `section.key`) that change no result, at most its rounding: finished and unfinished
+    work is kept when they change"""
+    resumes_with: ClassVar[frozenset[str]] = frozenset()
+    """further settings that an unfinished run may resume with when they have changed"""
+    below: ClassVar[dict[str, str]] = {}
+    """setting -> input that its sources are below, where that is given; all others are below `data`"""
 
-    def kept(self) -> dict[str, Any]:
-        """Of the fingerprinted settings, those that an unfinished run can't go on without."""
-        return self.fingerprinted()
+    @classmethod
+    def decisive(cls, settings: Mapping[str, Any], resuming: bool = False) -> dict[str, Any]:
+        """Of all `settings`, as `section.key: value`, those that decide the result.
+
+        `resuming`: only those that an unfinished run can't resume without.
+        """
+        without = cls.no_effect | cls.resumes_with if resuming else cls.no_effect
+        return {
+            key: value
+            for key, value in flatten(settings).items()
+            if value != {} and not any(key == name or key.startswith(f"{name}.") for name in without)
+        }
+
+    def all_sources(self) -> Iterator[tuple[str, Source]]:
+        """All sources with the setting that names them: nothing else is read of the inputs that hold data."""
+        for name in type(self).model_fields:
+            for source in _sources_in(getattr(self, name)):
+                yield name, source
+
+    def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
+        """Input name -> the sources below it, for those inputs of which only named files are read."""
+        read: dict[str, list[Source]] = {name: [] for name in {"data", *self.below.values()} & inputs.keys()}
+        for setting, source in self.all_sources():
+            name = self.below.get(setting, "data")
+            read[name if name in read else "data"].append(source)
+        return read
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
         """Names of the inputs that a stage with these settings needs, and of those that it may be given."""
@@ -62,7 +92,7 @@ class StageSettings(Settings):
         """The settings that decide what a stage makes: no folders, a DeepSpeed file as its content."""
         settings = self.model_dump(mode="json", exclude={"inputs", "output"})
         if settings.get("deepspeed"):
-            settings["deepspeed"] = json.loads(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
+            settings["deepspeed"] = parse_json(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
         return settings
 
 
@@ -81,6 +111,17 @@ class Source(Settings):
     """so many rows are passed over first, as those that another stage trains on"""
     limit: int | None = Field(None, ge=1)
     """at most so many rows, from there"""
+
+
+def _sources_in(value: Any) -> Iterator[Source]:
+    if isinstance(value, Source):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _sources_in(getattr(value, name))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _sources_in(item)
 
 
 def load_settings(path: str | Path, schema: type[S], overrides: Sequence[str] = ()) -> S:
@@ -115,12 +156,12 @@ def _resolve_folders(document: Document, schema: type[StageSettings]) -> None:
         places += [(("inputs", name), inputs) for name in inputs]
     for key, section in places:
         if isinstance(value := section.get(str(key[-1])), str):
-            path = document.absolute_path(key, value)
+            path = document.absolute_path(key, value, follow=key != ("output",))
             on_the_hub = key[0] == "inputs" and not path.exists() and is_hub_id(value)
             section[str(key[-1])] = value if on_the_hub else str(path)
     if "deepspeed" in schema.model_fields and isinstance(data.get("deepspeed"), str):
         try:
-            json.loads(Path(data["deepspeed"]).read_text(encoding="utf-8"))
+            parse_json(Path(data["deepspeed"]).read_text(encoding="utf-8"))
         except OSError:
             raise document.error(("deepspeed",), f"no such file: {data['deepspeed']}") from None
         except ValueError as error:

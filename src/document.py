@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from .errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
+
+LARGEST = 2**63 - 1  # of whole numbers in a YAML, as of seeds
 
 
 @dataclasses.dataclass
@@ -29,7 +33,7 @@ class Document:
         """`file:line` of a key or of the nearest section around it, or the override that set it."""
         for end in range(len(key), 0, -1):
             if key[:end] in self.overrides:
-                return f"override '{self.overrides[key[:end]]}' ({self.path})"
+                return f"override '{_short(self.overrides[key[:end]])}' ({self.path})"
             if key[:end] in self.lines:
                 return f"{self.path}:{self.lines[key[:end]]}"
         return str(self.path)
@@ -48,15 +52,19 @@ class Document:
         if isinstance(parent, list):
             _child(parent, key[-1], text)
         elif not isinstance(parent, dict):
-            raise ConfigError(f"override '{text}': {dotted(key[:-1])} is no section")
-        parent[key[-1]] = _parse(value, f"override '{text}'")
+            raise ConfigError(f"override '{_short(text)}': {dotted(key[:-1])} is no section")
+        parent[key[-1]] = _value(value, f"override '{_short(text)}'")
         self.overrides = {old: by for old, by in self.overrides.items() if old[: len(key)] != key}
         self.overrides[key] = text
 
-    def absolute_path(self, key: KeyPath, path: str) -> Path:
-        """A path in a YAML is relative to that YAML, one from the command line to the current folder."""
+    def absolute_path(self, key: KeyPath, path: str, *, follow: bool = True) -> Path:
+        """A path in a YAML is relative to that YAML, one from the command line to the current folder.
+
+        `follow`: whether a link is replaced by what it leads to; links above it always are.
+        """
         overridden = any(key[:end] in self.overrides for end in range(1, len(key) + 1))
-        return ((Path.cwd() if overridden else self.path.parent) / Path(path).expanduser()).resolve()
+        place = (Path.cwd() if overridden else self.path.parent) / Path(path).expanduser()
+        return place.resolve() if follow or place.name in ("", "..") else place.parent.resolve() / place.name
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
@@ -76,7 +84,7 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected lines of `key: value`, found {shown(data)}")
     lines: dict[KeyPath, int] = {}
-    _collect_lines(YAML(typ="safe", pure=True).compose(text), (), lines)
+    _collect_lines(_yaml().compose(text), (), lines)
     document = Document(path, data, lines)
     for override in overrides:
         document.override(*split_override(override), override)
@@ -88,12 +96,23 @@ def split_override(text: str) -> tuple[KeyPath, str]:
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"override '{text}': expected key=value, as in trainer.learning_rate=1e-3")
-    return tuple(int(part) if part.isdigit() else part for part in parts), value
+        raise ConfigError(f"override '{_short(text)}': expected key=value, as in trainer.learning_rate=1e-3")
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts), value
 
 
 def dotted(key: KeyPath) -> str:
     return ".".join(map(str, key))
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `section.key: value`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
@@ -124,18 +143,92 @@ def _child(parent: Any, part: str | int, text: str) -> Any:
     try:
         return parent[part]
     except (KeyError, IndexError, TypeError):
-        raise ConfigError(f"override '{text}': there is no {part} to change") from None
+        raise ConfigError(f"override '{_short(text)}': there is no {part} to change") from None
+
+
+class _Constructor(SafeConstructor):
+    """Refuses with its line what Python can't make a value of, and numbers that no setting takes."""
+
+    def construct_non_recursive_object(self, node: Any, tag: str | None = None) -> Any:
+        try:
+            value = super().construct_non_recursive_object(node, tag)
+        except ValueError as error:  # a date in month 13, a number of 5,000 digits
+            raise ConstructorError(None, None, _reason(error), node.start_mark) from None
+        if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            raise ConstructorError(None, None, f"a whole number beyond ±{LARGEST}", node.start_mark)
+        return value
+
+
+def _reason(error: ValueError) -> str:
+    text = str(error)
+    return f"a whole number beyond ±{LARGEST}" if "set_int_max_str_digits" in text else text
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    return yaml
 
 
 def _parse(text: str, origin: str) -> Any:
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return _yaml().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark and not origin.startswith("override") else ""
         raise ConfigError(f"{origin}{line}: no valid YAML: {error.problem or error.context}") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: no valid YAML: its brackets are nested too deep") from None
     except (YAMLError, ValueError) as error:
         raise ConfigError(f"{origin}: no valid YAML: {error}") from None
+
+
+def _value(text: str, origin: str) -> Any:
+    """What an override sets: YAML in which `#` begins no comment, since a command line has none."""
+    try:
+        node = _yaml().compose(text)
+    except (YAMLError, RecursionError):
+        return _parse(text, origin)
+    spans = list(_scalars(node))
+    hashes = [match.start() for match in re.finditer(r"(?<!\S)#", text)]
+    if all(any(start <= place < end for start, end in spans) for place in hashes):
+        return _parse(text, origin)
+    if node is None or (isinstance(node, ScalarNode) and not node.style):
+        return text.strip()
+    raise ConfigError(f"{origin}: what follows ' #' is a comment to YAML; put the text around it in quotes")
+
+
+def _scalars(node: Node | None) -> Iterator[tuple[int, int]]:
+    """Where in the text the scalars of a node begin and end."""
+    if isinstance(node, ScalarNode):
+        yield node.start_mark.index, node.end_mark.index
+    elif isinstance(node, MappingNode):
+        for pair in node.value:
+            for one in pair:
+                yield from _scalars(one)
+    elif isinstance(node, SequenceNode):
+        for one in node.value:
+            yield from _scalars(one)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def parse_json(text: str) -> Any:
+    """`json.loads`, but every ValueError says in which line, and a number of 5,000 digits is named as one."""
+
+    def whole_number(digits: str) -> int:
+        try:
+            return int(digits)
+        except ValueError:
+            line = text.count("\n", 0, text.index(digits)) + 1
+            raise ValueError(f"line {line}: a whole number of {len(digits):,} digits") from None
+
+    try:
+        return json.loads(text, parse_int=whole_number)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deep") from None
 
 
 def _collect_lines(node: Node, key: KeyPath, lines: dict[KeyPath, int]) -> None:

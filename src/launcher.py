@@ -31,7 +31,8 @@ def launch(
     resolved.parent.mkdir(parents=True, exist_ok=True)
     artifact.write_json(resolved, {**settings.model_dump(mode="json"), **folders})
     on_gpus = _gpus_visible()
-    environment = dict(os.environ)
+    # nothing waits in the launcher's buffers: at its end it would fail where nobody reads its output any more
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if not on_gpus:
         environment |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true"}
     try:

@@ -22,13 +22,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from . import artifact, stages
+from . import artifact, stages, working
 from .config import Settings, check_trainer_section, parse_settings
 from .console import duration, say
-from .document import Document, KeyPath, brief, nearest, read_document, split_override
+from .document import Document, KeyPath, brief, flatten, nearest, read_document, split_override
 from .errors import ConfigError, LlamitaError
 from .hub import fetch, is_hub_id
-from .stages import Status, Step
+from .identity import Status, Step
+from .identity import status as status_of
 
 RUNS = Path("runs")
 
@@ -240,7 +241,7 @@ def plan(planned: Sequence[Planned], first: str | None = None, last: str | None 
         raise ConfigError(f"--from {first} comes after --until {last}")
     chosen: list[Planned] = []
     for item in planned[:end]:
-        artifact.recover(item.step.final)
+        working.recover(item.step.final)
         if names.index(item.step.name) >= start:
             chosen.append(Planned(item.step, item.document, _status(item.step, chosen)))
     return chosen
@@ -256,7 +257,7 @@ def _status(step: Step, before: Sequence[Planned]) -> Status:
                 f"{step.upstream.get(name)!r}"
             )
     if not waits:
-        return stages.status(step)
+        return status_of(step)
     seconds = None
     if (step.final / artifact.MANIFEST).is_file():
         seconds = artifact.read_manifest(step.final).get("wall_seconds")
@@ -273,7 +274,7 @@ def show(chosen: Sequence[Planned]) -> None:
         for name, folder in step.inputs.items():
             say(f"    input {name}: {folder}")
         say(f"    output {step.final}")
-        for key, value in stages.flatten(step.settings.model_dump(exclude={"inputs", "output"})).items():
+        for key, value in flatten(step.settings.model_dump(exclude={"inputs", "output"})).items():
             say(f"    {key}: {brief(value, 200)}")
 
 
@@ -287,7 +288,7 @@ def run(chosen: Sequence[Planned]) -> None:
         step = item.step
         prefix = f"[{number}/{len(chosen)}] {step.name}"
         to_do = [other for other in to_do if other is not item]
-        status = stages.status(step)  # again: its inputs may have been made anew, or come out the same
+        status = status_of(step)  # again: its inputs may have been made anew, or come out the same
         if status.done:
             say(f"{prefix}: done before")
             continue

@@ -1,4 +1,4 @@
-"""One stage: what it would make, whether that stands already, and making it."""
+"""One stage: its kind, its settings, and making its artifact."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
-from . import __version__, artifact
+from . import __version__, artifact, working
 from .config import StageSettings
 from .console import say
-from .document import brief, nearest
+from .document import nearest
 from .errors import ConfigError, LlamitaError, RolledBack
 from .hub import fetch, is_hub_id
+from .identity import Step, identity, input_hashes, standing
 from .launcher import launch
 
 StageRun = Callable[[StageSettings, Mapping[str, Path], Path], dict[str, Any]]
@@ -54,31 +54,6 @@ def stage_run(kind: str) -> StageRun:
     """The one entry of a kind of stage: `run(settings, inputs, out) -> metrics`."""
     package, _ = REGISTRY[kind]
     return cast(StageRun, importlib.import_module(f"{package}.stage", __package__).run)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of a run, resolved: what to make, from what, and where."""
-
-    kind: str
-    settings: StageSettings
-    inputs: Mapping[str, Path]
-    final: Path
-    processes: int = 1
-    upstream: Mapping[str, str] = field(default_factory=dict)  # input name -> the stage that makes it
-
-    @property
-    def name(self) -> str:
-        return self.final.name
-
-
-@dataclass(frozen=True)
-class Status:
-    """Whether a step's artifact stands, and if not, why it is made (again)."""
-
-    done: bool
-    why: str
-    seconds: float | None = None  # how long it took the last time
 
 
 def check_inputs(kind: str, settings: StageSettings, given: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -115,91 +90,6 @@ def _input(key: str, value: str) -> Path:
         raise ConfigError(f"{key}: {error}") from None
 
 
-# ------------------------------------------------------------------------------------------- status
-
-
-def input_hashes(step: Step) -> dict[str, str]:
-    return {name: artifact.input_hash(path) for name, path in sorted(step.inputs.items())}
-
-
-def fingerprint(step: Step, hashes: Mapping[str, str]) -> str:
-    """Kind, settings, contents of the inputs, version of the code: where none changed, all is done."""
-    settings = step.settings.fingerprinted()
-    return artifact.digest([step.kind, settings, dict(hashes), __version__])
-
-
-def going_on(step: Step, hashes: Mapping[str, str]) -> str:
-    """The same for an unfinished run: it goes on where this has not changed."""
-    return artifact.digest([step.kind, step.settings.kept(), dict(hashes), __version__])
-
-
-def status(step: Step) -> Status:
-    """Compares what stands with what is asked for. Raises LlamitaError for a folder that is another's."""
-    hashes = input_hashes(step)
-    wanted = fingerprint(step, hashes)
-    manifest = _standing(step)
-    seconds = manifest.get("wall_seconds") if manifest else None
-    if manifest and manifest.get("fingerprint") == wanted:
-        return Status(True, "done", seconds)
-    if (begun := artifact.begun_for(step.final)) is not None:
-        goes_on = step.settings.resumable and begun == going_on(step, hashes)
-        return Status(False, f"unfinished, {'goes on' if goes_on else 'starts again'}", seconds)
-    if manifest is None:
-        return Status(False, "new")
-    return Status(False, f"changed: {'; '.join(_changes(manifest, step, hashes))}", seconds)
-
-
-def _standing(step: Step) -> dict[str, Any] | None:
-    """The manifest of what was published before; anything else in its place is refused, never overwritten."""
-    if not step.final.exists():
-        return None
-    if not (step.final / artifact.MANIFEST).is_file():
-        raise LlamitaError(
-            f"{step.final}: exists and was not made by llamita; move it away or name another output"
-        )
-    manifest = artifact.read_manifest(step.final)
-    if manifest.get("stage") != step.kind:
-        raise LlamitaError(
-            f"{step.final}: holds the result of a {manifest.get('stage')!r} stage, not of {step.kind!r}; "
-            "move it away or name another output"
-        )
-    return manifest
-
-
-def _changes(manifest: Mapping[str, Any], step: Step, hashes: Mapping[str, str]) -> list[str]:
-    """Old -> new, setting by setting and input by input."""
-    old = flatten(manifest.get("settings") or {})
-    new = flatten(step.settings.fingerprinted())
-    missing = object()
-    changes = [
-        f"{key}: {brief(old[key]) if key in old else 'unset'} -> {brief(new[key]) if key in new else 'unset'}"
-        for key in sorted({*old, *new})
-        if old.get(key, missing) != new.get(key, missing)
-    ]
-    before = {name: given.get("hash") for name, given in (manifest.get("inputs") or {}).items()}
-    for name in sorted({*before, *hashes}):
-        if before.get(name) != hashes.get(name):
-            how = (
-                "is new" if name not in before else "is gone" if name not in hashes else "has other contents"
-            )
-            changes.append(f"input {name} {how}")
-    version = (manifest.get("versions") or {}).get("llamita")
-    if version != __version__:
-        changes.append(f"llamita {version} -> {__version__}")
-    return changes or ["its fingerprint"]
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as `section.key: value`."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 # ------------------------------------------------------------------------------------------- making it
 
 
@@ -232,14 +122,14 @@ def _attempt(step: Step) -> str | None:
 
 
 def _make(step: Step) -> None:
-    _standing(step)  # refuses a place that is another's
+    standing(step)  # refuses a place that is another's
     hashes = input_hashes(step)
-    wanted = fingerprint(step, hashes)
-    begun = going_on(step, hashes)
+    wanted = identity(step, hashes).fingerprint
+    begun = identity(step, hashes, resuming=True).marker()
     with (
         _disk_full_told(step),
-        artifact.open_working(step.final, begun, step.settings.resumable) as out,
-        artifact.timed(out) as seconds,
+        working.open_working(step.final, begun, step.settings.resumable) as out,
+        working.timed(out) as seconds,
     ):
         metrics = _run(step, out)
         manifest = {
@@ -254,7 +144,7 @@ def _make(step: Step) -> None:
             "wall_seconds": round(seconds(), 3),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        artifact.publish(step.final, manifest)
+        working.publish(step.final, manifest)
 
 
 def _run(step: Step, out: Path) -> dict[str, Any]:

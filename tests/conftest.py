@@ -20,7 +20,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import pytest
 
 from llamita import pipeline, stages
-from llamita.config import StageSettings
+from llamita.config import Source, StageSettings
 from llamita.errors import ConfigError
 
 PIPELINE = """\
@@ -59,12 +59,18 @@ class TakerSettings(StageSettings):
 
     style: str = "plain"
 
+    def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
+        return {}  # the fake reads all text files of its inputs
+
 
 class RoundsSettings(StageSettings):
     resumable: ClassVar[bool] = True
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
 
+    no_effect: ClassVar[frozenset[str]] = frozenset({"logging"})
+
     rounds: int = 2
+    logging: int = 10
 
 
 @dataclass
@@ -96,8 +102,9 @@ class FakeStages:
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
-    """A shell starts background jobs with SIGINT ignored, which their children inherit; tests send it."""
+    """A shell starts background jobs with SIGINT ignored, `nohup` all with SIGHUP; children inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

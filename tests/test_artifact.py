@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from llamita import artifact
+from llamita import artifact, working
 from llamita.errors import DataError
 
 
 def make(final: Path, text: str, **manifest: object) -> None:
-    with artifact.open_working(final, "f", resumable=False) as out:
+    with working.open_working(final, {"fingerprint": "f"}, resumable=False) as out:
         (out / "made.txt").write_text(text)
-        artifact.publish(final, {"stage": "maker", **manifest})
+        working.publish(final, {"stage": "maker", **manifest})
 
 
 def test_names_of_folders() -> None:
@@ -67,7 +67,7 @@ def test_a_kill_between_the_renames_is_mended(
     final = tmp_path / "sft"
     make(final, "one")
     steps = 0
-    rename, rmtree = Path.rename, artifact.shutil.rmtree
+    rename, rmtree = Path.rename, working.shutil.rmtree
 
     def step() -> None:
         nonlocal steps
@@ -86,9 +86,9 @@ def test_a_kill_between_the_renames_is_mended(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "rename", watched_rename)
-        patch.setattr(artifact.shutil, "rmtree", watched_rmtree)
+        patch.setattr(working.shutil, "rmtree", watched_rmtree)
         make(final, "two")
-    artifact.recover(final)
+    working.recover(final)
     assert [path.name for path in tmp_path.iterdir()] == ["sft"]
     assert (final / "made.txt").read_text() == "two"
     assert not (final / artifact.MARKER).exists()
@@ -96,15 +96,26 @@ def test_a_kill_between_the_renames_is_mended(
 
 def test_an_old_version_comes_back_where_the_new_one_is_lost(tmp_path: Path) -> None:
     make(tmp_path / "sft", "one")
-    (tmp_path / "sft").rename(tmp_path / "sft.old")
-    artifact.recover(tmp_path / "sft")
+    (tmp_path / "sft").rename(tmp_path / "sft.replaced")
+    working.recover(tmp_path / "sft")
     assert [path.name for path in tmp_path.iterdir()] == ["sft"]
 
 
+def test_a_backup_of_the_user_stays(tmp_path: Path) -> None:
+    for name in ("sft.old", "sft.copy", "sft.bak"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "made.txt").write_text("of last week")
+    working.recover(tmp_path / "sft")
+    make(tmp_path / "sft", "one")
+    make(tmp_path / "sft", "two")
+    for name in ("sft.old", "sft.copy", "sft.bak"):
+        assert (tmp_path / name / "made.txt").read_text() == "of last week"
+
+
 def test_recover_leaves_unfinished_work(tmp_path: Path) -> None:
-    with artifact.open_working(tmp_path / "sft", "f", resumable=True) as out:
+    with working.open_working(tmp_path / "sft", {"fingerprint": "f"}, resumable=True) as out:
         (out / "half.txt").write_text("half")
-    artifact.recover(tmp_path / "sft")
+    working.recover(tmp_path / "sft")
     assert (tmp_path / "sft.partial" / "half.txt").exists()
     assert not (tmp_path / "sft").exists()
 
@@ -116,27 +127,27 @@ def test_unfinished_work_is_kept_only_for_the_same_fingerprint(
     tmp_path: Path, resumable: bool, fingerprint: str, kept: bool
 ) -> None:
     final = tmp_path / "rlhf"
-    with artifact.open_working(final, "f", resumable) as out:
+    with working.open_working(final, {"fingerprint": "f"}, resumable) as out:
         (out / "v1").mkdir()
         (out / "v1" / "samples.jsonl").write_text("{}")
-    assert artifact.begun_for(final) == "f"
-    with artifact.open_working(final, fingerprint, resumable) as out:
+    assert working.begun_for(final) == {"fingerprint": "f"}
+    with working.open_working(final, {"fingerprint": fingerprint}, resumable) as out:
         assert (out / "v1" / "samples.jsonl").exists() is kept
-        assert artifact.begun_for(final) == fingerprint
+        assert working.begun_for(final) == {"fingerprint": fingerprint}
 
 
 def test_two_processes_do_not_share_a_working_folder(tmp_path: Path) -> None:
     code = textwrap.dedent(f"""
         from pathlib import Path
-        from llamita import artifact
+        from llamita import working
         from llamita.errors import LlamitaError
         try:
-            with artifact.open_working(Path({str(tmp_path / "sft")!r}), "f", False):
+            with working.open_working(Path({str(tmp_path / "sft")!r}), {{"fingerprint": "f"}}, False):
                 pass
         except LlamitaError as error:
             print(error)
     """)
-    with artifact.open_working(tmp_path / "sft", "f", resumable=False) as out:
+    with working.open_working(tmp_path / "sft", {"fingerprint": "f"}, resumable=False) as out:
         (out / "mine.txt").write_text("mine")
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert "another llamita process writes here" in other.stdout
@@ -212,6 +223,18 @@ def test_input_hash_of_plain_files_and_folders(tmp_path: Path, monkeypatch: pyte
         artifact.input_hash(tmp_path / "nothing")
 
 
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    """They come in paths, of inputs and of files in them; the end of a training must not fail on one."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff.txt")).write_text("text")
+    assert artifact.input_hash(folder)
+    assert artifact.content_hash(folder)
+    assert artifact.digest({"path": str(folder)})
+    artifact.write_json(tmp_path / "x.json", {"path": str(folder)})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"path": str(folder)}
+
+
 def test_read_manifest_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected the folder of a finished stage"):
         artifact.read_manifest(tmp_path)
@@ -254,14 +277,14 @@ def test_full_disk_while_publishing_publishes_nothing(
     make(final, "one")
     with (
         pytest.raises(OSError, match="No space left") as caught,
-        artifact.open_working(final, "f", resumable=False) as out,
+        working.open_working(final, {"fingerprint": "f"}, resumable=False) as out,
     ):
         (out / "made.txt").write_text("two")
         monkeypatch.setattr(artifact.os, "fsync", _disk_full)
-        artifact.publish(final, {})
+        working.publish(final, {})
     assert caught.value.filename == str(out / "made.txt")
     monkeypatch.undo()
-    artifact.recover(final)
+    working.recover(final)
     assert (final / "made.txt").read_text() == "one"
 
 

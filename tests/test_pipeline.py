@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita import artifact, launcher, pipeline, stages
+from llamita import artifact, identity, launcher, pipeline, stages, working
 from llamita.config import load_settings
 from llamita.errors import ConfigError, Interrupted, LlamitaError, RolledBack
 
@@ -113,7 +113,7 @@ def test_global_generators_start_anew_for_each_stage(project: Path, fake: FakeSt
 
 def test_a_changed_version_of_the_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
-    monkeypatch.setattr(stages, "__version__", "9.0")
+    monkeypatch.setattr(identity, "__version__", "9.0")
     assert plan()["base"].startswith("changed: llamita ")
     assert plan()["base"].endswith(" -> 9.0")
 
@@ -195,7 +195,10 @@ def test_a_resumable_stage_goes_on_in_its_folder(project: Path, fake: FakeStages
     with pytest.raises(KeyboardInterrupt):
         run()
     assert plan()["final"] == "unfinished, goes on"
-    assert plan("final.rounds=3")["final"] == "unfinished, starts again"
+    assert plan("final.rounds=3")["final"] == (
+        "unfinished, begun with other settings or inputs (rounds: 2 -> 3); "
+        "starts again, and what was made so far is set aside"
+    )
     del fake.during["final"]
     run()
     assert Path("runs/tiny/final/begun.log").read_text() == "begun\nbegun\n"
@@ -206,7 +209,7 @@ def test_a_stage_that_went_on_took_the_seconds_of_all_its_goes(
     project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(artifact.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(working.time, "monotonic", lambda: clock[0])
 
     def interrupted(out: Path) -> None:
         clock[0] += 60
@@ -281,7 +284,7 @@ def test_a_kill_while_publishing_is_mended_by_the_next_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(artifact, "_swap", killed)
+        patch.setattr(working, "_swap", killed)
         run()
     assert not Path("runs/tiny/base").exists()
     run()

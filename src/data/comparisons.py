@@ -14,6 +14,7 @@ from .files import Record
 from .reading import Skip, attempt, field, locate, records, sound, text_field
 from .rows import RATINGS, Comparison, Dialogue, Message, Rating
 
+SELF_INSTRUCT = "self_instruct_eval"  # the one format that takes several files side by side
 # The eight models of the Self-Instruct evaluation, worst first, as people rated them in that paper. It gives
 # the mixture with Super-NaturalInstructions no clear place beside self-instruct: it stands just below.
 SELF_INSTRUCT_MODELS = (
@@ -103,14 +104,9 @@ def _transcript(row: Mapping[str, Any], name: str) -> list[Message]:
 
 def self_instruct_records(source: Source, root: Path) -> Iterator[Record]:
     """Rows {"prompt", "answers": [worst model's, …, best's]} of a folder of <model>_predictions.jsonl."""
-    folder = locate(source, root)
-    if isinstance(folder, str) or not folder.is_dir():
-        raise DataError(
-            f"{source.path}: format 'self_instruct_eval' reads a folder of <model>_predictions.jsonl"
-        )
     files = [
-        sound(records(source.model_copy(update={"path": str(folder / f"{model}_predictions.jsonl")}), root))
-        for model in SELF_INSTRUCT_MODELS
+        sound(records(source.model_copy(update={"path": str(path.absolute())}), root))
+        for path in self_instruct_files(source, root)
     ]
     for rows in zip(*files, strict=True):
         prompts = [_instruction(row) for _, row in rows]
@@ -118,6 +114,16 @@ def self_instruct_records(source: Source, root: Path) -> Iterator[Record]:
             if prompt != prompts[0]:
                 raise DataError(f"{where}: another instruction than at {rows[0][0]}; expected the same order")
         yield rows[0][0], {"prompt": prompts[0], "answers": [text_field(row, "response") for _, row in rows]}
+
+
+def self_instruct_files(source: Source, root: Path) -> list[Path]:
+    """The files of a source of format `self_instruct_eval`, worst model first."""
+    folder = locate(source, root)
+    if isinstance(folder, str) or not folder.is_dir():
+        raise DataError(
+            f"{source.path}: format {SELF_INSTRUCT!r} reads a folder of <model>_predictions.jsonl"
+        )
+    return [folder / f"{model}_predictions.jsonl" for model in SELF_INSTRUCT_MODELS]
 
 
 def _instruction(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -49,6 +50,8 @@ class EvaluateSettings(StageSettings):
     )
 
     resumable: ClassVar[bool] = True
+    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
+    below: ClassVar[dict[str, str]] = {"retention": "gatt"}
 
     gold: bool
     """Whether `data` is a miniature world, whose truth is known; without it, gold figures are null."""
@@ -64,3 +67,11 @@ class EvaluateSettings(StageSettings):
     """answers sampled side by side"""
     dtype: Precision = "float32"
     """precision that answers are sampled and scored in"""
+
+    def all_sources(self) -> Iterator[tuple[str, Source]]:
+        yield from super().all_sources()
+        if self.gold:
+            yield "gold", Source(path="truth.json", format="truth")
+        if self.retention is not None:
+            for path in filter(None, (self.retention.trained, self.retention.unseen)):
+                yield "retention", Source(path=path, format="instructed")

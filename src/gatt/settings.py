@@ -17,6 +17,7 @@ class GattSettings(StageSettings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
     resumable: ClassVar[bool] = True
+    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
 
     prompts: Annotated[list[Source], Field(min_length=1)]
     """whose last messages are what the user says, one after the other"""

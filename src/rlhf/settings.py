@@ -112,6 +112,12 @@ class RlhfSettings(PackedSettings):
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
     resumable: ClassVar[bool] = True
+    no_effect: ClassVar[frozenset[str]] = PackedSettings.no_effect | {
+        "sampling_batch_size",
+        "ppo.micro_batch_size",
+        "ppo.save_iterations",
+    }
+    below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt"}
 
     @model_validator(mode="after")
     def _rounds_fit(self) -> RlhfSettings:

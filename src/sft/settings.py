@@ -17,6 +17,7 @@ class SftSettings(PackedSettings):
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
+    below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt"}
 
     dialogues: list[Source] = Field(min_length=1)
     """dialogues whose answers are all trained"""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from ..config import Settings, StageSettings
+from ..document import parse_json
 
 RESERVED = {
     "output_dir": "it is the artifact's folder",
@@ -30,21 +34,31 @@ RESERVED = {
     "average_tokens_across_devices": "losses are always means over the whole global batch",
 }
 
-# How a run is spread over machines, what it writes and how often: an unfinished one may go on with others.
-PLACEMENT = frozenset(
-    {
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "gradient_checkpointing",
-        "torch_compile",
-        "use_liger_kernel",
-        "dataloader_num_workers",
-        "dataloader_prefetch_factor",
-        "dataloader_persistent_workers",
-        "save_steps",
-        "save_total_limit",
-    }
+# Names that change no result, at most its rounding: how a run is spread over machines and memory, what it
+# logs and how often, and what it would do when evaluating or uploading, which no stage lets the trainer do.
+NO_EFFECT = frozenset(
+    f"trainer.{name}"
+    for name in """
+    gradient_checkpointing gradient_checkpointing_kwargs activation_checkpointing
+    activation_checkpointing_kwargs activation_offloading torch_compile torch_compile_backend
+    torch_compile_mode use_liger_kernel liger_kernel_config use_cache torch_empty_cache_steps full_determinism
+    dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory
+    dataloader_multiprocessing_context dataset_num_proc length_column_name
+    ddp_backend ddp_timeout ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph local_rank
+    save_steps save_total_limit save_on_each_node enable_jit_checkpoint
+    restore_callback_states_from_checkpoint
+    logging_strategy logging_steps logging_first_step logging_nan_inf_filter log_on_each_node log_level
+    log_level_replica include_num_input_tokens_seen skip_memory_metrics debug
+    run_name project trackio_space_id trackio_bucket_id trackio_static_space_id
+    eval_steps eval_delay eval_on_start eval_accumulation_steps eval_do_concat_batches eval_use_gather_object
+    per_device_eval_batch_size prediction_loss_only include_for_metrics batch_eval_metrics bf16_full_eval
+    fp16_full_eval metric_for_best_model greater_is_better do_train do_predict
+    hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
+    """.split()
 )
+FILES = "fsdp_config", "accelerator_config"  # a mapping, or the path of a JSON file
+BATCH = "trainer.per_device_train_batch_size", "trainer.gradient_accumulation_steps"
+ROWS = "trainer: rows of a step on each rank"
 
 PACKED = dict.fromkeys(
     (
@@ -104,21 +118,38 @@ class TrainedSettings(StageSettings):
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
     resumable: ClassVar[bool] = True
+    no_effect: ClassVar[frozenset[str]] = NO_EFFECT | {"keep_every"}
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"deepspeed", "loss_spike"})
 
     @property
     def adapter(self) -> dict[str, Any] | None:
         """`lora` by peft's names."""
         return None if self.lora is None else self.lora.model_dump()
 
-    def kept(self) -> dict[str, Any]:
-        settings = self.fingerprinted()
-        for name in ("deepspeed", "loss_spike", "keep_every"):
-            settings.pop(name)
-        return settings | {"trainer": {k: v for k, v in self.trainer.items() if k not in PLACEMENT}}
+    def fingerprinted(self) -> dict[str, Any]:
+        """A file that the trainer reads settings from counts by its content, too."""
+        settings = super().fingerprinted()
+        for name in FILES:
+            path = self.trainer.get(name)
+            if isinstance(path, str):
+                with suppress(OSError, ValueError):  # the trainer's class says what is wrong with it
+                    settings["trainer"][name] = parse_json(Path(path).read_text(encoding="utf-8"))
+        return settings
+
+    @classmethod
+    def decisive(cls, settings: Mapping[str, Any], resuming: bool = False) -> dict[str, Any]:
+        """Of batch size and accumulation the product counts; resuming, it is compared over all ranks."""
+        deciding = super().decisive(settings, resuming)
+        rows, steps = (deciding.pop(name, None) for name in BATCH)
+        if not resuming and (rows or steps):
+            deciding[ROWS] = (rows or 8) * (steps or 1)  # the library's defaults
+        return deciding
 
 
 class PackedSettings(TrainedSettings):
     """A stage that trains on packed rows, whose documents or dialogues don't see each other."""
+
+    no_effect: ClassVar[frozenset[str]] = TrainedSettings.no_effect | {"attention"}
 
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] | None = None
     """kernel: `packed` is ours, segment by segment, the default on the CPU; on GPUs the default is `sdpa`;

@@ -18,6 +18,7 @@ from llamita.artifact import RESUME
 from llamita.errors import ConfigError, Interrupted
 from llamita.training.arguments import training_arguments
 from llamita.training.loop import OrderedTrainer, run_trainer
+from llamita.training.settings import NO_EFFECT
 from llamita.training.tracking import Tracker
 
 ROWS = [
@@ -127,7 +128,7 @@ def test_progress_ends_where_the_run_was_stopped(
     assert re.findall(r"^tiny: (\S+) steps, ", capsys.readouterr().out, re.MULTILINE)[-1] == "5/11"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_after_the_step_and_says_go_on(
     tmp_path: Path, undisturbed: Any, number: signal.Signals
 ) -> None:
@@ -154,6 +155,20 @@ def test_another_number_of_rows_a_step_is_refused(tmp_path: Path, monkeypatch: p
         monkeypatch.setitem(SECTION, "per_device_train_batch_size", rows)
         with pytest.raises(ConfigError, match=f"checkpoint-4: its steps had 8 rows, now .* {words}"):
             train(tmp_path)
+
+
+def test_settings_that_change_no_result_may_change_on_the_way(
+    tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, At(5, kill))
+    others = {"logging_steps": 1, "save_steps": 3, "save_total_limit": 1, "dataloader_num_workers": 1}
+    others |= {"gradient_checkpointing": True, "logging_strategy": "steps", "eval_steps": 2, "debug": ""}
+    for name, value in others.items():
+        assert f"trainer.{name}" in NO_EFFECT
+        monkeypatch.setitem(SECTION, name, value)
+    state, _ = train(tmp_path)
+    torch.testing.assert_close(state, undisturbed[1], atol=0, rtol=0)
 
 
 def test_the_same_rows_may_come_in_other_micro_batches(
