@@ -16,6 +16,7 @@ class ReportSettings(StageSettings):
     """Inputs are the artifacts of a run, by any names: what they are is read from their manifests."""
 
     any_inputs: ClassVar[bool] = True
+
     def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
         """What is measured of each artifact: the report reads nothing else of them."""
         return {

@@ -62,7 +62,7 @@ SETTINGS: dict[str, Any] = {
     "selection_repeats": 3,
     "ppo": PPO,
     "max_new_tokens": 6,
-    "safety_threshold": 0.4,
+    "safety_threshold": 0.6,
     "trainer": TRAINER,
 }
 
