@@ -1,7 +1,7 @@
 """The loop of PPO (section 3.2.3): sample, judge, learn. Where the paper is silent, the field's habits:
 
-- The critic is a model of its own, started from the helpfulness reward model, with its own learning rate; it
-  learns alone for the first iterations.
+- The critic is a model of its own, started from the helpfulness reward model and brought to the scale of the
+  first batch's rewards, with its own learning rate; it learns alone for the first iterations.
 - Dropout is off; one temperature for sampling and for every log-probability; no top-k or top-p.
 - The old log-probabilities come from the trainer's own forward pass; how far the sampler's are from them is
   logged as `sampler_deviation`.
@@ -132,6 +132,8 @@ class PpoTrainer:
         started = time.monotonic()
         episodes = self._roll_out(iteration)
         sampled = time.monotonic()
+        if iteration == 1:
+            self.critic.module.calibrate(episodes.score)
         batches = mini_batches(episodes, self._mini, self._micro, device())
         metrics = self._look(episodes, [batch for mini in batches for batch in mini])
         metrics |= self._learn(iteration, batches)

@@ -55,6 +55,7 @@ class PlainPpo:
     seed: str
 
     def __post_init__(self) -> None:
+        self.scale: tuple[float, float] | None = None
         self.eos, self.pad = self.policy.config.eos_token_id, self.policy.config.pad_token_id
         self.optimizers = {
             "policy": adam(self.policy, self.ppo["learning_rate"], self.trainer),
@@ -111,6 +112,8 @@ class PlainPpo:
     @torch.no_grad()
     def reward(self, episodes: list[Episode]) -> None:
         logits = [math.log(row.score / (1 - row.score)) for row in episodes]
+        if self.scale is None:  # of the first batch: the critic keeps it
+            self.scale = sum(logits) / len(logits), deviation(logits)
         for row, whitened in zip(episodes, whiten(logits), strict=True):
             if row.answer[-1] != self.eos:
                 whitened -= self.ppo["missing_eos_penalty"]
@@ -184,7 +187,8 @@ class PlainPpo:
         """`[answer]`: of the state before each token of the answer."""
         hidden = self.critic.base_model(torch.tensor([row.prompt + row.answer])).last_hidden_state[0]
         start = len(row.prompt) - 1
-        return self.critic.score(hidden)[start : start + len(row.answer), 0]
+        mean, spread = self.scale
+        return (self.critic.score(hidden)[start : start + len(row.answer), 0] - mean) / spread
 
 
 def adam(model: Any, rate: float, trainer: dict[str, float]) -> torch.optim.AdamW:
@@ -202,10 +206,14 @@ def adam(model: Any, rate: float, trainer: dict[str, float]) -> torch.optim.Adam
     )
 
 
-def whiten(values: list[float]) -> list[float]:
+def deviation(values: list[float]) -> float:
     mean = sum(values) / len(values)
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
-    return [(value - mean) / deviation for value in values]
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+
+
+def whiten(values: list[float]) -> list[float]:
+    mean, spread = sum(values) / len(values), deviation(values)
+    return [(value - mean) / spread for value in values]
 
 
 def plain_distribution(logits: Tensor, temperature: float, pad: int) -> Tensor:

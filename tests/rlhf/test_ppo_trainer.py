@@ -181,6 +181,30 @@ def test_the_critic_warms_up_alone_and_the_reference_stays() -> None:
     assert torch.equal(before[head], ppo.reference.state_dict()[head])
 
 
+def test_the_critic_begins_on_the_scale_of_the_rewards() -> None:
+    """Values of a reward model whose scores scatter a lot, or lie far from 0, start near whitened rewards."""
+    ppo = trainer()
+    scores = torch.tensor([0.9, 0.99, 0.999, 0.9999], dtype=torch.float64)
+    logits = torch.logit(scores)
+    ids = torch.tensor([[1, 5, 6, 7]])
+    with torch.no_grad():
+        before = ppo.critic(ids)
+        ppo.critic.module.calibrate(scores)
+        expected = (before - logits.mean()) / logits.std(correction=0)
+        torch.testing.assert_close(ppo.critic(ids), expected, check_dtype=False)
+        ppo.critic.module.calibrate(torch.full((4,), 0.5, dtype=torch.float64))
+        assert ppo.critic(ids).isfinite().all(), "a batch without spread"
+
+
+def test_values_keep_their_scale_in_checkpoints(tmp_path: Path) -> None:
+    first, second = trainer(), trainer()
+    first.iterate(1)
+    first.save(tmp_path)
+    second.load(tmp_path)
+    assert first.critic.module.scale != 1
+    assert second.critic.module.scale == first.critic.module.scale
+
+
 def test_dropout_is_off() -> None:
     policy = tiny_model(spread=0.05, attention_dropout=0.5).train()
     metrics = trainer(policy, critic_warmup_iterations=0).iterate(1)
