@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCau
 
 from ..data.chat import UNTRAINED
 from ..errors import ConfigError
+from ..model.architecture import carries_state
 
 NAME = "packed"
 SHORTEST = 32  # tokens; segments up to here share one call, then those up to twice as many, and so on
@@ -172,12 +173,13 @@ def attending_within_segments(
     """Within it `model` attends by `kernel`; batches must give `position_ids` and no mask.
 
     By default that is `packed_attention` on the CPU, where a mask is much dearer, and the model's own on
-    others. `flash_attention_2` needs all rows as one, see `one_row`.
+    others, or where layers carry state, so that rows can't be joined. `flash_attention_2` needs all rows as
+    one, see `one_row`.
 
     Raises:
         ConfigError: the kernel is not installed, or this device has none.
     """
-    chosen = kernel or (NAME if device.type == "cpu" else None)
+    chosen = kernel or (NAME if device.type == "cpu" and not carries_state(model) else None)
     if chosen is None:
         yield
         return
