@@ -12,6 +12,7 @@ from .console import say
 from .data.chat import chat_format, encode_prompt, without_marks
 from .data.rows import Message
 from .errors import DataError
+from .model.architecture import context_of
 from .model.checkpoint import load_causal_lm, load_tokenizer
 from .sampling.generate import sampler_for
 
@@ -35,7 +36,7 @@ class Chat:
     ) -> None:
         self._tokenizer: Any = load_tokenizer(model_dir)
         model = load_causal_lm(model_dir)
-        self._context: int = model.config.max_position_embeddings
+        self._context: int = context_of(model.config)
         self._sampler = sampler_for(model)
         self._temperature, self._max_new_tokens, self._seed = temperature, max_new_tokens, seed
         self._marks = chat_format(self._tokenizer).marks

@@ -26,8 +26,10 @@ class PackedRow(TypedDict):
     position_ids: np.ndarray
 
 
-def pack(encoded: Sequence[Encoded], length: int, pad_token_id: int, seed: int) -> Rows[PackedRow]:
-    """Packs dialogues into rows of `length` tokens by best fit; none is cut or split.
+def pack(
+    encoded: Sequence[Encoded], length: int, pad_token_id: int, seed: int, *, alone: bool = False
+) -> Rows[PackedRow]:
+    """Packs dialogues into rows of `length` tokens by best fit, or with `alone` one to a row; none is cut.
 
     They come in an order drawn from the generator `"{seed}/packing"`, so that every row is a fair sample.
     Longest first would fill rows a little better, but make some of long dialogues only, with few answers to
@@ -36,7 +38,10 @@ def pack(encoded: Sequence[Encoded], length: int, pad_token_id: int, seed: int) 
     """
     encoded = random.Random(f"{seed}/packing").sample(encoded, len(encoded))
     sizes = [len(one.input_ids) for one in encoded]
-    rows = [_row([encoded[index] for index in bin], length, pad_token_id) for bin in best_fit(sizes, length)]
+    bins = (
+        [[index] for index, size in enumerate(sizes) if size <= length] if alone else best_fit(sizes, length)
+    )
+    rows = [_row([encoded[index] for index in bin], length, pad_token_id) for bin in bins]
     refused = sum(size > length for size in sizes)
     return Rows(rows, Counter({f"longer than {length} tokens": refused} if refused else {}))
 

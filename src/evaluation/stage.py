@@ -12,6 +12,7 @@ from typing import Any
 from ..artifact import write_json
 from ..console import say
 from ..data.rows import opening
+from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..rlhf.scorer import Scorer
 from ..sampling.generate import sampler_for
@@ -117,7 +118,7 @@ def _compare_versions(
     tokenizer = load_tokenizer(inputs["sft"])
     sft = _load(inputs["sft"], settings)
     questions, evaluation["prompts"] = read_questions(
-        settings, inputs["data"], tokenizer, sft.config.max_position_embeddings
+        settings, inputs["data"], tokenizer, context_of(sft.config)
     )
     scorers = {
         name: Scorer(inputs[name], tokenizer, dtype=settings.dtype)
@@ -228,6 +229,6 @@ def _load(folder: Path, settings: EvaluateSettings) -> Any:
 
 
 def _speaker(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Speaker:
-    context = model.config.max_position_embeddings
+    context = context_of(model.config)
     sampler = sampler_for(model, settings.sampling_batch_size)
     return Speaker(sampler, tokenizer, context, settings.max_new_tokens, settings.seed)

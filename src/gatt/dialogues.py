@@ -14,6 +14,7 @@ from ..batches import batches
 from ..console import say, track
 from ..data.chat import chat_format, encode_prompt, without_marks
 from ..data.rows import Dialogue, Message
+from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..sampling.generate import sampler_for
 from ..sampling.sampler import Samples
@@ -74,7 +75,7 @@ class Growth:
         self._marks = chat_format(self._tokenizer).marks
         loaded = load_causal_lm(model, settings.dtype).to(device()).eval()
         self._sampler = sampler_for(loaded, settings.sampling_batch_size)
-        self._room = loaded.config.max_position_embeddings - settings.max_new_tokens
+        self._room = context_of(loaded.config) - settings.max_new_tokens
         self._resume()
 
     def finish(self) -> None:

@@ -39,9 +39,15 @@ def fine_tuning_dialogues(
 
 
 def pack_dialogues(
-    tokenizer: Any, dialogues: Rows[Dialogue], row_length: int, context_length: int, seed: int
+    tokenizer: Any,
+    dialogues: Rows[Dialogue],
+    row_length: int,
+    context_length: int,
+    seed: int,
+    *,
+    alone: bool = False,
 ) -> tuple[list[PackedRow], dict[str, Any]]:
-    """Encodes and packs dialogues.
+    """Encodes and packs dialogues; with `alone` one to a row, for models that carry state between them.
 
     Returns the rows, and counts: `dialogues`, `rows`, `tokens`, `trained_tokens`, `fill` (share of the rows
     that is no pad) and `skipped` (dialogues by reason, those that their sources left out among them).
@@ -49,9 +55,11 @@ def pack_dialogues(
     """
     check_length("row_length", row_length, context_length)
     encoded = encode_dialogues(tokenizer, dialogues)
-    rows = pack(encoded, row_length, tokenizer.pad_token_id, seed)
+    rows = pack(encoded, row_length, tokenizer.pad_token_id, seed, alone=alone)
     if not rows:
         raise DataError(f"none of {len(encoded)} dialogues fits into a row of {row_length} tokens")
+    if alone:
+        say("one dialogue a row: this architecture carries its state from one to the next")
     for reason, count in rows.skipped.items():
         say(f"{count:,} dialogues left out: {reason}")
     kept = [one for one in encoded if len(one.input_ids) <= row_length]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..artifact import model_folder
 from ..errors import ConfigError, DataError
+from .architecture import context_of
 from .gguf import converted, is_gguf
 from .saving import quiet
 
@@ -55,7 +56,7 @@ def context_length(folder: Path) -> int:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: the model's config can't be read: {error}") from None
-    return int(config.max_position_embeddings)
+    return context_of(config)
 
 
 def check_length(setting: str, tokens: int, context: int) -> None:
@@ -109,7 +110,6 @@ def _load(auto_class: Any, folder: Path, dtype: Any, new_head: bool = False, **o
             model, info = auto_class.from_pretrained(
                 str(folder),
                 dtype=dtype,
-                attn_implementation="sdpa",
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,

@@ -64,6 +64,8 @@ def model_nats(
     model.eval()
     starts = range(0, held_out.tokens - 1, context_length)
     windows = [_Window.of(held_out, at, min(at + context_length + 1, held_out.tokens)) for at in starts]
+    if apart and model.config._attn_implementation == "flash_attention_2":
+        batch = 1  # it knows where documents begin from the positions of a single row only
     dealt = batches(windows, batch)
     mine = dealt[share::shares]
     total = sum(_window_nats(model, windows, apart) for windows in track(mine, "validation", unit="batches"))

@@ -20,12 +20,15 @@ from ..training.arguments import TO_A_TENTH, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
 from ..training.engine import device
 from ..training.health import watch
+from ..training.isolation import Isolation, isolate
 from ..training.loop import OrderedTrainer, run_trainer, save_trained
 from ..training.order import MixedOrder
 from ..training.tracking import Tracker
 from .compression import bits_per_byte, model_nats, unigram_nats
 from .settings import PretrainSettings
 from .validation import Validation
+
+REMEDY = "set `cross_document_attention: true`"
 
 
 def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
@@ -67,6 +70,8 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         trainer.order = MixedOrder(rows.counts, corpus.weights, settings.seed)
         if settings.validation_steps is not None:
             trainer.add_callback(Validation(trainer, corpus, tracker, settings, apart))
+        if apart:
+            trainer.add_callback(Isolation(trainer, settings.attention, REMEDY))
         flops = training_flops_per_token(model.config, rows.mean_attended())
         kernel = settings.attention if apart else settings.attention or "sdpa"
         with attending_within_segments(plain(model), arguments.device, kernel):
@@ -76,6 +81,8 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         return {}
 
     saved = load_causal_lm(out / "model").to(device())
+    if apart:
+        isolate(saved, remedy=REMEDY)
     nats = {
         "validation": sum(model_nats(saved, stream, length, apart) for stream in corpus.validation),
         "unigram": unigram_nats(corpus.train, corpus.validation, len(tokenizer)),

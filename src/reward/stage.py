@@ -12,6 +12,7 @@ from trl import RewardConfig
 
 from ..artifact import write_json
 from ..errors import DataError
+from ..model.architecture import context_of
 from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
 from ..model.lora import begin
 from ..training import distributed
@@ -38,7 +39,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     new = partial(new_reward_model, seed=settings.seed)
     model = begin(new, inputs["model"], settings.adapter, settings.seed)
     model.config.pad_token_id = tokenizer.pad_token_id
-    check_length("max_length", settings.max_length, model.config.max_position_embeddings)
+    check_length("max_length", settings.max_length, context_of(model.config))
     pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer)
     arguments = training_arguments(
         RewardConfig,

@@ -13,8 +13,9 @@ from ..data.chat import without_marks
 from ..data.rows import Dialogue, Rows
 from ..errors import DataError
 from ..gatt.rows import pack_dialogues
+from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_causal_lm
-from ..model.lora import begin
+from ..model.lora import begin, plain
 from ..sampling.generate import sampler_for
 from ..training.distributed import gather_rows, rank, world_size
 from ..training.engine import device
@@ -156,7 +157,12 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
     )
     model = begin(load_causal_lm, context.base, settings.adapter, settings.seed)
     rows, counts = pack_dialogues(
-        context.tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings, settings.seed
+        context.tokenizer,
+        dialogues,
+        settings.row_length,
+        context_of(model.config),
+        settings.seed,
+        alone=carries_state(plain(model)),
     )
     trained = finetune_packed(
         model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from queue import SimpleQueue
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.generation import BaseStreamer
 
 from ..batches import batches
 from ..console import track
+from ..model.architecture import carries_state, context_of
 from ..model.precision import computing_in
 from .dialogues import DialogueSampler
 from .draws import draw, uniforms
@@ -128,14 +130,26 @@ class GenerateSampler:
         answers: list[list[int]] = [[] for _ in prompts]
         logprobs: list[list[float]] = [[] for _ in prompts]
         finished = [False] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        for batch in track(batches(order, self.batch_size), label, len(prompts), "answers", len):
+        for batch in track(self._batches(prompts, max_new_tokens), label, len(prompts), "answers", len):
             told, chances = self._generate([prompts[row] for row in batch], table[batch], temperature)
             for row, ids, values in zip(batch, told.tolist(), chances.tolist(), strict=True):
                 end = next((at for at, token in enumerate(ids) if token in self._eos), None)
                 length = len(ids) if end is None else end + 1
                 answers[row], logprobs[row], finished[row] = ids[:length], values[:length], end is not None
         return answers, logprobs, finished
+
+    def _batches(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Indices of prompts that are read at once, from the shortest to the longest.
+
+        Prompts of several lengths share a batch only where that changes none of their answers: some layers
+        that carry state read the pads, and beyond the context RoPE may depend on the longest of a batch.
+        """
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+        longest = max(map(len, prompts), default=0) + max_new_tokens
+        if not carries_state(self._model) and longest <= context_of(self._model.config):
+            return batches(order, self.batch_size)
+        alike = groupby(order, key=lambda row: len(prompts[row]))
+        return [batch for _, rows in alike for batch in batches(list(rows), self.batch_size)]
 
     @torch.no_grad()
     def _generate(

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..data.llama2 import CHAT_TEMPLATE
 from ..gatt.rows import fine_tuning_dialogues, pack_dialogues
+from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
-from ..model.lora import begin
+from ..model.lora import begin, plain
 from ..training import distributed
 from ..training.finetune import finetune_packed
 from ..training.health import watch
@@ -31,7 +32,12 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
         settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt")
     )
     rows, counts = pack_dialogues(
-        tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings, settings.seed
+        tokenizer,
+        dialogues,
+        settings.row_length,
+        context_of(model.config),
+        settings.seed,
+        alone=carries_state(plain(model)),
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trained = finetune_packed(

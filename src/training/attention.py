@@ -6,6 +6,7 @@ row holds twenty short dialogues. Here segments of like lengths go through a cau
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCau
 
 from ..data.chat import UNTRAINED
 from ..errors import ConfigError
+from ..model.architecture import carries_state
 
 NAME = "packed"
 SHORTEST = 32  # tokens; segments up to here share one call, then those up to twice as many, and so on
@@ -30,23 +32,28 @@ def packed_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    position_ids: Tensor,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
+    position_ids: Tensor | None = None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each segment of rows whose positions restart with every segment.
 
     Args:
-        query: `[rows, heads, length, size]`; key and value may have fewer heads.
-        attention_mask: not looked at.
+        query: `[rows, heads, length, size]`; key and value may have fewer heads, values another size.
+        attention_mask: what `_window` makes of a layer's mask.
         position_ids: `[rows, length]`, or `[1, length]` for rows alike, int64: 0 at the first token of each
             row and of each segment.
+        options: what transformers gives every kernel: `scaling`, `dropout` and so on.
 
     Returns:
-        `[rows, length, heads, size]` in the dtype of `query`, and None for the weights.
+        `[rows, length, heads, size of a value]` in the dtype of `query`, and None for the weights.
+
+    Raises:
+        NotImplementedError: this architecture's attention can't be computed segment by segment.
     """
-    rows, heads, length, size = query.shape
+    if position_ids is None or options.get("position_bias") is not None:
+        raise NotImplementedError("needs position_ids, and no bias by the place in the row")
+    rows, heads, length, _ = query.shape
+    window = None if attention_mask is None else int(attention_mask)
     parting = _parting(position_ids, rows)
     sizes = [segments * longest for segments, longest in parting.shapes]
     parts = (
@@ -55,17 +62,69 @@ def packed_attention(
     attended = []
     for shape, *states in zip(parting.shapes, *parts, strict=True):
         q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in states)
-        answers = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            is_causal=True,
+        attended.append(_attend(module, q, k, v, window=window, **options).flatten(0, 1))
+    return torch.cat(attended)[parting.back].view(rows, length, heads, -1), None
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    window: int | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> Tensor:
+    """Causal attention of segments side by side: `[segments, length, heads, size]`.
+
+    Scores that are capped, or that share their softmax with a sink, are beyond torch's kernel: those go
+    through the architecture's own eager attention, which every modeling file of transformers has.
+    """
+    seen = _band(query.shape[2], window, query.device)
+    if options.get("softcap") is None and options.get("s_aux") is None:
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=seen,
+            is_causal=seen is None,
             scale=scaling,
             dropout_p=dropout,
             enable_gqa=True,
-        )
-        attended.append(answers.transpose(1, 2).flatten(0, 1))
-    return torch.cat(attended)[parting.back].view(rows, length, heads, size), None
+        ).transpose(1, 2)
+    if seen is None:
+        seen = query.new_ones(query.shape[2], query.shape[2], dtype=torch.bool).tril()
+    mask = torch.zeros_like(seen, dtype=query.dtype).masked_fill(~seen, torch.finfo(query.dtype).min)
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    attended: Tensor = eager(
+        module, query, key, value, mask[None, None], scaling=scaling, dropout=dropout, **options
+    )[0]
+    return attended
+
+
+def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """`[length, length]` bool: the last `window` tokens up to each; None where that is all tokens before."""
+    if window is None or window >= length:
+        return None
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
+
+
+def _window(*, config: Any, local_size: int | None = None, **_: Any) -> Tensor | None:
+    """In place of a layer's mask how many tokens it sees, as a mask of one number; None for all before.
+
+    Not every architecture hands its sliding window to the kernel, but all ask for a mask that has it.
+    """
+    if local_size is None:
+        return None
+    if local_size == getattr(config, "attention_chunk_size", None):
+        raise NotImplementedError("chunks of a document are not computed by segments")
+    return torch.tensor(local_size).view(1, 1, 1, 1)
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, _window)
 
 
 @dataclass(frozen=True)
@@ -114,17 +173,16 @@ def attending_within_segments(
     """Within it `model` attends by `kernel`; batches must give `position_ids` and no mask.
 
     By default that is `packed_attention` on the CPU, where a mask is much dearer, and the model's own on
-    others. `flash_attention_2` needs all rows as one, see `one_row`.
+    others, or where layers carry state, so that rows can't be joined. `flash_attention_2` needs all rows as
+    one, see `one_row`.
 
     Raises:
         ConfigError: the kernel is not installed, or this device has none.
     """
-    chosen = kernel or (NAME if device.type == "cpu" else None)
+    chosen = kernel or (NAME if device.type == "cpu" and not carries_state(model) else None)
     if chosen is None:
         yield
         return
-    AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, lambda **_: None)
     before = model.config._attn_implementation
     try:
         model.set_attn_implementation(chosen)

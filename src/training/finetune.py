@@ -16,11 +16,14 @@ from trl import SFTConfig, SFTTrainer
 
 from ..data.chat import UNTRAINED
 from ..data.packing import PackedCollator, PackedRow
+from ..errors import ConfigError
+from ..model.architecture import carries_state
 from ..model.flops import training_flops_per_token
 from ..model.lora import plain
 from .arguments import training_arguments
-from .attention import attending_within_segments, one_row
+from .attention import NAME, attending_within_segments, one_row
 from .health import Watch
+from .isolation import Isolation
 from .loop import NOTHING_MORE, OrderedTrainer, run_trainer, save_trained
 from .tracking import Tracker
 
@@ -29,11 +32,12 @@ class PackedTrainer(OrderedTrainer, SFTTrainer):
     """`SFTTrainer` over rows that are tokenized, masked and packed already."""
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.args.device.type == "cpu":
+        kernel = plain(self.model).config._attn_implementation
+        if self.args.device.type == "cpu" and kernel == NAME:
             # trl's loss never holds all logits at once, which pays for large vocabularies on GPUs; here it
             # would take a quarter of the step. This one is the same number.
             return Trainer.compute_loss(self, model, trained_tokens_only(inputs), *args, **kwargs)
-        if self.model.config._attn_implementation == "flash_attention_2":
+        if kernel == "flash_attention_2":
             inputs = one_row(inputs)
         # Llama keeps the dialogues of a row apart only if no cache is asked for (see data/packing.py)
         return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
@@ -113,6 +117,13 @@ def finetune_packed(
         data_collator=PackedCollator(),
         processing_class=tokenizer,
     )
+    if not carries_state(plain(model)):  # of those a row holds one dialogue
+        fine_tuner.add_callback(Isolation(fine_tuner, attention, "expected a model with RoPE"))
+    elif attention in (NAME, "flash_attention_2"):
+        raise ConfigError(
+            f"attention: {attention} joins the rows of a batch, and a {type(plain(model)).__name__} would "
+            "carry its state from one to the next; expected sdpa or eager"
+        )
     attended = float(columns["position_ids"].mean()) + 1
     watch = replace(watch, flops_per_item=training_flops_per_token(model.config, attended))
     length = columns["input_ids"].shape[1]

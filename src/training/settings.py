@@ -153,4 +153,5 @@ class PackedSettings(TrainedSettings):
 
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] | None = None
     """kernel: `packed` is ours, segment by segment, the default on the CPU; on GPUs the default is `sdpa`;
-    `flash_attention_2` needs the package flash-attn. The loss is the same with each"""
+    `flash_attention_2` needs the package flash-attn. The loss is the same with each: one under
+    which documents of a row would see each other is refused or, where it is the default, replaced"""

@@ -10,6 +10,7 @@ from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.generate import GenerateSampler, sampler_for
 from llamita.sampling.logprobs import answer_logprobs
 
+from ..architectures import tiny_architecture
 from .test_dialogues import QUESTIONS
 from .tiny import EOS, ragged_prompts, tiny_model
 
@@ -84,3 +85,17 @@ def test_other_architectures(architecture: str) -> None:
     for mine, theirs in zip(found.logprobs, answer_logprobs(model, asked, found.answer_ids), strict=True):
         assert mine == pytest.approx(theirs, abs=1e-4)
     assert isinstance(sampler_for(tiny_model()), DialogueSampler)
+
+
+@pytest.mark.parametrize("architecture", ["phi3", "minimax", "lfm2", "mistral"])
+def test_no_answer_depends_on_the_prompts_beside_it(architecture: str) -> None:
+    """RoPE's factors depend on the longest of a batch (phi3), linear attention reads the pads (minimax)."""
+    sampler = GenerateSampler(tiny_architecture(architecture))
+    prompts = [[3 + (7 * place + length) % 50 for place in range(length)] for length in (4, 9, 20)]
+    together = sampler.sample(prompts, 8, samples_per_prompt=2, seed=1)
+    for index, prompt in enumerate(prompts):
+        alone = sampler.sample([prompt], 8, samples_per_prompt=2, seed=1, keys=[index])
+        mine = slice(2 * index, 2 * index + 2)
+        assert together.answer_ids[mine] == alone.answer_ids
+        for beside, single in zip(together.logprobs[mine], alone.logprobs, strict=True):
+            assert beside == pytest.approx(single, abs=1e-4)

@@ -1,0 +1,39 @@
+"""What of an architecture decides how its sequences may share a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import AutoConfig, LlamaConfig
+
+from llamita.model.architecture import carries_state, context_of
+
+from ..architectures import OTHERS, SHAPE, tiny_architecture
+
+
+def config_of(name: str, **changes: Any) -> Any:
+    return AutoConfig.for_model(name, **SHAPE | OTHERS[name] | changes)
+
+
+def test_the_context_ends_where_the_length_of_a_neighbour_begins_to_matter() -> None:
+    assert context_of(config_of("phi3")) == 24
+    assert context_of(config_of("mistral")) == 128
+    assert context_of(LlamaConfig(max_position_embeddings=64)) == 64
+
+
+def test_rope_by_layer_type() -> None:
+    longrope = OTHERS["phi3"]["rope_parameters"]
+    config = config_of("mistral")
+    config.rope_parameters = {"sliding_attention": {"rope_type": "default"}, "full_attention": longrope}
+    assert context_of(config) == 24
+
+
+@pytest.mark.parametrize("name", ["lfm2", "qwen3_next", "minimax"])
+def test_layers_that_carry_state_are_known(name: str) -> None:
+    assert carries_state(tiny_architecture(name))
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_oss", "llama4_text", "deepseek_v3"])
+def test_attention_of_any_kind_carries_none(name: str) -> None:
+    assert not carries_state(tiny_architecture(name))

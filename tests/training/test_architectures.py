@@ -1,0 +1,91 @@
+"""Packed documents in architectures other than Llama: each as if alone, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from llamita.errors import ConfigError
+from llamita.training.attention import attending_within_segments
+from llamita.training.isolation import isolate
+
+from ..architectures import tiny_architecture
+
+CPU = torch.device("cpu")
+LENGTHS = [20, 1, 33, 9]  # some longer than a window or a chunk of 8
+
+
+def documents() -> tuple[dict[str, Any], list[torch.Tensor]]:
+    """A packed row, and its documents."""
+    ids = torch.randint(3, 60, (1, sum(LENGTHS)), generator=torch.Generator().manual_seed(0))
+    places = torch.cat([torch.arange(length) for length in LENGTHS])[None]
+    return {"input_ids": ids, "position_ids": places, "use_cache": False}, list(ids.split(LENGTHS, dim=1))
+
+
+@pytest.mark.parametrize(
+    "name", ["mistral", "qwen2", "qwen2_moe", "gemma2", "gemma3_text", "gpt_oss", "deepseek_v3", "opt"]
+)
+def test_segment_by_segment_is_what_the_architecture_computes(name: str) -> None:
+    model = tiny_architecture(name)
+    row, parts = documents()
+    with torch.no_grad():
+        alone = torch.cat([model(part, use_cache=False).logits for part in parts], dim=1)
+        with attending_within_segments(model, CPU):
+            assert model.config._attn_implementation == "packed"
+            torch.testing.assert_close(model(**row).logits, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "said"),
+    [
+        ("mistral", "packed", ""),
+        ("opt", "packed", ""),
+        ("llama4_text", "sdpa", "NotImplementedError: chunks of a document"),
+        ("persimmon", "sdpa", "NotImplementedError: needs position_ids"),
+    ],
+)
+def test_a_kernel_is_found_that_keeps_documents_apart(
+    name: str, kernel: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_architecture(name)
+    own = model.config._attn_implementation
+    row, parts = documents()
+    with torch.no_grad(), attending_within_segments(model, CPU):
+        isolate(model)
+        assert model.config._attn_implementation == kernel
+        packed = model(**row).logits
+    told = capsys.readouterr().out
+    assert said in told
+    assert bool(told) == (kernel != "packed")
+    assert model.config._attn_implementation == own
+    with torch.no_grad():
+        alone = torch.cat([model(part, use_cache=False).logits for part in parts], dim=1)
+    torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_default_under_which_documents_see_each_other_is_replaced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = tiny_architecture("gpt_oss")
+    with attending_within_segments(model, torch.device("cuda")):  # whose default is the model's own kernel
+        isolate(model)
+        assert model.config._attn_implementation == "packed"
+    told = "trained with the kernel packed; eager: packed documents see each other"
+    assert told in capsys.readouterr().out
+
+
+def test_a_kernel_that_was_asked_for_is_not_replaced() -> None:
+    model = tiny_architecture("opt")
+    seen = pytest.raises(ConfigError, match="attention: sdpa: OPTForCausalLM: packed documents see")
+    with attending_within_segments(model, CPU, "sdpa"), seen:
+        isolate(model, "sdpa")
+
+
+@pytest.mark.parametrize("name", ["bloom", "lfm2", "qwen3_next", "minimax"])
+def test_where_no_kernel_keeps_documents_apart_the_architecture_is_refused(name: str) -> None:
+    model = tiny_architecture(name)
+    refused = pytest.raises(ConfigError, match=r"can't be trained on packed documents .*; do this")
+    with attending_within_segments(model, CPU), refused:
+        isolate(model, remedy="do this")

@@ -1,0 +1,122 @@
+"""Pretraining and fine-tuning of architectures other than Llama: each document as if alone, or refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from llamita.errors import ConfigError
+from llamita.gatt.rows import fine_tuning_dialogues, pack_dialogues
+from llamita.model.saving import save_model
+from llamita.pretrain import stage as pretrain
+from llamita.pretrain.settings import PretrainSettings
+from llamita.reward import stage as reward
+from llamita.reward.settings import RewardSettings
+from llamita.sft import stage as sft
+from llamita.sft.settings import SftSettings
+
+from ..architectures import tiny_architecture
+from ..chatml import chatml_tokenizer
+from .material import HELPFULNESS, PRETRAIN, SFT, write_data
+
+SIZE = {"vocab_size": 400, "max_position_embeddings": 256}
+ONE_STEP = {"max_steps": 1, "per_device_train_batch_size": 16, "learning_rate": 1e-9, "logging_steps": 1}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_wandb() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "disabled")
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("architectures") / "data")
+
+
+def saved(name: str, folder: Path) -> Any:
+    model = tiny_architecture(name, **SIZE)
+    save_model(model, chatml_tokenizer(), folder / "model")
+    return model
+
+
+def run(stage: Any, settings: Any, values: dict[str, Any], folder: Path, data: Path) -> dict[str, Any]:
+    out = folder / "out"
+    out.mkdir()
+    return stage.run(settings.model_validate(values), {"model": folder, "data": data}, out)
+
+
+def loss_of_dialogues_alone(model: Any, data: Path) -> float:
+    """The mean over all trained tokens of the data of `SFT`, each dialogue read by itself."""
+    settings = SftSettings.model_validate(SFT)
+    dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, data)
+    rows, _ = pack_dialogues(chatml_tokenizer(), dialogues, 128, 256, 0, alone=True)
+    total, count = 0.0, 0
+    for row in rows:
+        end = int(np.flatnonzero(row["position_ids"] == 0)[-1]) or 128
+        ids, labels = (torch.from_numpy(row[key][:end]).long() for key in ("input_ids", "labels"))
+        with torch.no_grad():
+            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+        total += float(torch.nn.functional.cross_entropy(logits, labels[1:], reduction="sum"))
+        count += int((labels[1:] != -100).sum())
+    return total / count
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_oss", "persimmon", "lfm2"])
+def test_the_loss_of_sft_is_that_of_the_dialogues_one_by_one(name: str, tmp_path: Path, data: Path) -> None:
+    model = saved(name, tmp_path)
+    trainer = ONE_STEP | {"per_device_train_batch_size": 64}
+    found = run(sft, SftSettings, SFT | {"row_length": 128, "trainer": trainer}, tmp_path, data)
+    assert found["final_loss"] == pytest.approx(loss_of_dialogues_alone(model, data), rel=1e-3)
+
+
+def test_rows_of_models_that_carry_state_are_not_joined(tmp_path: Path, data: Path) -> None:
+    saved("lfm2", tmp_path)
+    values = SFT | {"row_length": 128, "trainer": ONE_STEP, "attention": "packed"}
+    with pytest.raises(ConfigError, match=r"attention: packed joins the rows .* expected sdpa or eager"):
+        run(sft, SftSettings, values, tmp_path, data)
+
+
+def pretraining(**changes: Any) -> dict[str, Any]:
+    kept = {key: value for key, value in PRETRAIN.items() if key != "model"}
+    return kept | {"trainer": ONE_STEP} | changes
+
+
+def test_pretraining_refuses_what_cannot_keep_documents_apart(tmp_path: Path, data: Path) -> None:
+    saved("lfm2", tmp_path)
+    with pytest.raises(ConfigError, match=r"Lfm2ForCausalLM .* set `cross_document_attention: true`"):
+        run(pretrain, PretrainSettings, pretraining(), tmp_path, data)
+
+
+def test_pretraining_joins_documents_where_that_is_asked_for(tmp_path: Path, data: Path) -> None:
+    saved("lfm2", tmp_path)
+    found = run(pretrain, PretrainSettings, pretraining(cross_document_attention=True), tmp_path, data)
+    assert found["steps"] == 1
+
+
+def test_held_out_documents_are_measured_apart_too(tmp_path: Path, data: Path) -> None:
+    """GPT-OSS lets them see each other under its own kernel, which the saved model is loaded with."""
+    saved("gpt_oss", tmp_path)
+    found = run(pretrain, PretrainSettings, pretraining(validation_steps=1), tmp_path, data)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    logged = [row["validation_bits_per_byte"] for row in rows if "validation_bits_per_byte" in row]
+    assert logged == [pytest.approx(found["validation_bits_per_byte"], rel=1e-5)]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward"])
+def test_rows_beyond_longropes_short_factors_are_refused(stage: str, tmp_path: Path, data: Path) -> None:
+    saved("phi3", tmp_path)
+    with pytest.raises(ConfigError, match=r"_length: \d+ is above the model's context of 24"):
+        if stage == "pretrain":
+            run(pretrain, PretrainSettings, pretraining(), tmp_path, data)
+        elif stage == "sft":
+            run(sft, SftSettings, SFT | {"row_length": 128}, tmp_path, data)
+        else:
+            run(reward, RewardSettings, HELPFULNESS | {"max_length": 100}, tmp_path, data)
