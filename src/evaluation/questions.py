@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from ..console import say
 from ..data.chat import encode_prompt
+from ..data.intake import Intake
 from ..data.rows import Message
 from ..data.sources import read_prompts
 from ..errors import DataError
@@ -28,7 +29,7 @@ class Question:
 
 
 def read_questions(
-    settings: EvaluateSettings, data: Path, tokenizer: Any, context: int
+    settings: EvaluateSettings, data: Path, tokenizer: Any, context: int, intake: Intake
 ) -> tuple[list[Question], dict[str, dict[str, int]]]:
     """Test prompts of all kinds, and by kind how many were read and how many were too long to be used.
 
@@ -38,7 +39,7 @@ def read_questions(
     questions: list[Question] = []
     counts: dict[str, dict[str, int]] = {}
     for kind in KINDS:
-        rows = read_prompts(getattr(settings.prompts, kind), data)
+        rows = read_prompts(getattr(settings.prompts, kind), data, intake)
         if settings.gold and any(row.id is None for row in rows):
             raise DataError(f"{kind} test prompts: a row has no id; gold scorers know prompts by their id")
         made = [

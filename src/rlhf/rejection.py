@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..data.chat import without_marks
-from ..data.rows import Dialogue, Rows
+from ..data.rows import Dialogue
 from ..gatt.rows import pack_dialogues
 from ..model.checkpoint import load_causal_lm
 from ..model.lora import begin
@@ -128,9 +128,7 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         for path in selections
         for row in read_rows(path)
     ]
-    dialogues = Rows(
-        [*context.demonstrations, *best * settings.selection_repeats], context.demonstrations.skipped
-    )
+    dialogues = [*context.demonstrations, *best * settings.selection_repeats]
     model = begin(load_causal_lm, context.base, settings.adapter, settings.seed)
     rows, counts = pack_dialogues(
         context.tokenizer, dialogues, settings.row_length, model.config.max_position_embeddings, settings.seed

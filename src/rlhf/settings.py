@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from ..config import Precision, Settings, Source
+from ..data.settings import PromptSource, RowSettings
 from ..training.settings import PACKED, RESERVED, TOKENIZED, PackedSettings
 
 Count = Annotated[int, Field(ge=1)]
@@ -78,10 +79,10 @@ class RoundSettings(Settings):
     """PPO on top of the rejection-sampled checkpoint"""
 
 
-class RlhfSettings(PackedSettings):
+class RlhfSettings(RowSettings, PackedSettings):
     """Rounds of rejection sampling and PPO (section 3.2.3)."""
 
-    prompts: Annotated[list[Source], Field(min_length=1)]
+    prompts: Annotated[list[PromptSource], Field(min_length=1)]
     """to sample answers for, in rejection sampling and PPO"""
     dialogues: Annotated[list[Source], Field(min_length=1)]
     """what the base model is fine-tuned on in every round, beside the best samples: the rows of SFT"""
