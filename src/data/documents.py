@@ -69,7 +69,8 @@ def read_batches(
         source, filled = sources[number], 0
         batch = Batch(number)
         passed = rows if number == first else 0
-        for read, made, ignored in outcomes(source, root, DOCUMENTS[source.format], Intake(), passed):
+        read_rows = outcomes(source, root, DOCUMENTS[source.format], intake=Intake(), start=passed)
+        for read, made, ignored in read_rows:
             if len(batch.documents) >= MOST or filled >= size:
                 yield batch
                 batch, filled = Batch(number), 0

@@ -62,7 +62,7 @@ class Outcome(NamedTuple, Generic[T]):
 
 
 def stream(
-    sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]], intake: Intake
+    sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]], *, intake: Intake
 ) -> Iterator[T]:
     """The rows of several sources one after the other; what is left out is counted in `intake` and told.
 
@@ -70,14 +70,14 @@ def stream(
     """
     check_formats(sources, formats)
     for source in sources:
-        yield from _rows(source, root, formats[source.format], intake)
+        yield from _rows(source, root, formats[source.format], intake=intake)
 
 
-def _rows(source: Source, root: Path, format: Format[T], intake: Intake) -> Iterator[T]:
+def _rows(source: Source, root: Path, format: Format[T], *, intake: Intake) -> Iterator[T]:
     made = refused = 0
     skipped: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
-    for outcome in outcomes(source, root, format, intake):
+    for outcome in outcomes(source, root, format, intake=intake):
         if isinstance(outcome.made, DataError):
             intake.refuse(str(outcome.made))
             refused += 1
@@ -107,7 +107,7 @@ def check_formats(sources: Sequence[Source], formats: Mapping[str, Any]) -> None
 
 
 def outcomes(
-    source: Source, root: Path, format: Format[T], intake: Intake, start: int = 0
+    source: Source, root: Path, format: Format[T], *, intake: Intake, start: int = 0
 ) -> Iterator[Outcome[T]]:
     """What becomes of each raw row of a source, behind the first `start`.
 

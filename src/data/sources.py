@@ -114,17 +114,17 @@ PROMPTS: dict[str, Format[Prompt]] = {
 
 def read_documents(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> Iterator[str]:
     """Texts to pretrain on, one by one. Formats: text, text_rows, prompt_completion."""
-    return stream(sources, root, DOCUMENTS, intake or Intake())
+    return stream(sources, root, DOCUMENTS, intake=intake or Intake())
 
 
 def read_dialogues(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Dialogue]:
     """Dialogues. Formats: messages, prompt_completion, alpaca, seed_tasks, sharegpt, gsm8k, hh."""
-    return list(stream(sources, root, DIALOGUES, intake or Intake()))
+    return list(stream(sources, root, DIALOGUES, intake=intake or Intake()))
 
 
 def read_comparisons(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Comparison]:
     """Comparisons. Formats: comparison, hh, self_instruct_eval, gsm8k_solutions."""
-    return list(stream(sources, root, COMPARISONS, intake or Intake()))
+    return list(stream(sources, root, COMPARISONS, intake=intake or Intake()))
 
 
 def read_prompts(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Prompt]:
@@ -138,7 +138,7 @@ def read_prompts(sources: Sequence[Source], root: Path, intake: Intake | None = 
         prompt if is_safety is None else replace(prompt, is_safety=is_safety)
         for source in sources
         for is_safety in [source.is_safety if isinstance(source, PromptSource) else None]
-        for prompt in stream([source], root, PROMPTS, intake)
+        for prompt in stream([source], root, PROMPTS, intake=intake)
     ]
     prompts = _of_one_kind(prompts, intake)
     different: dict[str, Prompt] = {}

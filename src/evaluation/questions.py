@@ -29,7 +29,7 @@ class Question:
 
 
 def read_questions(
-    settings: EvaluateSettings, data: Path, tokenizer: Any, context: int, intake: Intake
+    settings: EvaluateSettings, data: Path, tokenizer: Any, context: int, *, intake: Intake
 ) -> tuple[list[Question], dict[str, dict[str, int]]]:
     """Test prompts of all kinds, and by kind how many were read and how many were too long to be used.
 

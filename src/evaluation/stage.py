@@ -112,7 +112,7 @@ def _compare_versions(
     tokenizer = load_tokenizer(inputs["sft"])
     sft = _load(inputs["sft"], settings)
     questions, evaluation["prompts"] = read_questions(
-        settings, inputs["data"], tokenizer, sft.config.max_position_embeddings, intake
+        settings, inputs["data"], tokenizer, sft.config.max_position_embeddings, intake=intake
     )
     scorers = {
         name: Scorer(inputs[name], tokenizer, dtype=settings.dtype)

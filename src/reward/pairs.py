@@ -33,7 +33,7 @@ class Pair:
 
 
 def read_pairs(
-    settings: RewardSettings, root: Path, tokenizer: Any, intake: Intake | None = None
+    settings: RewardSettings, root: Path, tokenizer: Any, *, intake: Intake | None = None
 ) -> tuple[list[Pair], list[Pair], dict[str, Any]]:
     """Training pairs (with the `mix`), held-out pairs, and counts.
 

@@ -42,7 +42,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     model.config.pad_token_id = tokenizer.pad_token_id
     check_length("max_length", settings.max_length, model.config.max_position_embeddings)
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
-    pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake)
+    pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake=intake)
     intake.write(out)
     arguments = training_arguments(
         RewardConfig,
