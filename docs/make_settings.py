@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llamita.config import StageSettings
-from llamita.data.settings import CorpusSettings
+from llamita.data.settings import CorpusSettings, RowSettings
 from llamita.pipeline import PipelineSettings
 from llamita.stages import REGISTRY, settings_class
 from llamita.training.settings import PackedSettings, TrainedSettings
@@ -34,6 +34,7 @@ def page() -> str:
     sections: dict[str, type[BaseModel]] = {"`pipeline.yaml`": PipelineSettings, "Every stage": StageSettings}
     stages = {f"Stage `{kind}`": settings_class(kind) for kind in REGISTRY}
     shared: dict[str, type[BaseModel]] = {
+        "Every stage that reads rows (all but world and report)": RowSettings,
         "Every stage that trains": TrainedSettings,
         "Every stage that trains on packed rows (pretrain, sft, rlhf)": PackedSettings,
         "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
@@ -47,7 +48,7 @@ def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) ->
     """A class as a table of its own keys, then the classes that they hold, each once."""
     seen.add(schema)
     yield f"## {title}\n\n{inspect.getdoc(schema)}\n"
-    if issubclass(schema, StageSettings) and schema not in (StageSettings, TrainedSettings, PackedSettings):
+    if issubclass(schema, StageSettings) and title.startswith("Stage "):
         optional = [f"{name} (optional)" for name in sorted(schema.optional_inputs)]
         anything = ["any names"] if schema.any_inputs else []
         inputs = ", ".join([*sorted(schema.required_inputs), *optional, *anything])

@@ -63,12 +63,19 @@ class StageSettings(Settings):
 
         `resuming`: only those that an unfinished run can't resume without.
         """
-        without = cls.no_effect | cls.resumes_with if resuming else cls.no_effect
+        without = cls.declared("no_effect")
+        if resuming:
+            without |= cls.declared("resumes_with")
         return {
             key: value
             for key, value in flatten(settings).items()
             if value != {} and not any(key == name or key.startswith(f"{name}.") for name in without)
         }
+
+    @classmethod
+    def declared(cls, name: str) -> frozenset[str]:
+        """The names that this class and all that it is made of declare."""
+        return frozenset().union(*(vars(part).get(name, ()) for part in cls.__mro__))
 
     def all_sources(self) -> Iterator[tuple[str, Source]]:
         """All sources with the setting that names them: nothing else is read of the inputs that hold data."""

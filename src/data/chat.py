@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import DataError
+from .intake import Check
 from .llama2 import CHAT_TEMPLATE, Llama2Format
 from .rows import Dialogue, Message, Turn
 from .template import TemplateFormat
@@ -35,10 +36,13 @@ class ChatFormat(Protocol):
     """One way to write chats.
 
     Attributes:
-        marks: texts that structure a chat, which no message may contain.
+        marks: its control strings, which no message may contain.
     """
 
     marks: tuple[str, ...]
+
+    def check(self, messages: Sequence[Message]) -> None:
+        """Raises DataError for messages that can't be written, for another reason than roles or marks."""
 
     def encode(self, chats: Sequence[Sequence[Message]]) -> list[list[Turn]]:
         """The turns of each chat, whose roles alternate."""
@@ -82,9 +86,28 @@ def check_messages(messages: Sequence[Message], last: str, marks: Sequence[str])
         for mark in marks:
             if mark in message["content"]:
                 raise DataError(
-                    f"a {message['role']} message contains {mark!r}, which marks the chat format: "
-                    f"{message['content'][:60]!r}"
+                    f"a {message['role']} message contains {mark!r}, a control string of the model's chat "
+                    f"format: {_around(message['content'], mark)!r}"
                 )
+
+
+def _around(text: str, mark: str) -> str:
+    at = text.index(mark)
+    return text[max(0, at - 30) : at + len(mark) + 30]
+
+
+def check_of(tokenizer: Any) -> Check:
+    """Checks messages up to a role (user or assistant) as `encode_dialogues` and `encode_prompt` do.
+
+    Raises DataError for a tokenizer that can't write chats.
+    """
+    format = chat_format(tokenizer)
+
+    def check(messages: Sequence[Message], last: str) -> None:
+        check_messages(messages, last, format.marks)
+        format.check(messages)
+
+    return check
 
 
 def without_marks(text: str, marks: Sequence[str]) -> str:

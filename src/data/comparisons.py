@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from ..config import Source
 from ..errors import DataError
-from .dialogues import messages_of, usable, with_input, without_calculator
+from .dialogues import history, read_messages, usable, user, with_input, with_system, without_calculator
 from .files import Record
-from .reading import Skip, attempt, field, locate, records, sound, text_field
+from .reading import Skip, attempt, field, locate, records, text_field
 from .rows import RATINGS, Comparison, Dialogue, Message, Rating
 
 SELF_INSTRUCT = "self_instruct_eval"  # the one format that takes several files side by side
@@ -34,19 +35,18 @@ TURN = re.compile(r"\n\n(Human|Assistant):")
 def comparison(row: Mapping[str, Any]) -> Comparison:
     """{"prompt", "chosen", "rejected"} and, where known, {"rating", "chosen_safe", "rejected_safe"}.
 
-    The prompt is text or messages; an answer is text, or messages that end with it (as many Hub sets have
-    it; if they begin with a user's they bring the prompt along, as in sets that have no prompt field).
+    The prompt is text (behind `system` and `history`, where the row has them) or messages; an answer is text,
+    messages that follow the prompt, or the whole dialogue, the prompt included.
     """
-    chosen_prompt, chosen = _answer(row, "chosen")
-    rejected_prompt, rejected = _answer(row, "rejected")
-    prompt = chosen_prompt or _prompt(row)
-    if (rejected_prompt or prompt) != prompt:
+    given = _prompt(row)
+    (prompt, chosen), (other, rejected) = (_parted(row, name, given) for name in ("chosen", "rejected"))
+    if prompt != other:
         raise Skip("two prompts")
     rating = field(row, "rating", str)
     if rating is not None and rating not in RATINGS:
         raise DataError(f"rating {rating!r}; expected one of {', '.join(RATINGS)}")
     chosen_safe, rejected_safe = field(row, "chosen_safe", bool), field(row, "rejected_safe", bool)
-    return compared(prompt, chosen, rejected, rating, chosen_safe, rejected_safe)
+    return compared(with_system(row, prompt), chosen, rejected, rating, chosen_safe, rejected_safe)
 
 
 def compared(prompt: list[Message], chosen: str, rejected: str, *rest: Any) -> Comparison:
@@ -59,20 +59,43 @@ def compared(prompt: list[Message], chosen: str, rejected: str, *rest: Any) -> C
 
 
 def _prompt(row: Mapping[str, Any]) -> list[Message]:
+    """What the fields `history` and `prompt` say; no messages where they are missing or empty."""
     if isinstance(row.get("prompt"), list | tuple):
-        return messages_of(row, "prompt", "user")
-    return [{"role": "user", "content": text_field(row, "prompt")}]
+        return [*history(row), *read_messages(row, "prompt")]
+    return [*history(row), *(user(text_field(row, "prompt")) if row.get("prompt") else ())]
 
 
-def _answer(row: Mapping[str, Any], name: str) -> tuple[list[Message], str]:
-    """(messages before the answer, the answer) of a field that holds text or messages."""
-    value = row.get(name)
-    if not isinstance(value, list | tuple):
-        return [], text_field(row, name)
-    if len(value) == 1 and isinstance(value[0], dict) and value[0].get("role") == "assistant":
-        return [], text_field(value[0], "content")
-    said = messages_of(row, name, "assistant")
-    return said[:-1], said[-1]["content"]
+def _parted(row: Mapping[str, Any], name: str, given: list[Message]) -> tuple[list[Message], str]:
+    """(prompt, answer) of a field with an answer, where `given` is what the field `prompt` says."""
+    if not isinstance(row.get(name), list | tuple):
+        prompt = given if row.get("prompt") else user(text_field(row, "prompt"))
+        return prompt, text_field(row, name)
+    said = read_messages(row, name)
+    if not said or said[-1]["role"] != "assistant":
+        raise DataError(f"field {name!r} holds no messages that end with an answer")
+    *before, answer = said
+    if not given:
+        return before, answer["content"]
+    whole = [message["role"] for message in before if message["role"] != "system"][:1] == ["user"]
+    if whole and given[-1]["role"] == "user":
+        return _agreed(given, before), answer["content"]
+    return [*given, *before], answer["content"]
+
+
+def _agreed(given: list[Message], before: list[Message]) -> list[Message]:
+    """The messages before an answer, if the field `prompt` says the same; it may lack what came earlier.
+
+    A system message that one of them has alone is kept. Raises Skip where they differ.
+    """
+    systems = [message for message in (given[0], before[0]) if message["role"] == "system"]
+    stated, said = (
+        [message["content"].strip() for message in part if message["role"] != "system"]
+        for part in (given, before)
+    )
+    alike = stated == said or (len(stated) == 1 and stated[0] in (said[0], said[-1]))
+    if not alike or (len(systems) == 2 and systems[0] != systems[1]):
+        raise Skip("its prompt is not that of its messages")
+    return [*systems[:1], *(message for message in before if message["role"] != "system")]
 
 
 def hh(row: Mapping[str, Any]) -> Comparison:
@@ -105,15 +128,30 @@ def _transcript(row: Mapping[str, Any], name: str) -> list[Message]:
 def self_instruct_records(source: Source, root: Path) -> Iterator[Record]:
     """Rows {"prompt", "answers": [worst model's, …, best's]} of a folder of <model>_predictions.jsonl."""
     files = [
-        sound(records(source.model_copy(update={"path": str(path.absolute())}), root))
+        records(source.model_copy(update={"path": str(path.absolute())}), root)
         for path in self_instruct_files(source, root)
     ]
-    for rows in zip(*files, strict=True):
-        prompts = [_instruction(row) for _, row in rows]
-        for (where, _), prompt in zip(rows, prompts, strict=True):
-            if prompt != prompts[0]:
-                raise DataError(f"{where}: another instruction than at {rows[0][0]}; expected the same order")
-        yield rows[0][0], {"prompt": prompts[0], "answers": [text_field(row, "response") for _, row in rows]}
+    for rows in zip_longest(*files):
+        if None in rows:
+            missing = SELF_INSTRUCT_MODELS[rows.index(None)]
+            raise DataError(f"{source.path}: {missing}_predictions.jsonl has fewer rows than the others")
+        yield rows[0][0], _answers_of_all(rows)
+
+
+def _answers_of_all(rows: Sequence[Record]) -> dict[str, Any] | DataError:
+    """One row of every model's file as a row of ours, or why there is none."""
+    prompts, answers = [], []
+    for where, row in rows:
+        try:
+            if isinstance(row, DataError):
+                raise row
+            prompts.append(_instruction(row))
+            answers.append(text_field(row, "response"))
+        except DataError as error:
+            return DataError(str(error) if where == rows[0][0] else f"{where}: {error}")
+        if prompts[-1] != prompts[0]:
+            return DataError(f"{where}: another instruction than at {rows[0][0]}; expected the same order")
+    return {"prompt": prompts[0], "answers": answers}
 
 
 def self_instruct_files(source: Source, root: Path) -> list[Path]:
@@ -136,7 +174,7 @@ def self_instruct_eval(row: Mapping[str, Any]) -> list[Comparison | Skip]:
     The rating is the distance of the two models in their order: 1 negligibly, 2 slightly, 3 or 4 better, from
     5 on significantly.
     """
-    prompt: list[Message] = [{"role": "user", "content": row["prompt"]}]
+    prompt = user(row["prompt"])
     answers = row["answers"]
     return [
         attempt(compared, prompt, answers[better], answers[worse], _rating(better - worse))
@@ -151,7 +189,7 @@ def _rating(distance: int) -> Rating:
 
 def gsm8k_solutions(row: Mapping[str, Any]) -> list[Comparison | Skip]:
     """{"question", "<model>": {"is_correct", "solution"}} of four models: each right one over each wrong."""
-    prompt: list[Message] = [{"role": "user", "content": text_field(row, "question")}]
+    prompt = user(text_field(row, "question"))
     right: list[str] = []
     wrong: list[str] = []
     for model in GSM8K_MODELS:

@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..artifact import file_hash, write_json, write_lines
+from ..artifact import file_hash, write_json
 from ..config import Source
 from ..console import track
 from ..errors import DataError
 from ..model.checkpoint import tokenizer_hash
 from .documents import Batch, ahead, expected_megabytes, read_batches
 from .encoding import DocumentEncoder, EncodedDocuments
+from .intake import Intake
 from .journal import Journal
 from .reading import check_formats, tell
 from .settings import CorpusSettings
@@ -36,7 +37,6 @@ Part = Literal["train", "validation"]
 PARTS: tuple[Part, ...] = ("train", "validation")
 COUNTS = "corpus.json"  # written last: beside it all shards stand
 JOURNAL = "corpus.sqlite"
-REFUSED = "refused.jsonl"
 BATCH_BYTES = 4_000_000  # of text that is encoded at a time
 ENCODERS = 2  # batches under way: all cores work at one while the ids of the other are copied
 SHORTEST = 16  # tokens; documents up to here share a bar of the histogram, then those up to twice as many
@@ -58,7 +58,8 @@ def write_corpus(
     Returns:
         For "train" and "validation" `documents`, `tokens`, `bytes`, `bytes_per_token`, `lengths` (documents
         by their tokens: up to 16, 32, …) and `sources` (`path`, `weight`, `folder`, `documents`, `tokens`,
-        `bytes` of each); beside them `duplicates` and `refused` (counts) and `skipped` (documents by reason).
+        `bytes` of each); beside them `duplicates` and `refused` (counts), `skipped` (documents by reason) and
+        `ignored_fields` (documents by each field that is not used).
 
     Raises:
         DataError: a row is broken and may not be left out, a source can't be read, a part has no document.
@@ -71,8 +72,7 @@ def write_corpus(
         corpus = _Corpus(settings, seed, tokenizer, root, folder, noted)
         corpus.write()
     counts = corpus.finish(tokenizer_hash(tokenizer))
-    if corpus.state["refused"]:
-        write_lines(folder / REFUSED, [json.dumps(reason) for reason in corpus.state["refused"]])
+    corpus.intake.write(folder)
     write_json(folder / COUNTS, counts)
     show_summary(counts)
     return counts
@@ -150,10 +150,12 @@ class _Corpus:
             "rows": 0,  # that were read of it
             "usable": [0] * len(self._sources),
             "skipped": [{} for _ in self._sources],
+            "ignored": [{} for _ in self._sources],
             "duplicates": 0,
             "refused": [],
             "streams": {},
         }
+        self.intake = Intake(settings.refuse_at_most, refused=self.state["refused"])
         self._streams: dict[tuple[int, Part], _Stream] = {}
         for number, source in enumerate(self._sources):
             held_out = number < len(settings.validation)
@@ -196,12 +198,15 @@ class _Corpus:
     def _take(self, batch: Batch) -> dict[_Stream, list[str]]:
         """Counts a batch; the texts of it that are no duplicates, by the stream that they go to."""
         state, number = self.state, batch.source
-        self._refuse(batch.refused)
+        for reason in batch.refused:
+            self.intake.refuse(reason)
         state["source"], state["rows"] = (number + 1, 0) if batch.last else (number, batch.rows)
-        state["skipped"][number] = dict(Counter(state["skipped"][number]) + batch.skipped)
+        for name, counted in (("skipped", batch.skipped), ("ignored", batch.ignored)):
+            state[name][number] = dict(Counter(state[name][number]) + counted)
         state["usable"][number] += len(batch.documents)
         if batch.last:
-            tell(self._sources[number], state["usable"][number], Counter(state["skipped"][number]))
+            skipped, ignored = (Counter(state[name][number]) for name in ("skipped", "ignored"))
+            tell(self._sources[number], state["usable"][number], skipped, refused=0, ignored=ignored)
         texts: dict[_Stream, list[str]] = {}
         for document in batch.documents:
             if self._settings.deduplicate and not self._journal.is_new(document.key):
@@ -212,13 +217,6 @@ class _Corpus:
             stream.counts["bytes"] += document.size
             texts.setdefault(stream, []).append(document.text)
         return texts
-
-    def _refuse(self, reasons: list[str]) -> None:
-        refused, most = self.state["refused"], self._settings.refuse_at_most
-        refused += reasons
-        if len(refused) > most:
-            others = f"; {most:,} broken rows before it were left out (refuse_at_most)" if most else ""
-            raise DataError(f"{refused[most]}{others}")
 
     def _part(self, source: int, text: str) -> Part:
         if source < len(self._settings.validation):
@@ -239,6 +237,7 @@ class _Corpus:
             "duplicates": state["duplicates"],
             "refused": len(state["refused"]),
             "skipped": dict(sum(map(Counter, state["skipped"]), Counter[str]())),
+            "ignored_fields": dict(sum(map(Counter, state["ignored"]), Counter[str]())),
         }
 
     def _summary(self, part: Part) -> dict[str, Any]:

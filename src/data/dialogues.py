@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import DataError
-from .chat import check_messages
-from .llama2 import MARKS
-from .reading import Skip, attempt, field, text_field
+from .chat import check_roles
+from .reading import Skip, attempt, checked, field, text_field
 from .rows import Dialogue, Message
 
 ROLES = {
@@ -23,7 +22,12 @@ ROLES = {
 
 
 def messages_of(row: Mapping[str, Any], name: str, last: str) -> list[Message]:
-    """Checked messages of a field that holds a list of {"role", "content"}."""
+    """Checked messages of a field that holds a list of {"role", "content"}, behind the row's `system`."""
+    return usable(with_system(row, read_messages(row, name)), last)
+
+
+def read_messages(row: Mapping[str, Any], name: str) -> list[Message]:
+    """The messages of a field that holds a list of {"role", "content"}, in whatever order."""
     value = field(row, name, (list, tuple))
     if value is None:
         raise DataError(f"field {name!r} is missing; expected a list of messages")
@@ -34,12 +38,12 @@ def messages_of(row: Mapping[str, Any], name: str, last: str) -> list[Message]:
                 f"field {name!r} holds {type(message).__name__}; expected messages with role, content"
             )
         messages.append(_message(text_field(message, "role"), text_field(message, "content")))
-    return usable(messages, last)
+    return messages
 
 
 def usable(messages: list[Message], last: str) -> list[Message]:
     """The messages. Raises DataError unless they alternate up to `last`, Skip where one says nothing."""
-    check_messages(messages, last, MARKS)
+    check_roles(messages, last)
     if any(not message["content"].strip() for message in messages):
         raise Skip("empty message")
     return messages
@@ -53,7 +57,41 @@ def _message(role: str, content: str) -> Message:
 
 def single_turn(prompt: str, answer: str) -> Dialogue:
     """A dialogue of one question and one answer."""
-    return Dialogue(usable([_message("user", prompt), _message("assistant", answer)], "assistant"))
+    return answered({}, prompt, answer)
+
+
+def answered(row: Mapping[str, Any], prompt: str, answer: str) -> Dialogue:
+    """A dialogue of one question and one answer, behind the row's `system` and `history` if it has them."""
+    said = with_system(row, [*history(row), *user(prompt), _message("assistant", answer)])
+    return Dialogue(usable(said, "assistant"))
+
+
+def user(text: str) -> list[Message]:
+    """What a user says, as the only message."""
+    return [_message("user", text)]
+
+
+def with_system(row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
+    """The messages behind the row's `system`, if it has one. Raises DataError if they begin with another."""
+    system = field(row, "system", str)
+    if not system or not system.strip():
+        return messages
+    if not messages or messages[0]["role"] != "system":
+        return [_message("system", system), *messages]
+    if messages[0]["content"].strip() != system.strip():
+        raise DataError("field 'system' says something else than the system message; expected one of them")
+    return messages
+
+
+def history(row: Mapping[str, Any]) -> list[Message]:
+    """The earlier turns of a row, [[user, assistant], …] in its field `history`."""
+    messages = []
+    for turn in field(row, "history", (list, tuple)) or ():
+        if not isinstance(turn, list | tuple) or [type(text) for text in turn] != [str, str]:
+            raise DataError(f"field 'history' holds {turn!r:.60}; expected pairs [user, assistant] of texts")
+        user, answer = (checked(text, "history") for text in turn)
+        messages += [_message("user", user), _message("assistant", answer)]
+    return messages
 
 
 def with_input(instruction: str, given: str | None) -> str:
@@ -62,7 +100,7 @@ def with_input(instruction: str, given: str | None) -> str:
 
 
 def messages(row: Mapping[str, Any]) -> Dialogue:
-    """{"messages": [{"role", "content"}, …], "instruction": optional text (Ghost Attention)}."""
+    """{"messages": [{"role", "content"}, …]}; beside it `system`, or `instruction` (Ghost Attention)."""
     said = messages_of(row, "messages", "assistant")
     instruction = field(row, "instruction", str) or None
     if instruction and said[0]["role"] == "system":
@@ -71,8 +109,8 @@ def messages(row: Mapping[str, Any]) -> Dialogue:
 
 
 def prompt_completion(row: Mapping[str, Any]) -> Dialogue:
-    """{"prompt", "completion"}; a GPT end mark after the completion is taken off."""
-    return single_turn(*prompt_and_completion(row))
+    """{"prompt", "completion"}, maybe `system`, `history`; a GPT end mark behind them is taken off."""
+    return answered(row, *prompt_and_completion(row))
 
 
 def prompt_and_completion(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -80,9 +118,9 @@ def prompt_and_completion(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def alpaca(row: Mapping[str, Any]) -> Dialogue:
-    """{"instruction", "input" (may be empty or missing), "output"}."""
+    """{"instruction", "output"} and, where it has them, `input`, `system` and `history`."""
     prompt = with_input(text_field(row, "instruction"), field(row, "input", str))
-    return single_turn(prompt, text_field(row, "output"))
+    return answered(row, prompt, text_field(row, "output"))
 
 
 def seed_tasks(row: Mapping[str, Any]) -> list[Dialogue | Skip]:
@@ -98,11 +136,14 @@ def seed_tasks(row: Mapping[str, Any]) -> list[Dialogue | Skip]:
 
 
 def sharegpt(row: Mapping[str, Any]) -> Dialogue:
-    """{"conversations": [{"from": human|gpt|system|…, "value"}, …]}; skipped if they don't alternate."""
+    """{"conversations": [{"from": human|gpt|system|…, "value"}, …]}, maybe `system`.
+
+    Skipped if they don't alternate.
+    """
     turns = field(row, "conversations", (list, tuple))
     if turns is None:
         raise DataError("field 'conversations' is missing; expected a list of {from, value}")
-    said = [_sharegpt_message(turn) for turn in turns]
+    said = with_system(row, [_sharegpt_message(turn) for turn in turns])
     if not _alternates(said):
         raise Skip("doesn't alternate from a question to an answer")
     return Dialogue(usable(said, "assistant"))

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 from ..config import Source
 from ..errors import DataError
 from .files import data_files
+from .intake import Intake
 from .reading import Skip, locate, outcomes
 from .sources import DOCUMENTS
 from .volume import expected_bytes
@@ -39,6 +40,7 @@ class Batch:
         rows: raw rows of the source that were read so far, earlier batches included.
         skipped: documents of these rows that can't be used, by reason.
         refused: why rows are broken, each with file and line.
+        ignored: rows by each field that their format does not read.
         last: nothing follows of this source.
     """
 
@@ -47,6 +49,7 @@ class Batch:
     documents: list[Document] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
     last: bool = False
 
     @property
@@ -66,21 +69,24 @@ def read_batches(
         source, filled = sources[number], 0
         batch = Batch(number)
         passed = rows if number == first else 0
-        for read, outcome in outcomes(source, root, DOCUMENTS[source.format], passed):
-            # a raw row's documents stay together: a batch can begin only with another one
-            if read != batch.rows and (len(batch.documents) >= MOST or filled >= size):
+        read_rows = outcomes(source, root, DOCUMENTS[source.format], intake=Intake(), start=passed)
+        for read, made, ignored in read_rows:
+            if len(batch.documents) >= MOST or filled >= size:
                 yield batch
                 batch, filled = Batch(number), 0
             batch.rows = read
-            if isinstance(outcome, DataError):
-                batch.refused.append(str(outcome))
-            elif isinstance(outcome, Skip):
-                batch.skipped[str(outcome)] += 1
-            else:
-                data = outcome.encode()
+            batch.ignored.update(ignored)
+            if isinstance(made, DataError):
+                batch.refused.append(str(made))
+                continue
+            for row in made:
+                if isinstance(row, Skip):
+                    batch.skipped[str(row)] += 1
+                    continue
+                data = row.encode()
                 filled += len(data)
                 key = hashlib.blake2b(data, digest_size=16).digest()
-                batch.documents.append(Document(outcome, len(data), key))
+                batch.documents.append(Document(row, len(data), key))
         batch.last = True
         yield batch
 

@@ -62,6 +62,9 @@ class Llama2Format:
         [first, *_] = tokenizer.tokenize("a", add_special_tokens=False)
         self._space = "" if first[0] in "▁Ġ " else " "
 
+    def check(self, messages: Sequence[Message]) -> None:
+        """Any messages whose roles alternate can be written."""
+
     def encode(self, chats: Sequence[Sequence[Message]]) -> list[list[Turn]]:
         """The turns of each chat: from BOS to [/INST], and from there to EOS."""
         texts = [list(turn_texts(chat)) for chat in chats]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -13,10 +13,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from ..config import Source
 from ..console import say
 from ..errors import DataError
-from .files import Record, data_files, file_records, hub_records, kind_of, stream
+from .files import Record, described, file_records, find_files, hub_records, kind_of, paragraphs
+from .intake import REFUSED, Intake
 
 T = TypeVar("T", covariant=True)
 S = TypeVar("S")
+NOTHING: tuple[Any, ...] = (None, "", [], {}, ())  # what a field without a value holds
+NAMED = 8  # fields that are not used are named up to here
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.-]+)?$")
 
 
@@ -33,39 +36,62 @@ def attempt(make: Callable[..., S], *values: Any) -> S | Skip:
 
 
 class Format(NamedTuple, Generic[T]):
-    """How raw rows become ours: `records` yields the raw rows, `parse` makes one row of each, or several."""
+    """How raw rows become ours.
+
+    Attributes:
+        parse: makes one row of a raw one, or several.
+        records: yields the raw rows of a source.
+        fields: names that `parse` reads; of fields in messages or sections as `messages.role`.
+    """
 
     parse: Callable[[dict[str, Any]], T | list[T | Skip]]
     records: Callable[[Source, Path], Iterator[Record]]
+    fields: frozenset[str]
 
 
-class Stream(Iterator[T]):
-    """The rows of several sources one after the other; `skipped` counts what was left out so far, by reason.
+class Outcome(NamedTuple, Generic[T]):
+    """What becomes of a raw row: rows and reasons to skip, or an error with file and line.
 
-    Raises DataError, naming file and line, for a broken row, an unknown format, a source without rows.
+    `number`: raw rows of the source that were read so far, this one included; `ignored`: names of its fields
+    that hold something and that the format does not read.
     """
 
-    def __init__(self, sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]]) -> None:
-        self.skipped: Counter[str] = Counter()
-        check_formats(sources, formats)
-        self._rows = (row for source in sources for row in self._read(source, root, formats[source.format]))
+    number: int
+    made: list[T | Skip] | DataError
+    ignored: list[str]
 
-    def __next__(self) -> T:
-        return next(self._rows)
 
-    def _read(self, source: Source, root: Path, format: Format[T]) -> Iterator[T]:
-        skipped: Counter[str] = Counter()
-        made = 0
-        for _, outcome in outcomes(source, root, format):
-            if isinstance(outcome, DataError):
-                raise outcome
-            if isinstance(outcome, Skip):
-                skipped[str(outcome)] += 1
+def stream(
+    sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]], *, intake: Intake
+) -> Iterator[T]:
+    """The rows of several sources one after the other; what is left out is counted in `intake` and told.
+
+    Raises DataError for an unknown format, a source without rows, and a bad row that `intake` does not allow.
+    """
+    check_formats(sources, formats)
+    for source in sources:
+        yield from _rows(source, root, formats[source.format], intake=intake)
+
+
+def _rows(source: Source, root: Path, format: Format[T], *, intake: Intake) -> Iterator[T]:
+    made = refused = 0
+    skipped: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
+    for outcome in outcomes(source, root, format, intake=intake):
+        if isinstance(outcome.made, DataError):
+            intake.refuse(str(outcome.made))
+            refused += 1
+            continue
+        ignored.update(outcome.ignored)
+        for row in outcome.made:
+            if isinstance(row, Skip):
+                skipped[str(row)] += 1
             else:
                 made += 1
-                yield outcome
-        self.skipped += skipped
-        tell(source, made, skipped)
+                yield row
+    intake.skipped += skipped
+    intake.ignored += ignored
+    tell(source, made, skipped, refused=refused, ignored=ignored)
 
 
 def check_formats(sources: Sequence[Source], formats: Mapping[str, Any]) -> None:
@@ -81,12 +107,11 @@ def check_formats(sources: Sequence[Source], formats: Mapping[str, Any]) -> None
 
 
 def outcomes(
-    source: Source, root: Path, format: Format[T], start: int = 0
-) -> Iterator[tuple[int, T | Skip | DataError]]:
-    """What becomes of each raw row of a source: a row, or several, a Skip, or an error with file and line.
+    source: Source, root: Path, format: Format[T], *, intake: Intake, start: int = 0
+) -> Iterator[Outcome[T]]:
+    """What becomes of each raw row of a source, behind the first `start`.
 
-    With each comes how many raw rows were read by then, those passed over included; `start` passes over so
-    many. Raises DataError where the source itself can't be read.
+    Raises DataError where the source itself can't be read.
     """
     end = None if source.limit is None else source.skip + source.limit
     first = source.skip + start
@@ -95,23 +120,48 @@ def outcomes(
             if isinstance(record, DataError):
                 raise record
             parsed = attempt(format.parse, record)
+            made = parsed if isinstance(parsed, list) else [parsed]
+            for row in made:
+                intake.check(row)
+            yield Outcome(number, made, unread_fields(record, format.fields))
         except DataError as error:
-            yield number, DataError(f"{where}: {error}")
-            continue
-        for row in parsed if isinstance(parsed, list) else [parsed]:
-            yield number, row
+            yield Outcome(number, DataError(f"{where}: {error}"), [])
 
 
-def tell(source: Source, made: int, skipped: Counter[str]) -> None:
+def tell(
+    source: Source, made: int, skipped: Counter[str], *, refused: int, ignored: Mapping[str, int]
+) -> None:
     """Says what was left out of a source. Raises DataError where nothing is left."""
     if not made:
         raise DataError(f"{source.path}: no usable row; expected rows of format {source.format!r}")
     if skipped:
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())
         say(f"{source.path}: {made:,} rows, {skipped.total():,} left out: {reasons}")
+    if refused:
+        say(f"{source.path}: {refused:,} bad rows left out; {REFUSED} lists them")
+    if ignored:
+        names = sorted(ignored, key=lambda name: -ignored[name])
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        fields = ", ".join(f"{name} ({ignored[name]:,} rows)" for name in names[:NAMED])
+        say(f"{source.path}: fields that format {source.format!r} does not use: {fields}{more}")
 
 
 # ----------------------------------------------------------------------------------- fields of raw rows
+
+
+def unread_fields(row: Mapping[str, Any], fields: frozenset[str]) -> list[str]:
+    """Names of a raw row's fields that hold something and are not among `fields`; inner ones as `a.b`."""
+    unread: dict[str, None] = {}
+    for name, value in row.items():
+        if name not in fields:
+            if value not in NOTHING:
+                unread[name] = None
+            continue
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, dict):
+                inner = (f"{name}.{key}" for key, held in part.items() if held not in NOTHING)
+                unread.update((key, None) for key in inner if key not in fields)
+    return list(unread)
 
 
 def text_field(row: Mapping[str, Any], name: str) -> str:
@@ -143,7 +193,7 @@ def field(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> A
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(k.__name__ for k in kinds)
         raise DataError(f"field {name!r} is {type(value).__name__}; expected {expected}")
-    return value
+    return checked(value, name) if isinstance(value, str) else value
 
 
 # ------------------------------------------------------------------------------- where raw rows are
@@ -158,16 +208,16 @@ def records(source: Source, root: Path, streaming: bool = False) -> Iterator[Rec
     if isinstance(place, str):
         yield from hub_records(place, source.split, streaming)
         return
-    for path in data_files(place, source.split):
+    for path in _files(source, place):
         yield from file_records(path)
 
 
-def sound(rows: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Raw rows none of which may be broken. Raises DataError at the first that is, with file and line."""
-    for where, record in rows:
-        if isinstance(record, DataError):
-            raise DataError(f"{where}: {record}")
-        yield where, record
+def _files(source: Source, place: Path) -> list[Path]:
+    """The files of a source; says which others its folder holds."""
+    files = find_files(place, source.split)
+    if files.left_out:
+        say(f"{source.path}: not read: {described(files.left_out)}")
+    return files.read
 
 
 def text_records(source: Source, root: Path, piece: int = 8000) -> Iterator[Record]:
@@ -175,19 +225,19 @@ def text_records(source: Source, root: Path, piece: int = 8000) -> Iterator[Reco
     place = locate(source, root)
     if isinstance(place, str):
         raise DataError(f"{place}: format 'text' reads local .txt files; use 'text_rows' for a Hub set")
-    for path in data_files(place, source.split):
+    for path in _files(source, place):
         if kind_of(path) != "text":
             raise DataError(
                 f"{path}: format 'text' reads .txt files; use 'text_rows' for rows with a field 'text'"
             )
-        paragraphs: list[str] = []
-        for row in stream(path, "text", sample_by="paragraph"):
-            paragraphs.append(row["text"])
-            if sum(map(len, paragraphs)) >= piece:
-                yield str(path), {"text": "\n\n".join(paragraphs)}
-                paragraphs = []
-        if paragraphs:
-            yield str(path), {"text": "\n\n".join(paragraphs)}
+        parts: list[str] = []
+        for paragraph in paragraphs(path):
+            parts.append(paragraph)
+            if sum(map(len, parts)) >= piece:
+                yield str(path), {"text": "\n\n".join(parts)}
+                parts = []
+        if parts:
+            yield str(path), {"text": "\n\n".join(parts)}
 
 
 def locate(source: Source, root: Path) -> Path | str:

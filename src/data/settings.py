@@ -1,10 +1,22 @@
-"""Settings of a corpus, for the stages that prepare one (imports no torch)."""
+"""Settings of the stages that read rows (imports no torch)."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
-from ..config import Settings, Source
+from ..config import Source, StageSettings
+
+
+class RowSettings(StageSettings):
+    """A stage that reads rows: documents, dialogues, comparisons or prompts."""
+
+    refuse_at_most: int = Field(0, ge=0)
+    """number of bad rows (broken, or not to be written in the model's chat format) that are left out and
+    listed in `refused.jsonl`; one more stops the stage"""
+
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"refuse_at_most"})
 
 
 class WeightedSource(Source):
@@ -14,7 +26,15 @@ class WeightedSource(Source):
     """how often a pass takes each of its documents: 2 is twice, 0.5 another half in each pass"""
 
 
-class CorpusSettings(Settings):
+class PromptSource(Source):
+    """Prompts to sample answers for, scored for helpfulness or for safety."""
+
+    is_safety: bool | None = None
+    """whether its prompts are adversarial ones, which are scored for safety; null: as each row's own field
+    `is_safety` says, and no if it has none"""
+
+
+class CorpusSettings(RowSettings):
     """Which documents a model is pretrained on, and which are held out."""
 
     documents: list[WeightedSource] = []
@@ -25,8 +45,6 @@ class CorpusSettings(Settings):
     """share of `documents` to hold out, chosen by a hash of each text"""
     deduplicate: bool = True
     """whether only the first of equal documents stays, held-out ones before all others"""
-    refuse_at_most: int = Field(0, ge=0)
-    """broken rows that are left out and listed in `refused.jsonl`; one more stops the stage"""
     shard_tokens: int = Field(100_000_000, gt=0)
     """tokens after which the open shard files are closed; a killed stage goes on from there"""
 

@@ -1,23 +1,27 @@
 """The four kinds of rows that stages read, and the formats that each may come in.
 
 A source's `path` is a file or folder below `root` (the stage's input `data`), an absolute path, or a Hub id
-(`org/name`, or `org/name:config`). A broken row raises DataError with file and line; sound rows that can't be
-used (an empty answer, two equal answers) are left out, counted in `.skipped` and told on the terminal.
+(`org/name`, or `org/name:config`). An `Intake` counts bad rows, sound ones that can't be used (an empty
+answer, two equal answers), and the fields that a format does not use.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..config import Source
+from ..console import say
 from . import comparisons, dialogues
-from .reading import Format, Skip, Stream, field, records, text_field, text_records
-from .rows import Comparison, Dialogue, Prompt, Rows
+from .intake import Intake
+from .reading import Format, Skip, check_formats, field, records, stream, text_field, text_records
+from .rows import Comparison, Dialogue, Prompt
+from .settings import PromptSource
 
+BOTH_KINDS = "listed as ordinary and as safety prompts: taken as safety prompts"
 Parse = Callable[[dict[str, Any]], Any]
 
 
@@ -36,77 +40,124 @@ def _completed_prompt(row: Mapping[str, Any]) -> str:
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
     """{"messages": […, the user's], "is_safety": true or false (false if missing), "id": optional}."""
-    messages = dialogues.messages_of(row, "messages", "user")
-    return Prompt(messages, bool(field(row, "is_safety", bool)), field(row, "id", str))
+    return Prompt(dialogues.messages_of(row, "messages", "user"), _is_safety(row), field(row, "id", str))
 
 
-def _prompt_of(parse: Parse, is_safety: bool, row: dict[str, Any]) -> list[Prompt | Skip]:
+def _prompt_of(parse: Parse, row: dict[str, Any]) -> list[Prompt | Skip]:
     """The prompts of a dialogue's last answer, or of comparisons."""
     parsed = parse(row)
     made = parsed if isinstance(parsed, list) else [parsed]
     return [
         one
         if isinstance(one, Skip)
-        else Prompt(one.prompt if isinstance(one, Comparison) else one.messages[:-1], is_safety)
+        else Prompt(one.prompt if isinstance(one, Comparison) else one.messages[:-1], _is_safety(row))
         for one in made
     ]
 
 
+def _is_safety(row: Mapping[str, Any]) -> bool:
+    return bool(field(row, "is_safety", bool))
+
+
+def _fields(*names: str, messages: Sequence[str] = ()) -> frozenset[str]:
+    """Names of fields, of which some may hold messages."""
+    return frozenset([*names, *messages, *(f"{name}.{part}" for name in messages for part in MESSAGE)])
+
+
+MESSAGE = ("role", "content")
+SHAREGPT = ("conversations", "conversations.from", "conversations.value")
+SEED_TASKS = ("instruction", "instances", "instances.input", "instances.output")
+SOLUTIONS = [
+    f"{model}{part}" for model in comparisons.GSM8K_MODELS for part in ("", ".is_correct", ".solution")
+]
+EARLIER = ("system", "history")  # what may stand before a question
+COMPARED = ("prompt", "chosen", "rejected")
+
 DOCUMENTS: dict[str, Format[str]] = {
-    "text": Format(_document, text_records),
-    "text_rows": Format(_document, partial(records, streaming=True)),
-    "prompt_completion": Format(_completed_prompt, partial(records, streaming=True)),
+    "text": Format(_document, text_records, _fields("text")),
+    "text_rows": Format(_document, partial(records, streaming=True), _fields("text")),
+    "prompt_completion": Format(
+        _completed_prompt, partial(records, streaming=True), _fields("prompt", "completion")
+    ),
 }
 DIALOGUES: dict[str, Format[Dialogue]] = {
-    "messages": Format(dialogues.messages, records),
-    "prompt_completion": Format(dialogues.prompt_completion, records),
-    "alpaca": Format(dialogues.alpaca, records),
-    "seed_tasks": Format(dialogues.seed_tasks, records),
-    "sharegpt": Format(dialogues.sharegpt, records),
-    "gsm8k": Format(dialogues.gsm8k, records),
-    "hh": Format(comparisons.preferred, records),
+    "messages": Format(dialogues.messages, records, _fields("instruction", "system", messages=["messages"])),
+    "prompt_completion": Format(
+        dialogues.prompt_completion, records, _fields("prompt", "completion", *EARLIER)
+    ),
+    "alpaca": Format(dialogues.alpaca, records, _fields("instruction", "input", "output", *EARLIER)),
+    "seed_tasks": Format(dialogues.seed_tasks, records, _fields(*SEED_TASKS)),
+    "sharegpt": Format(dialogues.sharegpt, records, _fields("system", *SHAREGPT)),
+    "gsm8k": Format(dialogues.gsm8k, records, _fields("question", "answer")),
+    "hh": Format(comparisons.preferred, records, _fields("chosen", "rejected")),
 }
 COMPARISONS: dict[str, Format[Comparison]] = {
-    "comparison": Format(comparisons.comparison, records),
-    "hh": Format(comparisons.hh, records),
-    "self_instruct_eval": Format(comparisons.self_instruct_eval, comparisons.self_instruct_records),
-    "gsm8k_solutions": Format(comparisons.gsm8k_solutions, records),
+    "comparison": Format(
+        comparisons.comparison,
+        records,
+        _fields("rating", "chosen_safe", "rejected_safe", *EARLIER, messages=COMPARED),
+    ),
+    "hh": Format(comparisons.hh, records, _fields("chosen", "rejected")),
+    "self_instruct_eval": Format(
+        comparisons.self_instruct_eval, comparisons.self_instruct_records, _fields("prompt", "answers")
+    ),
+    "gsm8k_solutions": Format(comparisons.gsm8k_solutions, records, _fields("question", *SOLUTIONS)),
 }
 PROMPTS: dict[str, Format[Prompt]] = {
-    "prompts": Format(_prompt, records),
+    "prompts": Format(_prompt, records, _fields("is_safety", "id", "system", messages=["messages"])),
     **{
-        name: Format(partial(_prompt_of, format.parse, name == "hh"), format.records)
+        name: Format(partial(_prompt_of, format.parse), format.records, format.fields | {"is_safety"})
         for name, format in {**DIALOGUES, **COMPARISONS}.items()
     },
 }
 
 
-def read_documents(sources: Sequence[Source], root: Path) -> Stream[str]:
+def read_documents(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> Iterator[str]:
     """Texts to pretrain on, one by one. Formats: text, text_rows, prompt_completion."""
-    return Stream(sources, root, DOCUMENTS)
+    return stream(sources, root, DOCUMENTS, intake=intake or Intake())
 
 
-def read_dialogues(sources: Sequence[Source], root: Path) -> Rows[Dialogue]:
+def read_dialogues(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Dialogue]:
     """Dialogues. Formats: messages, prompt_completion, alpaca, seed_tasks, sharegpt, gsm8k, hh."""
-    stream = Stream(sources, root, DIALOGUES)
-    return Rows(stream, stream.skipped)
+    return list(stream(sources, root, DIALOGUES, intake=intake or Intake()))
 
 
-def read_comparisons(sources: Sequence[Source], root: Path) -> Rows[Comparison]:
+def read_comparisons(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Comparison]:
     """Comparisons. Formats: comparison, hh, self_instruct_eval, gsm8k_solutions."""
-    stream = Stream(sources, root, COMPARISONS)
-    return Rows(stream, stream.skipped)
+    return list(stream(sources, root, COMPARISONS, intake=intake or Intake()))
 
 
-def read_prompts(sources: Sequence[Source], root: Path) -> Rows[Prompt]:
-    """Prompts that differ, or have different ids; those of `hh` are safety prompts.
+def read_prompts(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Prompt]:
+    """Prompts that differ, or have different ids. Formats: prompts, or any of dialogues or comparisons.
 
-    Formats: prompts, or any of dialogues or comparisons.
+    Whether they are safety prompts says their source, else their row. One that is listed as both is one.
     """
-    stream = Stream(sources, root, PROMPTS)
-    prompts = list(stream)
+    intake = intake or Intake()
+    check_formats(sources, PROMPTS)
+    prompts = [
+        prompt if is_safety is None else replace(prompt, is_safety=is_safety)
+        for source in sources
+        for is_safety in [source.is_safety if isinstance(source, PromptSource) else None]
+        for prompt in stream([source], root, PROMPTS, intake=intake)
+    ]
+    prompts = _of_one_kind(prompts, intake)
     different: dict[str, Prompt] = {}
     for prompt in prompts:
         different.setdefault(repr((prompt.id, prompt.messages)), prompt)
-    repeated = Counter({"repeated prompt": len(prompts) - len(different)})
-    return Rows(different.values(), stream.skipped + repeated)
+    if repeated := len(prompts) - len(different):
+        intake.skipped["repeated prompt"] += repeated
+        say(f"{repeated:,} prompts left out: repeated prompt")
+    return list(different.values())
+
+
+def _of_one_kind(prompts: Sequence[Prompt], intake: Intake) -> list[Prompt]:
+    """The same prompts; those that are listed as ordinary and as safety prompts are safety prompts."""
+    safety = {repr(prompt.messages) for prompt in prompts if prompt.is_safety}
+    made = [
+        prompt if prompt.is_safety or repr(prompt.messages) not in safety else replace(prompt, is_safety=True)
+        for prompt in prompts
+    ]
+    if changed := sum(a is not b for a, b in zip(prompts, made, strict=True)):
+        intake.changed[BOTH_KINDS] += changed
+        say(f"{changed:,} prompts are {BOTH_KINDS}")
+    return made

@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from ..errors import DataError
+from .llama2 import TAGS
 from .rows import Message, Turn
 
 ADVICE = "expected another template, or `chat_format: llama2`"
@@ -23,7 +24,14 @@ class TemplateFormat:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer, self._eos = tokenizer, str(tokenizer.eos_token)
         added = tokenizer.added_tokens_decoder.values()
-        self.marks = tuple(dict.fromkeys(str(token.content) for token in added if token.special))
+        special = [str(token.content) for token in added if token.special]
+        # Llama 2's tags are plain text to a tokenizer: control strings only where the template writes them
+        tags = [tag for tag in TAGS if tag in str(tokenizer.chat_template)]
+        self.marks = tuple(dict.fromkeys([*special, *tags]))
+
+    def check(self, messages: Sequence[Message]) -> None:
+        """Raises DataError as `encode` does."""
+        self._pieces(messages)
 
     def encode(self, chats: Sequence[Sequence[Message]]) -> list[list[Turn]]:
         """The turns of each chat; what the template writes behind an EOS begins the next turn's prompt.

@@ -5,24 +5,34 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
+from .opening import UNREADABLE
+
 SAMPLE = 1 << 20  # bytes of a packed file from which its size unpacked is estimated
 
 
 def expected_bytes(path: Path) -> float:
-    """About how many bytes a file holds when it is unpacked."""
-    size = path.stat().st_size
-    if path.suffix.lower() == ".parquet":
-        return _parquet_bytes(path)
+    """About how many bytes a file holds when it is unpacked; 0 where that can't be known."""
+    try:
+        return _parquet_bytes(path) if path.suffix.lower() == ".parquet" else _unpacked_bytes(path)
+    except UNREADABLE:
+        return 0.0  # whoever reads the file says what is wrong with it
+
+
+def _unpacked_bytes(path: Path) -> float:
+    size, ending = path.stat().st_size, path.suffix.lower()
     with path.open("rb") as file:
         head = file.read(SAMPLE)
     if not head:
         return 0.0
-    if path.suffix.lower() == ".gz":
+    if ending == ".gz":
         return size / len(head) * len(zlib.decompressobj(wbits=31).decompress(head))
-    if path.suffix.lower() == ".zst":
+    if ending == ".zst":
         import zstandard
 
-        return size / len(head) * len(zstandard.ZstdDecompressor().decompressobj().decompress(head))
+        try:
+            return size / len(head) * len(zstandard.ZstdDecompressor().decompressobj().decompress(head))
+        except zstandard.ZstdError:
+            return 0.0
     return float(size)
 
 

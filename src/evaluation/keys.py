@@ -65,5 +65,6 @@ def empty_evaluation() -> dict[str, Any]:
         "gatt_dialogues": dict.fromkeys(RETENTION_SERIES),
         "gatt_attention": {series: empty_attention() for series in ATTENTION_SERIES},
         "prompts": {},
+        "rows": {},
         "samples": [],
     }

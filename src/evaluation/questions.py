@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..console import say
 from ..data.chat import encode_prompt
+from ..data.intake import Intake
 from ..data.rows import Message
 from ..data.sources import read_prompts
 from ..errors import DataError
@@ -28,7 +30,7 @@ class Question:
 
 
 def read_questions(
-    settings: EvaluateSettings, data: Path, tokenizer: Any, context: int
+    settings: EvaluateSettings, data: Path, tokenizer: Any, context: int, *, intake: Intake
 ) -> tuple[list[Question], dict[str, dict[str, Any]]]:
     """Test prompts of all kinds, and by kind how many were read and how many were too long to be used.
 
@@ -40,7 +42,8 @@ def read_questions(
     questions: list[Question] = []
     counts: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
-        rows = read_prompts(getattr(settings.prompts, kind), data)
+        before = Counter(intake.skipped)
+        rows = read_prompts(getattr(settings.prompts, kind), data, intake)
         if settings.gold and any(row.id is None for row in rows):
             raise DataError(f"{kind} test prompts: a row has no id; gold scorers know prompts by their id")
         made = [
@@ -50,10 +53,8 @@ def read_questions(
         counts[kind] = {
             "read": len(made),
             "too_long": len(made) - len(fitting),
-            "skipped": dict(+rows.skipped),
+            "skipped": dict(intake.skipped - before),
         }
-        if repeated := rows.skipped["repeated prompt"]:
-            say(f"{kind} test prompts: {repeated:,} left out, equal to another one")
         if left_out := counts[kind]["too_long"]:
             say(f"{kind} test prompts: {left_out:,} of {len(made):,} left out, too long for the context")
         questions += fitting

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import Source
-from ..data.reading import field, records, sound, text_field
+from ..data.intake import Intake
+from ..data.reading import Format, field, records, stream, text_field
+from ..data.rows import Message, Prompt
 from ..errors import DataError
 from ..gatt.instructions import Instruction, read_instruction
 from .attention import Held
@@ -20,6 +23,7 @@ from .keys import RETENTION_TURNS
 from .speaker import Answer, Speaker
 from .values import Column, Figures, figures
 
+FIELDS = frozenset({"id", "instruction", "questions", "check", "check.kind", "check.value"})
 ANOTHER = "~"  # an instruction that no dialogue has
 
 
@@ -115,28 +119,29 @@ def _known(column: Column) -> int:
 
 
 def read_instructed(
-    path: str, data: Path, limit: int, turns: int = RETENTION_TURNS[-1]
+    path: str, data: Path, limit: int, turns: int = RETENTION_TURNS[-1], *, intake: Intake | None = None
 ) -> list[InstructedDialogue]:
-    """The first `limit` rows of a retention test. Raises DataError: a broken row, too few turns or rows."""
-    dialogues = []
-    for where, row in sound(records(Source(path=path, format="instructed"), data)):
-        try:
-            dialogues.append(_instructed(row, turns))
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
-        if len(dialogues) == limit:
-            return dialogues
-    raise DataError(f"{data / path}: {len(dialogues)} dialogues; expected at least {limit}")
+    """The first `limit` rows of a retention test. Raises DataError: a bad row, too few turns or rows."""
+    intake = intake or Intake()
+    format = Format(partial(_instructed, turns, intake), records, FIELDS)
+    source = Source(path=path, format="instructed")
+    dialogues = list(stream([source], data, {source.format: format}, intake=intake))
+    if len(dialogues) < limit:
+        raise DataError(f"{data / path}: {len(dialogues)} dialogues; expected at least {limit}")
+    return dialogues[:limit]
 
 
-def _instructed(row: Mapping[str, Any], turns: int) -> InstructedDialogue:
+def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> InstructedDialogue:
     questions = field(row, "questions", list) or []
     if len(questions) < turns or not all(isinstance(one, str) for one in questions):
         raise DataError(f"{len(questions)} questions; expected a list of {turns} texts or more")
-    check = field(row, "check", dict)
+    check, instruction = field(row, "check", dict), text_field(row, "instruction")
+    for question in questions[:turns]:
+        asked = [Message(role="system", content=instruction), Message(role="user", content=question)]
+        intake.check(Prompt(asked))
     return InstructedDialogue(
         text_field(row, "id"),
-        text_field(row, "instruction"),
+        instruction,
         questions[:turns],
         None if check is None else read_instruction(check),
     )

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from ..config import Precision, Settings, Source, StageSettings
+from ..config import Precision, Settings, Source
+from ..data.settings import RowSettings
 from .keys import RETENTION_TURNS
 
 
@@ -41,7 +42,7 @@ class RetentionSettings(Settings):
     """of `unseen`"""
 
 
-class EvaluateSettings(StageSettings):
+class EvaluateSettings(RowSettings):
     """All versions answer the same prompts at temperature 1, one answer each."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data", "sft"})

@@ -11,6 +11,8 @@ from typing import Any
 
 from ..artifact import write_json
 from ..console import say
+from ..data.chat import check_of
+from ..data.intake import Intake
 from ..data.rows import opening
 from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
@@ -52,15 +54,20 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
         DataError: broken test prompts, no versions in the rlhf artifact, a model that can't be read.
     """
     gold = Gold.load(inputs["data"]) if settings.gold else None
+    intake = Intake(settings.refuse_at_most, check_of(load_tokenizer(inputs["sft"])))
     evaluation = empty_evaluation()
     if gold is not None:
         evaluation["demonstrations"] = {
             "gold_helpfulness": gold.demonstrations_helpfulness,
             "gold_helpfulness_se": gold.demonstrations_helpfulness_se,
         }
-    _compare_versions(evaluation, settings, inputs, gold, out / "versions")
+    _compare_versions(evaluation, settings, inputs, gold, intake, out / "versions")
     if settings.retention is not None:
-        _measure_ghost_attention(evaluation, settings, settings.retention, inputs, gold, out / "retention")
+        _measure_ghost_attention(
+            evaluation, settings, settings.retention, inputs, gold, intake, out / "retention"
+        )
+    intake.write(out)
+    evaluation["rows"] = intake.metrics()
     write_json(out / "evaluation.json", evaluation)
     return evaluation
 
@@ -113,12 +120,13 @@ def _compare_versions(
     settings: EvaluateSettings,
     inputs: Mapping[str, Path],
     gold: Gold | None,
+    intake: Intake,
     out: Path,
 ) -> None:
     tokenizer = load_tokenizer(inputs["sft"])
     sft = _load(inputs["sft"], settings)
     questions, evaluation["prompts"] = read_questions(
-        settings, inputs["data"], tokenizer, context_of(sft.config)
+        settings, inputs["data"], tokenizer, context_of(sft.config), intake=intake
     )
     scorers = {
         name: Scorer(inputs[name], tokenizer, dtype=settings.dtype)
@@ -152,6 +160,7 @@ def _measure_ghost_attention(
     retention: RetentionSettings,
     inputs: Mapping[str, Path],
     gold: Gold | None,
+    intake: Intake,
     out: Path,
 ) -> None:
     """Retention of the model trained with GAtt, of its ablation, and with attribute values never trained."""
@@ -167,7 +176,7 @@ def _measure_ghost_attention(
     for name, model_input, path, count in series:
         if model_input not in inputs or path is None:
             continue
-        dialogues = read_instructed(path, root, count, retention.turns)
+        dialogues = read_instructed(path, root, count, retention.turns, intake=intake)
         if name == "with":
             instructions = [one.instruction for one in dialogues]
         hold = partial(_hold, name, inputs[model_input], dialogues, settings, gold, first)

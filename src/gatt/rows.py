@@ -10,8 +10,9 @@ from typing import Any
 from ..config import Source
 from ..console import say
 from ..data.chat import UNTRAINED, encode_dialogues
+from ..data.intake import Intake
 from ..data.packing import PackedRow, pack
-from ..data.rows import Dialogue, Rows
+from ..data.rows import Dialogue
 from ..data.sources import read_dialogues
 from ..errors import DataError
 from ..model.checkpoint import check_length
@@ -23,24 +24,27 @@ def fine_tuning_dialogues(
     ghost_attention: Sequence[Source],
     root: Path,
     gatt_root: Path | None = None,
-) -> Rows[Dialogue]:
+    *,
+    intake: Intake | None = None,
+) -> list[Dialogue]:
     """Demonstrations as they are, and Ghost Attention dialogues trained on their last answer (section 3.3).
 
     Sources are below `root`, those of Ghost Attention below `gatt_root` where it is given. One without an
     instruction is the same dialogue for a model that never hears of one.
     """
-    plain = read_dialogues(dialogues, root)
-    multi_turn = read_dialogues(ghost_attention, gatt_root or root)
+    intake = intake or Intake()
+    plain = read_dialogues(dialogues, root, intake)
+    multi_turn = read_dialogues(ghost_attention, gatt_root or root, intake)
     augmented = [
         instruction_on_first_turn(one) if one.instruction else replace(one, trained="last")
         for one in multi_turn
     ]
-    return Rows([*plain, *augmented], plain.skipped + multi_turn.skipped)
+    return [*plain, *augmented]
 
 
 def pack_dialogues(
     tokenizer: Any,
-    dialogues: Rows[Dialogue],
+    dialogues: Sequence[Dialogue],
     row_length: int,
     context_length: int,
     seed: int,
@@ -50,7 +54,7 @@ def pack_dialogues(
     """Encodes and packs dialogues; with `alone` one to a row, for models that carry state between them.
 
     Returns the rows, and counts: `dialogues`, `rows`, `tokens`, `trained_tokens`, `fill` (share of the rows
-    that is no pad) and `skipped` (dialogues by reason, those that their sources left out among them).
+    that is no pad) and `skipped` (dialogues by reason).
     Raises ConfigError for rows above the model's context, DataError where no dialogue is left.
     """
     check_length("row_length", row_length, context_length)
@@ -70,5 +74,5 @@ def pack_dialogues(
         "tokens": tokens,
         "trained_tokens": sum(label != UNTRAINED for one in kept for label in one.labels),
         "fill": tokens / (len(rows) * row_length),
-        "skipped": dict(dialogues.skipped + rows.skipped),
+        "skipped": dict(rows.skipped),
     }

@@ -6,13 +6,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from ..config import Precision, Source, StageSettings
+from ..config import Precision, Source
+from ..data.settings import RowSettings
 from .instructions import KINDS, Kind
 
 Count = Annotated[int, Field(ge=1)]
 
 
-class GattSettings(StageSettings):
+class GattSettings(RowSettings):
     """Ghost Attention's dialogues sampled from a chat model (section 3.3, steps 1 and 2)."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})

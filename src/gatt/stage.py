@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import RESUME, write_lines
+from ..data.chat import check_of
+from ..data.intake import Intake
 from ..data.sources import read_prompts
 from ..errors import DataError
+from ..model.checkpoint import load_tokenizer
 from .dialogues import Growing, Growth
 from .instructions import draw_instruction
 from .settings import GattSettings
@@ -27,13 +30,15 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
     """Writes `gatt.jsonl`, the same dialogues without instructions as `gatt_without.jsonl`, and `test.jsonl`.
 
     Metrics: `dialogues`, `turns` (dialogues by their turns), `too_short`, `out_of_context`, and by kind of
-    instruction `samples` and `kept_share` of them.
+    instruction `samples` and `kept_share` of them; those of `data.intake.Intake` (prompts left out).
 
     Raises:
         ConfigError: a package that an instruction's check needs is missing.
         DataError: too few prompts, a broken row, a model that can't be read.
     """
-    questions = _questions(settings, inputs["data"])
+    intake = Intake(settings.refuse_at_most, check_of(load_tokenizer(inputs["model"])))
+    questions = _questions(settings, inputs["data"], intake)
+    intake.write(out)
     draw = random.Random(f"{settings.seed}/gatt")
     draw.shuffle(questions)
     for_test = settings.test_dialogues and max(settings.test_turns, len(questions) // 5)
@@ -64,12 +69,13 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
         "out_of_context": growth.outgrown,
         "samples": dict(growth.samples),
         "kept_share": {kind: growth.kept[kind] / count for kind, count in growth.samples.items()},
+        **intake.metrics(),
     }
 
 
-def _questions(settings: GattSettings, root: Path) -> list[str]:
+def _questions(settings: GattSettings, root: Path, intake: Intake) -> list[str]:
     """What the prompts ask last, each once."""
-    prompts = read_prompts(settings.prompts, root)
+    prompts = read_prompts(settings.prompts, root, intake)
     return list(dict.fromkeys(prompt.messages[-1]["content"].strip() for prompt in prompts))
 
 

@@ -16,7 +16,6 @@ class PrepareSettings(CorpusSettings, StageSettings):
     required_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer", "data"})
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset({"shard_tokens"})
-    resumes_with: ClassVar[frozenset[str]] = frozenset({"refuse_at_most"})
 
     documents: list[WeightedSource] = Field(min_length=1)
     """text to learn from"""

@@ -17,8 +17,7 @@ class PretrainSettings(CorpusSettings, PackedSettings):
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model", "data", "corpus"})
     trainer_class: ClassVar[str | None] = "transformers.TrainingArguments"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
-    no_effect: ClassVar[frozenset[str]] = PackedSettings.no_effect | {"shard_tokens", "validation_steps"}
-    resumes_with: ClassVar[frozenset[str]] = PackedSettings.resumes_with | {"refuse_at_most"}
+    no_effect: ClassVar[frozenset[str]] = frozenset({"shard_tokens", "validation_steps"})
 
     model: ModelSize | None = None
     """shape of a new model, with random weights; left out: training goes on with the input `model`"""

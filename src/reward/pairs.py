@@ -12,7 +12,8 @@ from typing import Any
 
 from ..console import say
 from ..data.chat import encode_answer, encode_prompt
-from ..data.rows import Comparison, Rows, opening, split_held_out
+from ..data.intake import Intake
+from ..data.rows import Comparison, opening, split_held_out
 from ..data.sources import read_comparisons
 from ..errors import DataError
 from .settings import RewardSettings
@@ -32,28 +33,25 @@ class Pair:
 
 
 def read_pairs(
-    settings: RewardSettings, root: Path, tokenizer: Any
+    settings: RewardSettings, root: Path, tokenizer: Any, *, intake: Intake | None = None
 ) -> tuple[list[Pair], list[Pair], dict[str, Any]]:
     """Training pairs (with the `mix`), held-out pairs, and counts.
 
     No prompt stands on both sides: comparisons whose prompt is held out are not trained.
-    Counts: `train_pairs` and, of these, `mixed_pairs`; `cut_prompts` (of pairs on either side); `skipped`
-    (comparisons by reason, of all sources).
+    Counts: `train_pairs` and, of these, `mixed_pairs`; `cut_prompts` (of pairs on either side); those of
+    `intake`, of all sources.
     Raises DataError where no pair is left to train or to hold out.
     """
-    comparisons = read_comparisons(settings.comparisons, root)
-    skipped = Counter(comparisons.skipped)
+    intake = intake or Intake()
+    comparisons = read_comparisons(settings.comparisons, root, intake)
     refused: Counter[str] = Counter()
     train: Sequence[Comparison] = comparisons
     if settings.test:
-        held_out = read_comparisons(settings.test, root)
-        skipped += held_out.skipped
+        held_out = read_comparisons(settings.test, root, intake)
     else:
-        train, out = split_held_out(comparisons, settings.held_out, settings.seed)
-        held_out = Rows(out)
+        train, held_out = split_held_out(comparisons, settings.held_out, settings.seed)
     openings = {opening(one) for one in held_out}
-    ordinary = read_comparisons(settings.mix, root)
-    skipped += ordinary.skipped
+    ordinary = read_comparisons(settings.mix, root, intake)
     train, mix = (_without(openings, rows, refused) for rows in (train, ordinary))
     pairs, mixed_pairs, test = (
         encode_pairs(tokenizer, rows, settings.max_length, settings.cut_prompts, refused)
@@ -70,7 +68,8 @@ def read_pairs(
         if not rows:
             raise DataError(f"no comparison {name} is left; expected at least one")
     counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs), "cut_prompts": cut}
-    return pairs, test, counts | {"skipped": dict(skipped + refused)}
+    intake.skipped.update(refused)
+    return pairs, test, counts | intake.metrics()
 
 
 def _without(

@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ..config import Source
+from ..data.settings import RowSettings
 from ..training.settings import RESERVED, TOKENIZED, TrainedSettings
 
 
-class RewardSettings(TrainedSettings):
+class RewardSettings(RowSettings, TrainedSettings):
     """One reward model (section 3.2.2), begun from a chat checkpoint."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})

@@ -11,6 +11,8 @@ from typing import Any
 from trl import RewardConfig
 
 from ..artifact import write_json
+from ..data.chat import check_of
+from ..data.intake import Intake
 from ..errors import DataError
 from ..model.architecture import context_of
 from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
@@ -40,7 +42,9 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     model = begin(new, inputs["model"], settings.adapter, settings.seed)
     model.config.pad_token_id = tokenizer.pad_token_id
     check_length("max_length", settings.max_length, context_of(model.config))
-    pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer)
+    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake=intake)
+    intake.write(out)
     arguments = training_arguments(
         RewardConfig,
         settings.trainer,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..console import say
-from ..data.chat import encode_prompt
-from ..data.rows import Dialogue, Rows
+from ..data.chat import check_of, encode_prompt
+from ..data.intake import Intake
+from ..data.rows import Dialogue
 from ..data.sources import read_prompts
 from ..errors import DataError
 from ..gatt.rows import fine_tuning_dialogues
@@ -35,7 +35,8 @@ class Context:
         reward: folder of the helpfulness reward model, that the critic starts from.
         pool: the prompts that leave room for an answer.
         demonstrations: SFT and Ghost Attention rows.
-        counts: `prompts` and `skipped`, for the manifest.
+        intake: what was left out of prompts and demonstrations.
+        counts: `prompts` and those of `intake`, for the manifest.
     """
 
     settings: RlhfSettings
@@ -45,7 +46,8 @@ class Context:
     helpfulness: Scorer
     safety: Scorer
     pool: list[EncodedPrompt]
-    demonstrations: Rows[Dialogue]
+    demonstrations: list[Dialogue]
+    intake: Intake
     counts: dict[str, Any]
     trunk: SharedTrunk | None = None
 
@@ -72,10 +74,11 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     helpfulness, safety = (
         _scorer(inputs[name], tokenizer, trunk, name, settings.dtype) for name in ("helpfulness", "safety")
     )
+    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     demonstrations = fine_tuning_dialogues(
-        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt")
+        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt"), intake=intake
     )
-    prompts = read_prompts(settings.prompts, inputs["data"])
+    prompts = read_prompts(settings.prompts, inputs["data"], intake)
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
     room = context_length(inputs["base"]) - settings.max_new_tokens
     longest = min(room, settings.max_prompt_length or room)
@@ -85,8 +88,8 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
         raise DataError(f"all {len(encoded)} prompts are longer than {longest} tokens ({why})")
     if long := len(encoded) - len(pool):
         say(f"{long:,} prompts left out: longer than {longest} tokens ({why})")
-    skipped = prompts.skipped + Counter({f"prompt longer than {longest} tokens": long})
-    counts = {"prompts": len(pool), "skipped": dict(skipped)}
+    intake.skipped[f"prompt longer than {longest} tokens"] = long
+    counts = {"prompts": len(pool), **intake.metrics()}
     return Context(
         settings,
         tokenizer,
@@ -96,6 +99,7 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
         safety,
         pool,
         demonstrations,
+        intake,
         counts,
         trunk,
     )

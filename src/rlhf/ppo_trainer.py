@@ -86,6 +86,7 @@ class PpoTrainer:
         self._prompts, self._max_new_tokens, self._threshold = prompts, max_new_tokens, safety_threshold
         self._mini, self._micro = rank_sizes(settings)
         accumulation = self._mini // self._micro
+        self._calibrate_critic = critic.calibrate
         start = copy.deepcopy(policy) if reference is None else reference
         self.policy, self.critic = (
             Engine(model, rate, self._micro, accumulation, deepspeed, optimizer=optimizer)
@@ -133,7 +134,7 @@ class PpoTrainer:
         episodes = self._roll_out(iteration)
         sampled = time.monotonic()
         if iteration == 1:
-            self.critic.module.calibrate(episodes.score)
+            self._calibrate_critic(episodes.score)
         batches = mini_batches(episodes, self._mini, self._micro, device())
         metrics = self._look(episodes, [batch for mini in batches for batch in mini])
         metrics |= self._learn(iteration, batches)

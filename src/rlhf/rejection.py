@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..data.chat import without_marks
-from ..data.rows import Dialogue, Rows
+from ..data.rows import Dialogue
 from ..errors import DataError
 from ..gatt.rows import pack_dialogues
 from ..model.architecture import carries_state, context_of
@@ -152,9 +152,7 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         for path in selections
         for row in read_rows(path)
     ]
-    dialogues = Rows(
-        [*context.demonstrations, *best * settings.selection_repeats], context.demonstrations.skipped
-    )
+    dialogues = [*context.demonstrations, *best * settings.selection_repeats]
     model = begin(load_causal_lm, context.base, settings.adapter, settings.seed)
     rows, counts = pack_dialogues(
         context.tokenizer,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from ..config import Precision, Settings, Source
+from ..data.settings import PromptSource, RowSettings
 from ..training.settings import PACKED, RESERVED, TOKENIZED, PackedSettings
 
 Count = Annotated[int, Field(ge=1)]
@@ -78,10 +79,10 @@ class RoundSettings(Settings):
     """PPO on top of the rejection-sampled checkpoint"""
 
 
-class RlhfSettings(PackedSettings):
+class RlhfSettings(RowSettings, PackedSettings):
     """Rounds of rejection sampling and PPO (section 3.2.3)."""
 
-    prompts: Annotated[list[Source], Field(min_length=1)]
+    prompts: Annotated[list[PromptSource], Field(min_length=1)]
     """to sample answers for, in rejection sampling and PPO"""
     dialogues: Annotated[list[Source], Field(min_length=1)]
     """what the base model is fine-tuned on in every round, beside the best samples: the rows of SFT"""
@@ -112,11 +113,9 @@ class RlhfSettings(PackedSettings):
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
     resumable: ClassVar[bool] = True
-    no_effect: ClassVar[frozenset[str]] = PackedSettings.no_effect | {
-        "sampling_batch_size",
-        "ppo.micro_batch_size",
-        "ppo.save_iterations",
-    }
+    no_effect: ClassVar[frozenset[str]] = frozenset(
+        {"sampling_batch_size", "ppo.micro_batch_size", "ppo.save_iterations"}
+    )
     below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt"}
 
     @model_validator(mode="after")

@@ -27,11 +27,12 @@ def run(settings: RlhfSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
 
     Metrics: `versions` (name, its model's folder below the artifact and, after PPO, the version that it
     `start`ed from), `rounds` (by name: see `_select`, and under `rejection` and `ppo` what those steps
-    measured), `prompts`, `skipped` (rows by reason).
+    measured), `prompts`, and those of `data.intake.Intake` (what was left out).
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     distributed.setup(settings.deepspeed)
     context = prepare(settings, inputs)
+    context.intake.write(out)
     newest, versions, rounds = model_folder(inputs["sft"]), [], {}
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         for index, entry in enumerate(settings.rounds):

@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ..config import Source
+from ..data.settings import RowSettings
 from ..training.settings import PACKED, RESERVED, TOKENIZED, PackedSettings
 
 
-class SftSettings(PackedSettings):
+class SftSettings(RowSettings, PackedSettings):
     """Supervised fine-tuning (section 3.1), multi-turn sets augmented by Ghost Attention (section 3.3)."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.chat import check_of
+from ..data.intake import Intake
 from ..data.llama2 import CHAT_TEMPLATE
 from ..gatt.rows import fine_tuning_dialogues, pack_dialogues
 from ..model.architecture import carries_state, context_of
@@ -21,15 +23,17 @@ from .settings import SftSettings
 def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Fine-tunes `inputs["model"]` and writes `out/model`; the loss counts answers only, EOS included.
 
-    Metrics: those of `gatt.rows.pack_dialogues` (rows, tokens, what was left out) and of the training.
+    Metrics: those of `gatt.rows.pack_dialogues` (rows, tokens), of `data.intake.Intake` (what was left out)
+    and of the training.
     """
     distributed.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
     model = begin(load_causal_lm, inputs["model"], settings.adapter, settings.seed)
+    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     dialogues = fine_tuning_dialogues(
-        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt")
+        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt"), intake=intake
     )
     rows, counts = pack_dialogues(
         tokenizer,
@@ -39,6 +43,8 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
         settings.seed,
         alone=carries_state(plain(model)),
     )
+    intake.skipped.update(counts["skipped"])
+    intake.write(out)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trained = finetune_packed(
             model,
@@ -54,4 +60,4 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
             watch=watch(settings),
             attention=settings.attention,
         )
-    return counts | trained
+    return counts | intake.metrics() | trained

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ..config import Source, StageSettings
+from ..config import Source
+from ..data.settings import RowSettings
 
 
-class TokenizerSettings(StageSettings):
+class TokenizerSettings(RowSettings):
     """What the tokenizer is trained on: text, and dialogues spelled in the chat format."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data"})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..console import say, track
-from ..data.llama2 import turn_texts
+from ..data.chat import check_messages
+from ..data.intake import Intake
+from ..data.llama2 import MARKS, turn_texts
 from ..data.sources import read_dialogues, read_documents
 from .bpe import tokens_per_tag, train_bpe
 from .settings import TokenizerSettings
@@ -21,42 +23,42 @@ def run(settings: TokenizerSettings, inputs: Mapping[str, Path], out: Path) -> d
     """Trains the tokenizer and writes it to `out/model`.
 
     Metrics: `vocabulary_size`, `bytes_per_token` and `unknown_tokens` on the first 2,000 documents,
-    `tokens_per_tag`, `documents`, `dialogues`, `skipped` (rows by reason).
-    Raises DataError for broken rows.
+    `tokens_per_tag`, `documents`, `dialogues`, and those of `data.intake.Intake` (what was left out).
+    Raises DataError for bad rows.
     """
     counts: Counter[str] = Counter()
-    skipped: Counter[str] = Counter()
-    texts = _texts(settings, inputs["data"], counts, skipped)
+    intake = Intake(settings.refuse_at_most, partial(check_messages, marks=MARKS))
+    measured: list[str] = []
+    texts = _texts(settings, inputs["data"], counts, intake, measured)
     tokenizer = train_bpe(track(texts, "reading text", unit="texts"), settings.vocabulary_size)
     if len(tokenizer) < settings.vocabulary_size:
         say(f"every word is a token already: {len(tokenizer):,} instead of {settings.vocabulary_size:,}")
     tokenizer.save_pretrained(str(out / "model"))
+    intake.write(out)
     return {
         "vocabulary_size": len(tokenizer),
-        **_compression(tokenizer, settings, inputs["data"]),
+        **_compression(tokenizer, measured),
         "tokens_per_tag": tokens_per_tag(tokenizer),
         **counts,
-        "skipped": dict(skipped),
+        **intake.metrics(),
     }
 
 
 def _texts(
-    settings: TokenizerSettings, root: Path, counts: Counter[str], skipped: Counter[str]
+    settings: TokenizerSettings, root: Path, counts: Counter[str], intake: Intake, measured: list[str]
 ) -> Iterator[str]:
-    """All documents, then all dialogues in the chat format; counted on the way."""
-    documents = read_documents(settings.documents, root)
-    for document in documents:
+    """All documents, then all dialogues in the chat format; counted on the way, the first kept to measure."""
+    for document in read_documents(settings.documents, root, intake):
         counts["documents"] += 1
+        if len(measured) < MEASURED:
+            measured.append(document)
         yield document
-    dialogues = read_dialogues(settings.dialogues, root)
-    for dialogue in dialogues:
+    for dialogue in read_dialogues(settings.dialogues, root, intake):
         counts["dialogues"] += 1
         yield from (piece for turn in turn_texts(dialogue.messages) for piece in turn if piece is not None)
-    skipped.update(documents.skipped + dialogues.skipped)
 
 
-def _compression(tokenizer: Any, settings: TokenizerSettings, root: Path) -> dict[str, Any]:
-    documents = list(islice(read_documents(settings.documents, root), MEASURED))
+def _compression(tokenizer: Any, documents: list[str]) -> dict[str, Any]:
     ids = tokenizer(documents, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
     size = sum(len(document.encode()) for document in documents)

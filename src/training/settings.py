@@ -149,7 +149,7 @@ class TrainedSettings(StageSettings):
 class PackedSettings(TrainedSettings):
     """A stage that trains on packed rows, whose documents or dialogues don't see each other."""
 
-    no_effect: ClassVar[frozenset[str]] = TrainedSettings.no_effect | {"attention"}
+    no_effect: ClassVar[frozenset[str]] = frozenset({"attention"})
 
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] | None = None
     """kernel: `packed` is ours, segment by segment, the default on the CPU; on GPUs the default is `sdpa`;

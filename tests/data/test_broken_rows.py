@@ -39,11 +39,23 @@ BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
         "role 'bot'; expected",
     ),
     "order": (read_dialogues, "messages", {"messages": PAIR[:1]}, "ending with assistant"),
-    "tag": (
+    "number": (
         read_dialogues,
-        "prompt_completion",
-        {"prompt": "[INST]", "completion": "a"},
-        "marks the chat format",
+        "alpaca",
+        f'{{"instruction": "a", "output": "b", "n": {"1" * 5000}}}\n',
+        "no valid JSON: a number of more than 4,300 digits",
+    ),
+    "history": (
+        read_dialogues,
+        "alpaca",
+        {"instruction": "a", "output": "b", "history": [["hi"]]},
+        "'history' holds ['hi']; expected pairs [user, assistant]",
+    ),
+    "two systems": (
+        read_dialogues,
+        "messages",
+        {"system": "be brief", "messages": [{"role": "system", "content": "be long"}, *PAIR]},
+        "field 'system' says something else than the system message",
     ),
     "rating": (
         read_comparisons,
@@ -111,14 +123,14 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}\n' * 1000)[:40])
     (tmp_path / "no.parquet").write_bytes(b"hello")
     (tmp_path / "folder").mkdir()
-    assert "empty.jsonl: can't be read as text: the file is empty" in message("empty.jsonl")
+    assert "empty.jsonl: the file is empty" in message("empty.jsonl")
     assert "blank.jsonl: no usable row; expected rows of format 'messages'" in message("blank.jsonl")
     assert "skipped.jsonl: no usable row" in message("skipped.jsonl", "prompt_completion")
     assert "array.json:2: no valid JSON" in message("array.json")
     assert "head.csv:2: more fields than the 2 of the head line" in message("head.csv")
     assert "plain text has no fields" in message("notes.txt")
     assert "unknown kind of file; expected .jsonl" in message("model.bin")
-    assert "latin.jsonl: can't be read" in message("latin.jsonl", "prompt_completion")
+    assert "latin.jsonl:1: no valid UTF-8" in message("latin.jsonl", "prompt_completion")
     assert "cut.jsonl.gz: can't be read" in message("cut.jsonl.gz", "prompt_completion")
     assert "no.parquet: can't be read" in message("no.parquet")
     assert "expected data files of one kind in this folder, found none" in message("folder")

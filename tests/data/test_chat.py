@@ -169,15 +169,15 @@ def test_tags_in_contents_are_refused(tokenizer: Any, tag: str, place: int) -> N
     contents = ["be brief", "hi", "hello"]
     contents[place] += tag
     messages = said(*contents[1:], system=contents[0])
-    with pytest.raises(DataError, match="marks the chat format"):
+    with pytest.raises(DataError, match="a control string of the model"):
         encode_dialogue(tokenizer, Dialogue(messages))
     with pytest.raises(Exception, match="may not contain"):
         template_ids(tokenizer, messages)
     if place < 2:
-        with pytest.raises(DataError, match="marks the chat format"):
+        with pytest.raises(DataError, match="a control string of the model"):
             encode_prompt(tokenizer, messages[:-1])
     else:
-        with pytest.raises(DataError, match="marks the chat format"):
+        with pytest.raises(DataError, match="a control string of the model"):
             encode_answer(tokenizer, contents[2])
 
 

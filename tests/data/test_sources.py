@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llamita.data.comparisons import SELF_INSTRUCT_MODELS
+from llamita.data.intake import Intake
 from llamita.data.rows import Comparison, Dialogue, Prompt
 from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
 from llamita.errors import DataError
@@ -74,9 +75,9 @@ def test_text_that_looks_like_a_date_or_a_number_stays_text(tmp_path: Path) -> N
 
 def test_documents(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", [{"text": "one"}, {"text": " "}, {"text": "two\u2028three"}])
-    rows = read_documents(source("text_rows"), tmp_path)
-    assert list(rows) == ["one", "two\u2028three"]
-    assert rows.skipped == {"empty document": 1}
+    intake = Intake()
+    assert list(read_documents(source("text_rows"), tmp_path, intake)) == ["one", "two\u2028three"]
+    assert intake.skipped == {"empty document": 1}
     write(
         tmp_path / "asked.jsonl", [{"prompt": "a?", "completion": "b"}, {"prompt": "a?\n", "completion": "b"}]
     )
@@ -123,9 +124,10 @@ def test_equal_answers_and_two_prompts_are_left_out_and_counted(tmp_path: Path, 
         {"prompt": "hi", **COMPARED},
     ]
     write(tmp_path / "rows.jsonl", rows)
-    read = read_comparisons(source("comparison"), tmp_path)
+    intake = Intake()
+    read = read_comparisons(source("comparison"), tmp_path, intake)
     assert len(read) == 1
-    assert read.skipped == {"equal answers": 1, "empty message": 1, "two prompts": 1}
+    assert intake.skipped == {"equal answers": 1, "empty message": 1, "two prompts": 1}
     assert "rows.jsonl: 1 rows, 3 left out: equal answers (1)" in capsys.readouterr().out
 
 
@@ -136,13 +138,13 @@ def test_hh_transcripts(tmp_path: Path) -> None:
         {"chosen": start + " a\n\nHuman: b", "rejected": start},
     ]
     write(tmp_path / "rows.jsonl", rows)
-    read = read_comparisons(source("hh"), tmp_path)
+    intake = Intake()
+    read = read_comparisons(source("hh"), tmp_path, intake)
     assert read == [Comparison([*PAIR, {"role": "user", "content": "bye"}], "so long", "go")]
-    assert read.skipped.total() == 1
+    assert intake.skipped.total() == 1
     asked = [*PAIR, {"role": "user", "content": "bye"}]
     demonstrated = read_dialogues(source("hh"), tmp_path)
     assert demonstrated == [Dialogue([*asked, {"role": "assistant", "content": "so long"}], trained="last")]
-    assert [prompt.is_safety for prompt in read_prompts(source("hh"), tmp_path)] == [True]
 
 
 def test_self_instruct_pairs_rate_by_distance(tmp_path: Path) -> None:
@@ -153,10 +155,11 @@ def test_self_instruct_pairs_rate_by_distance(tmp_path: Path) -> None:
             "response": f" {max(place, 1)}",
         }  # the worst two agree
         write(tmp_path / f"{model}_predictions.jsonl", [row])
-    read = read_comparisons(source("self_instruct_eval", "."), tmp_path)
+    intake = Intake()
+    read = read_comparisons(source("self_instruct_eval", "."), tmp_path, intake)
     ratings = {(row.chosen.strip(), row.rejected.strip()): row.rating for row in read}
     assert len(read) == 27
-    assert read.skipped == {"equal answers": 1}
+    assert intake.skipped == {"equal answers": 1}
     assert ratings["3", "2"] == "negligibly_better"
     assert ratings["4", "2"] == "slightly_better"
     assert ratings["5", "2"] == ratings["6", "2"] == "better"
@@ -180,16 +183,18 @@ def test_gsm8k_solutions(tmp_path: Path) -> None:
     write(
         tmp_path / "rows.jsonl", [graded(True, False, False, True), graded(*[True] * 4), graded(*[False] * 4)]
     )
-    read = read_comparisons(source("gsm8k_solutions"), tmp_path)
+    intake = Intake()
+    read = read_comparisons(source("gsm8k_solutions"), tmp_path, intake)
     assert [(row.chosen, row.rejected) for row in read] == [("0", "1"), ("0", "2"), ("3", "1"), ("3", "2")]
-    assert read.skipped == {"all solutions right": 1, "all solutions wrong": 1}
+    assert intake.skipped == {"all solutions right": 1, "all solutions wrong": 1}
 
 
 def test_prompts(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", [{"messages": USER, "is_safety": True}, {"messages": USER[:1]}])
-    read = read_prompts(source("prompts"), tmp_path)
+    intake = Intake()
+    read = read_prompts(source("prompts"), tmp_path, intake)
     assert read == [Prompt(USER, True)]
-    assert read.skipped == {"repeated prompt": 1}
+    assert intake.skipped == {"repeated prompt": 1}
     write(tmp_path / "rows.jsonl", [{"messages": USER, "id": "a"}, {"messages": USER, "id": "b"}])
     assert [prompt.id for prompt in read_prompts(source("prompts"), tmp_path)] == ["a", "b"]
 
@@ -202,15 +207,16 @@ def test_prompts_of_dialogues_and_comparisons(tmp_path: Path) -> None:
         [{"chosen": "\n\nHuman: bad\n\nAssistant: no", "rejected": "\n\nHuman: bad\n\nAssistant: ok"}],
     )
     read = read_prompts(source("messages", "a.jsonl") + source("hh", "b.jsonl"), tmp_path)
-    assert read == [Prompt([*PAIR, bye], False), Prompt([{"role": "user", "content": "bad"}], True)]
+    assert read == [Prompt([*PAIR, bye], False), Prompt([{"role": "user", "content": "bad"}], False)]
 
 
 def test_sharegpt_that_begins_with_an_answer_is_left_out(tmp_path: Path) -> None:
     turns = [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}, {"from": "gpt", "value": "c"}]
     write(tmp_path / "rows.jsonl", [{"conversations": turns}, {"conversations": turns[1:]}])
-    read = read_dialogues(source("sharegpt"), tmp_path)
+    intake = Intake()
+    read = read_dialogues(source("sharegpt"), tmp_path, intake)
     assert read == [dialogue("b", "c")]
-    assert read.skipped.total() == 1
+    assert intake.skipped.total() == 1
 
 
 # ------------------------------------------------------------------------------ places, limits, splits

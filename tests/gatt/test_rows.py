@@ -9,7 +9,8 @@ import pytest
 
 from llamita.config import Source
 from llamita.data.chat import encode_answer, encode_prompt
-from llamita.data.rows import Dialogue, Rows
+from llamita.data.intake import Intake
+from llamita.data.rows import Dialogue
 from llamita.errors import ConfigError, DataError
 from llamita.gatt.rows import fine_tuning_dialogues, pack_dialogues
 
@@ -36,7 +37,7 @@ def trained(row: Any) -> list[int]:
 
 def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Path, tokenizer: Any) -> None:
     found = fine_tuning_dialogues(source("plain"), source("ghost"), data)
-    rows = [pack_dialogues(tokenizer, Rows([one]), 128, 128, seed=0)[0][0] for one in found]
+    rows = [pack_dialogues(tokenizer, [one], 128, 128, seed=0)[0][0] for one in found]
     assert trained(rows[0]) == encode_answer(tokenizer, "it is red") + encode_answer(tokenizer, "yes")
     assert trained(rows[1]) == trained(rows[2]) == encode_answer(tokenizer, "fine again")
 
@@ -55,14 +56,16 @@ def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Pa
 def test_everything_is_counted_and_only_ours_is_told_here(
     data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = fine_tuning_dialogues(source("plain"), source("ghost"), data)
+    intake = Intake()
+    found = fine_tuning_dialogues(source("plain"), source("ghost"), data, intake=intake)
+    assert intake.skipped == {"empty message": 1}
     assert "empty message" in capsys.readouterr().out  # by the reader
     lengths = [len(encode_prompt(tokenizer, one.messages[:-1])) for one in found]
     length = lengths[1] + len(encode_answer(tokenizer, "fine again"))
     long = Dialogue([*GHOST, *GHOST, *GHOST])
     found.append(long)
     rows, counts = pack_dialogues(tokenizer, found, length, 1000, seed=0)
-    assert counts["skipped"] == {"empty message": 1, f"longer than {length} tokens": 1}
+    assert counts["skipped"] == {f"longer than {length} tokens": 1}
     told = capsys.readouterr().out
     assert f"1 dialogues left out: longer than {length} tokens" in told
     assert "empty message" not in told
@@ -76,7 +79,7 @@ def test_everything_is_counted_and_only_ours_is_told_here(
 
 
 def test_what_is_refused(data: Path, tokenizer: Any) -> None:
-    dialogues = Rows([Dialogue(PLAIN)])
+    dialogues = [Dialogue(PLAIN)]
     with pytest.raises(ConfigError, match=r"row_length: 129 is above the model's context of 128"):
         pack_dialogues(tokenizer, dialogues, 129, 128, seed=0)
     with pytest.raises(DataError, match="none of 1 dialogues fits into a row of 5 tokens"):

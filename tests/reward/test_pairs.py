@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llamita.data.chat import encode_answer, encode_prompt
+from llamita.data.intake import Intake
 from llamita.data.rows import opening
 from llamita.errors import DataError
 from llamita.reward.pairs import Pair, read_pairs, safety_label
@@ -58,7 +59,7 @@ def test_held_out_prompts_are_never_trained(data: Path, tokenizer: Any) -> None:
     pairs, held_out, counts = read_pairs(settings(), data, tokenizer)
     assert not openings(pairs) & openings(held_out)
     assert (len(pairs), len(held_out)) == (160, 20)
-    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "cut_prompts": 0, "skipped": {}}
+    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "cut_prompts": 0, **Intake().metrics()}
     assert openings(held_out) != openings(read_pairs(settings(seed=1), data, tokenizer)[1])
 
 

@@ -333,7 +333,8 @@ def test_prompts_without_room_are_counted(inputs: dict[str, Path]) -> None:
     source = [{"path": "long.jsonl", "format": "prompts"}]
     counts = context.prepare(settings(prompts=source), inputs).counts
     room = 128 - 40
-    assert counts == {"prompts": 8, "skipped": {f"prompt longer than {room} tokens": 1}}
+    assert counts["prompts"] == 8
+    assert counts["skipped"] == {f"prompt longer than {room} tokens": 1}
     with pytest.raises(DataError, match=r"longer than 1 tokens \(no room for an answer in the context\)"):
         context.prepare(settings(max_new_tokens=127), inputs)
 

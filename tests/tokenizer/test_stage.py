@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from llamita.config import Source
+from llamita.data.intake import Intake
 from llamita.errors import DataError
 from llamita.model.checkpoint import load_tokenizer
 from llamita.tokenizer.settings import TokenizerSettings
@@ -45,7 +46,7 @@ def test_stage(tmp_path: Path) -> None:
         "tokens_per_tag": {"[INST]": 1, "[/INST]": 1, "<<SYS>>": 1, "<</SYS>>": 1},
         "documents": 200,
         "dialogues": 100,
-        "skipped": {"empty document": 1},
+        **(Intake().metrics() | {"skipped": {"empty document": 1}}),
     }
     assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == [
         "chat_template.jinja",

@@ -1,0 +1,76 @@
+"""Which rows of its sources a stage takes, and what becomes of all others: one rule for every kind of row."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..artifact import is_main_process, write_lines
+from ..errors import DataError
+from .rows import Comparison, Dialogue, Message, Prompt
+
+REFUSED = "refused.jsonl"
+Check = Callable[[Sequence[Message], str], None]
+
+
+class Intake:
+    """A bad row stops the stage, or is left out if `refuse_at_most` allows it; all are counted.
+
+    Args:
+        refuse_at_most: number of bad rows that may be left out.
+        check: raises DataError for messages up to a role that the model's chat format can't write
+            (`chat.check_of`); None: there is no chat format.
+        refused: those of a stage that was killed and goes on.
+
+    Attributes:
+        skipped: sound rows that can't be used, by reason.
+        refused: why bad rows were left out, each with file and line.
+        ignored: rows by each field that holds something and that their format does not read.
+        changed: rows that are taken otherwise than they are written, by what was changed.
+    """
+
+    def __init__(
+        self, refuse_at_most: int = 0, check: Check | None = None, refused: list[str] | None = None
+    ) -> None:
+        self.refuse_at_most, self._check = refuse_at_most, check
+        self.refused: list[str] = [] if refused is None else refused
+        self.skipped: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        self.changed: Counter[str] = Counter()
+
+    def refuse(self, reason: str) -> None:
+        """Leaves out a bad row. Raises DataError if it is one too many."""
+        self.refused.append(reason)
+        if len(self.refused) > self.refuse_at_most:
+            others = f"; {self.refuse_at_most:,} broken rows before it were left out (refuse_at_most)"
+            raise DataError(reason + (others if self.refuse_at_most else ""))
+
+    def check(self, row: Any) -> None:
+        """Raises DataError for a row whose messages the model's chat format can't write."""
+        if self._check is None:
+            return
+        if isinstance(row, Prompt):
+            self._check(row.messages, "user")
+        elif isinstance(row, Dialogue):
+            instruction: list[Message] = [{"role": "system", "content": row.instruction or ""}]
+            self._check([*instruction, *row.messages] if row.instruction else row.messages, "assistant")
+        elif isinstance(row, Comparison):
+            for answer in (row.chosen, row.rejected):
+                self._check([*row.prompt, {"role": "assistant", "content": answer}], "assistant")
+
+    def metrics(self) -> dict[str, Any]:
+        """`skipped` (rows by reason), `refused` (bad rows), `ignored_fields` and `changed` (rows by name)."""
+        return {
+            "skipped": dict(+self.skipped),
+            "refused": len(self.refused),
+            "ignored_fields": dict(self.ignored),
+            "changed": dict(self.changed),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Lists the bad rows in `folder/refused.jsonl`, if there are any."""
+        if self.refused and is_main_process():
+            write_lines(folder / REFUSED, map(json.dumps, self.refused))

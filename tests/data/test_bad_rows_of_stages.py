@@ -1,0 +1,106 @@
+"""Every stage that reads rows keeps to `refuse_at_most` and to its model's chat format, before any work."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.errors import DataError
+from llamita.sft import stage as sft_stage
+from llamita.stages import settings_class
+
+from ..sampling.tiny import save_tiny_model, save_tiny_reward_model
+from ..training.material import HELPFULNESS, PRETRAIN, SFT, source, turn, write
+
+CONTROL = "what is </s> ?"
+PROMPTS = source("prompts", "prompts")
+TRAINER = {"max_steps": 1, "per_device_train_batch_size": 4}
+DIALOGUES = source("dialogues", "messages")
+ROUNDS = [{"name": "v1", "prompts": 1}]
+STAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "tokenizer": (
+        "dialogues",
+        {"vocabulary_size": 400, "documents": source("fine", "text_rows"), "dialogues": DIALOGUES},
+    ),
+    "prepare": ("documents", {"documents": source("documents", "text_rows"), "validation_share": 0.2}),
+    "pretrain": ("documents", PRETRAIN | {"validation": [], "validation_share": 0.2}),
+    "sft": ("dialogues", SFT | {"ghost_attention": []}),
+    "reward": (
+        "comparisons",
+        HELPFULNESS
+        | {"comparisons": source("comparisons", "comparison"), "test": source("comparisons", "comparison")},
+    ),
+    "gatt": ("prompts", {"prompts": PROMPTS, "dialogues": 1, "max_new_tokens": 4}),
+    "rlhf": (
+        "prompts",
+        {
+            "prompts": PROMPTS,
+            "dialogues": source("sound", "messages"),
+            "rounds": ROUNDS,
+            "max_new_tokens": 4,
+            "row_length": 64,
+            "trainer": TRAINER,
+        },
+    ),
+    "evaluate": ("prompts", {"prompts": {"ordinary": PROMPTS}, "gold": False, "max_new_tokens": 4}),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("inputs")
+    good: dict[str, dict[str, Any]] = {
+        "documents": {"text": "it is red"},
+        "dialogues": {"messages": turn("how ?", "fine")},
+        "comparisons": {"prompt": "how ?", "chosen": "fine", "rejected": "bolo"},
+        "prompts": {"messages": turn("how ?")},
+    }
+    bad: dict[str, dict[str, Any]] = {
+        "documents": {"texts": "it is red"},
+        "dialogues": {"messages": turn(CONTROL, "fine")},
+        "comparisons": {"prompt": CONTROL, "chosen": "fine", "rejected": "bolo"},
+        "prompts": {"messages": turn(CONTROL)},
+    }
+    for name, row in good.items():
+        write(root / f"{name}.jsonl", [row, bad[name], bad[name]])
+    write(root / "sound.jsonl", [good["dialogues"]])
+    write(root / "fine.jsonl", [good["documents"]])
+    model = save_tiny_model(root / "model" / "model", tokenizer).parent
+    reward = save_tiny_reward_model(root / "reward", tokenizer)
+    names = ("tokenizer", "model", "base", "sft")
+    return {"data": root, "helpfulness": reward, "safety": reward} | dict.fromkeys(names, model)
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_bad_rows_stop_a_stage_or_are_left_out(kind: str, inputs: dict[str, Path], tmp_path: Path) -> None:
+    name, chosen = STAGES[kind]
+    schema = settings_class(kind)
+    run = importlib.import_module(f"{schema.__module__.removesuffix('.settings')}.stage").run
+    path = inputs["data"] / f"{name}.jsonl"
+    for most, line in ((0, 2), (1, 3)):
+        settings = schema.model_validate_json(json.dumps(chosen | {"refuse_at_most": most}))
+        needed = settings.inputs_taken()[0]
+        (tmp_path / str(most)).mkdir()
+        with pytest.raises(DataError) as error:
+            run(settings, {needs: inputs[needs] for needs in needed}, tmp_path / str(most))
+        assert str(error.value).startswith(f"{path}:{line}: ")
+        assert ("1 broken rows before it were left out" in str(error.value)) == (most == 1)
+
+
+def test_what_is_left_out_is_in_the_metrics_and_in_a_file(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft_stage, "finetune_packed", lambda *given, **named: {})
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    settings = settings_class("sft").model_validate(STAGES["sft"][1] | {"refuse_at_most": 2})
+    metrics = sft_stage.run(settings, {name: inputs[name] for name in ("model", "data")}, tmp_path)  # type: ignore[arg-type]
+    assert metrics["dialogues"] == 1
+    assert metrics["refused"] == 2
+    listed = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert [reason.split(": ")[0] for reason in listed] == [
+        f"{inputs['data']}/dialogues.jsonl:{line}" for line in (2, 3)
+    ]

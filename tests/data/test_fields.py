@@ -1,0 +1,117 @@
+"""What becomes of a row's fields: the usual ones are used, all others are counted by name and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.data.rows import Comparison, Dialogue, Prompt
+from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
+from llamita.errors import DataError
+
+from .written import COMPARED, PAIR, source, write
+
+SYSTEM = [{"role": "system", "content": "be brief"}]
+USER, ANSWER = PAIR[:1], PAIR[1:]
+EARLIER = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]
+YES, NO = ([{"role": "assistant", "content": text}] for text in COMPARED.values())
+
+DIALOGUES = [
+    ("alpaca", {"instruction": "hi", "output": "hello", "system": "be brief", "history": [["a?", "b"]]}),
+    (
+        "prompt_completion",
+        {"prompt": "hi", "completion": "hello", "system": "be brief", "history": [["a?", "b"]]},
+    ),
+    ("messages", {"system": "be brief", "messages": [*EARLIER, *PAIR]}),
+    ("messages", {"system": " be brief\n", "messages": [*SYSTEM, *EARLIER, *PAIR]}),
+    (
+        "sharegpt",
+        {
+            "system": "be brief",
+            "conversations": [
+                {"from": "human" if one["role"] == "user" else "gpt", "value": one["content"]}
+                for one in [*EARLIER, *PAIR]
+            ],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("format", "row"), DIALOGUES)
+def test_system_and_history_go_before_the_question(
+    tmp_path: Path, format: str, row: Any, capsys: Any
+) -> None:
+    write(tmp_path / "rows.jsonl", [row])
+    expected = [*SYSTEM, *EARLIER, *PAIR]
+    assert read_dialogues(source(format), tmp_path) == [Dialogue(expected)]
+    assert read_prompts(source(format), tmp_path) == [Prompt(expected[:-1])]
+    assert capsys.readouterr().out == ""
+
+
+def test_empty_ones_are_none(tmp_path: Path, capsys: Any) -> None:
+    write(
+        tmp_path / "rows.jsonl",
+        [{"instruction": "hi", "output": "hello", "system": "", "history": [], "id": None}],
+    )
+    assert read_dialogues(source("alpaca"), tmp_path) == [Dialogue(PAIR)]
+    assert capsys.readouterr().out == ""
+
+
+COMPARISONS: list[tuple[dict[str, Any], list[Any]]] = [
+    (
+        {"prompt": "hi", "system": "be brief", "history": [["a?", "b"]], **COMPARED},
+        [*SYSTEM, *EARLIER, *USER],
+    ),
+    ({"prompt": [*SYSTEM, *EARLIER, *USER], "chosen": YES, "rejected": NO}, [*SYSTEM, *EARLIER, *USER]),
+    # the prompt beside whole dialogues says the same, or the first or last question of it
+    ({"prompt": USER, "chosen": USER + YES, "rejected": USER + NO}, USER),
+    ({"prompt": [*SYSTEM, *USER], "chosen": USER + YES, "rejected": USER + NO}, [*SYSTEM, *USER]),
+    ({"prompt": USER, "chosen": SYSTEM + USER + YES, "rejected": SYSTEM + USER + NO}, [*SYSTEM, *USER]),
+    ({"prompt": "a?", "chosen": EARLIER + USER + YES, "rejected": EARLIER + USER + NO}, [*EARLIER, *USER]),
+    ({"prompt": "hi", "chosen": EARLIER + USER + YES, "rejected": EARLIER + USER + NO}, [*EARLIER, *USER]),
+    ({"prompt": "", "chosen": USER + YES, "rejected": USER + NO, "system": "be brief"}, [*SYSTEM, *USER]),
+    # or it is what comes before them
+    ({"prompt": SYSTEM, "chosen": USER + YES, "rejected": USER + NO}, [*SYSTEM, *USER]),
+    ({"prompt": EARLIER, "chosen": USER + YES, "rejected": USER + NO}, [*EARLIER, *USER]),
+    (
+        {"prompt": "a?", "chosen": [EARLIER[1], *USER, *YES], "rejected": [EARLIER[1], *USER, *NO]},
+        [*EARLIER, *USER],
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "prompt"), COMPARISONS)
+def test_the_prompt_beside_messages(tmp_path: Path, row: Any, prompt: Any, capsys: Any) -> None:
+    write(tmp_path / "rows.jsonl", [row])
+    assert read_comparisons(source("comparison"), tmp_path) == [Comparison(prompt, "yes", "no")]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_prompt_that_contradicts_its_messages_is_left_out(tmp_path: Path, capsys: Any) -> None:
+    other = {"prompt": "bye", "chosen": USER + YES, "rejected": USER + NO}
+    write(tmp_path / "rows.jsonl", [other, {"prompt": "hi", **COMPARED}])
+    assert len(read_comparisons(source("comparison"), tmp_path)) == 1
+    assert "1 left out: its prompt is not that of its messages (1)" in capsys.readouterr().out
+    write(tmp_path / "rows.jsonl", [{"prompt": USER, "chosen": [], "rejected": NO}])
+    with pytest.raises(
+        DataError, match=r"rows.jsonl:1: field 'chosen' holds no messages that end with an answer"
+    ):
+        read_comparisons(source("comparison"), tmp_path)
+
+
+def test_other_fields_are_counted_and_told(tmp_path: Path, capsys: Any) -> None:
+    from llamita.data.intake import Intake
+
+    weighted = [{**PAIR[0], "name": ""}, {**PAIR[1], "weight": 0}]
+    rows = [{"messages": weighted, "tools": [{"name": "f"}], "weight": 2}, {"messages": PAIR, "weight": 0.5}]
+    write(tmp_path / "rows.jsonl", rows)
+    intake = Intake()
+    read_dialogues(source("messages"), tmp_path, intake)
+    assert intake.metrics()["ignored_fields"] == {"messages.weight": 1, "tools": 1, "weight": 2}
+    told = "format 'messages' does not use: weight (2 rows), messages.weight (1 rows), tools (1 rows)"
+    assert f"rows.jsonl: fields that {told}" in capsys.readouterr().out
+    write(tmp_path / "rows.jsonl", [{"text": "a", "url": "b"}])
+    assert list(read_documents(source("text_rows"), tmp_path, intake)) == ["a"]
+    assert intake.ignored["url"] == 1
