@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from ..config import Settings, StageSettings
+from ..document import parse_json
 
 RESERVED = {
     "output_dir": "it is the artifact's folder",
@@ -53,6 +56,7 @@ NO_EFFECT = frozenset(
     hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
     """.split()
 )
+FILES = "fsdp_config", "accelerator_config"  # a mapping, or the path of a JSON file
 BATCH = "trainer.per_device_train_batch_size", "trainer.gradient_accumulation_steps"
 ROWS = "trainer: rows of a step on each rank"
 
@@ -121,6 +125,16 @@ class TrainedSettings(StageSettings):
     def adapter(self) -> dict[str, Any] | None:
         """`lora` by peft's names."""
         return None if self.lora is None else self.lora.model_dump()
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """A file that the trainer reads settings from counts by its content, too."""
+        settings = super().fingerprinted()
+        for name in FILES:
+            path = self.trainer.get(name)
+            if isinstance(path, str):
+                with suppress(OSError, ValueError):  # the trainer's class says what is wrong with it
+                    settings["trainer"][name] = parse_json(Path(path).read_text(encoding="utf-8"))
+        return settings
 
     @classmethod
     def decisive(cls, settings: Mapping[str, Any], resuming: bool = False) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""Which settings decide a result: all others neither discard what is unfinished nor redo what is finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainingArguments
+from trl import RewardConfig, SFTConfig
+
+from llamita import stages
+from llamita.config import StageSettings
+from llamita.document import flatten
+from llamita.evaluation.settings import EvaluateSettings
+from llamita.pretrain.settings import PretrainSettings
+from llamita.training.settings import BATCH, NO_EFFECT, PACKED, RESERVED, TOKENIZED
+
+from ..rlhf.test_stage import settings as rlhf
+from .material import PRETRAIN
+
+DECIDING = """
+    num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps
+    optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon optim_target_modules max_grad_norm
+    label_smoothing_factor bf16 fp16 tf32 neftune_noise_alpha auto_find_batch_size accelerator_config
+    parallelism_config dataloader_in_order label_names ddp_broadcast_buffers fsdp fsdp_config
+    router_aux_loss_coef shuffle_dataset loss_type disable_dropout center_rewards_coefficient
+""".split()
+
+
+def test_every_name_of_the_trainers_is_known_to_decide_or_not() -> None:
+    tested = Path(__file__).parents[2].joinpath("constraints.txt").read_text()
+    for library in ("transformers", "trl"):
+        if f"{library}=={metadata.version(library)}\n" not in tested:
+            pytest.skip(f"{library}: other names than those of constraints.txt")
+    names = {
+        field.name
+        for kind in (TrainingArguments, SFTConfig, RewardConfig)
+        for field in dataclasses.fields(kind)
+    }
+    names -= {*RESERVED, *PACKED, *TOKENIZED, *(name.removeprefix("trainer.") for name in BATCH)}
+    names -= {field.name for field in dataclasses.fields(TrainingArguments) if not field.init}
+    without_effect = {name.removeprefix("trainer.") for name in NO_EFFECT}
+    assert not without_effect & set(DECIDING)
+    assert names - without_effect == set(DECIDING)
+    assert without_effect <= names
+
+
+def decisive(settings: StageSettings, resuming: bool = False) -> dict[str, Any]:
+    return settings.decisive(settings.fingerprinted(), resuming)
+
+
+@pytest.mark.parametrize("kind", stages.REGISTRY)
+def test_what_has_no_effect_is_a_setting(kind: str) -> None:
+    schema = stages.settings_class(kind)
+    for name in schema.no_effect | schema.resumes_with:
+        first, _, second = name.partition(".")
+        section = schema.model_fields[first].annotation
+        assert first == "trainer" or not second or second in getattr(section, "model_fields", {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampling_batch_size": 7},
+        {"attention": "eager"},
+        {"keep_every": 5},
+        {"ppo.micro_batch_size": 2},
+        {"ppo.save_iterations": 1},
+        {"trainer.logging_steps": 1},
+        {"trainer.save_steps": 7},
+        {"trainer.gradient_checkpointing_kwargs": {"use_reentrant": False}},
+        {"trainer.per_device_train_batch_size": 2, "trainer.gradient_accumulation_steps": 2},
+    ],
+)
+def test_rlhf_keeps_its_steps_when_no_result_changes(change: dict[str, Any]) -> None:
+    before, after = rlhf(), rlhf(**_changed(change))
+    assert flatten(after.fingerprinted()) != flatten(before.fingerprinted())
+    assert decisive(after) == decisive(before)
+    assert decisive(after, resuming=True) == decisive(before, resuming=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "resumes"),
+    [
+        ({"trainer.learning_rate": 1e-5}, False),
+        ({"trainer.gradient_accumulation_steps": 2}, True),  # the checkpoint's own rows are compared instead
+        ({"loss_spike": 5.0}, True),
+        ({"ppo.iterations": 3}, False),
+        ({"dtype": "bfloat16"}, False),
+        ({"seed": 3}, False),
+    ],
+)
+def test_what_changes_a_result_counts(change: dict[str, Any], resumes: bool) -> None:
+    before, after = rlhf(), rlhf(**_changed(change))
+    assert decisive(after) != decisive(before)
+    assert (decisive(after, resuming=True) == decisive(before, resuming=True)) is resumes
+
+
+def _changed(change: dict[str, Any]) -> dict[str, Any]:
+    """Changes of `section.key` as keyword arguments."""
+    whole = rlhf().model_dump(mode="json", exclude={"inputs", "output"})
+    for name, value in change.items():
+        section, _, key = name.partition(".")
+        if key:
+            whole[section][key] = value
+        else:
+            whole[section] = value
+    return whole
+
+
+def test_more_settings_that_change_no_result() -> None:
+    before = PretrainSettings.model_validate(PRETRAIN)
+    for change in ({"shard_tokens": 5}, {"validation_steps": 3}):
+        assert decisive(PretrainSettings.model_validate(PRETRAIN | change)) == decisive(before)
+    more_refused = PretrainSettings.model_validate(PRETRAIN | {"refuse_at_most": 9})
+    assert decisive(more_refused, resuming=True) == decisive(before, resuming=True)
+    test = {"gold": False, "prompts": {"ordinary": []}, "max_new_tokens": 4}
+    batched = EvaluateSettings.model_validate(test | {"sampling_batch_size": 3})
+    assert decisive(batched) == decisive(EvaluateSettings.model_validate(test))
+
+
+def test_a_file_of_the_trainer_counts_by_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "accelerate.json"
+    given = PRETRAIN | {"trainer": {"accelerator_config": str(file)}}
+    found = []
+    for seed in (1, 2):
+        file.write_text(json.dumps({"use_seedable_sampler": True, "data_seed": seed}))
+        found.append(decisive(PretrainSettings.model_validate(given)))
+    assert found[0] != found[1]
