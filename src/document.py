@@ -97,7 +97,7 @@ def split_override(text: str) -> tuple[KeyPath, str]:
     parts = name.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(f"override '{_short(text)}': expected key=value, as in trainer.learning_rate=1e-3")
-    return tuple(int(part) if part.isdigit() else part for part in parts), value
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts), value
 
 
 def dotted(key: KeyPath) -> str:

@@ -81,6 +81,14 @@ def test_values_that_can_not_be_are_told_with_their_line(tmp_path: Path, value: 
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("place", [DIGITS, "²"])
+def test_a_place_in_an_override_that_is_none(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "maker.yaml"
+    path.write_text("words: [1]\n")
+    with pytest.raises(ConfigError, match=r"override 'words\..*to change"):
+        read_document(path, [f"words.{place}=1"])
+
+
 def test_brackets_that_are_nested_too_deep(tmp_path: Path) -> None:
     path = tmp_path / "maker.yaml"
     path.write_text("seed: 1\n")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llamita import artifact, working
+from llamita import artifact, stages, working
+from llamita.config import load_settings
 from llamita.errors import LlamitaError
 
 from .conftest import FakeStages, replace
@@ -218,6 +219,18 @@ def test_a_mount_point_is_refused_at_the_start(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "sft")
     with pytest.raises(LlamitaError, match="mount point can't be replaced"):
         begin(tmp_path / "sft", "one")
+
+
+def test_an_output_that_is_a_link_keeps_its_name(project: Path, fake: FakeStages, tmp_path: Path) -> None:
+    Path("alone").symlink_to(tmp_path / "big_alone")
+    Path("text.txt").write_text("given")
+    given = ["inputs.model=text.txt", "output=alone"]
+    settings = load_settings(project / "chat.yaml", stages.settings_class("taker"), given)
+    step = stages.single_step("taker", settings, project / "chat.yaml", 1)
+    stages.execute(step)
+    assert fake.ran == ["alone"]
+    assert artifact.read_manifest(tmp_path / "big_alone")["name"] == "alone"
+    assert Path("alone").is_symlink()
 
 
 def test_a_pipeline_whose_stage_is_a_link(project: Path, fake: FakeStages, tmp_path: Path) -> None:
