@@ -75,10 +75,13 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes a file in one step: readers and whoever comes after a kill see the old or the new one."""
+    """Writes a file in one step: readers and whoever comes after a kill see the old or the new one.
+
+    What is no Unicode, as in the name of a file, becomes an escape, which JSON reads as the same again.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
@@ -103,7 +106,11 @@ def _finite(obj: Any) -> Any:
 def digest(obj: Any) -> str:
     """A short hash of a JSON-able object that does not depend on the order of its keys."""
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(_bytes(text)).hexdigest()[:32]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")  # names of files may be no Unicode
 
 
 def content_hash(folder: Path) -> str:
@@ -113,7 +120,7 @@ def content_hash(folder: Path) -> str:
         parts = path.relative_to(folder).parts
         if UNHASHED_FOLDERS.intersection(parts[:-1]) or parts[-1] in UNHASHED_FILES:
             continue
-        total.update("/".join(parts).encode() + b"\0" + file_hash(path).encode() + b"\n")
+        total.update(_bytes("/".join(parts)) + b"\0" + file_hash(path).encode() + b"\n")
     return total.hexdigest()[:32]
 
 
@@ -142,7 +149,7 @@ def hash_of_files(files: Mapping[str, Path]) -> str:
     total = hashlib.sha256()
     for name, file in files.items():
         known = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if big else file_hash(file)
-        total.update(f"{name}\0{known}\n".encode())
+        total.update(_bytes(f"{name}\0{known}\n"))
     return total.hexdigest()[:32]
 
 

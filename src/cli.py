@@ -219,7 +219,7 @@ def report(
 ) -> None:
     """Draw the report of a run anew, from the stages that are finished so far, into RUN_DIR/report."""
     finished = sorted(path.parent for path in run_folder.glob(f"*/{artifact.MANIFEST}"))
-    inputs = {folder.name: folder for folder in finished if folder.suffix != artifact.PARTIAL}
+    inputs = {folder.name: folder for folder in finished if "." not in folder.name}  # no stage's is named so
     inputs.pop("report", None)
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")

@@ -33,7 +33,7 @@ from .artifact import (
 from .console import say
 from .errors import LlamitaError
 
-OLD, COPY = ".old", ".copy"
+OLD, COPY = ".replaced", ".moving"  # for moments only, and no names that a user gives to a backup
 KEPT_ASIDE = 3  # unfinished folders that were begun with other settings
 
 

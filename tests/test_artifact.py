@@ -96,9 +96,20 @@ def test_a_kill_between_the_renames_is_mended(
 
 def test_an_old_version_comes_back_where_the_new_one_is_lost(tmp_path: Path) -> None:
     make(tmp_path / "sft", "one")
-    (tmp_path / "sft").rename(tmp_path / "sft.old")
+    (tmp_path / "sft").rename(tmp_path / "sft.replaced")
     working.recover(tmp_path / "sft")
     assert [path.name for path in tmp_path.iterdir()] == ["sft"]
+
+
+def test_a_backup_of_the_user_stays(tmp_path: Path) -> None:
+    for name in ("sft.old", "sft.copy", "sft.bak"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "made.txt").write_text("of last week")
+    working.recover(tmp_path / "sft")
+    make(tmp_path / "sft", "one")
+    make(tmp_path / "sft", "two")
+    for name in ("sft.old", "sft.copy", "sft.bak"):
+        assert (tmp_path / name / "made.txt").read_text() == "of last week"
 
 
 def test_recover_leaves_unfinished_work(tmp_path: Path) -> None:
@@ -210,6 +221,18 @@ def test_input_hash_of_plain_files_and_folders(tmp_path: Path, monkeypatch: pyte
     assert artifact.input_hash(file) != by_time
     with pytest.raises(DataError, match="no such file"):
         artifact.input_hash(tmp_path / "nothing")
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    """They come in paths, of inputs and of files in them; the end of a training must not fail on one."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff.txt")).write_text("text")
+    assert artifact.input_hash(folder)
+    assert artifact.content_hash(folder)
+    assert artifact.digest({"path": str(folder)})
+    artifact.write_json(tmp_path / "x.json", {"path": str(folder)})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"path": str(folder)}
 
 
 def test_read_manifest_errors(tmp_path: Path) -> None:

@@ -196,7 +196,8 @@ def test_a_resumable_stage_goes_on_in_its_folder(project: Path, fake: FakeStages
         run()
     assert plan()["final"] == "unfinished, goes on"
     assert plan("final.rounds=3")["final"] == (
-        "unfinished, begun otherwise: rounds: 2 -> 3; starts again, and what was made so far is set aside"
+        "unfinished, begun with other settings or inputs (rounds: 2 -> 3); "
+        "starts again, and what was made so far is set aside"
     )
     del fake.during["final"]
     run()

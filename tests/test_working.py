@@ -106,7 +106,8 @@ def test_changed_settings_are_told_before_work_is_set_aside(
         run("final.rounds=3")
     last, aside = capsys.readouterr().out.splitlines()[-2:]
     assert last.endswith(
-        "rounds: 2 -> 3; input model has other contents; starts again, and what was made so far is set aside"
+        "(rounds: 2 -> 3; input model has other contents); "
+        "starts again, and what was made so far is set aside"
     )
     assert aside.startswith("final: what was made so far is kept in ")
     replace("configs/base.yaml", "4", "3")
