@@ -217,9 +217,13 @@ def chat(
 def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="As runs/smoke.")],
 ) -> None:
-    """Draw the report of a run anew, from the stages that are finished so far, into RUN_DIR/report."""
+    """Draw the report of a run anew, from the stages that are finished so far, into RUN_DIR/report.
+
+    A folder such as sft.old beside sft is a backup and left out.
+    """
     finished = sorted(path.parent for path in run_folder.glob(f"*/{artifact.MANIFEST}"))
-    inputs = {folder.name: folder for folder in finished if "." not in folder.name}  # no stage's is named so
+    inputs = {folder.name: folder for folder in finished if folder.suffix != artifact.PARTIAL}
+    inputs = {name: inputs[name] for name in inputs if name.partition(".")[0] not in inputs.keys() - {name}}
     inputs.pop("report", None)
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")
