@@ -281,7 +281,10 @@ def test_a_trunk_that_has_changed_or_is_gone(root: Path, tuned: dict[str, Any], 
     for name in ("base", "sft"):
         shutil.copytree(root / name, tmp_path / name)
     assert trunk_of(tmp_path / "sft").path == (tmp_path / "base").resolve(), "a run may be moved as a whole"
-    (tmp_path / "base" / "note.txt").write_text("changed")
+    (tmp_path / "base" / "note.txt").write_text("not the model's")
+    assert trunk_of(tmp_path / "sft")
+    config = next((tmp_path / "base").rglob("config.json"))
+    config.write_text(config.read_text() + "\n")
     with pytest.raises(DataError, match="has other weights by now; train this stage again"):
         trunk_of(tmp_path / "sft")
     shutil.rmtree(tmp_path / "base")
