@@ -112,7 +112,7 @@ def test_the_same_logits_and_tokenizer(file: Path, model: LlamaForCausalLM) -> N
         {"role": "assistant", "content": "what is a bolo"},
     ]
     assert tokenizer.apply_chat_template(said)["input_ids"] == ours.apply_chat_template(said)["input_ids"]
-    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert context_length(file) == 128
     assert new_reward_model(file, seed=0).config.num_labels == 1
 
