@@ -34,11 +34,12 @@ from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 
 from .chatml import CHATML, chatml_tokenizer
+from .llama3 import llama3_tokenizer
 from .sampling.tiny import tiny_model
 from .training.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, turn, write_data
 
-EOS = PAD = 2
-SIZE = {"vocab_size": 400, "tie_word_embeddings": True, "pad_token_id": PAD, "max_position_embeddings": 256}
+EOS = 2
+SIZE = {"vocab_size": 400, "tie_word_embeddings": True, "pad_token_id": EOS, "max_position_embeddings": 256}
 RLHF = {
     "prompts": [{"path": "dialogues.jsonl", "format": "messages"}],
     "dialogues": SFT["dialogues"],
@@ -93,7 +94,7 @@ def tuned(root: Path) -> dict[str, Any]:
 def test_sft_keeps_the_format_and_learns_to_stop(root: Path, tuned: dict[str, Any]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(root / "sft" / "model")
     assert tokenizer.chat_template == CHATML
-    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (PAD, EOS)
+    assert (tokenizer.pad_token, tokenizer.eos_token_id) == ("<|endoftext|>", EOS), "a pad is no EOS"
     assert tuned["sft"]["final_loss"] < 0.5
     model = AutoModelForCausalLM.from_pretrained(root / "sft" / "model")
     asked = [
@@ -106,7 +107,7 @@ def test_sft_keeps_the_format_and_learns_to_stop(root: Path, tuned: dict[str, An
     assert bool((said == EOS).any(dim=1).all())
 
 
-def test_a_reward_model_pads_with_something_else(root: Path, tuned: dict[str, Any]) -> None:
+def test_a_reward_model_pads_with_another_token_than_eos(root: Path, tuned: dict[str, Any]) -> None:
     """`transformers` reads a score at the last token that is no pad: it must be the EOS, in batches too."""
     assert tuned["helpfulness"]["accuracy"] == tuned["safety"]["accuracy"] == 1
     folder = root / "safety" / "model"
@@ -168,3 +169,45 @@ def test_pretraining_goes_on_from_a_model(root: Path) -> None:
     moved = (before.model.embed_tokens.weight - after.model.embed_tokens.weight).abs().max()
     assert 0 < moved < 0.2, "it began at the given weights"
     assert AutoTokenizer.from_pretrained(root / "pretrain" / "model").chat_template == CHATML
+
+
+# ------------------------------------------------------------------- a tokenizer without pad and unk
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Llama 3's kind of tokenizer, even without reserved tokens."""
+    root = tmp_path_factory.mktemp("bare")
+    write_data(root / "data")
+    tokenizer = llama3_tokenizer(reserved=False)
+    size = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
+    save_model(tiny_model(spread=0.05, **size), tokenizer, root / "base")
+    return root
+
+
+def test_it_is_given_a_pad_token_in_every_stage(bare: Path) -> None:
+    few = {"trainer": SFT["trainer"] | {"max_steps": 2}}
+    run(sft, SftSettings, SFT | {"row_length": 256} | few, bare, "sft", model="base")
+    for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
+        run(reward, RewardSettings, base | {"max_length": 200} | few, bare, name, model="sft")
+    chosen = RLHF | {"ppo": RLHF["ppo"] | {"iterations": 1}}
+    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
+    run(rlhf, RlhfSettings, chosen, bare, "rlhf", **inputs)
+    pad = len(llama3_tokenizer(reserved=False))
+    for name in ("sft", "helpfulness", "safety", "rlhf"):
+        tokenizer = AutoTokenizer.from_pretrained(bare / name / "model")
+        config = json.loads((bare / name / "model" / "config.json").read_text())
+        assert tokenizer.pad_token_id == config["pad_token_id"] == pad
+        assert tokenizer.eos_token_id == config["eos_token_id"] != pad
+        assert config["vocab_size"] == len(tokenizer) == pad + 1
+
+
+def test_a_new_model_with_it(bare: Path) -> None:
+    chosen = PRETRAIN | {"trainer": PRETRAIN["trainer"] | {"max_steps": 1}}
+    run(pretrain, PretrainSettings, chosen, bare, "new", tokenizer="base")
+    tokenizer = load_tokenizer(bare / "base")
+    model = AutoModelForCausalLM.from_pretrained(bare / "new" / "model")
+    for config in (model.config, model.generation_config):
+        ids = [config.pad_token_id, config.bos_token_id, config.eos_token_id]
+        assert ids == [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    assert model.model.embed_tokens.weight[0].abs().max() > 0, "token 0 is no pad here"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 
 from llamita.errors import ConfigError, DataError
-from llamita.model.checkpoint import load_causal_lm
-from llamita.model.lora import add_adapter, begin, trunk_of
+from llamita.model.checkpoint import load_causal_lm, new_reward_model
+from llamita.model.lora import add_adapter, begin, plain, trunk_of
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
@@ -27,6 +28,8 @@ from llamita.rlhf import stage as rlhf
 from llamita.rlhf.ppo_trainer import PpoTrainer
 from llamita.rlhf.settings import RlhfSettings
 from llamita.rlhf.trunk import SharedTrunk
+from llamita.sampling.decoder import Decoder
+from llamita.sampling.weights import copy_weights
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 from llamita.training.tracking import Tracker
@@ -293,8 +296,51 @@ def test_a_trunk_that_has_changed_or_is_gone(root: Path, tuned: dict[str, Any], 
 
 
 def test_no_layer_has_the_name(root: Path) -> None:
-    with pytest.raises(ConfigError, match=r"lora: .*q_prog"):
-        tune(root, "misnamed", 1, LORA | {"target_modules": ["q_prog"]})
+    for names in (["q_prog"], ["q_proj", "q_prog"], ".*q_prog"):
+        with pytest.raises(ConfigError, match=r"lora: target_modules: .*q_prog"):
+            tune(root, "misnamed", 1, LORA | {"target_modules": names})
+
+
+@pytest.mark.parametrize("names", [["lm_head"], ["q_proj", "lm_head"]])
+def test_the_output_layer_takes_no_adapter(root: Path, names: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"lora: target_modules: lm_head is the output layer"):
+        tune(root, "head", 1, LORA | {"target_modules": names})
+
+
+# ----------------------------------------------------------------------------------- tied embeddings
+
+
+def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
+    """What is published computes what base and adapter do: after a stage, and after PPO on a shared trunk."""
+    save_tiny_model(root / "tied", tokenizer, spread=0.05, tie_word_embeddings=True)
+    GenerationConfig(eos_token_id=[2, 9]).save_pretrained(root / "tied")
+    lora = LORA | {"target_modules": ["embed_tokens", "q_proj"]}
+    tune(root, "tied_sft", 5, lora, base="tied")
+    base = AutoModelForCausalLM.from_pretrained(root / "tied")
+    before = logits(base)
+    wanted = logits(PeftModel.from_pretrained(base, root / "tied_sft" / "adapter"))
+    assert (wanted - before).abs().max() > 0.05
+
+    settings = SftSettings.model_validate(SFT | {"lora": lora}).adapter
+    trunk = SharedTrunk(trunk_of(root / "tied"), settings)
+    policy = trunk.language_model("policy", root / "tied_sft")
+    trunk.save("policy", tokenizer, root / "tied_ppo")
+    torch.testing.assert_close(logits(policy), wanted, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        decoded = Decoder(copy_weights(policy.whole())).prefill(IDS.tolist(), torch.arange(2), 1)
+    torch.testing.assert_close(decoded, wanted[:, -1], rtol=1e-4, atol=1e-4)
+    for folder in ("tied_sft", "tied_ppo"):
+        published = AutoModelForCausalLM.from_pretrained(root / folder / "model")
+        assert not published.config.tie_word_embeddings
+        assert published.config.eos_token_id == published.generation_config.eos_token_id == [2, 9]
+        torch.testing.assert_close(logits(published), wanted, rtol=1e-4, atol=1e-4)
+        going_on = begin(load_causal_lm, root / folder, settings, 0)
+        torch.testing.assert_close(logits(going_on), wanted, rtol=1e-4, atol=1e-4)
+    reward_model = begin(partial(new_reward_model, seed=0), root / "tied_sft", settings, 0)
+    published = load_causal_lm(root / "tied_sft").eval()
+    with torch.no_grad():
+        states = [plain(one.eval()).base_model(IDS).last_hidden_state for one in (reward_model, published)]
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-4)
 
 
 def test_peft_is_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,9 +72,8 @@ class Speaker:
 
     def _answers(self, rows: list[list[int]]) -> list[Answer]:
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        ends = self.tokenizer.eos_token_id
         return [
-            Answer(ids, without_marks(text, self._marks).strip(), ids[-1:] == [ends])
+            Answer(ids, without_marks(text, self._marks).strip(), bool(ids) and ids[-1] in self.sampler.eos)
             for ids, text in zip(rows, texts, strict=True)
         ]
 

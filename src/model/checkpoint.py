@@ -1,4 +1,4 @@
-"""Models and tokenizers read: local, safetensors only, nothing missing.
+"""Models and tokenizers read: local, safetensors only, checked for what doesn't fit together (`checks.py`).
 
 Each function takes an artifact's folder (whose `model/` it reads), a Hugging Face folder, or a GGUF file.
 """
@@ -13,19 +13,29 @@ from typing import TYPE_CHECKING, Any
 from ..artifact import model_folder
 from ..errors import ConfigError, DataError
 from .architecture import context_of
+from .checks import (
+    TOKENIZER,
+    check_files,
+    check_model,
+    check_no_pointer,
+    check_weights,
+    fit_special_ids,
+    read_config,
+)
 from .gguf import converted, is_gguf
 from .saving import quiet
+from .special import settle_pad
 
 if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder. Raises DataError where there is none or it can't be read."""
+    """The tokenizer of a folder, with a pad token of its own (`special.settle_pad`).
+
+    Raises DataError where there is none or it can't be read.
+    """
     from transformers import AutoTokenizer
 
     folder = _existing(folder)
@@ -35,8 +45,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # tokenizers raises plain Exception for a broken file
         raise DataError(f"{folder}: the tokenizer can't be read: {error}") from None
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # masks tell what is a pad, never its id
+    settle_pad(tokenizer)
     return tokenizer
 
 
@@ -49,14 +58,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 def context_length(folder: Path) -> int:
     """The most tokens that a folder's model reads. Raises DataError where its config can't be read."""
-    from transformers import AutoConfig
-
-    folder = _existing(folder)
-    try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: the model's config can't be read: {error}") from None
-    return context_of(config)
+    return context_of(read_config(_existing(folder)))
 
 
 def check_length(setting: str, tokens: int, context: int) -> None:
@@ -89,7 +91,7 @@ def new_reward_model(
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = _load(AutoModelForSequenceClassification, folder, dtype, new_head=True, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, folder, dtype, new_head=True)
     weight = model.score.weight
     drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -97,36 +99,39 @@ def new_reward_model(
     return model
 
 
-def _load(auto_class: Any, folder: Path, dtype: Any, new_head: bool = False, **options: Any) -> Any:
+def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) -> Any:
     from safetensors import SafetensorError
 
     folder = _existing(folder)
-    if not (folder / CONFIG).is_file():
-        raise DataError(f"{folder}: no {CONFIG}; expected a model folder")
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        raise DataError(f"{folder}: no {WEIGHTS[0]}; expected weights as safetensors (no other kind is read)")
+    config = read_config(folder)
+    check_weights(folder)
+    tokenizer = load_tokenizer(folder)
+    fit_special_ids(folder, config, tokenizer)
+    if new_head:
+        config.num_labels = 1
     try:
         with quiet():
-            model, info = auto_class.from_pretrained(
+            model, loading = auto_class.from_pretrained(
                 str(folder),
+                config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
-                **options,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: the model can't be read: {error}") from None
-    missing = {name for name in info["missing_keys"] if not (new_head and name.startswith("score."))}
-    if missing:
-        names = ", ".join(sorted(missing)[:3])
-        raise DataError(f"{folder}: no weights for {names}; expected a whole {type(model).__name__}")
+    check_model(folder, model, tokenizer, loading, new_head=new_head)
     return model
 
 
 def _existing(folder: Path) -> Path:
     if is_gguf(folder):
+        check_no_pointer(folder)
         return converted(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected a model or the artifact of a stage")
-    return model_folder(folder)
+    folder = model_folder(folder)
+    check_files(folder)
+    return folder

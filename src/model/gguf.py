@@ -15,9 +15,13 @@ from typing import Any
 from ..artifact import file_hash
 from ..console import say
 from ..errors import DataError
+from .checks import check_tensors
+from .gguf_rope import FACTORS, TENSORS, rope_parameters
 from .saving import quiet, save_model
+from .special import fit_rows, settle_pad
 
 SUFFIX = ".gguf"
+CONVERSION = 2  # raised with what this file makes of the same bytes, so that no older conversion is taken
 
 
 def is_gguf(path: Path) -> bool:
@@ -30,7 +34,7 @@ def converted(path: Path) -> Path:
     Raises DataError where the package gguf is missing, or the file can't be read or holds a model that
     `transformers` doesn't read from GGUF.
     """
-    folder = cache() / file_hash(path)[:32]
+    folder = cache() / f"{file_hash(path)[:32]}-{CONVERSION}"
     if not folder.is_dir():
         say(f"{path}: converting to {folder}, once")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,16 +67,73 @@ def convert(path: Path, folder: Path) -> None:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **place)
-            model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype="float32", **place)
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                str(path.parent),
+                dtype="float32",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                **place,
+            )
+            unread = _unread_tensors(path, model)
     except Exception as error:  # a broken file fails anywhere in gguf, numpy or transformers
         raise DataError(f"{path}: the GGUF file can't be read: {type(error).__name__}: {error}") from None
-    save_model(_unquantized(model), tokenizer, folder)
+    loading["unexpected_keys"] = unread
+    check_tensors(path, model, loading)
+    settle_pad(tokenizer)
+    model = _unquantized(model, _rope(path, model.config))
+    fit_rows(model, tokenizer, str(path))
+    save_model(model, tokenizer, folder)
 
 
-def _unquantized(model: Any) -> Any:
+def _unread_tensors(path: Path, model: Any) -> set[str]:
+    """The tensors of the file that transformers passes over without a word."""
+    from gguf import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import (
+        TENSOR_PROCESSORS,
+        TensorProcessor,
+        get_gguf_hf_weights_map,
+    )
+
+    reader = GGUFReader(path)
+    processor = TENSOR_PROCESSORS.get(_value(reader, "general.architecture"), TensorProcessor)
+    read = get_gguf_hf_weights_map(model, processor(config=model.config.to_dict()))
+    return {
+        tensor.name
+        for tensor in reader.tensors
+        if not {tensor.name, tensor.name.removesuffix(".weight")} & read.keys() and tensor.name not in TENSORS
+    }
+
+
+def _rope(path: Path, config: Any) -> dict[str, Any]:
+    """The config's `rope_parameters`, with the scaling that the file states. Raises DataError for others."""
+    import torch
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    prefix = f"{_value(reader, 'general.architecture')}.rope."
+    keys = [key for key in reader.fields if key.startswith(prefix)]
+    fields = {key.removeprefix(prefix): _value(reader, key) for key in keys}
+    tensors = {tensor.name: tensor for tensor in reader.tensors if tensor.name in TENSORS}
+    if unknown := sorted(tensors.keys() - {FACTORS}):
+        raise DataError(f"{path}: {unknown[0]}: RoPE scaling by longrope is not read from GGUF files")
+    factors = torch.tensor(tensors[FACTORS].data.copy()) if FACTORS in tensors else None
+    try:
+        return rope_parameters(config, fields, factors)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _value(reader: Any, key: str) -> Any:
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
+
+
+def _unquantized(model: Any, rope: dict[str, Any]) -> Any:
     """The same weights in a model that does not call itself quantized: such a one refuses to be saved."""
     settings = model.config.to_dict()
     settings.pop("quantization_config", None)
+    if rope:
+        settings["rope_parameters"] = rope
     fresh = type(model)(type(model.config).from_dict(settings))
     fresh.load_state_dict(model.state_dict())
     return fresh

@@ -93,7 +93,7 @@ def plain(model: Any) -> Any:
 
 def save_adapter(model: Any, folder: Path) -> None:
     """Writes the adapter of a model that `begin` has made."""
-    model.save_pretrained(str(folder))
+    model.save_pretrained(str(folder), save_embedding_layers=False)  # they are the trunk's
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty form
     _write_trunk(model.trunk, folder)
 
@@ -104,21 +104,34 @@ def _write_trunk(trunk: Trunk, folder: Path) -> None:
 
 
 def merged(model: Any) -> PreTrainedModel:
-    """The plain model, the adapter added to its weights; `model` is used up."""
-    whole: PreTrainedModel = model.merge_and_unload()
+    """The plain model, the adapter added to its weights; `model` is used up.
+
+    Tied embeddings with an adapter come out untied: the output layer below the adapter is the trunk's.
+    """
+    base = model.get_base_model()
+    if adapts_tied_embeddings(base):
+        head = base.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        base.config.tie_word_embeddings = False
+    with warnings.catch_warnings():  # as in `_wrapped`
+        warnings.simplefilter("ignore")
+        whole: PreTrainedModel = model.merge_and_unload()
     return whole
 
 
 def load_adapter(model: Any, adapter: Path, name: str = "default") -> None:
     """Reads a saved adapter into a model's own of that name. Raises DataError if it doesn't fit."""
     saved = _tensors(adapter, "lora_")
-    found = model.load_state_dict(
-        {key.replace(".weight", f".{name}.weight"): tensor for key, tensor in saved.items()}, strict=False
-    )
+    found = model.load_state_dict({_named(key, name): tensor for key, tensor in saved.items()}, strict=False)
     missing = [key for key in found.missing_keys if "lora_" in key and f".{name}." in key]
     if missing or found.unexpected_keys:
         names = ", ".join([*missing, *found.unexpected_keys][:3])
         raise DataError(f"{adapter}: not an adapter of this model: {names} don't match")
+
+
+def _named(key: str, name: str) -> str:
+    """The key of a saved tensor in a model that has its adapter under a name."""
+    return f"{key}.{name}" if "lora_embedding_" in key else key.replace(".weight", f".{name}.weight")
 
 
 def adapter_head(adapter: Path) -> Tensor:
@@ -146,7 +159,9 @@ def add_adapter(model: Any, name: str, lora: Mapping[str, Any]) -> Any:
         if not is_adapted(model):
             return _wrapped(model, lora_config(model, lora), name)
         if name not in model.peft_config:
-            model.add_adapter(name, lora_config(plain(model), lora))
+            with warnings.catch_warnings():  # as in `_wrapped`
+                warnings.simplefilter("ignore")
+                model.add_adapter(name, lora_config(plain(model), lora))
         return model
 
 
@@ -156,7 +171,7 @@ def save_added(model: Any, name: str, trunk: Trunk, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = get_peft_model_state_dict(model, adapter_name=name)
+    tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / WEIGHTS)
     model.peft_config[name].save_pretrained(str(folder))
     _write_trunk(trunk, folder)
@@ -167,6 +182,25 @@ def adapted_layers(model: Any) -> Iterator[tuple[str, Any]]:
     from peft.tuners.lora import LoraLayer
 
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def adapter_weights(layer: Any, name: str) -> list[torch.nn.Parameter]:
+    """The two factors that an adapter of this name has in a layer."""
+    if name in layer.lora_embedding_A:
+        return [layer.lora_embedding_A[name], layer.lora_embedding_B[name]]
+    return [layer.lora_A[name].weight, layer.lora_B[name].weight]
+
+
+def adapts_tied_embeddings(model: PreTrainedModel) -> bool:
+    """Whether the embeddings have an adapter, but not the output layer that shares their weights.
+
+    Args:
+        model: the plain one below the adapters.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    return isinstance(table, LoraLayer) and head is not None and head.weight is table.weight
 
 
 def lora_config(model: PreTrainedModel, lora: Mapping[str, Any]) -> Any:
@@ -184,12 +218,9 @@ def lora_config(model: PreTrainedModel, lora: Mapping[str, Any]) -> Any:
 
 def _under_new_adapter(model: PreTrainedModel, lora: Mapping[str, Any], seed: int, trunk: Trunk) -> Any:
     config = lora_config(model, lora)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            adapted = _wrapped(model, config)
-    except ValueError as error:  # no layer has one of the names
-        raise ConfigError(f"lora: {error}") from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = _wrapped(model, config)
     adapted.trunk = trunk
     return adapted
 
@@ -197,9 +228,33 @@ def _under_new_adapter(model: PreTrainedModel, lora: Mapping[str, Any], seed: in
 def _wrapped(model: PreTrainedModel, config: Any, name: str = "default") -> Any:
     from peft import get_peft_model
 
-    with warnings.catch_warnings():  # peft asks transformers for a property by a name that is to go
-        warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, config, adapter_name=name)
+    layers = [layer for layer, _ in model.named_modules()]
+    with warnings.catch_warnings():
+        # peft asks transformers for a property by a name that is to go, and warns of what `merged` does right
+        warnings.simplefilter("ignore")
+        try:
+            adapted = get_peft_model(model, config, adapter_name=name)
+        except ValueError as error:  # no layer has one of the names, or one has that takes no adapter
+            raise ConfigError(f"lora: target_modules: {error}") from None
+    _check_targets(plain(adapted), config.target_modules, layers)
+    return adapted
+
+
+def _check_targets(model: PreTrainedModel, targets: Any, layers: list[str]) -> None:
+    """Raises ConfigError for names that no layer has, and for an adapter of the output layer."""
+    for target in targets if isinstance(targets, list | set) else ():
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
+            last = sorted({layer.rpartition(".")[2] for layer, _ in adapted_layers(model)})
+            raise ConfigError(
+                f"lora: target_modules: no layer of the model is named {target!r}; the other names fit "
+                f"{', '.join(last)}"
+            )
+    for layer, module in adapted_layers(model):
+        if module is model.get_output_embeddings() or layer.split(".")[0] == "score":
+            raise ConfigError(
+                f"lora: target_modules: {layer} is the output layer, which language model and reward model "
+                "don't share; name other layers, or `all-linear`"
+            )
 
 
 def check_shape(adapter: Path, lora: Mapping[str, Any]) -> None:

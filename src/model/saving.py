@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .special import write_special_ids
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -18,10 +20,7 @@ def save_model(
 
     `state_dict`: the weights, where they are no longer whole in the model itself (ZeRO-3).
     """
-    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    for config in (model.config, getattr(model, "generation_config", None)):
-        for name, value in ids.items() if config is not None else ():
-            setattr(config, name, value)
+    write_special_ids(model, tokenizer)
     with quiet():
         model.save_pretrained(str(folder), state_dict=state_dict)
     tokenizer.save_pretrained(str(folder))

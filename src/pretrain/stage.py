@@ -15,6 +15,7 @@ from ..data.shards import TokenRows
 from ..model.checkpoint import check_length, context_length, load_causal_lm, load_tokenizer, tokenizer_hash
 from ..model.flops import training_flops_per_token
 from ..model.lora import begin, plain
+from ..model.special import fit_config
 from ..training import distributed
 from ..training.arguments import TO_A_TENTH, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
@@ -42,6 +43,8 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     """
     distributed.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["tokenizer"] if settings.model is not None else inputs["model"])
+    if settings.model is None:  # before text is tokenized for hours
+        check_length("context_length", settings.context_length, context_length(inputs["model"]))
     shards = inputs.get("corpus", out / "shards")
     if distributed.is_main() and "corpus" not in inputs:
         journal = out / RESUME / JOURNAL
@@ -50,7 +53,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     corpus = Corpus(shards, tokenizer_hash(tokenizer))
     corpus.verify(distributed.rank(), distributed.world_size())
 
-    model = _begin(settings, inputs, len(tokenizer))
+    model = _begin(settings, inputs, tokenizer)
     parameters = model.num_parameters()
     apart = not settings.cross_document_attention
     length = settings.context_length
@@ -97,9 +100,10 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     }
 
 
-def _begin(settings: PretrainSettings, inputs: Mapping[str, Path], vocabulary_size: int) -> Any:
+def _begin(settings: PretrainSettings, inputs: Mapping[str, Path], tokenizer: Any) -> Any:
     if settings.model is not None:
+        config = settings.model.llama_config(len(tokenizer))
+        fit_config(config, tokenizer)
         torch.manual_seed(settings.seed)
-        return LlamaForCausalLM(settings.model.llama_config(vocabulary_size))
-    check_length("context_length", settings.context_length, context_length(inputs["model"]))
+        return LlamaForCausalLM(config)
     return begin(load_causal_lm, inputs["model"], settings.adapter, settings.seed)

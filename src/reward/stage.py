@@ -13,7 +13,6 @@ from trl import RewardConfig
 from ..artifact import write_json
 from ..data.chat import check_of
 from ..data.intake import Intake
-from ..errors import DataError
 from ..model.architecture import context_of
 from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
 from ..model.lora import begin
@@ -37,10 +36,8 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     """
     distributed.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
-    pad_apart_from_eos(tokenizer)
     new = partial(new_reward_model, seed=settings.seed)
     model = begin(new, inputs["model"], settings.adapter, settings.seed)
-    model.config.pad_token_id = tokenizer.pad_token_id
     check_length("max_length", settings.max_length, context_of(model.config))
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake=intake)
@@ -76,24 +73,6 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     if settings.kind == "safety":
         metrics["safety"] = safety_agreement(held_out, chosen, rejected)
     return metrics
-
-
-def pad_apart_from_eos(tokenizer: Any) -> None:
-    """Gives a tokenizer that pads with EOS another of its special tokens to pad with.
-
-    `transformers` reads a score at the last token that is no pad, which has to be the EOS.
-    Raises DataError for a tokenizer that has no other.
-    """
-    if tokenizer.pad_token_id != tokenizer.eos_token_id:
-        return
-    others = [token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token]
-    others = [token for token in [tokenizer.unk_token, *others] if token and token != tokenizer.bos_token]
-    if not others:
-        raise DataError(
-            "the tokenizer's pad token is EOS, where scores are read, and it has no other special token to "
-            "pad with, such as <unk>"
-        )
-    tokenizer.pad_token = others[0]
 
 
 def warm_up(arguments: RewardConfig, pairs: int) -> int:

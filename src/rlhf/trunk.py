@@ -6,6 +6,7 @@ have a head of their own as well.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ class SharedTrunk:
 
     def weights(self, name: str) -> list[nn.Parameter]:
         """The adapter's own."""
-        return [part[name].weight for _, layer in self._layers() for part in (layer.lora_A, layer.lora_B)]
+        return [weight for _, layer in self._layers() for weight in lora.adapter_weights(layer, name)]
 
     def save(self, name: str, tokenizer: Any, folder: Path) -> None:
         """Writes an adapter, merged with the trunk into `folder/model` and alone into `folder/adapter`."""
@@ -80,8 +81,11 @@ class SharedTrunk:
         }
         for key, layer in self._layers():
             merged[f"{key}.weight"] = layer.weight + layer.get_delta_weight(name)
-        fresh = type(self.model)(self.model.config)
+        config = copy.deepcopy(self.model.config)
+        config.tie_word_embeddings &= not lora.adapts_tied_embeddings(self.model)
+        fresh = type(self.model)(config)
         fresh.load_state_dict(merged)
+        fresh.generation_config = self.model.generation_config  # may name more tokens that end an answer
         save_model(fresh, tokenizer, folder / "model")
 
     def _layers(self) -> Iterator[tuple[str, Any]]:

@@ -48,7 +48,7 @@ class DialogueSampler(LlamaSampler):
             `[dialogues][turns]` answers, EOS included where they ended by themselves; fewer turns than
             questions for a dialogue that outgrew the context.
         """
-        dialogues = [_Dialogue(turns, max_new_tokens, context, self._eos.tolist()) for turns in questions]
+        dialogues = [_Dialogue(turns, max_new_tokens, context, self.eos) for turns in questions]
         longest = max(map(len, questions), default=0)
         names = [(row, turn) for row in range(len(questions)) for turn in range(longest)]
         table = uniforms(seed, names, max_new_tokens).view(len(questions), longest, max_new_tokens)

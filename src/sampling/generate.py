@@ -17,6 +17,7 @@ from ..batches import batches
 from ..console import track
 from ..model.architecture import carries_state, context_of
 from ..model.precision import computing_in
+from ..model.special import eos_ids
 from .dialogues import DialogueSampler
 from .draws import draw, uniforms
 from .logprobs import never_sampled, policy_logprobs
@@ -40,8 +41,7 @@ class GenerateSampler:
     def refresh(self, model: PreTrainedModel) -> None:
         """Takes the model as it is now."""
         self._model: Any = model
-        eos = model.config.eos_token_id
-        self._eos: list[int] = eos if isinstance(eos, list) else [eos]
+        self.eos = eos_ids(model.config)
         self._pad = never_sampled(model.config)
 
     def sample(
@@ -90,7 +90,7 @@ class GenerateSampler:
             told, _, finished = self._answer(asked, names, max_new_tokens, temperature, seed, bar)
             for row, answer, ended in zip(live, told, finished, strict=True):
                 answers[row].append(answer)
-                histories[row] += answer if ended else [*answer, self._eos[0]]
+                histories[row] += answer if ended else [*answer, self.eos[0]]
         return answers
 
     def stream(
@@ -133,7 +133,7 @@ class GenerateSampler:
         for batch in track(self._batches(prompts, max_new_tokens), label, len(prompts), "answers", len):
             told, chances = self._generate([prompts[row] for row in batch], table[batch], temperature)
             for row, ids, values in zip(batch, told.tolist(), chances.tolist(), strict=True):
-                end = next((at for at, token in enumerate(ids) if token in self._eos), None)
+                end = next((at for at, token in enumerate(ids) if token in self.eos), None)
                 length = len(ids) if end is None else end + 1
                 answers[row], logprobs[row], finished[row] = ids[:length], values[:length], end is not None
         return answers, logprobs, finished
@@ -162,14 +162,14 @@ class GenerateSampler:
     ) -> tuple[Tensor, Tensor]:
         """Answers `[rows, steps]`, meaningless behind an EOS, and their log-probabilities (fp32)."""
         device, longest = self._model.device, max(map(len, prompts))
-        ids = torch.full((len(prompts), longest), self._eos[0])
+        ids = torch.full((len(prompts), longest), self.eos[0])
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
         drawing = _Drawn(table.to(device), self._pad, temperature)
         own = self._model.generation_config  # may ask for penalties, even where another one is given
-        self._model.generation_config = GenerationConfig(eos_token_id=self._eos, pad_token_id=self._eos[0])
+        self._model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.eos[0])
         try:
             with computing_in(self._dtype, device):
                 told = self._model.generate(

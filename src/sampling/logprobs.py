@@ -12,12 +12,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..batches import batches_by_length, tokens_at_once
 from ..console import track
+from ..model.special import eos_ids
 
 
 def never_sampled(config: PreTrainedConfig) -> int | None:
     """The pad id, which is no part of the policy's vocabulary; None if there is none, or if it is the EOS."""
-    pad, eos = config.pad_token_id, config.eos_token_id
-    return None if pad in (eos if isinstance(eos, list) else [eos]) else pad
+    return None if config.pad_token_id in eos_ids(config) else config.pad_token_id
 
 
 def policy_logprobs(logits: Tensor, pad_token_id: int | None, temperature: float = 1.0) -> Tensor:

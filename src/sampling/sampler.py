@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from ..batches import batches
 from ..console import track
+from ..model.special import eos_ids
 from .decoder import Decoder
 from .draws import draw, uniforms
 from .logprobs import never_sampled, policy_logprobs
@@ -61,8 +62,8 @@ class LlamaSampler:
     def refresh(self, model: LlamaForCausalLM) -> None:
         """Takes a new snapshot, after the model's weights have changed."""
         self._weights = copy_weights(model, self._dtype)
-        eos = model.config.eos_token_id
-        self._eos = torch.tensor(eos if isinstance(eos, list) else [eos], device=self._weights.device)
+        self.eos = eos_ids(model.config)
+        self._eos = torch.tensor(self.eos, dtype=torch.long, device=self._weights.device)
         self._pad = never_sampled(model.config)
 
     def sample(

@@ -82,7 +82,7 @@ def copy_weights(model: LlamaForCausalLM, dtype: torch.dtype | None = None) -> L
     config, rotary = model.config, model.model.rotary_emb
     dtype = dtype or model.dtype
     return LlamaWeights(
-        embedding=_copy(model.model.embed_tokens.weight, dtype),
+        embedding=_weight(model.model.embed_tokens).to(dtype, copy=True),
         layers=tuple(_copy_layer(layer, dtype) for layer in model.model.layers),
         norm=_copy(model.model.norm.weight, dtype),
         head=_matrix(dtype, model.lm_head),

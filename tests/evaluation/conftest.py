@@ -48,6 +48,8 @@ class WordTokenizer:
 class StubSampler:
     """Answers each prompt (as text) by a function, and remembers the prompts and seeds that it was given."""
 
+    eos = (EOS,)
+
     def __init__(self, tokenizer: WordTokenizer, answer: Callable[[str], str]) -> None:
         self.tokenizer, self.answer = tokenizer, answer
         self.batches: list[list[str]] = []

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
@@ -53,7 +58,14 @@ def interleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
-def write_gguf(path: Path, model: LlamaForCausalLM, architecture: str = "llama") -> Path:
+def write_gguf(
+    path: Path,
+    model: LlamaForCausalLM,
+    architecture: str = "llama",
+    more: Callable[[gguf.GGUFWriter], None] | None = None,
+    without: str = "",
+) -> Path:
+    """`more` adds keys and tensors; `without` names a tensor that is left out."""
     config, tokenizer = model.config, chatml_tokenizer()
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(config.max_position_embeddings)
@@ -78,8 +90,10 @@ def write_gguf(path: Path, model: LlamaForCausalLM, architecture: str = "llama")
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(2)
     writer.add_chat_template(tokenizer.chat_template)
+    if more is not None:
+        more(writer)
     for name, tensor in model.state_dict().items():
-        if (theirs := _their_name(name)) is not None:
+        if (theirs := _their_name(name)) not in (None, without):
             if "q_proj" in name or "k_proj" in name:
                 heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
                 tensor = interleaved(tensor, heads)
@@ -112,7 +126,7 @@ def test_the_same_logits_and_tokenizer(file: Path, model: LlamaForCausalLM) -> N
         {"role": "assistant", "content": "what is a bolo"},
     ]
     assert tokenizer.apply_chat_template(said)["input_ids"] == ours.apply_chat_template(said)["input_ids"]
-    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert context_length(file) == 128
     assert new_reward_model(file, seed=0).config.num_labels == 1
 
@@ -147,4 +161,99 @@ def test_another_architecture(tmp_path: Path, model: LlamaForCausalLM) -> None:
 def test_the_package_is_asked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(DataError, match=r"pip install 'llamita\[gguf\]'"):
+        load_causal_lm(file)
+
+
+def test_missing_and_unknown_tensors(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    file = write_gguf(tmp_path / "part.gguf", model, without="blk.1.ffn_down.weight")
+    with pytest.raises(DataError, match=r"part\.gguf: no weights for model\.layers\.1\.mlp\.down_proj"):
+        load_causal_lm(file)
+    bias = np.ones(32, np.float32)
+    file = write_gguf(
+        tmp_path / "more.gguf", model, more=lambda writer: writer.add_tensor("blk.0.attn_q.bias", bias)
+    )
+    with pytest.raises(DataError, match=r"more\.gguf: weights that .* no place for: blk\.0\.attn_q\.bias"):
+        load_causal_lm(file)
+
+
+# ------------------------------------------------------------------------------------------ RoPE scaling
+
+
+def linear(writer: gguf.GGUFWriter) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+    writer.add_rope_scaling_factor(4.0)
+
+
+def yarn(writer: gguf.GGUFWriter) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(2.0)
+    writer.add_rope_scaling_orig_ctx_len(64)
+
+
+def llama3(writer: gguf.GGUFWriter) -> None:
+    """As llama.cpp's converter writes the factor 8 from a context of 64, for heads of 8, a base of 10,000."""
+    factors = []
+    for place in range(0, 8, 2):
+        length = 2 * math.pi * 10000.0 ** (place / 8)
+        smooth = min(1.0, max(0.0, (64 / length - 1) / (4 - 1)))
+        factors.append(1 / ((1 - smooth) / 8 + smooth))
+    add_factors(writer, factors)
+
+
+def add_factors(writer: gguf.GGUFWriter, factors: list[float]) -> None:
+    writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
+
+
+SCALED = [
+    (linear, {"rope_type": "linear", "factor": 4.0}),
+    (yarn, {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}),
+    (
+        llama3,
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("write", "expected"), SCALED)
+def test_rope_scaling(
+    tmp_path: Path, write: Callable[[gguf.GGUFWriter], None], expected: dict[str, Any]
+) -> None:
+    rope = {"rope_theta": 10000.0, **expected}
+    shape = {"vocab_size": len(chatml_tokenizer()), "tie_word_embeddings": True, "pad_token_id": 2}
+    scaled, plain = (tiny_model(**shape, rope_parameters=one) for one in (rope, {"rope_theta": 10000.0}))
+    read = load_causal_lm(write_gguf(tmp_path / "scaled.gguf", scaled, more=write))
+    assert {name: read.config.rope_parameters[name] for name in rope} == rope
+    ids = torch.arange(3, 103)[None]
+    with torch.no_grad():
+        found, wanted, unscaled = (model(input_ids=ids).logits for model in (read, scaled, plain))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert (wanted - unscaled).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (
+            lambda writer: add_factors(writer, [1, 2, 3, 8]),
+            "rope_freqs.weight is not the RoPE scaling of Llama 3",
+        ),
+        (lambda writer: (llama3(writer), linear(writer)), "beside rope.scaling.type 'linear'"),
+        (lambda writer: (yarn(writer), writer.add_rope_scaling_attn_factors(0.5)), "attn_factor is 0.5"),
+        (
+            lambda writer: writer.add_tensor("rope_factors_long.weight", np.ones(4, np.float32)),
+            "rope_factors_long.weight: RoPE scaling by longrope is not read",
+        ),
+    ],
+)
+def test_rope_scaling_that_no_config_gives(
+    tmp_path: Path, model: LlamaForCausalLM, more: Callable[[gguf.GGUFWriter], None], problem: str
+) -> None:
+    file = write_gguf(tmp_path / "other.gguf", model, more=more)
+    with pytest.raises(DataError, match=rf"other\.gguf: .*{re.escape(problem)}"):
         load_causal_lm(file)

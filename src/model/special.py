@@ -1,0 +1,112 @@
+"""Special tokens: one EOS and one pad token for tokenizer, model and generation, whatever their files say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from ..console import say
+from ..errors import DataError
+
+PAD = "<pad>"
+# A token that is there to pad with: <pad>, [PAD], <|pad_id|>, <|finetune_right_pad_id|>.
+PADS = re.compile(r"\W*(?:finetune_right_)?pad(?:_id|_token)?\W*", re.IGNORECASE)
+# A token that no text holds: <|reserved_special_token_0|>, <unused0>, [unused1].
+RESERVED = re.compile(r"\W*(?:reserved|unused)_?(?:special_)?(?:token)?_?\d+\W*", re.IGNORECASE)
+SHOWN = 5  # names in a message
+
+say_once = cache(say)  # however often a model is loaded
+
+
+def listed(names: Iterable[str]) -> str:
+    """A few names for a message, and how many more there are."""
+    names = list(names)
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def settle_pad(tokenizer: Any) -> None:
+    """Gives a tokenizer a pad token of its own where it has none, or where EOS or BOS is its pad.
+
+    A pad that is also EOS could not be told from the end of an answer: `transformers` reads a reward model's
+    score at the last token that is no pad. It takes a pad token that is only not named as such, otherwise a
+    reserved token, otherwise the unknown token, otherwise a new token, for which `fit_rows` adds a row.
+    """
+    taken = {None, tokenizer.eos_token_id, tokenizer.bos_token_id}
+    if tokenizer.pad_token_id not in taken:
+        return
+    names = [token.content for id, token in sorted(tokenizer.added_tokens_decoder.items()) if id not in taken]
+    spare = [name for kind in (PADS, RESERVED) for name in names if kind.fullmatch(name)]
+    if tokenizer.unk_token_id not in taken:
+        spare.append(tokenizer.unk_token)
+    tokenizer.add_special_tokens({"pad_token": spare[0] if spare else PAD})
+
+
+def eos_ids(config: Any) -> list[int]:
+    """The tokens that end an answer by a model's or a generation config; the tokenizer's EOS is the first."""
+    eos = getattr(config, "eos_token_id", None)
+    return list(eos) if isinstance(eos, list | tuple) else [] if eos is None else [eos]
+
+
+def fit_config(config: Any, tokenizer: Any) -> None:
+    """Sets the special ids in a config whose model is still to be built, as far as its embeddings go.
+
+    The pad's row gets no gradient, so a wrong id would leave a real token untrained.
+    """
+    pad = tokenizer.pad_token_id
+    config.pad_token_id = pad if pad is not None and pad < getattr(config, "vocab_size", pad + 1) else None
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+
+
+def write_special_ids(model: Any, tokenizer: Any) -> None:
+    """Sets BOS, EOS and pad in a model's config and generation config to those of its tokenizer.
+
+    To the tokenizer's EOS is added what the generation config names beside it; one that was only derived
+    from the model's config names nothing of its own.
+    """
+    generation = getattr(model, "generation_config", None)
+    derived = getattr(generation, "_from_model_config", False)
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    eos = list(dict.fromkeys([*own, *([] if derived else eos_ids(generation))]))
+    for config in (model.config, generation):
+        if config is not None:
+            config.pad_token_id, config.bos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id
+            config.eos_token_id = (eos if len(eos) > 1 else eos[0]) if eos else None
+
+
+def fit_rows(model: Any, tokenizer: Any, name: str) -> None:
+    """Adds a row to the embeddings for a pad token that has none: the mean of the others.
+
+    No real token depends on the state at a pad, so its row needs no training. Raises DataError where other
+    tokens have no row either: a model that never saw them can't read them.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    beyond = sorted((id, token) for token, id in tokenizer.get_vocab().items() if id >= rows)
+    if not beyond:
+        return
+    others = [token for _, token in beyond if token != tokenizer.pad_token]
+    if others:
+        raise DataError(
+            f"{name}: the tokenizer has tokens up to id {beyond[-1][0]}, but the model's embeddings have "
+            f"{rows} rows: none for {listed(map(repr, others))}; save the model after "
+            f"model.resize_token_embeddings({beyond[-1][0] + 1}) and train it on these tokens, or take the "
+            "tokenizer that belongs to it"
+        )
+    say_once(f"{name}: no token to pad with; {tokenizer.pad_token!r} is added as row {beyond[-1][0]}")
+    _add_rows(model, beyond[-1][0] + 1)
+
+
+def _add_rows(model: Any, count: int) -> None:
+    import torch
+
+    before = model.get_input_embeddings().num_embeddings
+    with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+        model.resize_token_embeddings(count, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if layer is not None:
+                layer.weight[before:] = layer.weight[:before].mean(dim=0)
+                if getattr(layer, "bias", None) is not None:
+                    layer.bias[before:] = layer.bias[:before].mean()
