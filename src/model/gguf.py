@@ -18,6 +18,7 @@ from ..errors import DataError
 from .saving import quiet, save_model
 
 SUFFIX = ".gguf"
+SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # our names: the file's
 
 
 def is_gguf(path: Path) -> bool:
@@ -63,10 +64,22 @@ def convert(path: Path, folder: Path) -> None:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **place)
+            _set_special_tokens(tokenizer, path)
             model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype="float32", **place)
     except Exception as error:  # a broken file fails anywhere in gguf, numpy or transformers
         raise DataError(f"{path}: the GGUF file can't be read: {type(error).__name__}: {error}") from None
     save_model(_unquantized(model), tokenizer, folder)
+
+
+def _set_special_tokens(tokenizer: Any, path: Path) -> None:
+    """Takes the special tokens from the file's own ids: transformers 5.17 exchanges BOS and EOS."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    for name, key in SPECIAL_TOKENS.items():
+        field = reader.get_field(f"tokenizer.ggml.{key}_token_id")
+        if field is not None:
+            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(field.contents()))
 
 
 def _unquantized(model: Any) -> Any:
