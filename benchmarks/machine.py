@@ -13,15 +13,24 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed")
 
 def describe(command: Sequence[str]) -> str:
     """Three lines: command, hardware, versions."""
-    versions = ", ".join(f"{library} {metadata.version(library)}" for library in LIBRARIES)
     return (
         f"command: python {' '.join(command)}\n"
-        f"hardware: {_processor()}, {os.cpu_count()} cores{_gpu()}\n"
-        f"versions: Python {platform.python_version()}, {versions}\n"
+        f"hardware: {processor()}{_gpu()}\n"
+        f"versions: {', '.join(f'{name} {version}' for name, version in versions().items())}\n"
     )
 
 
-def _processor() -> str:
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that count."""
+    return {"Python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
+
+
+def processor() -> str:
+    """Name of the processor and number of its cores."""
+    return f"{_processor_name()}, {os.cpu_count()} cores"
+
+
+def _processor_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -32,18 +32,22 @@ Way = Callable[[list[list[int]], int], list[int]]
 """Prompts and a seed -> lengths of the answers."""
 
 
-def by_generate(model: Any) -> Way:
+def by_generate(model: Any, new_tokens: int = NEW_TOKENS) -> Way:
     eos: int = model.config.eos_token_id
 
     def sample(prompts: list[list[int]], seed: int) -> list[int]:
         longest = max(map(len, prompts))
-        ids = torch.tensor([[eos] * (longest - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        ids = torch.tensor(
+            [[eos] * (longest - len(prompt)) + prompt for prompt in prompts], device=model.device
+        )
+        mask = torch.ones_like(ids)
+        for row, prompt in enumerate(prompts):
+            mask[row, : longest - len(prompt)] = 0
         torch.manual_seed(seed)
         told = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=new_tokens,
             do_sample=True,
             top_k=0,
             top_p=1.0,
@@ -54,9 +58,9 @@ def by_generate(model: Any) -> Way:
     return sample
 
 
-def by_ours(model: Any) -> Way:
+def by_ours(model: Any, new_tokens: int = NEW_TOKENS) -> Way:
     def sample(prompts: list[list[int]], seed: int) -> list[int]:
-        samples = LlamaSampler(model).sample(prompts, NEW_TOKENS, seed=seed)  # its copy of the weights counts
+        samples = LlamaSampler(model).sample(prompts, new_tokens, seed=seed)  # its copy of the weights counts
         return [len(answer) for answer in samples.answer_ids]
 
     return sample

@@ -72,7 +72,14 @@ def test_typings_link_leads_to_the_sources() -> None:
 
 def test_ci_runs_every_check() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    for command in ("make lint", "make test", "make test-long", "make smoke", ".ci/check_report.py"):
+    for command in (
+        "make lint",
+        "make test",
+        "make test-oldest",
+        "make test-long",
+        "make smoke",
+        ".ci/check_report.py",
+    ):
         assert f"\n{command}\n" in script or command in script.splitlines()[-1], command
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
     dry = subprocess.run(["make", "-n", "smoke"], cwd=ROOT, capture_output=True, text=True, check=True)

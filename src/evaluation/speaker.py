@@ -71,7 +71,7 @@ class Speaker:
         return [self._answers(turns) for turns in ids]
 
     def _answers(self, rows: list[list[int]]) -> list[Answer]:
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
         return [
             Answer(ids, without_marks(text, self._marks).strip(), bool(ids) and ids[-1] in self.sampler.eos)
             for ids, text in zip(rows, texts, strict=True)

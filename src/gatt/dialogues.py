@@ -123,7 +123,7 @@ class Growth:
     def _best(self, rows: Sequence[int], samples: Samples) -> dict[int, str]:
         """The likeliest answer, token by token, of each row that has one which keeps the instruction."""
         best: dict[int, tuple[float, str]] = {}
-        texts = self._tokenizer.batch_decode(samples.answer_ids, skip_special_tokens=True)
+        texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in samples.answer_ids]
         for place, text, logprobs, finished in zip(
             samples.prompts, map(str.strip, texts), samples.logprobs, samples.finished, strict=True
         ):

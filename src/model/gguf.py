@@ -22,6 +22,7 @@ from .special import fit_rows, settle_pad
 
 SUFFIX = ".gguf"
 CONVERSION = 2  # raised with what this file makes of the same bytes, so that no older conversion is taken
+SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # our names: the file's
 
 
 def is_gguf(path: Path) -> bool:
@@ -67,6 +68,7 @@ def convert(path: Path, folder: Path) -> None:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **place)
+            _set_special_tokens(tokenizer, path)
             model, loading = AutoModelForCausalLM.from_pretrained(
                 str(path.parent),
                 dtype="float32",
@@ -83,6 +85,17 @@ def convert(path: Path, folder: Path) -> None:
     model = _unquantized(model, _rope(path, model.config))
     fit_rows(model, tokenizer, str(path))
     save_model(model, tokenizer, folder)
+
+
+def _set_special_tokens(tokenizer: Any, path: Path) -> None:
+    """Takes the special tokens from the file's own ids: transformers 5.17 exchanges BOS and EOS."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    for name, key in SPECIAL_TOKENS.items():
+        number = _value(reader, f"tokenizer.ggml.{key}_token_id")
+        if number is not None:
+            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(number))
 
 
 def _unread_tensors(path: Path, model: Any) -> set[str]:

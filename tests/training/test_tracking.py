@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_what_fails_in_wandb_is_said_once_and_the_numbers_go_on(
         tracker.log({"loss": 0.5}, 2)
     assert [row["loss"] for row in rows(out)] == [1.0, 0.5]
     assert capsys.readouterr().out.count("wandb: off") == 1
+
+
+@pytest.mark.parametrize("mode", ["disabled", "offline"])
+def test_wandb_need_not_be_installed(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
+):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it raises ModuleNotFoundError
+    with Tracker(out, {}) as tracker:
+        tracker.log({"loss": 1.0}, 1)
+    assert rows(out) == [{"step": 1, "loss": 1.0}]
+    assert capsys.readouterr().out.count("wandb: off") == (mode != "disabled")
 
 
 def test_other_ranks_write_nothing(out: Path, monkeypatch: pytest.MonkeyPatch):
