@@ -11,6 +11,7 @@ from ..gatt.rows import fine_tuning_dialogues, pack_dialogues
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..model.lora import begin
 from ..training import distributed
+from ..training.arguments import trainer_section
 from ..training.finetune import finetune_packed
 from ..training.health import watch
 from ..training.tracking import Tracker
@@ -38,7 +39,7 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
             model,
             tokenizer,
             rows,
-            settings.trainer,
+            trainer_section(settings),
             settings.seed,
             out,
             out / "model",

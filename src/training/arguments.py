@@ -10,23 +10,37 @@ from typing import Any, TypeVar
 import torch
 from transformers import TrainingArguments
 
+from ..console import say
 from ..errors import ConfigError
+from .distributed import world_size
+from .settings import PAPER_OPTIMIZER, TrainedSettings
 
 A = TypeVar("A", bound=TrainingArguments)
 
-PAPER_OPTIMIZER: dict[str, Any] = {  # section 2.2; section 3 uses the same settings
-    "optim": "adamw_torch_fused",  # one kernel a parameter: saves a sixth of a small model's step
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.95,
-    "adam_epsilon": 1e-5,
-    "weight_decay": 0.1,
-    "max_grad_norm": 1.0,
-}
+TOKENS_OF_A_MICRO_BATCH = 4096  # on each rank, where the section gives no batch size
 
-TO_A_TENTH: dict[str, Any] = {  # section 2.2: a cosine whose end is 10% of the peak learning rate
-    "lr_scheduler_type": "cosine_with_min_lr",
-    "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
-}
+
+def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
+    """The stage's `trainer` over its defaults, the batch sizes among them, for the ranks of this start."""
+    section, defaults = settings.trainer, dict(settings.trainer_defaults)
+    if "lr_scheduler_type" in section and "lr_scheduler_kwargs" not in section:
+        defaults.pop("lr_scheduler_kwargs", None)  # the default's kwargs belong to the default's schedule
+    if "per_device_train_batch_size" not in section:
+        rows = micro_batch_rows(settings)
+        defaults["per_device_train_batch_size"] = rows
+        if "gradient_accumulation_steps" not in section:
+            accumulation = max(1, round(settings.step_rows / (rows * world_size())))
+            defaults["gradient_accumulation_steps"] = accumulation
+            say(
+                f"trainer: no batch size is given; a step has {rows * accumulation * world_size():,} rows "
+                f"({rows} x {accumulation} micro-batches x {world_size()} ranks), {settings.step_rows:,} in the paper"
+            )
+    return defaults | section
+
+
+def micro_batch_rows(settings: TrainedSettings) -> int:
+    """Rows that hold 4,096 tokens, or fewer, so that all ranks together have no more than the paper's step."""
+    return max(1, min(TOKENS_OF_A_MICRO_BATCH // settings.row_tokens, settings.step_rows // world_size()))
 
 
 def training_arguments(
@@ -37,14 +51,12 @@ def training_arguments(
     deepspeed: str | None = None,
     **defaults: Any,
 ) -> A:
-    """Arguments of class `kind`: the YAML's `section` over the stage's `defaults` over the paper's optimizer.
+    """Arguments of class `kind`: `section` over the caller's `defaults` over the paper's optimizer.
 
     Without a GPU everything is fp32 and nothing is recomputed, unless the section says otherwise; with one,
     bf16 mixed precision. Raises ConfigError with the reason where `kind` refuses a combination.
     """
     chosen = {**PAPER_OPTIMIZER, **_machine(), **defaults, **section}
-    if "lr_scheduler_type" in section and "lr_scheduler_kwargs" not in section:
-        chosen.pop("lr_scheduler_kwargs", None)  # the default's kwargs belong to the default's schedule
     ours = {
         "output_dir": str(out),
         "seed": seed,

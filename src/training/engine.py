@@ -17,8 +17,8 @@ import torch.distributed
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .arguments import PAPER_OPTIMIZER
 from .distributed import is_main, world_size
+from .settings import PAPER_OPTIMIZER
 
 STATE = "state"  # of an engine in a checkpoint: state.pt, or DeepSpeed's folder
 
