@@ -14,6 +14,7 @@ from ..console import say
 from ..errors import ConfigError
 from .distributed import world_size
 from .settings import PAPER_OPTIMIZER, TrainedSettings
+from .universal import zero_stage
 
 A = TypeVar("A", bound=TrainingArguments)
 
@@ -31,15 +32,16 @@ def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
         if "gradient_accumulation_steps" not in section:
             accumulation = max(1, round(settings.step_rows / (rows * world_size())))
             defaults["gradient_accumulation_steps"] = accumulation
+            step = rows * accumulation * world_size()
             say(
-                f"trainer: no batch size is given; a step has {rows * accumulation * world_size():,} rows "
-                f"({rows} x {accumulation} micro-batches x {world_size()} ranks), {settings.step_rows:,} in the paper"
+                f"trainer: no batch size is given; a step has {step:,} rows ({rows} x {accumulation} "
+                f"micro-batches x {world_size()} ranks), in the paper {settings.step_rows:,}"
             )
     return defaults | section
 
 
 def micro_batch_rows(settings: TrainedSettings) -> int:
-    """Rows that hold 4,096 tokens, or fewer, so that all ranks together have no more than the paper's step."""
+    """Rows that hold 4,096 tokens, or fewer: all ranks together have no more than the paper's step."""
     return max(1, min(TOKENS_OF_A_MICRO_BATCH // settings.row_tokens, settings.step_rows // world_size()))
 
 
@@ -54,7 +56,9 @@ def training_arguments(
     """Arguments of class `kind`: `section` over the caller's `defaults` over the paper's optimizer.
 
     Without a GPU everything is fp32 and nothing is recomputed, unless the section says otherwise; with one,
-    bf16 mixed precision. Raises ConfigError with the reason where `kind` refuses a combination.
+    bf16 mixed precision.
+
+    Raises ConfigError with the reason where `kind` refuses a combination; see also `check_gradient_sum`.
     """
     chosen = {**PAPER_OPTIMIZER, **_machine(), **defaults, **section}
     ours = {
@@ -69,9 +73,20 @@ def training_arguments(
     try:
         with warnings.catch_warnings():  # trl's own `gradient_checkpointing` has a new name in transformers
             warnings.simplefilter("ignore", FutureWarning)
-            return kind(**(chosen | ours))
+            arguments = kind(**(chosen | ours))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"trainer: {error}") from error
+    check_gradient_sum(deepspeed, bf16=arguments.bf16, accumulation=arguments.gradient_accumulation_steps)
+    return arguments
+
+
+def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) -> None:
+    """Raises ConfigError where DeepSpeed would add up the gradients of several micro-batches in bf16."""
+    if zero_stage(deepspeed) == 0 and bf16 and accumulation > 1:
+        raise ConfigError(
+            f"{deepspeed}: ZeRO-0 adds up the gradients of {accumulation} micro-batches in bf16, "
+            "which is inexact; use zero1.json, or set trainer.gradient_accumulation_steps to 1"
+        )
 
 
 def rows_per_step(args: TrainingArguments) -> int:
