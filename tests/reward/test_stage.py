@@ -141,3 +141,13 @@ def test_what_can_not_work_is_refused_before_training(
     save_tiny_model(tmp_path / "sft" / "model", lonely)
     with pytest.raises(DataError, match="no other special token to pad with"):
         stage.run(settings(HELPFULNESS), inputs | {"model": tmp_path / "sft"}, tmp_path / "out")
+
+
+def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any):
+    section = {"max_steps": 2, "logging_steps": 1}
+    stage.run(settings(HELPFULNESS, trainer=section), inputs, tmp_path)
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert rates == pytest.approx([0, 1e-5 / 5])  # of five steps of warm-up
+    assert (
+        "a step has 504 rows (21 x 24 micro-batches x 1 ranks), in the paper 512" in capsys.readouterr().out
+    )
