@@ -18,7 +18,7 @@ from llamita.config import StageSettings
 from llamita.data.settings import CorpusSettings, RowSettings
 from llamita.pipeline import PipelineSettings
 from llamita.stages import REGISTRY, settings_class
-from llamita.training.settings import PackedSettings, TrainedSettings
+from llamita.training.settings import PAPER_OPTIMIZER, PackedSettings, TrainedSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """# Settings
@@ -53,11 +53,21 @@ def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) ->
         anything = ["any names"] if schema.any_inputs else []
         inputs = ", ".join([*sorted(schema.required_inputs), *optional, *anything])
         yield f"Inputs: {inputs or 'none'}. Names below `trainer:`: {schema.trainer_class or 'none'}.\n"
+    if defaults := _trainer_defaults(schema):
+        yield f"Defaults below `trainer:`: {defaults}.\n"
     rows = [_row(name, schema.model_fields[name], text) for name, text in _own_keys(schema).items()]
     yield "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else [])
     for nested in [model for field in schema.model_fields.values() for model in _models(field.annotation)]:
         if nested not in seen:
             yield from _section(f"Section `{nested.__name__}`", nested, seen)
+
+
+def _trainer_defaults(schema: type[BaseModel]) -> str:
+    """Those of a stage; of the class that all stages that train share: the optimizer's."""
+    if not issubclass(schema, TrainedSettings):
+        return ""
+    defaults = PAPER_OPTIMIZER if schema is TrainedSettings else schema.trainer_defaults
+    return ", ".join(f"`{name}: {json.dumps(value)}`" for name, value in defaults.items())
 
 
 def _own_keys(schema: type[BaseModel]) -> dict[str, str]:

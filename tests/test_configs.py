@@ -10,6 +10,7 @@ from llamita import pipeline, stages
 from llamita.cli import kind_of
 from llamita.config import load_settings
 from llamita.document import read_document
+from llamita.training.settings import TrainedSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 YAMLS = sorted(CONFIGS.rglob("*.yaml"))
@@ -39,3 +40,11 @@ def test_every_yaml_is_a_pipeline_its_stage_or_a_stage_started_alone(path: Path)
 
 def test_no_other_ending() -> None:
     assert list(CONFIGS.rglob("*.yml")) == []
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_small_runs_write_out_what_the_papers_defaults_would_fill_in(path: Path) -> None:
+    sizes = {"learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"}
+    for item in pipeline.read_pipeline(path, folders_needed=False):
+        if isinstance(item.step.settings, TrainedSettings):
+            assert sizes <= item.step.settings.trainer.keys(), item.document.path

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from ..data.settings import CorpusSettings
 from ..model.sizes import ModelSize
-from ..training.settings import RESERVED, PackedSettings
+from ..training.settings import RESERVED, TO_A_TENTH, PackedSettings
+
+STEP_TOKENS = 2**22  # section 2.2: 4M
 
 
 class PretrainSettings(CorpusSettings, PackedSettings):
-    """Pretraining (section 2) of a new model or the input `model`, on `documents` or the input `corpus`."""
+    """Pretraining (section 2) of a new model or the input `model`, on `documents` or the input `corpus`.
+
+    In the paper a step has 4M tokens.
+    """
 
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model", "data", "corpus"})
     trainer_class: ClassVar[str | None] = "transformers.TrainingArguments"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
     no_effect: ClassVar[frozenset[str]] = frozenset({"shard_tokens", "validation_steps"})
+    trainer_defaults: ClassVar[dict[str, Any]] = {
+        "learning_rate": 3e-4,
+        "warmup_steps": 2000,
+        "num_train_epochs": 1,
+    } | TO_A_TENTH
 
     model: ModelSize | None = None
     """shape of a new model, with random weights; left out: training goes on with the input `model`"""
-    context_length: int = Field(gt=1)
+    context_length: int = Field(4096, gt=1)
     """tokens of a training row"""
     cross_document_attention: bool = False
     """whether a token sees the documents before its own in a row (plain concatenation), or only its own"""
@@ -45,6 +55,14 @@ class PretrainSettings(CorpusSettings, PackedSettings):
                 "attention: packed keeps documents apart; cross_document_attention wants another"
             )
         return self
+
+    @property
+    def row_tokens(self) -> int:
+        return self.context_length
+
+    @property
+    def step_rows(self) -> int:
+        return max(1, STEP_TOKENS // self.context_length)
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
         text = "data" if self.documents else "corpus"

@@ -17,7 +17,7 @@ from ..model.flops import training_flops_per_token
 from ..model.lora import begin, plain
 from ..model.special import fit_config
 from ..training import distributed
-from ..training.arguments import TO_A_TENTH, training_arguments
+from ..training.arguments import trainer_section, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
 from ..training.engine import device
 from ..training.health import watch
@@ -60,12 +60,10 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     rows = TokenRows(corpus.train, length, apart)
     arguments = training_arguments(
         TrainingArguments,
-        settings.trainer,
+        trainer_section(settings),
         out,
         settings.seed,
         settings.deepspeed,
-        num_train_epochs=1,
-        **TO_A_TENTH,
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         collator = OneRowCollator() if settings.attention == "flash_attention_2" and apart else None

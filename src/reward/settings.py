@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from ..config import Source
 from ..data.settings import RowSettings
-from ..training.settings import RESERVED, TOKENIZED, TrainedSettings
+from ..training.settings import RESERVED, TO_A_TENTH, TOKENIZED, TrainedSettings
 
 
 class RewardSettings(RowSettings, TrainedSettings):
-    """One reward model (section 3.2.2), begun from a chat checkpoint."""
+    """One reward model (section 3.2.2), begun from a chat checkpoint.
+
+    In the paper a step has 512 pairs; `warmup_steps` are 3% of all steps, at least 5.
+    """
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
     trainer_class: ClassVar[str | None] = "trl.RewardConfig"
@@ -21,6 +24,11 @@ class RewardSettings(RowSettings, TrainedSettings):
         | TOKENIZED
         | {"max_length": "it is the stage's own `max_length`; longer pairs are refused and counted"}
     )
+
+    trainer_defaults: ClassVar[dict[str, Any]] = {
+        "learning_rate": 1e-5,
+        "num_train_epochs": 1,  # more over-fits
+    } | TO_A_TENTH
 
     kind: Literal["helpfulness", "safety"]
     """what the annotators were asked to compare"""
@@ -38,10 +46,18 @@ class RewardSettings(RowSettings, TrainedSettings):
     """table 27"""
     safety_loss_weight: float = Field(0.0, ge=0)
     """of the auxiliary safety loss; the paper names none"""
-    max_length: int = Field(gt=1)
+    max_length: int = Field(4096, gt=1)
     """tokens of prompt and answer; longer pairs are left out and counted"""
     cut_prompts: bool = False
     """longer pairs stay instead, their prompts without the oldest tokens, and are counted as cut"""
+
+    @property
+    def row_tokens(self) -> int:
+        return 2 * self.max_length
+
+    @property
+    def step_rows(self) -> int:
+        return 512
 
     @model_validator(mode="after")
     def _fits(self) -> RewardSettings:

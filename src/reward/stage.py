@@ -17,7 +17,7 @@ from ..model.architecture import context_of
 from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
 from ..model.lora import begin
 from ..training import distributed
-from ..training.arguments import TO_A_TENTH, rows_per_step, training_arguments
+from ..training.arguments import rows_per_step, trainer_section, training_arguments
 from ..training.engine import device
 from ..training.health import watch
 from ..training.loop import run_trainer, save_trained
@@ -44,13 +44,11 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     intake.write(out)
     arguments = training_arguments(
         RewardConfig,
-        settings.trainer,
+        trainer_section(settings),
         out,
         settings.seed,
         settings.deepspeed,
         max_length=None,
-        num_train_epochs=1,  # section 3.2.2: more over-fits
-        **TO_A_TENTH,
     )
     if "warmup_steps" not in settings.trainer:
         arguments.warmup_steps = warm_up(arguments, len(pairs))

@@ -10,27 +10,41 @@ import torch
 from transformers import LlamaForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
+from ..batches import batches
 from ..model.scoring import pad_right
 from ..training.distributed import all_reduce_sum
 from ..training.loop import OrderedTrainer
 from .loss import centring_loss, margin, ranking_loss, safety_loss
 from .pairs import Pair, safety_label
 
+TOKENS_OF_A_PASS = (16_384, 1_024)  # tokens of a forward pass (on GPUs, on CPUs) if answers have mean length
+
 
 class PairCollator:
-    """Pairs to a batch: `input_ids` `[2 * pairs, longest]`, first the chosen answers, then the rejected ones.
+    """Pairs to a micro-batch that is read in several forward passes, each over answers of similar length.
 
+    `passes`: ids, `[answers, longest]` each, with at most `answers_of_a_pass` answers. How many there are
+    depends on the number of pairs alone: under ZeRO-3 all ranks need equally many.
+    `places` `[2 * pairs]`: where among the passes' answers the chosen ones are, then the rejected ones.
     `margins` is `[pairs]`, `safe` `[2 * pairs]` (NaN where unknown), both fp32.
     """
 
-    def __init__(self, pad_token_id: int) -> None:
-        self._pad = pad_token_id
+    def __init__(self, pad_token_id: int, answers_of_a_pass: int) -> None:
+        self._pad, self._answers = pad_token_id, answers_of_a_pass
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        ids, _ = pad_right([row[name] for name in ("chosen_ids", "rejected_ids") for row in rows], self._pad)
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        ids = [row[name] for name in ("chosen_ids", "rejected_ids") for row in rows]
         safe = [row[name] for name in ("chosen_safe", "rejected_safe") for row in rows]
-        margins = torch.tensor([row["margin"] for row in rows], dtype=torch.float32)
-        return {"input_ids": ids, "margins": margins, "safe": torch.tensor(safe, dtype=torch.float32)}
+        by_length = sorted(range(len(ids)), key=lambda answer: len(ids[answer]))
+        return {
+            "passes": [
+                pad_right([ids[answer] for answer in one], self._pad)[0]
+                for one in batches(by_length, self._answers)
+            ],
+            "places": torch.tensor(by_length).argsort(),
+            "margins": torch.tensor([row["margin"] for row in rows], dtype=torch.float32),
+            "safe": torch.tensor(safe, dtype=torch.float32),
+        }
 
 
 class PairTrainer(OrderedTrainer, RewardTrainer):
@@ -51,14 +65,14 @@ class PairTrainer(OrderedTrainer, RewardTrainer):
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
         # No attention mask: pads stand on the right, where a causal model's real tokens never look, and the
         # score is read at the last id that is no pad, the EOS.
-        outputs = model(input_ids=inputs["input_ids"], use_cache=False)
-        scores = outputs.logits.squeeze(-1).float()
+        outputs = [model(input_ids=ids, use_cache=False).logits.squeeze(-1) for ids in inputs["passes"]]
+        scores = torch.cat(outputs).float()[inputs["places"]]
         chosen, rejected = scores.chunk(2)
         # each micro-batch counts by its share of the global batch; gradients are averaged over the ranks
         pairs, labels = num_items_in_batch.clamp(min=1).tolist()
@@ -70,7 +84,7 @@ class PairTrainer(OrderedTrainer, RewardTrainer):
         if self.safety_weight:
             share = known_labels(inputs["safe"]) / labels * ranks
             loss = loss + self.safety_weight * share * safety_loss(scores, inputs["safe"])
-        return (loss, outputs) if return_outputs else loss
+        return (loss, scores) if return_outputs else loss
 
 
 def known_labels(safe: torch.Tensor) -> int:
@@ -86,7 +100,10 @@ def pair_trainer(
     margins: str,
     safety_weight: float,
 ) -> PairTrainer:
-    """A trainer over encoded pairs with the margins of a row of table 27; like lengths share a batch."""
+    """A trainer over encoded pairs with the margins of a row of table 27.
+
+    The pairs of a step are drawn at random; within it, those of like length share a micro-batch.
+    """
     rows = datasets.Dataset.from_dict(
         {
             "chosen_ids": [pair.chosen_ids for pair in pairs],
@@ -100,9 +117,15 @@ def pair_trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=PairCollator(tokenizer.pad_token_id),
+        data_collator=PairCollator(tokenizer.pad_token_id, answers_of_a_pass(pairs, arguments.device)),
         processing_class=tokenizer,
     )
     trainer.safety_weight = safety_weight
     trainer.row_lengths = [max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
     return trainer
+
+
+def answers_of_a_pass(pairs: Sequence[Pair], device: torch.device) -> int:
+    """Answers of a forward pass, by the mean length of all, so that all ranks have the same number."""
+    tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
+    return max(1, TOKENS_OF_A_PASS[device.type == "cpu"] * 2 * len(pairs) // tokens)

@@ -28,9 +28,9 @@ from ..errors import ConfigError, LlamitaError
 from ..model.precision import computing_in
 from ..sampling.generate import sampler_for
 from ..sampling.logprobs import never_sampled, next_token_distribution, of_tokens
-from ..training.arguments import PAPER_OPTIMIZER
 from ..training.distributed import all_reduce_sum, rank, world_size
 from ..training.engine import Engine, device
+from ..training.settings import PAPER_OPTIMIZER
 from . import ppo
 from .critic import Critic
 from .reward import kl_penalised_reward, whiten

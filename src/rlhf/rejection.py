@@ -17,6 +17,7 @@ from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_causal_lm
 from ..model.lora import begin, plain
 from ..sampling.generate import sampler_for
+from ..training.arguments import trainer_section
 from ..training.distributed import gather_rows, rank, world_size
 from ..training.engine import device
 from ..training.finetune import finetune_packed
@@ -166,7 +167,7 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         model,
         context.tokenizer,
         rows,
-        settings.trainer,
+        trainer_section(settings),
         settings.seed,
         out,
         out / "model",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ..config import Precision, Settings, Source
 from ..data.settings import PromptSource, RowSettings
-from ..training.settings import PACKED, RESERVED, TOKENIZED, PackedSettings
+from ..training.settings import FINE_TUNING, FINE_TUNING_ROWS, PACKED, RESERVED, TOKENIZED, PackedSettings
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -96,7 +96,7 @@ class RlhfSettings(RowSettings, PackedSettings):
     """tokens; longer prompts are left out and counted, as are those that leave an answer no room"""
     max_new_tokens: Count
     """length limit of an answer, EOS included"""
-    row_length: Count
+    row_length: Count = 4096
     """tokens of a packed row"""
     selection_repeats: Count = 1
     """how often each best sample stands among the rows, against once for a demonstration"""
@@ -112,6 +112,7 @@ class RlhfSettings(RowSettings, PackedSettings):
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
+    trainer_defaults: ClassVar[dict[str, Any]] = FINE_TUNING
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset(
         {"sampling_batch_size", "ppo.micro_batch_size", "ppo.save_iterations"}
@@ -130,3 +131,11 @@ class RlhfSettings(RowSettings, PackedSettings):
                 "trainer: max_steps is missing; every round fine-tunes for the same number of steps (3.2.3)"
             )
         return self
+
+    @property
+    def row_tokens(self) -> int:
+        return self.row_length
+
+    @property
+    def step_rows(self) -> int:
+        return FINE_TUNING_ROWS

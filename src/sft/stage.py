@@ -14,6 +14,7 @@ from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..model.lora import begin, plain
 from ..training import distributed
+from ..training.arguments import trainer_section
 from ..training.finetune import finetune_packed
 from ..training.health import watch
 from ..training.tracking import Tracker
@@ -50,7 +51,7 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
             model,
             tokenizer,
             rows,
-            settings.trainer,
+            trainer_section(settings),
             settings.seed,
             out,
             out / "model",

@@ -10,23 +10,39 @@ from typing import Any, TypeVar
 import torch
 from transformers import TrainingArguments
 
+from ..console import say
 from ..errors import ConfigError
+from .distributed import world_size
+from .settings import PAPER_OPTIMIZER, TrainedSettings
+from .universal import zero_stage
 
 A = TypeVar("A", bound=TrainingArguments)
 
-PAPER_OPTIMIZER: dict[str, Any] = {  # section 2.2; section 3 uses the same settings
-    "optim": "adamw_torch_fused",  # one kernel a parameter: saves a sixth of a small model's step
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.95,
-    "adam_epsilon": 1e-5,
-    "weight_decay": 0.1,
-    "max_grad_norm": 1.0,
-}
+TOKENS_OF_A_MICRO_BATCH = 4096  # on each rank, where the section gives no batch size
 
-TO_A_TENTH: dict[str, Any] = {  # section 2.2: a cosine whose end is 10% of the peak learning rate
-    "lr_scheduler_type": "cosine_with_min_lr",
-    "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
-}
+
+def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
+    """The stage's `trainer` over its defaults, the batch sizes among them, for the ranks of this start."""
+    section, defaults = settings.trainer, dict(settings.trainer_defaults)
+    if "lr_scheduler_type" in section and "lr_scheduler_kwargs" not in section:
+        defaults.pop("lr_scheduler_kwargs", None)  # the default's kwargs belong to the default's schedule
+    if "per_device_train_batch_size" not in section:
+        rows = micro_batch_rows(settings)
+        defaults["per_device_train_batch_size"] = rows
+        if "gradient_accumulation_steps" not in section:
+            accumulation = max(1, round(settings.step_rows / (rows * world_size())))
+            defaults["gradient_accumulation_steps"] = accumulation
+            step = rows * accumulation * world_size()
+            say(
+                f"trainer: no batch size is given; a step has {step:,} rows ({rows} x {accumulation} "
+                f"micro-batches x {world_size()} ranks), in the paper {settings.step_rows:,}"
+            )
+    return defaults | section
+
+
+def micro_batch_rows(settings: TrainedSettings) -> int:
+    """Rows that hold 4,096 tokens, or fewer: all ranks together have no more than the paper's step."""
+    return max(1, min(TOKENS_OF_A_MICRO_BATCH // settings.row_tokens, settings.step_rows // world_size()))
 
 
 def training_arguments(
@@ -37,14 +53,14 @@ def training_arguments(
     deepspeed: str | None = None,
     **defaults: Any,
 ) -> A:
-    """Arguments of class `kind`: the YAML's `section` over the stage's `defaults` over the paper's optimizer.
+    """Arguments of class `kind`: `section` over the caller's `defaults` over the paper's optimizer.
 
     Without a GPU everything is fp32 and nothing is recomputed, unless the section says otherwise; with one,
-    bf16 mixed precision. Raises ConfigError with the reason where `kind` refuses a combination.
+    bf16 mixed precision.
+
+    Raises ConfigError with the reason where `kind` refuses a combination; see also `check_gradient_sum`.
     """
     chosen = {**PAPER_OPTIMIZER, **_machine(), **defaults, **section}
-    if "lr_scheduler_type" in section and "lr_scheduler_kwargs" not in section:
-        chosen.pop("lr_scheduler_kwargs", None)  # the default's kwargs belong to the default's schedule
     ours = {
         "output_dir": str(out),
         "seed": seed,
@@ -57,9 +73,20 @@ def training_arguments(
     try:
         with warnings.catch_warnings():  # trl's own `gradient_checkpointing` has a new name in transformers
             warnings.simplefilter("ignore", FutureWarning)
-            return kind(**(chosen | ours))
+            arguments = kind(**(chosen | ours))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"trainer: {error}") from error
+    check_gradient_sum(deepspeed, bf16=arguments.bf16, accumulation=arguments.gradient_accumulation_steps)
+    return arguments
+
+
+def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) -> None:
+    """Raises ConfigError where DeepSpeed would add up the gradients of several micro-batches in bf16."""
+    if zero_stage(deepspeed) == 0 and bf16 and accumulation > 1:
+        raise ConfigError(
+            f"{deepspeed}: ZeRO-0 adds up the gradients of {accumulation} micro-batches in bf16, "
+            "which is inexact; use zero1.json, or set trainer.gradient_accumulation_steps to 1"
+        )
 
 
 def rows_per_step(args: TrainingArguments) -> int:

@@ -17,8 +17,9 @@ import torch.distributed
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .arguments import PAPER_OPTIMIZER
+from .arguments import check_gradient_sum
 from .distributed import is_main, world_size
+from .settings import PAPER_OPTIMIZER
 
 STATE = "state"  # of an engine in a checkpoint: state.pt, or DeepSpeed's folder
 
@@ -159,6 +160,8 @@ def _deepspeed_config(path: str, micro_batch_size: int, accumulation: int) -> di
     }
     if config.get("bf16", {}).get("enabled") == "auto":
         config["bf16"]["enabled"] = torch.cuda.is_available()
+    bf16 = bool(config.get("bf16", {}).get("enabled"))
+    check_gradient_sum(path, bf16=bf16, accumulation=accumulation)
     if config.get("fp16", {}).get("enabled") == "auto":
         config["fp16"]["enabled"] = False
     return config

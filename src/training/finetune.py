@@ -83,7 +83,7 @@ def finetune_packed(
         model: as `model.lora.begin` makes it.
         rows: as `data.packing.pack` makes them, all of one length.
         out: where the trainer may leave files of its own.
-        trainer: names of `trl.SFTConfig`; the schedule is a cosine to zero unless it says otherwise.
+        trainer: names of `trl.SFTConfig`, as `trainer_section` makes them.
         deepspeed: path of a ZeRO file; the process must then run under a launcher.
         watch: its FLOPs are filled in.
         attention: the kernel, see `attending_within_segments`.
@@ -101,8 +101,6 @@ def finetune_packed(
         out,
         seed,
         deepspeed,
-        lr_scheduler_type="cosine",
-        num_train_epochs=2,  # section 3.1
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )

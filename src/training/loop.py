@@ -14,7 +14,6 @@ from ..errors import ConfigError, Interrupted, LlamitaError
 from ..model.lora import ADAPTER, is_adapted, merged, save_adapter
 from ..model.saving import quiet, save_model
 from . import distributed
-from .arguments import rows_per_step
 from .callbacks import Progress
 from .checkpoints import Checkpoints
 from .health import LOSSES, Spikes, Watch, peak_memory, skipped_steps, utilization
@@ -36,7 +35,7 @@ class OrderedTrainer(Trainer):
     """
 
     order: Order | None = None  # of the rows; shuffled if not given
-    row_lengths: list[int] | None = None  # tokens of each row, where rows of like length shall share a batch
+    row_lengths: list[int] | None = None  # tokens of each row, where micro-batches are sorted by them
     checkpoints: Checkpoints
     resumption: Resumption
     spikes: Spikes
@@ -46,11 +45,14 @@ class OrderedTrainer(Trainer):
         """Batches of this rank alone; transformers' own would forget the epoch where several ranks resume."""
         args = self.args
         if self.order is None:
-            self.order = SeededOrder(
-                len(self.train_dataset), args.seed, self.row_lengths, rows_per_step(args)
-            )
+            self.order = SeededOrder(len(self.train_dataset), args.seed)
         self._batches = RankBatches(
-            self.order, args.per_device_train_batch_size, args.process_index, args.world_size
+            self.order,
+            args.per_device_train_batch_size,
+            args.process_index,
+            args.world_size,
+            lengths=self.row_lengths,
+            accumulation=args.gradient_accumulation_steps,
         )
         return OrderedLoader(
             self.train_dataset,

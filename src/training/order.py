@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate, repeat
+from itertools import accumulate, chain, repeat
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, Sampler
 
 from ..batches import batches
 from .permutation import Permutation
-
-CHUNK = 50  # batches sorted by length together: enough to save padding, few enough to stay random
 
 _permutation = lru_cache(maxsize=64)(Permutation)
 
@@ -30,24 +28,16 @@ class Order(Protocol):
 
 
 class SeededOrder:
-    """Shuffles `count` rows anew in each epoch, the same way for the same seed on any number of ranks.
+    """Shuffles `count` rows anew in each epoch, the same way for the same seed on any number of ranks."""
 
-    With `lengths` (tokens of each row), rows of similar length share a batch of `batch_size`, so that little
-    is padded: shuffled rows are sorted within chunks of 50 batches, then the batches are shuffled.
-    """
-
-    def __init__(
-        self, count: int, seed: int, lengths: Sequence[int] | None = None, batch_size: int = 1
-    ) -> None:
-        self._count, self._seed, self._lengths, self._batch_size = count, seed, lengths, batch_size
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed = count, seed
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """To be called before each epoch."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         self._rows: list[int] = torch.randperm(self._count, generator=generator).tolist()
-        if self._lengths is not None:
-            self._rows = _by_length(self._rows, self._lengths, self._batch_size, generator)
 
     def __len__(self) -> int:
         return self._count
@@ -97,10 +87,24 @@ class RankBatches(Sampler[list[int]]):
 
     All ranks have equally many. Where rows are short of that at an epoch's end, the first ones are repeated;
     one rank alone repeats none, its last batch may be smaller.
+
+    With `lengths` (tokens of each row) the rank's rows of an optimizer step, which has `accumulation`
+    micro-batches, are sorted before they are split into micro-batches: little is padded, and which rows a
+    step has is as random as without.
     """
 
-    def __init__(self, order: Order, batch_size: int, rank: int, ranks: int) -> None:
+    def __init__(
+        self,
+        order: Order,
+        batch_size: int,
+        rank: int,
+        ranks: int,
+        *,
+        lengths: Sequence[int] | None = None,
+        accumulation: int = 1,
+    ) -> None:
         self.order, self.batch_size, self.rank, self.ranks = order, batch_size, rank, ranks
+        self._lengths, self._accumulation = lengths, accumulation
         self._epoch, self._resumed = 0, (0, 0, 0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -123,8 +127,9 @@ class RankBatches(Sampler[list[int]]):
         if epoch != self._epoch:
             passed = left_out = 0
         yield from repeat([], passed)
-        for batch in range(passed, len(self)):
-            yield self._rows(batch, left_out)
+        for first in range(passed, len(self), self._accumulation):
+            step = range(first, min(first + self._accumulation, len(self)))
+            yield from self._by_length([self._rows(batch, left_out) for batch in step])
 
     def _rows(self, batch: int, left_out: int) -> list[int]:
         count, size = len(self.order), self.batch_size
@@ -133,6 +138,13 @@ class RankBatches(Sampler[list[int]]):
         ahead = left_out * self.ranks * size
         return [self.order[(place + ahead) % count] for place in range(start, end)]
 
+    def _by_length(self, step: list[list[int]]) -> list[list[int]]:
+        """The rows of a step's micro-batches, the longest first: what is too much for a GPU fails at once."""
+        if self._lengths is None:
+            return step
+        rows = sorted(chain.from_iterable(step), key=self._lengths.__getitem__, reverse=True)
+        return batches(rows, self.batch_size)
+
 
 class OrderedLoader(DataLoader[Any]):
     """A data loader over `RankBatches` that hands the epoch on, as `Trainer` expects of its own."""
@@ -140,16 +152,3 @@ class OrderedLoader(DataLoader[Any]):
     def set_epoch(self, epoch: int) -> None:
         assert isinstance(self.batch_sampler, RankBatches)
         self.batch_sampler.set_epoch(epoch)
-
-
-def _by_length(
-    rows: list[int], lengths: Sequence[int], batch_size: int, generator: torch.Generator
-) -> list[int]:
-    dealt: list[list[int]] = []
-    for chunk in batches(rows, CHUNK * batch_size):
-        ordered = sorted(chunk, key=lambda row: lengths[row], reverse=True)
-        dealt += batches(ordered, batch_size)
-    # a short batch has to come last: the loader cuts batches by position
-    last = [dealt.pop()] if dealt and len(dealt[-1]) < batch_size else []
-    shuffled = [dealt[i] for i in torch.randperm(len(dealt), generator=generator).tolist()]
-    return [row for batch in shuffled + last for row in batch]

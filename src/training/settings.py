@@ -34,6 +34,27 @@ RESERVED = {
     "average_tokens_across_devices": "losses are always means over the whole global batch",
 }
 
+PAPER_OPTIMIZER: dict[str, Any] = {  # section 2.2; section 3 uses the same settings
+    "optim": "adamw_torch_fused",  # one kernel a parameter: saves a sixth of a small model's step
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.95,
+    "adam_epsilon": 1e-5,
+    "weight_decay": 0.1,
+    "max_grad_norm": 1.0,
+}
+
+TO_A_TENTH: dict[str, Any] = {  # section 2.2: a cosine whose end is 10% of the peak learning rate
+    "lr_scheduler_type": "cosine_with_min_lr",
+    "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+}
+
+FINE_TUNING: dict[str, Any] = {  # section 3.1
+    "learning_rate": 2e-5,
+    "lr_scheduler_type": "cosine",
+    "num_train_epochs": 2,
+}
+FINE_TUNING_ROWS = 64  # of a step, of 4,096 tokens each
+
 # Names that change no result, at most its rounding: how a run is spread over machines and memory, what it
 # logs and how often, and what it would do when evaluating or uploading, which no stage lets the trainer do.
 NO_EFFECT = frozenset(
@@ -105,7 +126,10 @@ class TrainedSettings(StageSettings):
     """A stage with a `trainer:` section, whose names are those of `trainer_class`, and maybe a ZeRO file."""
 
     trainer: dict[str, Any] = {}
-    """names of the trainer's class, passed through unchanged"""
+    """names of the trainer's class; what is left out is the paper's for 7B, see each stage.
+    `per_device_train_batch_size` left out: as many rows as 4,096 tokens hold, at least one;
+    `gradient_accumulation_steps` left out: 1 beside a batch size, otherwise what makes up the paper's global
+    batch on the ranks of the run"""
     deepspeed: str | None = None
     """a ZeRO file, relative to this YAML; the stage then runs under the `deepspeed` launcher"""
     loss_spike: float | None = Field(None, gt=1)
@@ -117,9 +141,20 @@ class TrainedSettings(StageSettings):
     """trains an adapter of the model that the stage begins with; left out: all weights"""
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
+    trainer_defaults: ClassVar[dict[str, Any]] = {}
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = NO_EFFECT | {"keep_every"}
     resumes_with: ClassVar[frozenset[str]] = frozenset({"deepspeed", "loss_spike"})
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a row of training, at most."""
+        raise NotImplementedError
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of a step over all ranks in the paper."""
+        raise NotImplementedError
 
     @property
     def adapter(self) -> dict[str, Any] | None:
@@ -141,8 +176,10 @@ class TrainedSettings(StageSettings):
         """Of batch size and accumulation the product counts; resuming, it is compared over all ranks."""
         deciding = super().decisive(settings, resuming)
         rows, steps = (deciding.pop(name, None) for name in BATCH)
-        if not resuming and (rows or steps):
-            deciding[ROWS] = (rows or 8) * (steps or 1)  # the library's defaults
+        if not resuming and rows:
+            deciding[ROWS] = rows * (steps or 1)
+        elif not resuming and steps:  # of as many rows as fit
+            deciding[BATCH[1]] = steps
         return deciding
 
 

@@ -186,3 +186,12 @@ print(model.config.pad_token_id, model.generation_config.eos_token_id, model.dty
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     prompt = "[INST] <<SYS>>\\nbe fine\\n<</SYS>>\\n\\nis it red ? [/INST]"
     assert done.stdout.splitlines() == ["1", f"'{prompt}'", "True", "0 2 torch.float32"]
+
+
+def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    """Whose 4M tokens a step are 131,072 of these short rows."""
+    chosen = PRETRAIN | {"trainer": {"max_steps": 2, "logging_steps": 1}}
+    stage.run(PretrainSettings.model_validate(chosen), inputs, tmp_path)
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert rates == pytest.approx([0, 3e-4 / 2000])
+    assert "a step has 131,072 rows (128 x 1024 micro-batches x 1 ranks)" in capsys.readouterr().out

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForSequenceClassification
+from transformers import LlamaForSequenceClassification, TrainerCallback
 from trl import RewardConfig
 
 from llamita.data.rows import RATINGS, Comparison
 from llamita.model.checkpoint import load_reward_model
 from llamita.model.scoring import terminal_scores
+from llamita.reward import trainer
 from llamita.reward.loss import margin
 from llamita.reward.pairs import Pair
-from llamita.reward.trainer import PairCollator, pair_trainer
+from llamita.reward.trainer import TOKENS_OF_A_PASS, PairCollator, answers_of_a_pass, pair_trainer
 from llamita.training.arguments import training_arguments
 from llamita.training.loop import run_trainer
 from llamita.training.tracking import Tracker
@@ -59,28 +61,72 @@ def first_row(out: Path, folder: Path, tokenizer: Any, pairs: list[Pair], **sect
     return json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
 
 
-def test_a_batch_holds_the_chosen_answers_then_the_rejected_ones():
+def test_a_batch_holds_answers_by_length_and_finds_them_again():
     names = ("chosen_ids", "rejected_ids", "margin", "chosen_safe", "rejected_safe")
-    values = [([1, 5, 2], [1, 6, 7, 2], 1.0, 1.0, NAN), ([1, 8, 2], [1, 2], 0.0, 0.0, 0.0)]
+    values = [([1, 5, 2], [1, 6, 7, 2], 1.0, 1.0, NAN), ([1, 8, 9, 8, 2], [1, 2], 0.0, 0.0, 0.0)]
     rows = [dict(zip(names, row, strict=True)) for row in values]
-    batch = PairCollator(0)(rows)
-    assert batch["input_ids"].tolist() == [[1, 5, 2, 0], [1, 8, 2, 0], [1, 6, 7, 2], [1, 2, 0, 0]]
+    batch = PairCollator(0, 3)(rows)
+    assert [ids.tolist() for ids in batch["passes"]] == [
+        [[1, 2, 0, 0], [1, 5, 2, 0], [1, 6, 7, 2]],
+        [[1, 8, 9, 8, 2]],
+    ]
+    assert batch["places"].tolist() == [1, 3, 2, 0]  # both chosen ones, both rejected ones
     assert batch["margins"].tolist() == [1.0, 0.0]
     assert batch["safe"].nan_to_num(9).tolist() == [1.0, 0.0, 9.0, 0.0]
+
+
+def test_all_ranks_have_equally_many_passes():
+    """However long their rows: under ZeRO-3 the ranks gather weights together in each of them."""
+    pairs = [Pair(Comparison([], "", "", None), [1] * length, [1] * length) for length in (50, 150)]
+    assert answers_of_a_pass(pairs, torch.device("cpu")) == TOKENS_OF_A_PASS[1] // 100
+    collate = PairCollator(0, 5)
+    short, long = (
+        {"chosen_ids": ids, "rejected_ids": ids, "margin": 0.0, "chosen_safe": NAN, "rejected_safe": NAN}
+        for ids in ([1, 2], [1, *[5] * 99, 2])
+    )
+    assert len(collate([short] * 8)["passes"]) == len(collate([long] * 8)["passes"]) == 4
+
+
+def test_a_step_holds_pairs_of_all_lengths(tmp_path: Path, folder: Path, tokenizer: Any):
+    """The share of the variance of length that lies between steps, and how much is padded."""
+    draw = torch.Generator().manual_seed(0)
+    pairs = [
+        Pair(Comparison([], "", "", None), [1] * length, [1] * (length - 3))
+        for length in torch.randint(5, 120, (1600,), generator=draw).tolist()
+    ]
+    section = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
+    arguments = training_arguments(RewardConfig, section, tmp_path, 0, max_length=None)
+    pairwise = pair_trainer(load_reward_model(folder), tokenizer, pairs, arguments, "small", 0.0)
+    pairwise.data_collator = PairCollator(0, 8)
+    steps: list[list[int]] = []
+    read = trained = 0
+    for number, batch in enumerate(pairwise.get_train_dataloader()):
+        if number % 2 == 0:
+            steps.append([])
+        for ids in batch["passes"]:
+            steps[-1] += (ids != 0).sum(dim=1).tolist()
+            read, trained = read + ids.numel(), trained + int((ids != 0).sum())
+    lengths = [length for step in steps for length in step]
+    assert len(steps) == 50
+    means = [statistics.mean(step) for step in steps for _ in step]
+    between = statistics.pvariance(means) / statistics.pvariance(lengths)
+    assert between < 2 / 32  # of 32 pairs drawn at random: 1/32; sorted over many steps: nearly 1
+    assert trained > 0.9 * read  # half of them, if padded to the longest of the micro-batch
 
 
 def test_training_reads_the_score_where_scoring_does(folder: Path):
     """transformers' own forward pass, on padded rows without a mask, against the rows one by one."""
     model = load_reward_model(folder).eval()
     rows = [pair.chosen_ids for pair in make_pairs(9)]
-    batch = PairCollator(0)(
+    batch = PairCollator(0, 18)(
         [
             {"chosen_ids": row, "rejected_ids": row, "margin": 0.0, "chosen_safe": NAN, "rejected_safe": NAN}
             for row in rows
         ]
     )
     with torch.no_grad():
-        together = model(input_ids=batch["input_ids"], use_cache=False).logits[: len(rows), 0]
+        scores = model(input_ids=batch["passes"][0], use_cache=False).logits[:, 0]
+        together = scores[batch["places"]][: len(rows)]
         alone = [
             model.score(model.model(torch.tensor([row])).last_hidden_state[0, -1]).item() for row in rows
         ]
@@ -90,9 +136,15 @@ def test_training_reads_the_score_where_scoring_does(folder: Path):
 
 @pytest.mark.parametrize(("size", "accumulation"), [(10, 1), (5, 2), (4, 3), (3, 4)])
 def test_the_loss_is_the_mean_over_the_pairs_of_the_global_batch(
-    tmp_path: Path, folder: Path, tokenizer: Any, size: int, accumulation: int
+    tmp_path: Path,
+    folder: Path,
+    tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    accumulation: int,
 ):
     """Ten pairs in one step, however they are cut, the last micro-batch being short for some."""
+    monkeypatch.setattr(trainer, "TOKENS_OF_A_PASS", (30, 30))  # three answers
     pairs = make_pairs(10)
     model: LlamaForSequenceClassification = load_reward_model(folder).eval()
     chosen, rejected = (
@@ -119,3 +171,42 @@ def test_the_loss_is_the_mean_over_the_pairs_of_the_global_batch(
     assert row["loss"] == pytest.approx(expected, rel=1e-5)
     whole = first_row(tmp_path / "whole", folder, tokenizer, pairs, per_device_train_batch_size=10, **centred)
     assert row["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self._step:
+            raise Killed
+
+
+def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path, folder: Path, tokenizer: Any):
+    """In the midst of an epoch, whose steps have three micro-batches, sorted."""
+    section = {
+        "max_steps": 5,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 3,
+        "save_steps": 1,
+        "learning_rate": 1e-3,
+    }
+
+    def weights(out: Path, *callbacks: TrainerCallback) -> dict[str, torch.Tensor]:
+        model = load_reward_model(folder)
+        arguments = training_arguments(RewardConfig, section, out, 0, max_length=None)
+        pairwise = pair_trainer(model, tokenizer, make_pairs(22), arguments, "small", 0.5)
+        for callback in callbacks:
+            pairwise.add_callback(callback)
+        with Tracker(out, {}) as tracker:
+            run_trainer(pairwise, tracker, "pairs", 1, "pairs")
+        return model.state_dict()
+
+    whole = weights(tmp_path / "whole")
+    with pytest.raises(Killed):
+        weights(tmp_path / "killed", KilledAt(2))
+    torch.testing.assert_close(weights(tmp_path / "killed"), whole, atol=0, rtol=0)

@@ -153,3 +153,10 @@ def test_what_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
             run(inputs, tmp_path / "none", {})
     finally:
         (tmp_path / "tokenizer.json").rename(inputs["model"] / "model" / "tokenizer.json")
+
+
+def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    stage.run(SftSettings.model_validate(SFT | {"trainer": {"max_steps": 1}}), inputs, tmp_path)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row["learning_rate"] == 2e-5
+    assert "a step has 78 rows (39 x 2 micro-batches x 1 ranks), in the paper 64" in capsys.readouterr().out

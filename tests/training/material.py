@@ -73,7 +73,7 @@ PRETRAIN = {
     "deduplicate": False,  # there are few colors
     "model": MODEL,
     "context_length": 32,
-    "trainer": TRAINER | {"max_steps": 20},
+    "trainer": TRAINER | {"max_steps": 20, "warmup_steps": 0},
 }
 SFT = {
     "dialogues": source("dialogues", "messages"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,13 @@ from transformers import TrainingArguments
 from trl import RewardConfig, SFTConfig
 
 from llamita.errors import ConfigError
-from llamita.training.arguments import TO_A_TENTH, training_arguments
-from llamita.training.settings import PACKED, RESERVED, TOKENIZED
+from llamita.pretrain.settings import PretrainSettings
+from llamita.reward.settings import RewardSettings
+from llamita.rlhf.settings import RlhfSettings
+from llamita.sft.settings import SftSettings
+from llamita.training import arguments
+from llamita.training.arguments import trainer_section, training_arguments
+from llamita.training.settings import PACKED, RESERVED, TOKENIZED, TrainedSettings
 
 KINDS = [TrainingArguments, SFTConfig, RewardConfig]
 
@@ -32,14 +38,91 @@ def test_the_papers_optimizer_and_nothing_that_the_machine_lacks(tmp_path: Path,
         assert not arguments.gradient_checkpointing
 
 
+SOURCE = [{"path": "x.jsonl", "format": "messages"}]
+PRETRAIN = PretrainSettings.model_validate({"documents": SOURCE, "validation": SOURCE})
+SFT = SftSettings.model_validate({"dialogues": SOURCE})
+REWARD = RewardSettings.model_validate({"kind": "safety", "comparisons": SOURCE, "held_out": 1})
+RLHF = RlhfSettings.model_validate(
+    {
+        "prompts": SOURCE,
+        "dialogues": SOURCE,
+        "rounds": [{"name": "v1", "prompts": 1}],
+        "max_new_tokens": 8,
+        "trainer": {"max_steps": 10},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "rate", "warm_up", "schedule", "epochs", "rows", "accumulation"),
+    [
+        (PRETRAIN, TrainingArguments, 3e-4, 2000, "cosine_with_min_lr", 1, 1, 1024),
+        (SFT, SFTConfig, 2e-5, 0, "cosine", 2, 1, 64),
+        (RLHF, SFTConfig, 2e-5, 0, "cosine", 2, 1, 64),
+        (REWARD, RewardConfig, 1e-5, 0, "cosine_with_min_lr", 1, 1, 512),  # warm-up: by the number of pairs
+    ],
+    ids=["pretrain", "sft", "rlhf", "reward"],
+)
+def test_an_empty_section_is_the_papers(
+    tmp_path: Path,
+    settings: TrainedSettings,
+    kind: type,
+    rate: float,
+    warm_up: int,
+    schedule: str,
+    epochs: int,
+    rows: int,
+    accumulation: int,
+):
+    found = training_arguments(kind, trainer_section(settings), tmp_path, 0)
+    assert (found.learning_rate, found.warmup_steps) == (rate, warm_up)
+    assert (found.lr_scheduler_type, found.num_train_epochs) == (schedule, epochs)
+    if schedule == "cosine_with_min_lr":
+        assert found.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
+    assert found.per_device_train_batch_size == rows
+    assert found.gradient_accumulation_steps == accumulation
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "rows", "accumulation"),
+    [
+        ({}, 8, 1, 8),
+        ({"row_length": 1024}, 8, 4, 2),
+        ({"row_length": 1024}, 32, 2, 1),  # four rows on each rank would be more than the paper's 64
+        ({}, 24, 1, 3),  # 72 rows: nearer to 64 than 48
+        ({}, 100, 1, 1),
+        ({"row_length": 8192}, 8, 1, 8),
+        ({"trainer": {"per_device_train_batch_size": 4}}, 8, 4, 1),
+        ({"trainer": {"gradient_accumulation_steps": 5}, "row_length": 2048}, 8, 2, 5),
+        ({"trainer": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}}, 8, 4, 3),
+    ],
+)
+def test_accumulation_makes_up_the_papers_batch_where_no_batch_size_is_given(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    ranks: int,
+    rows: int,
+    accumulation: int,
+):
+    monkeypatch.setattr(arguments, "world_size", lambda: ranks)
+    settings = SftSettings.model_validate({"dialogues": SOURCE, **changes})
+    found = training_arguments(SFTConfig, trainer_section(settings), tmp_path, 0)
+    assert found.per_device_train_batch_size == rows
+    assert found.gradient_accumulation_steps == accumulation
+    told = f"a step has {rows * accumulation * ranks} rows"
+    assert (told in capsys.readouterr().out) == ("trainer" not in changes)
+
+
 def test_the_section_goes_over_the_stage_over_the_paper(tmp_path: Path):
     section = {"learning_rate": 1e-3, "weight_decay": 0.0, "max_steps": 7}
-    arguments = training_arguments(TrainingArguments, section, tmp_path, 0, **TO_A_TENTH, warmup_steps=5)
-    assert (arguments.learning_rate, arguments.weight_decay, arguments.max_steps) == (1e-3, 0.0, 7)
-    assert arguments.warmup_steps == 5
-    assert arguments.lr_scheduler_type == "cosine_with_min_lr"
-    assert arguments.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
-    linear = training_arguments(TrainingArguments, {"lr_scheduler_type": "linear"}, tmp_path, 0, **TO_A_TENTH)
+    changed = PRETRAIN.model_copy(update={"trainer": section})
+    found = training_arguments(TrainingArguments, trainer_section(changed), tmp_path, 0)
+    assert (found.learning_rate, found.weight_decay, found.max_steps) == (1e-3, 0.0, 7)
+    assert (found.warmup_steps, found.adam_beta2) == (2000, 0.95)
+    line = PRETRAIN.model_copy(update={"trainer": {"lr_scheduler_type": "linear"}})
+    linear = training_arguments(TrainingArguments, trainer_section(line), tmp_path, 0)
     assert not linear.lr_scheduler_kwargs  # those of the cosine don't fit a line
 
 

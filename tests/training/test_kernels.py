@@ -20,7 +20,13 @@ from llamita.training.attention import OneRowCollator, one_row
 from ..sampling.tiny import save_tiny_model
 from .material import PRETRAIN, SFT, write_data
 
-TRAINER = {"max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-2}
+TRAINER = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 4,
+    "logging_steps": 1,
+    "learning_rate": 1e-2,
+    "warmup_steps": 0,
+}
 
 
 @pytest.fixture(scope="module")

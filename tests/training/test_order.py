@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections import Counter
 
 import pytest
 
-from llamita.training.order import CHUNK, MixedOrder, RankBatches, SeededOrder
+from llamita.training.order import MixedOrder, RankBatches, SeededOrder
 
 
 def test_every_row_comes_once_in_an_order_of_seed_and_epoch():
@@ -21,24 +22,60 @@ def test_every_row_comes_once_in_an_order_of_seed_and_epoch():
     assert list(order) != first
 
 
-def test_rows_of_like_length_share_a_batch():
+def drawn_lengths(count: int) -> list[int]:
     draws = random.Random("lengths")
-    lengths = [draws.randint(5, 200) for _ in range(16 * CHUNK + 7)]
+    return [draws.randint(5, 200) for _ in range(count)]
 
-    def padding(rows: list[int]) -> int:
-        batches = [rows[at : at + 16] for at in range(0, len(rows), 16)]
+
+def share_between(lengths: list[int], steps: list[list[int]]) -> float:
+    """Of the variance of length: what lies between the steps, the rest being within them."""
+    means = [statistics.mean(lengths[row] for row in step) for step in steps for _ in step]
+    return statistics.pvariance(means) / statistics.pvariance(lengths)
+
+
+@pytest.mark.parametrize(("size", "accumulation", "ranks"), [(16, 4, 1), (8, 4, 2), (64, 1, 1)])
+def test_steps_are_as_mixed_as_if_drawn_at_random(size: int, accumulation: int, ranks: int) -> None:
+    count = size * accumulation * ranks
+    lengths = drawn_lengths(count * 60)
+    order = SeededOrder(len(lengths), seed=0)
+    options = {"lengths": lengths, "accumulation": accumulation}
+    shares = [list(RankBatches(order, size, rank, ranks, **options)) for rank in range(ranks)]
+    steps = [
+        [row for share in shares for batch in share[at : at + accumulation] for row in batch]
+        for at in range(0, len(shares[0]), accumulation)
+    ]
+    rows = list(order)
+    assert list(map(sorted, steps)) == [sorted(rows[at : at + count]) for at in range(0, len(rows), count)]
+    assert share_between(lengths, steps) < 2 / count  # expected of random ones: 1 / count
+
+
+def test_micro_batches_of_a_step_hold_rows_of_like_length() -> None:
+    lengths = drawn_lengths(640 + 7)
+    order = SeededOrder(len(lengths), seed=0)
+
+    def padding(batches: list[list[int]]) -> int:
         return sum(max(lengths[row] for row in batch) - lengths[row] for batch in batches for row in batch)
 
-    grouped = list(SeededOrder(len(lengths), 0, lengths, 16))
-    assert sorted(grouped) == list(range(len(lengths)))
-    assert padding(grouped) < 0.1 * padding(list(SeededOrder(len(lengths), 0)))
-    # the batches themselves are shuffled: no long stretch of short rows
-    firsts = [lengths[grouped[at]] for at in range(0, 16 * CHUNK, 16)]
-    assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))
+    plain = list(RankBatches(order, 8, 0, 1))
+    grouped = list(RankBatches(order, 8, 0, 1, lengths=lengths, accumulation=16))
+    assert [len(batch) for batch in grouped] == [len(batch) for batch in plain]
+    assert sorted(row for batch in grouped for row in batch) == list(range(len(lengths)))
+    assert padding(grouped) < 0.15 * padding(plain)
+
+
+def test_sorted_micro_batches_resume_where_they_were() -> None:
+    lengths = drawn_lengths(50)
+    options = {"lengths": lengths, "accumulation": 3}
+    whole = list(RankBatches(SeededOrder(50, seed=1), 4, 0, 1, **options))
+    assert whole == list(RankBatches(SeededOrder(50, seed=1), 4, 0, 1, **options))
+    resumed = RankBatches(SeededOrder(50, seed=1), 4, 0, 1, **options)
+    resumed.resume(0, 6)
+    assert list(resumed) == [[]] * 6 + whole[6:]
 
 
 def test_without_rows_there_is_no_order():
-    assert list(SeededOrder(0, 0, [], 4)) == []
+    assert list(SeededOrder(0, 0)) == []
+    assert list(RankBatches(SeededOrder(0, 0), 4, 0, 1, lengths=[], accumulation=2)) == []
 
 
 @pytest.mark.parametrize(("count", "size", "ranks"), [(24, 4, 2), (23, 4, 2), (5, 4, 3), (12, 2, 3)])

@@ -1,0 +1,223 @@
+"""Our reward training beside plain `trl.RewardTrainer`, side by side.
+
+    python benchmarks/reward.py [ROUNDS [SET]]
+
+Two sets of pairs of random tokens, with lengths drawn between the quartiles of real ones: those of the
+miniature world, for the model of configs/smoke, and those of hh-rlhf (harmlessness), for a model of six
+million parameters. Every way trains on the same pairs with the same ranking loss and optimizer. All ways take
+turns, a step each, in one process with one thread; what is counted is the processor's time, so that other
+programs on the machine matter little. The table shows medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from machine import describe, table
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
+from trl import RewardConfig, RewardTrainer
+
+from llamita.data.rows import Comparison
+from llamita.model.sizes import ModelSize
+from llamita.reward.pairs import Pair
+from llamita.reward.trainer import pair_trainer
+from llamita.training.arguments import training_arguments
+
+WARM = 1  # rounds that are not timed
+
+
+@dataclass(frozen=True)
+class Material:
+    """`chosen`: least, quartiles and most of its lengths; `difference`: how much longer the rejected one is.
+
+    A length of hh-rlhf counts words and punctuation marks.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    vocabulary: int
+    chosen: tuple[int, ...]
+    difference: tuple[int, ...]
+    micro_batch: int
+    accumulation: int
+
+    def pairs(self, steps: int) -> list[Pair]:
+        draw = random.Random("pairs")
+        pairs = []
+        for _ in range(steps * self.micro_batch * self.accumulation):
+            chosen = between(self.chosen, draw)
+            rejected = max(self.chosen[0], chosen + between(self.difference, draw))
+            pairs.append(Pair(Comparison([], "", ""), self._ids(chosen, draw), self._ids(rejected, draw)))
+        return pairs
+
+    def _ids(self, length: int, draw: random.Random) -> list[int]:
+        return [1, *draw.choices(range(3, self.vocabulary), k=length - 2), 2]
+
+    def model(self) -> LlamaForSequenceClassification:
+        torch.manual_seed(0)
+        shape = ModelSize(
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=1024,
+        )
+        config = shape.llama_config(self.vocabulary)
+        config.num_labels = 1
+        return LlamaForSequenceClassification(config)
+
+    def section(self) -> dict[str, Any]:
+        return {
+            "per_device_train_batch_size": self.micro_batch,
+            "gradient_accumulation_steps": self.accumulation,
+            "learning_rate": 1e-5,
+            "max_length": None,
+            "max_steps": 10**6,  # so that the rate stays what it is
+            "lr_scheduler_type": "constant",
+        }
+
+
+SIZES = {
+    "miniature": Material(
+        hidden_size=128,
+        intermediate_size=256,
+        layers=4,
+        vocabulary=1240,
+        chosen=(12, 24, 27, 31, 44),
+        difference=(-16, -4, -2, 0, 14),
+        micro_batch=32,
+        accumulation=1,
+    ),
+    "hh-rlhf": Material(
+        hidden_size=256,
+        intermediate_size=688,
+        layers=6,
+        vocabulary=2048,
+        chosen=(9, 61, 116, 194, 881),
+        difference=(-224, -14, 3, 26, 471),
+        micro_batch=16,
+        accumulation=2,
+    ),
+}
+
+
+def between(quartiles: tuple[int, ...], draw: random.Random) -> int:
+    """A draw: even between the quartiles, thinning out beyond the outer ones."""
+    part = draw.randrange(4)
+    low, high = quartiles[part : part + 2]
+    share = draw.random()
+    if part == 0:
+        share = 1 - (1 - share) ** 5  # thin tails on either side
+    if part == 3:
+        share = share**5
+    return round(low + share * (high - low))
+
+
+def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{number}": number for number in range(3, vocabulary)}
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, "<unk>")), **special)
+
+
+def ours(material: Material, pairs: list[Pair], out: Path) -> Any:
+    arguments = training_arguments(RewardConfig, material.section(), out, 0)
+    return pair_trainer(material.model(), tokenizer(material.vocabulary), pairs, arguments, "none", 0.0)
+
+
+def trl(material: Material, pairs: list[Pair], out: Path, **changes: Any) -> Any:
+    columns = {
+        "chosen_ids": [pair.chosen_ids for pair in pairs],
+        "rejected_ids": [pair.rejected_ids for pair in pairs],
+        "length": [max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs],
+    }
+    return RewardTrainer(
+        model=material.model(),
+        args=training_arguments(RewardConfig, material.section() | changes, out, 0),
+        train_dataset=datasets.Dataset.from_dict(columns),
+        processing_class=tokenizer(material.vocabulary),
+    )
+
+
+def trl_by_default(material: Material, pairs: list[Pair], out: Path) -> Any:
+    """Recomputes activations: `Trainer.train` would switch that on in the model."""
+    trainer = trl(material, pairs, out, gradient_checkpointing=True)
+    trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
+    return trainer
+
+
+WAYS: dict[str, Callable[[Material, list[Pair], Path], Any]] = {
+    "ours": ours,
+    "TRL": trl_by_default,
+    "TRL, nothing recomputed": trl,
+    "TRL, nothing recomputed, like lengths together": partial(trl, train_sampling_strategy="group_by_length"),
+}
+
+
+class Stepper:
+    """A trainer's own steps, one at a time."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        trainer.model.config.use_cache = False
+        trainer.create_optimizer()
+        self._rows = iter(trainer.get_train_dataloader())
+
+    def step(self) -> float:
+        """Pairs a second of one step, which begins with collating them."""
+        trainer, begun = self._trainer, time.process_time()
+        batches, items = trainer.get_batch_samples(
+            self._rows, trainer.args.gradient_accumulation_steps, trainer.args.device
+        )
+        trainer.current_gradient_accumulation_steps = len(batches)
+        for batch in batches:
+            trainer.training_step(trainer.model, batch, items)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        return len(batches) * trainer.args.per_device_train_batch_size / (time.process_time() - begun)
+
+
+def measure(material: Material, rounds: int) -> dict[str, list[float]]:
+    """Pairs a second of each way, round by round."""
+    pairs = material.pairs(WARM + rounds)
+    with tempfile.TemporaryDirectory() as out:
+        steppers = {way: Stepper(make(material, pairs, Path(out))) for way, make in WAYS.items()}
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(WARM + rounds):
+        for way, stepper in steppers.items():
+            rate = stepper.step()
+            if number >= WARM:
+                rates[way].append(rate)
+                print(f"{way}: {rate:.1f} pairs/s", file=sys.stderr, flush=True)
+    return rates
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    rows = []
+    for size in sys.argv[2:] or SIZES:
+        rates = measure(SIZES[size], rounds)
+        for way, found in rates.items():
+            share = statistics.median(one / other for one, other in zip(found, rates["ours"], strict=True))
+            rows.append([f"{size}: {way}", f"{statistics.median(found):.1f}", f"{share:.3f}"])
+    print(f"{describe(sys.argv)}rounds: {rounds}\n")
+    print(table(["pairs: way", "pairs/s", "of ours"], rows))
+
+
+if __name__ == "__main__":
+    main()
