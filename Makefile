@@ -14,7 +14,7 @@ smollm: $(INSTALLED)
 	$(BIN)/python launch/fetch_smollm.py models/SmolLM2-135M-Instruct
 
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest -m "not long" -n 2
 
 # The fast tests with the lowest versions that pyproject.toml promises, in an environment of their own.
 test-oldest: $(OLDEST_INSTALLED)

@@ -85,7 +85,7 @@ def _fault(model: Any, kernel: str) -> str | None:
 @torch.no_grad()
 def _difference(model: Any) -> float:
     """How much the logits of a document change behind another one, against the difference between the two."""
-    vocabulary = plain(model).get_input_embeddings().num_embeddings
+    vocabulary = plain(model).config.get_text_config().vocab_size
     length = min(TRIED, context_of(plain(model).config))
     document = torch.arange(length) % vocabulary
     other = (document + 1) % vocabulary
