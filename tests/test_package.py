@@ -80,7 +80,7 @@ def test_ci_runs_every_check() -> None:
         "make smoke",
         ".ci/check_report.py",
     ):
-        assert f"\n{command}\n" in script or command in script.splitlines()[-1], command
+        assert f"\ntimed {command}\n" in script or command in script.splitlines()[-1], command
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
     dry = subprocess.run(["make", "-n", "smoke"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ".venv/bin/llamita run configs/smoke/pipeline.yaml" in dry.stdout
