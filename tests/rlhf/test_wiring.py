@@ -28,7 +28,7 @@ from llamita.training.tracking import Tracker
 
 from ..two_ranks import on_two_ranks
 from .plain_ppo import Ids, PlainPpo, adam, plain_answer
-from .test_stage import make_inputs, settings, turn
+from .test_stage import make_inputs, settings, turn, write
 
 PPO = {
     "iterations": 4,
@@ -58,7 +58,7 @@ TRAINER = {
 }
 SETTINGS: dict[str, Any] = {
     "seed": 5,
-    "rounds": [{"name": "v1", "prompts": 10, "samples_per_prompt": 3, "temperature": 0.7, "ppo": True}],
+    "rounds": [{"name": "v1", "prompts": 12, "samples_per_prompt": 3, "temperature": 0.7, "ppo": True}],
     "selection_repeats": 3,
     "ppo": PPO,
     "max_new_tokens": 6,
@@ -86,10 +86,11 @@ def scorer(one: Callable[[Ids, Ids], float]) -> Any:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
     folders = make_inputs(tmp_path_factory.mktemp("inputs"), tokenizer)
-    with (folders["data"] / "prompts.jsonl").open("a") as file:
-        for is_safety in (True, False):
-            messages = [*turn("how are you ?", "fine thanks"), *turn("red ?" if is_safety else "yes ?")]
-            file.write(json.dumps({"messages": messages, "is_safety": is_safety}) + "\n")
+    earlier = turn("how are you ?", "fine thanks")
+    prompts = [turn(f"what is {word} ?") for word in "red fine yes today bolo again friend thanks".split()]
+    prompts += [[*earlier, *turn(text)] for text in ("red ?", "yes ?", "fine ?", "bolo ?")]
+    rows = [{"messages": one, "is_safety": place % 2 == 0} for place, one in enumerate(prompts)]
+    write(folders["data"] / "prompts.jsonl", rows)
     _end_some_answers(folders)
     return folders
 
