@@ -58,7 +58,7 @@ TRAINER = {
 }
 SETTINGS: dict[str, Any] = {
     "seed": 5,
-    "rounds": [{"name": "v1", "prompts": 12, "samples_per_prompt": 3, "temperature": 0.7, "ppo": True}],
+    "rounds": [{"name": "v1", "prompts": 12, "samples_per_prompt": 8, "temperature": 0.7, "ppo": True}],
     "selection_repeats": 3,
     "ppo": PPO,
     "max_new_tokens": 6,
@@ -211,7 +211,7 @@ def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str
     for number, place in enumerate(order):
         ids, is_safety, messages = pool[place]
         best = None
-        for sample in range(3):
+        for sample in range(8):
             numbers = uniforms("5/v1/samples", [(number, sample)], 6)[0].tolist()
             answer = plain_answer(model, ids, 6, 0.7, numbers)
             text = tokenizer.decode(answer[:-1]).strip()
