@@ -51,7 +51,7 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
         deepspeed=settings.deepspeed,
         reference=reference,
         dtype=settings.dtype,
-        optimizer={name: settings.trainer[name] for name in SHARED_WITH_TRAINER if name in settings.trainer},
+        optimizer={name: settings.trainer_values[name] for name in SHARED_WITH_TRAINER},
     )
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     before = settings.ppo.iterations * sum(earlier.ppo for earlier in settings.rounds[:index])

@@ -23,21 +23,18 @@ TOKENS_OF_A_MICRO_BATCH = 4096  # on each rank, where the section gives no batch
 
 def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
     """The stage's `trainer` over its defaults, the batch sizes among them, for the ranks of this start."""
-    section, defaults = settings.trainer, dict(settings.trainer_defaults)
-    if "lr_scheduler_type" in section and "lr_scheduler_kwargs" not in section:
-        defaults.pop("lr_scheduler_kwargs", None)  # the default's kwargs belong to the default's schedule
+    section = settings.trainer_values
     if "per_device_train_batch_size" not in section:
-        rows = micro_batch_rows(settings)
-        defaults["per_device_train_batch_size"] = rows
+        section["per_device_train_batch_size"] = rows = micro_batch_rows(settings)
         if "gradient_accumulation_steps" not in section:
             accumulation = max(1, round(settings.step_rows / (rows * world_size())))
-            defaults["gradient_accumulation_steps"] = accumulation
+            section["gradient_accumulation_steps"] = accumulation
             step = rows * accumulation * world_size()
             say(
                 f"trainer: no batch size is given; a step has {step:,} rows ({rows} x {accumulation} "
                 f"micro-batches x {world_size()} ranks), in the paper {settings.step_rows:,}"
             )
-    return defaults | section
+    return section
 
 
 def micro_batch_rows(settings: TrainedSettings) -> int:

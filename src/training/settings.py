@@ -161,9 +161,21 @@ class TrainedSettings(StageSettings):
         """`lora` by peft's names."""
         return None if self.lora is None else self.lora.model_dump()
 
+    @property
+    def trainer_values(self) -> dict[str, Any]:
+        """`trainer` over the stage's defaults over the paper's optimizer; batch sizes may be missing."""
+        defaults = PAPER_OPTIMIZER | self.trainer_defaults
+        if self.trainer.get("lr_scheduler_type") not in (None, defaults.get("lr_scheduler_type")):
+            defaults.pop("lr_scheduler_kwargs", None)  # they belong to the default's schedule
+        return defaults | self.trainer
+
     def fingerprinted(self) -> dict[str, Any]:
-        """A file that the trainer reads settings from counts by its content, too."""
+        """With the defaults of `trainer`: one that is written out changes nothing, another default does.
+
+        A file that the trainer reads settings from counts by its content, too.
+        """
         settings = super().fingerprinted()
+        settings["trainer"] = self.trainer_values | settings["trainer"]
         for name in FILES:
             path = self.trainer.get(name)
             if isinstance(path, str):
