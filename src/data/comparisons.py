@@ -163,7 +163,9 @@ def self_instruct_files(source: Source, root: Path) -> list[Path]:
         )
     files = [folder / f"{model}_predictions.jsonl" for model in SELF_INSTRUCT_MODELS]
     if missing := [path.name for path in files if not path.is_file()]:
-        raise DataError(f"{source.path}: no {', '.join(missing)}; expected a file of each of the eight models")
+        raise DataError(
+            f"{source.path}: no {', '.join(missing)}; expected a file of each of the eight models"
+        )
     return files
 
 

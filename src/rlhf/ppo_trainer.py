@@ -82,7 +82,7 @@ class PpoTrainer:
         optimizer: Mapping[str, Any] = PAPER_OPTIMIZER,
     ) -> None:
         self.settings, self.seed, self.deepspeed = settings, seed, deepspeed
-        self._scorers = safety, helpfulness
+        self._scorers = {"safety": safety, "helpfulness": helpfulness}
         self._prompts, self._max_new_tokens, self._threshold = prompts, max_new_tokens, safety_threshold
         self._mini, self._micro = rank_sizes(settings)
         accumulation = self._mini // self._micro
@@ -160,7 +160,13 @@ class PpoTrainer:
             seed=f"{self.seed}/rollout",
             keys=places,
         )
-        return judge(prompts, samples, *self._scorers, self._threshold, self.settings.missing_eos_penalty)
+        return judge(
+            prompts,
+            samples,
+            **self._scorers,
+            safety_threshold=self._threshold,
+            missing_eos_penalty=self.settings.missing_eos_penalty,
+        )
 
     @torch.no_grad()
     def _look(self, episodes: Episodes, batches: Sequence[MicroBatch]) -> Metrics:

@@ -101,7 +101,9 @@ def test_what_changes_a_result_counts(change: dict[str, Any], resumes: bool) -> 
     assert (decisive(after, resuming=True) == decisive(before, resuming=True)) is resumes
 
 
-def test_the_defaults_of_the_trainer_count_whether_written_out_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_defaults_of_the_trainer_count_whether_written_out_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     empty = PretrainSettings.model_validate(PRETRAIN | {"trainer": {}})
     for name, value in (PAPER_OPTIMIZER | PretrainSettings.trainer_defaults).items():
         written = PretrainSettings.model_validate(PRETRAIN | {"trainer": {name: value}})
