@@ -21,7 +21,8 @@ from ..training.tracking import Tracker
 from ..training.universal import check_same_ranks, zero_stage
 from .context import Context
 from .critic import Critic
-from .ppo_trainer import Metrics, PpoTrainer
+from .ppo_metrics import Metrics
+from .ppo_trainer import PpoTrainer
 from .rounds import is_of
 
 SHARED_WITH_TRAINER = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")
