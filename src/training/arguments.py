@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,10 +80,19 @@ def training_arguments(
 
 def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) -> None:
     """Raises ConfigError where DeepSpeed would add up the gradients of several micro-batches in bf16."""
-    if zero_stage(deepspeed) == 0 and bf16 and accumulation > 1:
+    if deepspeed is None or not bf16 or accumulation == 1:
+        return
+    if zero_stage(deepspeed) == 0:
         raise ConfigError(
             f"{deepspeed}: ZeRO-0 adds up the gradients of {accumulation} micro-batches in bf16, "
             "which is inexact; use zero1.json, or set trainer.gradient_accumulation_steps to 1"
+        )
+    config = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
+    if config.get("data_types", {}).get("grad_accum_dtype") != "fp32":
+        raise ConfigError(
+            f"{deepspeed}: data_types.grad_accum_dtype is not fp32, so the gradients of {accumulation} "
+            'micro-batches would be added up in bf16, which is inexact; add "data_types": '
+            '{"grad_accum_dtype": "fp32"}, as in configs/deepspeed'
         )
 
 
