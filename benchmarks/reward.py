@@ -136,7 +136,9 @@ def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 def ours(material: Material, pairs: list[Pair], out: Path) -> Any:
     arguments = training_arguments(RewardConfig, material.section(), out, 0)
-    return pair_trainer(material.model(), tokenizer(material.vocabulary), pairs, arguments, "none", 0.0)
+    return pair_trainer(
+        material.model(), tokenizer(material.vocabulary), pairs, arguments, margins="none", safety_weight=0.0
+    )
 
 
 def trl(material: Material, pairs: list[Pair], out: Path, **changes: Any) -> Any:

@@ -18,7 +18,7 @@ from llamita.config import StageSettings
 from llamita.data.settings import CorpusSettings, RowSettings
 from llamita.pipeline import PipelineSettings
 from llamita.stages import REGISTRY, settings_class
-from llamita.training.settings import PAPER_OPTIMIZER, PackedSettings, TrainedSettings
+from llamita.training.settings import PAPER_OPTIMIZER, FineTunedSettings, PackedSettings, TrainedSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """# Settings
@@ -37,6 +37,7 @@ def page() -> str:
         "Every stage that reads rows (all but world and report)": RowSettings,
         "Every stage that trains": TrainedSettings,
         "Every stage that trains on packed rows (pretrain, sft, rlhf)": PackedSettings,
+        "Every stage that fine-tunes on dialogues (sft, rlhf)": FineTunedSettings,
         "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
     }
     sections |= {**shared, **stages}

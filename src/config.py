@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import importlib
 import json
 import re
-import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from .document import Document, KeyPath, flatten, nearest, parse_json, read_document, shown
 from .errors import ConfigError
 from .hub import is_hub_id
+from .trainer_names import check_trainer_section
 
 S = TypeVar("S", bound="Settings")
 
@@ -250,63 +247,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in typing.get_args(annotation):
         yield from _models_in(argument)
-
-
-# ------------------------------------------------------------------------------------- section trainer
-
-
-def check_trainer_section(document: Document, schema: type[StageSettings]) -> None:
-    """Checks `trainer:` against the fields of the real class, which is imported only if there is a section.
-
-    Raises ConfigError: a name that the class lacks or that the stage sets itself, a wrong type or choice.
-    """
-    section = document.data.get("trainer")
-    if not section or schema.trainer_class is None:
-        return
-    module, name = schema.trainer_class.rsplit(".", 1)
-    trainer_class = getattr(importlib.import_module(module), name)
-    fields = {field.name: field for field in dataclasses.fields(trainer_class) if field.init}
-    hints = typing.get_type_hints(trainer_class)
-    allowed = [field for field in fields if field not in schema.trainer_reserved]
-    wrong = []
-    for key, value in section.items():
-        if key in schema.trainer_reserved:
-            problem: str | None = f"the stage sets this itself: {schema.trainer_reserved[key]}"
-        elif key not in fields:
-            problem = f"{schema.trainer_class} has no such name{nearest(key, allowed)}"
-        else:
-            problem = _wrong_value(value, hints[key], fields[key].metadata)
-        if problem:
-            wrong.append(str(document.error(("trainer", key), problem)))
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-
-
-def _wrong_value(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | None:
-    """What is wrong with a value for a dataclass field of this type, or None."""
-    choices = [str(choice) for choice in metadata.get("choices") or _enum_values(hint)]
-    if choices and isinstance(value, str) and value not in choices:
-        return f"expected one of {', '.join(choices)}; found {shown(value)}{nearest(value, choices)}"
-    adapter = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
-    try:
-        adapter.validate_json(json.dumps(value, default=str))
-    except ValidationError:
-        return f"expected {_type_name(hint)}, found {shown(value)}"
-    return None
-
-
-def _enum_values(hint: Any) -> Iterable[str]:
-    """The values of `SomeEnum` or `SomeEnum | str`; a list of them is checked by the type alone."""
-    for kind in (hint, *(typing.get_args(hint) if _is_union(hint) else ())):
-        if isinstance(kind, type) and issubclass(kind, enum.Enum):
-            yield from (member.value for member in kind)
-
-
-def _is_union(hint: Any) -> bool:
-    return isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-
-
-def _type_name(hint: Any) -> str:
-    if _is_union(hint):
-        return " or ".join(_type_name(argument) for argument in typing.get_args(hint))
-    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))

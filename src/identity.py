@@ -119,7 +119,7 @@ def _of_unfinished(step: Step, begun: Mapping[str, Any], hashes: Mapping[str, st
     changes = wanted.changes(begun) if "settings" in begun else []
     since = f"begun with other settings or inputs ({'; '.join(changes or ['its fingerprint'])})"
     if working.set_aside_for(step.final, wanted.fingerprint):
-        return f"{since}; goes on from what was set aside for these before"
+        return f"{since}; resumes from what was set aside for these"
     return f"{since}; starts again, and what was made so far is set aside"
 
 

@@ -23,13 +23,14 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from . import artifact, stages, working
-from .config import Settings, check_trainer_section, parse_settings
+from .config import Settings, parse_settings
 from .console import duration, say
 from .document import Document, KeyPath, brief, flatten, nearest, read_document, split_override
 from .errors import ConfigError, LlamitaError
 from .hub import fetch, is_hub_id
 from .identity import Status, Step
 from .identity import status as status_of
+from .trainer_names import check_trainer_section
 
 RUNS = Path("runs")
 

@@ -174,7 +174,7 @@ def test_ppo_holds_one_copy_of_the_weights(
     for other in (
         trainer.reference,
         trainer.critic.module.backbone,
-        *(s.model.base_model for s in trainer._scorers),
+        *(s.model.base_model for s in trainer._scorers.values()),
     ):
         assert other._trunk is trunk
     base = load_causal_lm(root / "base").state_dict()

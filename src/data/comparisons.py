@@ -161,7 +161,12 @@ def self_instruct_files(source: Source, root: Path) -> list[Path]:
         raise DataError(
             f"{source.path}: format {SELF_INSTRUCT!r} reads a folder of <model>_predictions.jsonl"
         )
-    return [folder / f"{model}_predictions.jsonl" for model in SELF_INSTRUCT_MODELS]
+    files = [folder / f"{model}_predictions.jsonl" for model in SELF_INSTRUCT_MODELS]
+    if missing := [path.name for path in files if not path.is_file()]:
+        raise DataError(
+            f"{source.path}: no {', '.join(missing)}; expected a file of each of the eight models"
+        )
+    return files
 
 
 def _instruction(row: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ class Intake:
         refuse_at_most: number of bad rows that may be left out.
         check: raises DataError for messages up to a role that the model's chat format can't write
             (`chat.check_of`); None: there is no chat format.
-        refused: those of a stage that was killed and goes on.
+        refused: those of a killed stage that resumes.
 
     Attributes:
         skipped: sound rows that can't be used, by reason.

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ..errors import DataError
+from ..model.checks import check_no_pointer
 
 UNREADABLE = (ValueError, EOFError, zlib.error, OSError)  # of gzip, zstandard, pyarrow and text decoding
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 CHUNK = 1 << 14  # bytes of a .zst file that are unpacked at a time; they may become a thousand times as many
 
 
@@ -29,12 +29,9 @@ def open_bytes(path: Path) -> IO[bytes]:
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """`open_bytes`, closed at the end; DataError with the file's name for whatever can't be read of it."""
     try:
-        with path.open("rb") as file:
-            head = file.read(len(LFS_POINTER))
-        if not head:
+        check_no_pointer(path)
+        if not path.stat().st_size:
             raise DataError(f"{path}: the file is empty")
-        if head == LFS_POINTER:
-            raise DataError(f"{path}: a pointer of git-lfs in place of the data; `git lfs pull` brings it")
         with open_bytes(path) as data:
             yield data
     except UNREADABLE as error:

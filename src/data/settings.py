@@ -52,4 +52,6 @@ class CorpusSettings(RowSettings):
     def _something_is_held_out(self) -> CorpusSettings:
         if self.documents and bool(self.validation) == bool(self.validation_share):
             raise ValueError("validation: give either `validation` sources or a `validation_share` above 0")
+        if not self.documents and (self.validation or self.validation_share):
+            raise ValueError("validation: without `documents` nothing is held out; the corpus has its own")
         return self

@@ -44,7 +44,7 @@ def measure_attention(model: Any, dialogues: Sequence[Held]) -> dict[str, Any]:
         `by_turn`: `{"1": …, "1_se": …, …}`, mean over the dialogues of the mean over an answer's tokens of
         the strongest attention that any head pays to any token of the instruction; `dialogues`: how many have
         that turn; `map`: the first dialogue's `strongest_attention`, at most `BINS` x `BINS`, queries first;
-        `instruction`: the part of its side, from 0 to 1, on which the instruction stands.
+        `instruction`: where along its side the instruction is, from 0 to 1.
     """
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # the others keep no attention weights

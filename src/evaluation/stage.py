@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +170,15 @@ def _measure_ghost_attention(
         ("unseen", "sft", retention.unseen, retention.unseen_dialogues),
     )
     root = inputs.get("gatt", inputs["data"])
+    # a test that two models take is read, and its bad rows are counted, once
+    read = cache(lambda path, count: read_instructed(path, root, count, retention.turns, intake=intake))
     kept: dict[str, Values] = {}
     instructions: list[str] = []
     first: Path | None = None  # of the series, whose dialogues all models read: nothing else differs then
     for name, model_input, path, count in series:
         if model_input not in inputs or path is None:
             continue
-        dialogues = read_instructed(path, root, count, retention.turns, intake=intake)
+        dialogues = read(path, count)
         if name == "with":
             instructions = [one.instruction for one in dialogues]
         hold = partial(_hold, name, inputs[model_input], dialogues, settings, gold, first)

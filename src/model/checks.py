@@ -15,7 +15,7 @@ from .special import eos_ids, fit_config, fit_rows, listed, say_once, write_spec
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-POINTER = b"version https://git-lfs"
+POINTER = b"version https://git-lfs.github.com/spec/"
 HEAD = "score."  # of a reward model
 
 

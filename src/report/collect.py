@@ -117,19 +117,6 @@ def _reward(report: dict[str, Any], artifact: Artifact) -> None:
 def _rlhf(report: dict[str, Any], artifact: Artifact) -> None:
     rows = [row for row in artifact.rows if "kl" in row]
     report["ppo"] = {key: [row.get(key) for row in rows] for key in PPO_SERIES}
-    report["ppo"]["iteration"] = _counted_on(report["ppo"]["iteration"])
-
-
-def _counted_on(iterations: Sequence[int]) -> list[int]:
-    """Iterations of several rounds, each of which may count from 1, as one row that never goes back."""
-    counted: list[int] = []
-    before, last = 0, 0
-    for iteration in iterations:
-        if iteration <= last:
-            before += last
-        last = iteration
-        counted.append(before + iteration)
-    return counted
 
 
 def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:

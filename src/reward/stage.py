@@ -52,7 +52,14 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     )
     if "warmup_steps" not in settings.trainer:
         arguments.warmup_steps = warm_up(arguments, len(pairs))
-    trainer = pair_trainer(model, tokenizer, pairs, arguments, settings.margin, settings.safety_loss_weight)
+    trainer = pair_trainer(
+        model,
+        tokenizer,
+        pairs,
+        arguments,
+        margins=settings.margin,
+        safety_weight=settings.safety_loss_weight,
+    )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trained = run_trainer(trainer, tracker, f"reward ({settings.kind})", 1, "pairs", watch(settings))
     save_trained(trainer, tokenizer, out / "model")

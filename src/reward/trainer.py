@@ -97,6 +97,7 @@ def pair_trainer(
     tokenizer: Any,
     pairs: Sequence[Pair],
     arguments: RewardConfig,
+    *,
     margins: str,
     safety_weight: float,
 ) -> PairTrainer:

@@ -93,15 +93,15 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     return Context(
         settings,
         tokenizer,
-        inputs["base"],
-        inputs["helpfulness"],
-        helpfulness,
-        safety,
-        pool,
-        demonstrations,
-        intake,
-        counts,
-        trunk,
+        base=inputs["base"],
+        reward=inputs["helpfulness"],
+        helpfulness=helpfulness,
+        safety=safety,
+        pool=pool,
+        demonstrations=demonstrations,
+        intake=intake,
+        counts=counts,
+        trunk=trunk,
     )
 
 

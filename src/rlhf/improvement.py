@@ -21,7 +21,8 @@ from ..training.tracking import Tracker
 from ..training.universal import check_same_ranks, zero_stage
 from .context import Context
 from .critic import Critic
-from .ppo_trainer import Metrics, PpoTrainer
+from .ppo_metrics import Metrics
+from .ppo_trainer import PpoTrainer
 from .rounds import is_of
 
 SHARED_WITH_TRAINER = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")
@@ -51,7 +52,7 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
         deepspeed=settings.deepspeed,
         reference=reference,
         dtype=settings.dtype,
-        optimizer={name: settings.trainer[name] for name in SHARED_WITH_TRAINER if name in settings.trainer},
+        optimizer={name: settings.trainer_values[name] for name in SHARED_WITH_TRAINER},
     )
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     before = settings.ppo.iterations * sum(earlier.ppo for earlier in settings.rounds[:index])

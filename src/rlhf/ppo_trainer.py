@@ -28,17 +28,17 @@ from ..errors import ConfigError, LlamitaError
 from ..model.precision import computing_in
 from ..sampling.generate import sampler_for
 from ..sampling.logprobs import never_sampled, next_token_distribution, of_tokens
-from ..training.distributed import all_reduce_sum, rank, world_size
+from ..training.distributed import all_reduce_sum, world_size
 from ..training.engine import Engine, device
 from ..training.settings import PAPER_OPTIMIZER
 from . import ppo
 from .critic import Critic
+from .ppo_metrics import Metrics, drift_metrics, joined, largest_over_ranks, per_token, reward_metrics
 from .reward import kl_penalised_reward, whiten
 from .rollout import EncodedPrompt, Episodes, MicroBatch, Scores, judge, mini_batches, rank_share
 from .settings import PpoSettings
 from .trunk import AdaptedLanguageModel, whole
 
-Metrics = dict[str, float]
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -82,7 +82,7 @@ class PpoTrainer:
         optimizer: Mapping[str, Any] = PAPER_OPTIMIZER,
     ) -> None:
         self.settings, self.seed, self.deepspeed = settings, seed, deepspeed
-        self._scorers = safety, helpfulness
+        self._scorers = {"safety": safety, "helpfulness": helpfulness}
         self._prompts, self._max_new_tokens, self._threshold = prompts, max_new_tokens, safety_threshold
         self._mini, self._micro = rank_sizes(settings)
         accumulation = self._mini // self._micro
@@ -160,7 +160,13 @@ class PpoTrainer:
             seed=f"{self.seed}/rollout",
             keys=places,
         )
-        return judge(prompts, samples, *self._scorers, self._threshold, self.settings.missing_eos_penalty)
+        return judge(
+            prompts,
+            samples,
+            **self._scorers,
+            safety_threshold=self._threshold,
+            missing_eos_penalty=self.settings.missing_eos_penalty,
+        )
 
     @torch.no_grad()
     def _look(self, episodes: Episodes, batches: Sequence[MicroBatch]) -> Metrics:
@@ -173,12 +179,12 @@ class PpoTrainer:
             batch.reference_logprobs = of_tokens(self._distribution(self.reference, batch.ids), batch.ids)
             batch.old_values = self._values(batch.ids)
             self._estimate_advantages(batch)
-        mask = _joined(batches, "mask")
-        whitened = whiten(_joined(batches, "advantages"), mask)
+        mask = joined(batches, "mask")
+        whitened = whiten(joined(batches, "advantages"), mask)
         sizes = [batch.mask.numel() for batch in batches]
         for batch, advantages in zip(batches, whitened.split(sizes), strict=True):
             batch.advantages = advantages.view(batch.mask.shape)
-        return _judgement(episodes) | _comparison(batches) | {"entropy": _per_token(entropy, mask)}
+        return reward_metrics(episodes) | drift_metrics(batches) | {"entropy": per_token(entropy, mask)}
 
     def _estimate_advantages(self, batch: MicroBatch) -> None:
         rewards = kl_penalised_reward(
@@ -212,7 +218,7 @@ class PpoTrainer:
             if not warming:
                 norm = self.policy.update(self._policy_loss(batch, tokens, sums) for batch in mini)
                 metrics["policy_gradient_norm"] += norm / len(batches)
-                deviation = _largest_over_ranks(sums.pop("ratio_deviation"))
+                deviation = largest_over_ranks(sums.pop("ratio_deviation"))
                 if index == 0:  # the policy has not moved yet: this is the noise of the arithmetic
                     metrics["first_ratio_deviation"] = deviation
             norm = self.critic.update(self._value_loss(batch, tokens, clip, sums) for batch in mini)
@@ -249,50 +255,6 @@ def in_precision_of(policy: nn.Module, reference: M) -> M:
     for parameter, like in zip(reference.parameters(), policy.parameters(), strict=True):
         parameter.data = parameter.data.to(like.dtype)
     return reference
-
-
-def _judgement(episodes: Episodes) -> Metrics:
-    """Means over the answers of all ranks."""
-    columns = {
-        "reward": episodes.reward,
-        "score": episodes.score,
-        "safety_score": episodes.safety,
-        "helpfulness_score": episodes.helpfulness,
-        "truncated_share": ~episodes.finished,
-        "answer_length": torch.tensor([len(answer) for answer in episodes.answers]),
-    }
-    sums = all_reduce_sum(torch.stack([column.double().sum() for column in columns.values()]))
-    rows = len(episodes.answers) * world_size()
-    return {name: float(total) / rows for name, total in zip(columns, sums, strict=True)}
-
-
-def _comparison(batches: Sequence[MicroBatch]) -> Metrics:
-    """How the policy differs from its start and from the sampler, and how good the critic's guesses were."""
-    mask, old = _joined(batches, "mask"), _joined(batches, "old_logprobs")
-    from_start = (old - _joined(batches, "reference_logprobs"))[mask].double().sum()
-    from_sampler = (old - _joined(batches, "sampled_logprobs"))[mask].double().abs().sum()
-    rows = sum(len(batch.ids) for batch in batches) * world_size()
-    explained = ppo.explained_variance(_joined(batches, "old_values"), _joined(batches, "returns"), mask)
-    return {
-        "kl": float(all_reduce_sum(from_start)) / rows,
-        "sampler_deviation": _per_token(from_sampler, mask),
-        "explained_variance": float(explained),
-    }
-
-
-def _per_token(total: Tensor, mask: Tensor) -> float:
-    return float(all_reduce_sum(total) / all_reduce_sum(mask.sum()))
-
-
-def _joined(batches: Sequence[MicroBatch], name: str) -> Tensor:
-    """One table of all micro-batches, flat, pads included."""
-    return torch.cat([getattr(batch, name).flatten() for batch in batches])
-
-
-def _largest_over_ranks(value: Tensor) -> float:
-    table = torch.zeros(world_size(), device=value.device)
-    table[rank()] = value
-    return float(all_reduce_sum(table).max())
 
 
 def _in_epochs(places: Sequence[int], count: int, seed: int | str) -> list[int]:

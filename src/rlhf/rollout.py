@@ -58,6 +58,7 @@ class Episodes:
 def judge(
     prompts: Sequence[EncodedPrompt],
     samples: Samples,
+    *,
     safety: Scores,
     helpfulness: Scores,
     safety_threshold: float,

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from ..config import Precision, Settings, Source
-from ..data.settings import PromptSource, RowSettings
-from ..training.settings import FINE_TUNING, FINE_TUNING_ROWS, PACKED, RESERVED, TOKENIZED, PackedSettings
+from ..data.settings import PromptSource
+from ..training.settings import FineTunedSettings
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -79,7 +79,7 @@ class RoundSettings(Settings):
     """PPO on top of the rejection-sampled checkpoint"""
 
 
-class RlhfSettings(RowSettings, PackedSettings):
+class RlhfSettings(FineTunedSettings):
     """Rounds of rejection sampling and PPO (section 3.2.3)."""
 
     prompts: Annotated[list[PromptSource], Field(min_length=1)]
@@ -96,8 +96,6 @@ class RlhfSettings(RowSettings, PackedSettings):
     """tokens; longer prompts are left out and counted, as are those that leave an answer no room"""
     max_new_tokens: Count
     """length limit of an answer, EOS included"""
-    row_length: Count = 4096
-    """tokens of a packed row"""
     selection_repeats: Count = 1
     """how often each best sample stands among the rows, against once for a demonstration"""
     safety_threshold: Share = 0.15
@@ -110,14 +108,9 @@ class RlhfSettings(RowSettings, PackedSettings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"base", "sft", "helpfulness", "safety", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})
-    trainer_class: ClassVar[str | None] = "trl.SFTConfig"
-    trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
-    trainer_defaults: ClassVar[dict[str, Any]] = FINE_TUNING
-    resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset(
         {"sampling_batch_size", "ppo.micro_batch_size", "ppo.save_iterations"}
     )
-    below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt"}
 
     @model_validator(mode="after")
     def _rounds_fit(self) -> RlhfSettings:
@@ -131,11 +124,3 @@ class RlhfSettings(RowSettings, PackedSettings):
                 "trainer: max_steps is missing; every round fine-tunes for the same number of steps (3.2.3)"
             )
         return self
-
-    @property
-    def row_tokens(self) -> int:
-        return self.row_length
-
-    @property
-    def step_rows(self) -> int:
-        return FINE_TUNING_ROWS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,21 +24,18 @@ TOKENS_OF_A_MICRO_BATCH = 4096  # on each rank, where the section gives no batch
 
 def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
     """The stage's `trainer` over its defaults, the batch sizes among them, for the ranks of this start."""
-    section, defaults = settings.trainer, dict(settings.trainer_defaults)
-    if "lr_scheduler_type" in section and "lr_scheduler_kwargs" not in section:
-        defaults.pop("lr_scheduler_kwargs", None)  # the default's kwargs belong to the default's schedule
+    section = settings.trainer_values
     if "per_device_train_batch_size" not in section:
-        rows = micro_batch_rows(settings)
-        defaults["per_device_train_batch_size"] = rows
+        section["per_device_train_batch_size"] = rows = micro_batch_rows(settings)
         if "gradient_accumulation_steps" not in section:
             accumulation = max(1, round(settings.step_rows / (rows * world_size())))
-            defaults["gradient_accumulation_steps"] = accumulation
+            section["gradient_accumulation_steps"] = accumulation
             step = rows * accumulation * world_size()
             say(
                 f"trainer: no batch size is given; a step has {step:,} rows ({rows} x {accumulation} "
                 f"micro-batches x {world_size()} ranks), in the paper {settings.step_rows:,}"
             )
-    return defaults | section
+    return section
 
 
 def micro_batch_rows(settings: TrainedSettings) -> int:
@@ -82,10 +80,19 @@ def training_arguments(
 
 def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) -> None:
     """Raises ConfigError where DeepSpeed would add up the gradients of several micro-batches in bf16."""
-    if zero_stage(deepspeed) == 0 and bf16 and accumulation > 1:
+    if deepspeed is None or not bf16 or accumulation == 1:
+        return
+    if zero_stage(deepspeed) == 0:
         raise ConfigError(
             f"{deepspeed}: ZeRO-0 adds up the gradients of {accumulation} micro-batches in bf16, "
             "which is inexact; use zero1.json, or set trainer.gradient_accumulation_steps to 1"
+        )
+    config = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
+    if config.get("data_types", {}).get("grad_accum_dtype") != "fp32":
+        raise ConfigError(
+            f"{deepspeed}: data_types.grad_accum_dtype is not fp32, so the gradients of {accumulation} "
+            'micro-batches would be added up in bf16, which is inexact; add "data_types": '
+            '{"grad_accum_dtype": "fp32"}, as in configs/deepspeed'
         )
 
 

@@ -65,6 +65,7 @@ def finetune_packed(
     model: LlamaForCausalLM,
     tokenizer: Any,
     rows: Sequence[PackedRow],
+    *,
     trainer: Mapping[str, Any],
     seed: int,
     out: Path,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from ..config import Settings, StageSettings
+from ..data.settings import RowSettings
 from ..document import parse_json
 
 RESERVED = {
@@ -47,13 +48,6 @@ TO_A_TENTH: dict[str, Any] = {  # section 2.2: a cosine whose end is 10% of the 
     "lr_scheduler_type": "cosine_with_min_lr",
     "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
 }
-
-FINE_TUNING: dict[str, Any] = {  # section 3.1
-    "learning_rate": 2e-5,
-    "lr_scheduler_type": "cosine",
-    "num_train_epochs": 2,
-}
-FINE_TUNING_ROWS = 64  # of a step, of 4,096 tokens each
 
 # Names that change no result, at most its rounding: how a run is spread over machines and memory, what it
 # logs and how often, and what it would do when evaluating or uploading, which no stage lets the trainer do.
@@ -161,9 +155,21 @@ class TrainedSettings(StageSettings):
         """`lora` by peft's names."""
         return None if self.lora is None else self.lora.model_dump()
 
+    @property
+    def trainer_values(self) -> dict[str, Any]:
+        """`trainer` over the stage's defaults over the paper's optimizer; batch sizes may be missing."""
+        defaults = PAPER_OPTIMIZER | self.trainer_defaults
+        if self.trainer.get("lr_scheduler_type") not in (None, defaults.get("lr_scheduler_type")):
+            defaults.pop("lr_scheduler_kwargs", None)  # they belong to the default's schedule
+        return defaults | self.trainer
+
     def fingerprinted(self) -> dict[str, Any]:
-        """A file that the trainer reads settings from counts by its content, too."""
+        """With the defaults of `trainer`: one that is written out changes nothing, another default does.
+
+        A file that the trainer reads settings from counts by its content, too.
+        """
         settings = super().fingerprinted()
+        settings["trainer"] = self.trainer_values | settings["trainer"]
         for name in FILES:
             path = self.trainer.get(name)
             if isinstance(path, str):
@@ -192,3 +198,27 @@ class PackedSettings(TrainedSettings):
     """kernel: `packed` is ours, segment by segment, the default on the CPU; on GPUs the default is `sdpa`;
     `flash_attention_2` needs the package flash-attn. The loss is the same with each: one under
     which documents of a row would see each other is refused or, where it is the default, replaced"""
+
+
+class FineTunedSettings(RowSettings, PackedSettings):
+    """A stage that fine-tunes on packed dialogues (section 3.1). In the paper a step has 64 rows."""
+
+    trainer_class: ClassVar[str | None] = "trl.SFTConfig"
+    trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
+    trainer_defaults: ClassVar[dict[str, Any]] = {
+        "learning_rate": 2e-5,
+        "lr_scheduler_type": "cosine",
+        "num_train_epochs": 2,
+    }
+    below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt"}
+
+    row_length: int = Field(4096, gt=1)
+    """tokens of a packed row; longer dialogues are refused and counted"""
+
+    @property
+    def row_tokens(self) -> int:
+        return self.row_length
+
+    @property
+    def step_rows(self) -> int:
+        return 64

@@ -240,6 +240,7 @@ def test_settings_that_cannot_be() -> None:
         ({"validation": source("held", "text_rows")}, "either `validation` sources or"),
         ({"validation_share": 0.0}, "either `validation` sources or"),
         ({"validation_share": 1.0}, "less than 1"),
+        ({"documents": [], "validation_share": 0.1}, "without `documents` nothing is held out"),
         ({"documents": [{**source("a", "text_rows")[0], "weight": 0.0}]}, "greater than 0"),
     ):
         with pytest.raises(ValueError, match=message):

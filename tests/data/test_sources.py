@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from llamita.config import Source
 from llamita.data.comparisons import SELF_INSTRUCT_MODELS
+from llamita.data.identity import data_hash
 from llamita.data.intake import Intake
 from llamita.data.rows import Comparison, Dialogue, Prompt
 from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
@@ -165,6 +167,12 @@ def test_self_instruct_pairs_rate_by_distance(tmp_path: Path) -> None:
     assert ratings["5", "2"] == ratings["6", "2"] == "better"
     assert ratings["7", "2"] == "significantly_better"
     assert read[0].prompt == [{"role": "user", "content": "Add.\n\n1 2"}]
+
+
+def test_self_instruct_needs_all_eight_files(tmp_path: Path) -> None:
+    (tmp_path / "davinci_predictions.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"no davinci-t0-ft_predictions.jsonl, .*eight models"):
+        data_hash([Source.model_validate(one) for one in source("self_instruct_eval", ".")], tmp_path)
 
 
 def test_self_instruct_needs_the_same_order(tmp_path: Path) -> None:

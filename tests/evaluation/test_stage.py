@@ -295,14 +295,16 @@ def test_gold_needs_ids(inputs: dict[str, Path], tmp_path: Path) -> None:
 def test_retention_without_gold_is_judged_by_the_rows_own_checks(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": f"t{number}", "instruction": "x", "check": {"kind": kind, "value": ""}, "questions": ["q"] * 4}
         for number, kind in enumerate(("no_commas", "lower_case", "lower_case"))
     ]
+    rows.insert(1, {"id": "broken"})
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     retention = {"trained": "test.jsonl", "turns": 4, "dialogues": 3}
     few = {name: inputs[name] for name in ("data", "sft", "sft_without_gatt")} | {"gatt": tmp_path}
-    found = run(settings(gold=False, retention=retention), few, tmp_path)
+    found = run(settings(gold=False, retention=retention, refuse_at_most=1), few, tmp_path)
+    assert found["rows"]["refused"] == 1, "counted once, though two models read the test"
     assert found["versions"].keys() == empty_evaluation()["versions"].keys()
     assert found["versions"]["sft"]["answer_tokens"] > 0
     kept = found["gatt_retention"]["with"]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,16 @@ def test_many_micro_batches_are_as_exact_as_one() -> None:
     assert told, done.stderr[-4000:]
     errors = json.loads(told[0].removeprefix("ERRORS "))
     assert all(error < 0.004 for error in errors), errors
+
+
+@pytest.mark.parametrize("data_types", [{}, {"data_types": {"grad_accum_dtype": "bf16"}}])
+def test_a_file_of_ones_own_needs_the_sum_in_fp32(tmp_path: Path, data_types: dict[str, Any]) -> None:
+    file = tmp_path / "zero.json"
+    file.write_text(json.dumps({"zero_optimization": {"stage": 2}} | data_types))
+    with pytest.raises(ConfigError, match=r"zero.json: data_types.grad_accum_dtype is not fp32"):
+        check_gradient_sum(str(file), bf16=True, accumulation=4)
+    check_gradient_sum(str(file), bf16=True, accumulation=1)
+    check_gradient_sum(str(file), bf16=False, accumulation=4)
 
 
 def test_zero_0_takes_one_micro_batch_in_bf16() -> None:

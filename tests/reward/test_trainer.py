@@ -56,7 +56,11 @@ def first_row(out: Path, folder: Path, tokenizer: Any, pairs: list[Pair], **sect
     )
     with Tracker(out, {}) as tracker:
         run_trainer(
-            pair_trainer(model, tokenizer, pairs, arguments, "small", 0.5), tracker, "pairs", 1, "pairs"
+            pair_trainer(model, tokenizer, pairs, arguments, margins="small", safety_weight=0.5),
+            tracker,
+            "pairs",
+            1,
+            "pairs",
         )
     return json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
 
@@ -96,7 +100,9 @@ def test_a_step_holds_pairs_of_all_lengths(tmp_path: Path, folder: Path, tokeniz
     ]
     section = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
     arguments = training_arguments(RewardConfig, section, tmp_path, 0, max_length=None)
-    pairwise = pair_trainer(load_reward_model(folder), tokenizer, pairs, arguments, "small", 0.0)
+    pairwise = pair_trainer(
+        load_reward_model(folder), tokenizer, pairs, arguments, margins="small", safety_weight=0.0
+    )
     pairwise.data_collator = PairCollator(0, 8)
     steps: list[list[int]] = []
     read = trained = 0
@@ -199,7 +205,9 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path, folder: Path,
     def weights(out: Path, *callbacks: TrainerCallback) -> dict[str, torch.Tensor]:
         model = load_reward_model(folder)
         arguments = training_arguments(RewardConfig, section, out, 0, max_length=None)
-        pairwise = pair_trainer(model, tokenizer, make_pairs(22), arguments, "small", 0.5)
+        pairwise = pair_trainer(
+            model, tokenizer, make_pairs(22), arguments, margins="small", safety_weight=0.5
+        )
         for callback in callbacks:
             pairwise.add_callback(callback)
         with Tracker(out, {}) as tracker:

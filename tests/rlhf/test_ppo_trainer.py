@@ -242,6 +242,6 @@ def test_eos_belongs_to_the_answer() -> None:
 
     policy = tiny_model(spread=0.05)
     ppo = trainer(policy, iterations=10)
-    ppo._scorers = always_safe, brevity
+    ppo._scorers = {"safety": always_safe, "helpfulness": brevity}
     history = list(ppo.iterations())
     assert history[-1]["answer_length"] < 1.5 < history[0]["answer_length"]

@@ -24,7 +24,14 @@ def judged(finished: Sequence[bool], penalty: float) -> Episodes:
     def saying(scores: Sequence[float]) -> Tensor:
         return torch.tensor(scores, dtype=torch.float64)
 
-    return judge(prompts, samples, lambda *_: saying(SAFETY), lambda *_: saying(HELPFULNESS), 0.15, penalty)
+    return judge(
+        prompts,
+        samples,
+        safety=lambda *_: saying(SAFETY),
+        helpfulness=lambda *_: saying(HELPFULNESS),
+        safety_threshold=0.15,
+        missing_eos_penalty=penalty,
+    )
 
 
 def test_the_reward_is_the_whitened_logit_of_the_piecewise_score() -> None:

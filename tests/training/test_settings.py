@@ -17,7 +17,8 @@ from llamita.config import StageSettings
 from llamita.document import flatten
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.pretrain.settings import PretrainSettings
-from llamita.training.settings import BATCH, NO_EFFECT, PACKED, RESERVED, TOKENIZED
+from llamita.training.arguments import trainer_section
+from llamita.training.settings import BATCH, NO_EFFECT, PACKED, PAPER_OPTIMIZER, RESERVED, TOKENIZED
 
 from ..rlhf.test_stage import settings as rlhf
 from .material import PRETRAIN
@@ -98,6 +99,22 @@ def test_what_changes_a_result_counts(change: dict[str, Any], resumes: bool) -> 
     before, after = rlhf(), rlhf(**_changed(change))
     assert decisive(after) != decisive(before)
     assert (decisive(after, resuming=True) == decisive(before, resuming=True)) is resumes
+
+
+def test_the_defaults_of_the_trainer_count_whether_written_out_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    empty = PretrainSettings.model_validate(PRETRAIN | {"trainer": {}})
+    for name, value in (PAPER_OPTIMIZER | PretrainSettings.trainer_defaults).items():
+        written = PretrainSettings.model_validate(PRETRAIN | {"trainer": {name: value}})
+        assert decisive(written) == decisive(empty)
+        assert trainer_section(written) == trainer_section(empty)
+    before = decisive(empty)
+    other = PretrainSettings.trainer_defaults | {"learning_rate": 1e-3}
+    monkeypatch.setattr(PretrainSettings, "trainer_defaults", other)
+    assert decisive(empty) != before
+    rate = PretrainSettings.model_validate(PRETRAIN | {"trainer": {"learning_rate": 1e-3}})
+    assert decisive(rate) == decisive(empty)
 
 
 def _changed(change: dict[str, Any]) -> dict[str, Any]:

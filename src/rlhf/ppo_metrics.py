@@ -1,0 +1,58 @@
+"""Metrics of an iteration of PPO, over the answers of all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..training.distributed import all_reduce_sum, rank, world_size
+from . import ppo
+from .rollout import Episodes, MicroBatch
+
+Metrics = dict[str, float]
+
+
+def reward_metrics(episodes: Episodes) -> Metrics:
+    """Means over the answers of all ranks."""
+    columns = {
+        "reward": episodes.reward,
+        "score": episodes.score,
+        "safety_score": episodes.safety,
+        "helpfulness_score": episodes.helpfulness,
+        "truncated_share": ~episodes.finished,
+        "answer_length": torch.tensor([len(answer) for answer in episodes.answers]),
+    }
+    sums = all_reduce_sum(torch.stack([column.double().sum() for column in columns.values()]))
+    rows = len(episodes.answers) * world_size()
+    return {name: float(total) / rows for name, total in zip(columns, sums, strict=True)}
+
+
+def drift_metrics(batches: Sequence[MicroBatch]) -> Metrics:
+    """How the policy differs from its start and from the sampler, and how good the critic's guesses were."""
+    mask, old = joined(batches, "mask"), joined(batches, "old_logprobs")
+    from_start = (old - joined(batches, "reference_logprobs"))[mask].double().sum()
+    from_sampler = (old - joined(batches, "sampled_logprobs"))[mask].double().abs().sum()
+    rows = sum(len(batch.ids) for batch in batches) * world_size()
+    explained = ppo.explained_variance(joined(batches, "old_values"), joined(batches, "returns"), mask)
+    return {
+        "kl": float(all_reduce_sum(from_start)) / rows,
+        "sampler_deviation": per_token(from_sampler, mask),
+        "explained_variance": float(explained),
+    }
+
+
+def per_token(total: Tensor, mask: Tensor) -> float:
+    return float(all_reduce_sum(total) / all_reduce_sum(mask.sum()))
+
+
+def joined(batches: Sequence[MicroBatch], name: str) -> Tensor:
+    """One table of all micro-batches, flat, pads included."""
+    return torch.cat([getattr(batch, name).flatten() for batch in batches])
+
+
+def largest_over_ranks(value: Tensor) -> float:
+    table = torch.zeros(world_size(), device=value.device)
+    table[rank()] = value
+    return float(all_reduce_sum(table).max())
