@@ -96,7 +96,7 @@ def read_config(folder: Path) -> Any:
 
 
 def _check_generation(path: Path) -> None:
-    """Raises DataError for a generation config that can't be read: transformers takes it for a missing one."""
+    """Raises DataError for a generation config that can't be read; to transformers it would be missing."""
     if not path.is_file():
         return
     try:
@@ -136,8 +136,8 @@ def check_model(
     """Checks a loaded model against its files and its tokenizer, and sets what the tokenizer decides.
 
     These are the ids of special tokens in its configs, and a row for a pad token that has none.
-    Raises DataError as `check_tensors`, where tokens have no embedding, and for a generation config with which
-    the model could not be saved.
+    Raises DataError as `check_tensors`, where tokens have no embedding, and for a generation config with
+    which the model could not be saved.
     """
     check_tensors(folder, model, loading, new_head=new_head)
     _settle_generation(folder / GENERATION, model)

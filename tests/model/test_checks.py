@@ -282,5 +282,5 @@ def test_an_index_of_nothing(folder: Path) -> None:
 
 def test_a_kind_of_model_that_is_none(folder: Path) -> None:
     change(folder / "config.json", model_type="t5")
-    with pytest.raises(DataError, match="Unrecognized configuration class.*AutoModelForCausalLM.$"):
+    with pytest.raises(DataError, match=r"Unrecognized configuration class.*AutoModelForCausalLM\.$"):
         load_causal_lm(folder)
