@@ -19,8 +19,8 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 POINTER = b"version https://git-lfs"
 HEAD = "score."  # of a reward model
-# Tensors that older versions of transformers saved and that follow from the config.
-COMPUTED = re.compile(r".*(\.masked_bias|\binv_freq)")
+# Tensors that older versions of transformers and llama.cpp saved and that follow from the config.
+COMPUTED = re.compile(r".*(\.masked_bias|\binv_freq|\.attn_rot_embd(\.weight)?)")
 
 
 def check_files(folder: Path) -> None:
@@ -35,6 +35,8 @@ def check_files(folder: Path) -> None:
             f"{folder}: an adapter, no model; expected a whole model: peft's merge_and_unload() adds an "
             "adapter to the weights that it belongs to"
         )
+    if (files := sorted(folder.glob("*.gguf"))) and not (folder / CONFIG).is_file():
+        raise DataError(f"{folder}: no {CONFIG}; expected a model folder, or one GGUF file, as {files[0]}")
 
 
 def check_no_pointer(path: Path) -> None:
