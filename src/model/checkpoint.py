@@ -121,7 +121,7 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         told, *_ = str(error).partition("\nModel type should be one of")  # hundreds of names
         raise DataError(f"{folder}: the model can't be read: {told}") from None
     check_model(folder, model, tokenizer, loading, new_head=new_head)

@@ -26,13 +26,16 @@ COMPUTED = re.compile(r".*(\.masked_bias|\binv_freq|\.attn_rot_embd(\.weight)?)"
 def check_files(folder: Path) -> None:
     """Checks before anything is loaded that a folder's files are what their names say.
 
-    Raises DataError for pointers of git-lfs in place of files, and for an adapter in place of a model.
+    Raises DataError for pointers of git-lfs in place of files, and for an adapter, which transformers would
+    mix into the model beside it.
     """
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        check_no_pointer(path)
-    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
+        if not path.is_dir():
+            check_no_pointer(path)
+    if (folder / ADAPTER).is_file():
+        what = "an adapter beside the model" if (folder / CONFIG).is_file() else "an adapter, no model"
         raise DataError(
-            f"{folder}: an adapter, no model; expected a whole model: peft's merge_and_unload() adds an "
+            f"{folder}: {what} ({ADAPTER}); expected a whole model alone: peft's merge_and_unload() adds an "
             "adapter to the weights that it belongs to"
         )
     if (files := sorted(folder.glob("*.gguf"))) and not (folder / CONFIG).is_file():
@@ -128,6 +131,11 @@ def fit_special_ids(folder: Path, config: Any, tokenizer: Any) -> None:
         say_once(
             f"{folder / CONFIG}: eos_token_id {', '.join(map(str, named))} is not the tokenizer's; "
             f"answers end with that, {eos} ({tokenizer.eos_token!r})"
+        )
+    if named and eos is None:
+        say_once(
+            f"{folder / CONFIG}: eos_token_id {', '.join(map(str, named))} is not used: the tokenizer has no "
+            "EOS token; tokenizer_config.json would name it as eos_token"
         )
     fit_config(config, tokenizer)
 

@@ -260,8 +260,25 @@ def test_tensors_that_follow_from_the_config_are_no_weights(folder: Path) -> Non
 
 
 def test_an_adapter_in_place_of_a_model(folder: Path) -> None:
-    (folder / "config.json").rename(folder / "adapter_config.json")
-    with pytest.raises(DataError, match="an adapter, no model; expected a whole model"):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(DataError, match=r"an adapter beside the model .*; expected a whole model alone"):
+        load_causal_lm(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(DataError, match=r"an adapter, no model .*; expected a whole model alone"):
+        load_causal_lm(folder)
+
+
+def test_a_tokenizer_without_eos(folder: Path, capsys: Any) -> None:
+    change(folder / "tokenizer_config.json", eos_token=None)
+    assert load_causal_lm(folder).config.eos_token_id is None
+    assert "config.json: eos_token_id 2 is not used: the tokenizer has no EOS" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_a_kernel_that_is_not_installed(folder: Path) -> None:
+    change(folder / "config.json", attn_implementation="flash_attention_2")
+    with pytest.raises(DataError, match=r"the model can't be read: FlashAttention"):
         load_causal_lm(folder)
 
 
