@@ -42,8 +42,8 @@ def comparison(row: Mapping[str, Any]) -> Comparison:
     (prompt, chosen), (other, rejected) = (_parted(row, name, given) for name in ("chosen", "rejected"))
     if prompt != other:
         raise Skip("two prompts")
-    rating = field(row, "rating", str)
-    if rating is not None and rating not in RATINGS:
+    rating = field(row, "rating", str) or None
+    if rating and rating not in RATINGS:
         raise DataError(f"rating {rating!r}; expected one of {', '.join(RATINGS)}")
     chosen_safe, rejected_safe = field(row, "chosen_safe", bool), field(row, "rejected_safe", bool)
     return compared(with_system(row, prompt), chosen, rejected, rating, chosen_safe, rejected_safe)
@@ -52,7 +52,7 @@ def comparison(row: Mapping[str, Any]) -> Comparison:
 def compared(prompt: list[Message], chosen: str, rejected: str, *rest: Any) -> Comparison:
     """A comparison of answers that differ. Raises Skip where they don't or one says nothing."""
     for answer in (chosen, rejected):
-        usable([*prompt, {"role": "assistant", "content": answer}], "assistant")
+        *prompt, _ = usable([*prompt, {"role": "assistant", "content": answer}], "assistant")
     if chosen.strip() == rejected.strip():
         raise Skip("equal answers")
     return Comparison(prompt, chosen, rejected, *rest)

@@ -206,7 +206,7 @@ class _Corpus:
         state["usable"][number] += len(batch.documents)
         if batch.last:
             skipped, ignored = (Counter(state[name][number]) for name in ("skipped", "ignored"))
-            tell(self._sources[number], state["usable"][number], skipped, refused=0, ignored=ignored)
+            tell(self._sources[number], state["usable"][number], skipped, refused=(), ignored=ignored)
         texts: dict[_Stream, list[str]] = {}
         for document in batch.documents:
             if self._settings.deduplicate and not self._journal.is_new(document.key):

@@ -42,7 +42,12 @@ def read_messages(row: Mapping[str, Any], name: str) -> list[Message]:
 
 
 def usable(messages: list[Message], last: str) -> list[Message]:
-    """The messages. Raises DataError unless they alternate up to `last`, Skip where one says nothing."""
+    """The messages, without a system message that says nothing.
+
+    Raises DataError unless they alternate up to `last`, Skip where another one says nothing.
+    """
+    if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
+        messages = messages[1:]
     check_roles(messages, last)
     if any(not message["content"].strip() for message in messages):
         raise Skip("empty message")
@@ -129,6 +134,8 @@ def seed_tasks(row: Mapping[str, Any]) -> list[Dialogue | Skip]:
     if not instances:
         raise DataError("field 'instances' is missing or empty; expected a list of {input, output}")
     instruction = text_field(row, "instruction")
+    if not all(isinstance(given, dict) for given in instances):
+        raise DataError("field 'instances' holds something else than objects; expected {input, output}")
     return [
         attempt(single_turn, with_input(instruction, field(given, "input", str)), text_field(given, "output"))
         for given in instances

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ def data_files(place: Path, split: str) -> list[Path]:
 
 
 def find_files(place: Path, split: str) -> Files:
-    """`data_files`, with what is left out: hidden files and folders, other kinds of files, other splits.
+    """`data_files`, with what is left out: hidden and empty files, other kinds of files, other splits.
 
     Raises DataError where there is none, or files of several kinds.
     """
@@ -70,7 +71,9 @@ def find_files(place: Path, split: str) -> Files:
     for path in below:
         if not kind_of(path):
             leave_out("no data file", path)
-    files = [path for path in below if kind_of(path)]
+        elif not path.stat().st_size:  # as the parts that Spark writes without rows
+            leave_out("empty", path)
+    files = [path for path in below if kind_of(path) and path.stat().st_size]
     named = re.compile(rf"(^|[^a-zA-Z]){re.escape(split)}([^a-zA-Z]|$)")
     of_split = {path for path in files if named.search(str(path.relative_to(place)))}
     if not of_split and split != "train":
@@ -178,9 +181,13 @@ def _json_document(path: Path) -> Iterator[Record]:
 
 def _csv_rows(path: Path) -> Iterator[Record]:
     """Rows of a CSV file with a head line, every field text."""
+    csv.field_size_limit(sys.maxsize)  # otherwise a document of 128 KiB is an error
     with opened_text(path) as lines:
         reader = csv.DictReader(lines, strict=True)
         try:
+            head = Counter(filter(None, reader.fieldnames or ()))
+            if twice := [name for name, count in head.items() if count > 1]:
+                raise DataError(f"{path}:{reader.line_num}: the head line names {twice[0]!r} twice")
             for row in reader:
                 extra = f"more fields than the {len(reader.fieldnames or ())} of the head line"
                 yield f"{path}:{reader.line_num}", DataError(extra) if None in row else row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -20,6 +20,8 @@ T = TypeVar("T", covariant=True)
 S = TypeVar("S")
 NOTHING: tuple[Any, ...] = (None, "", [], {}, ())  # what a field without a value holds
 NAMED = 8  # fields that are not used are named up to here
+WIDEST = 100  # characters of a field's name that are shown
+TRUTH = {"true": True, "false": False, "": None}  # as a CSV file, whose fields are text, says it
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.-]+)?$")
 
 
@@ -74,13 +76,14 @@ def stream(
 
 
 def _rows(source: Source, root: Path, format: Format[T], *, intake: Intake) -> Iterator[T]:
-    made = refused = 0
+    made = 0
+    refused: list[str] = []
     skipped: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
     for outcome in outcomes(source, root, format, intake=intake):
         if isinstance(outcome.made, DataError):
-            intake.refuse(str(outcome.made))
-            refused += 1
+            refused.append(str(outcome.made))
+            intake.refuse(refused[-1])
             continue
         ignored.update(outcome.ignored)
         for row in outcome.made:
@@ -129,21 +132,35 @@ def outcomes(
 
 
 def tell(
-    source: Source, made: int, skipped: Counter[str], *, refused: int, ignored: Mapping[str, int]
+    source: Source, made: int, skipped: Counter[str], *, refused: Sequence[str], ignored: Mapping[str, int]
 ) -> None:
-    """Says what was left out of a source. Raises DataError where nothing is left."""
+    """Says what was left out of a source, of bad rows why. Raises DataError where nothing is left."""
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())
     if not made:
-        raise DataError(f"{source.path}: no usable row; expected rows of format {source.format!r}")
+        bad = [f"{len(refused):,} bad, the first: {refused[0]}"] if refused else []
+        why = "; ".join([*filter(None, [reasons]), *bad])
+        raise DataError(
+            f"{source.path}: no usable row{why and f' ({why})'}; expected rows of format {source.format!r}"
+        )
     if skipped:
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())
         say(f"{source.path}: {made:,} rows, {skipped.total():,} left out: {reasons}")
     if refused:
-        say(f"{source.path}: {refused:,} bad rows left out; {REFUSED} lists them")
+        say(f"{source.path}: {len(refused):,} bad rows left out; {REFUSED} lists them")
     if ignored:
         names = sorted(ignored, key=lambda name: -ignored[name])
-        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        fields = ", ".join(f"{name} ({ignored[name]:,} rows)" for name in names[:NAMED])
-        say(f"{source.path}: fields that format {source.format!r} does not use: {fields}{more}")
+        fields = _named(f"{_short(name)} ({ignored[name]:,} rows)" for name in names)
+        say(f"{source.path}: fields that format {source.format!r} does not use: {fields}")
+
+
+def _named(names: Iterable[str]) -> str:
+    """A few names for a message, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _short(name: object) -> str:
+    return f"{name!s:.{WIDEST}}" or "one without a name"
 
 
 # ----------------------------------------------------------------------------------- fields of raw rows
@@ -168,7 +185,7 @@ def text_field(row: Mapping[str, Any], name: str) -> str:
     """A field that must be text. Raises DataError where it is missing or something else."""
     value = row.get(name)
     if value is None:
-        raise DataError(f"field {name!r} is missing; expected text (fields: {', '.join(map(str, row))})")
+        raise DataError(f"field {name!r} is missing; expected text (fields: {_named(map(_short, row))})")
     if not isinstance(value, str):
         raise DataError(f"field {name!r} is {type(value).__name__}; expected text")
     return checked(value, name)
@@ -189,6 +206,8 @@ def checked(value: str, name: str) -> str:
 def field(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
     """A field of the given type(s), or None where it is missing. Raises DataError for another type."""
     value = row.get(name)
+    if isinstance(value, str) and kind is not str:
+        value = TRUTH.get(value.lower(), value)
     if value is not None and not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(k.__name__ for k in kinds)
@@ -245,6 +264,8 @@ def locate(source: Source, root: Path) -> Path | str:
     path = root / source.path  # an absolute path stays itself
     if path.exists():
         return path
+    if path.is_symlink():
+        raise DataError(f"{path}: a link to nothing; expected a file or folder at {path.readlink()}")
     if HUB_ID.match(source.path) and not kind_of(path):
         return source.path
     names = [str(p.relative_to(root)) for p in islice(root.rglob("*"), 5000)] if root.is_dir() else []

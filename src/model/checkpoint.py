@@ -42,7 +42,7 @@ def load_tokenizer(folder: Path) -> Any:
     if not (folder / TOKENIZER).is_file():
         raise DataError(f"{folder}: no {TOKENIZER}; expected a model folder with its tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain Exception for a broken file
         raise DataError(f"{folder}: the tokenizer can't be read: {error}") from None
     settle_pad(tokenizer)
@@ -117,11 +117,13 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
                 dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
+                trust_remote_code=False,  # unless it is told, transformers asks on the terminal
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: the model can't be read: {error}") from None
+    except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        told, *_ = str(error).partition("\nModel type should be one of")  # hundreds of names
+        raise DataError(f"{folder}: the model can't be read: {told}") from None
     check_model(folder, model, tokenizer, loading, new_head=new_head)
     return model
 

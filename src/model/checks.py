@@ -6,6 +6,7 @@ Folders, models of the Hub, GGUF files (converted to folders) and artifacts all 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,32 @@ from typing import Any
 from ..errors import DataError
 from .special import eos_ids, fit_config, fit_rows, listed, say_once, write_special_ids
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 POINTER = b"version https://git-lfs.github.com/spec/"
 HEAD = "score."  # of a reward model
+# Tensors that older versions of transformers and llama.cpp saved and that follow from the config.
+COMPUTED = re.compile(r".*(\.masked_bias|\binv_freq|\.attn_rot_embd(\.weight)?)")
 
 
 def check_files(folder: Path) -> None:
     """Checks before anything is loaded that a folder's files are what their names say.
 
-    Raises DataError for pointers of git-lfs in place of files.
+    Raises DataError for pointers of git-lfs in place of files, and for an adapter, which transformers would
+    mix into the model beside it.
     """
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        check_no_pointer(path)
+        if not path.is_dir():
+            check_no_pointer(path)
+    if (folder / ADAPTER).is_file():
+        what = "an adapter beside the model" if (folder / CONFIG).is_file() else "an adapter, no model"
+        raise DataError(
+            f"{folder}: {what} ({ADAPTER}); expected a whole model alone: peft's merge_and_unload() adds an "
+            "adapter to the weights that it belongs to"
+        )
+    if (files := sorted(folder.glob("*.gguf"))) and not (folder / CONFIG).is_file():
+        raise DataError(f"{folder}: no {CONFIG}; expected a model folder, or one GGUF file, as {files[0]}")
 
 
 def check_no_pointer(path: Path) -> None:
@@ -52,6 +66,8 @@ def check_weights(folder: Path) -> None:
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{index}: can't be read: {error!r}") from None
+    if not named:
+        raise DataError(f"{index}: its weight_map is empty; expected the file of each tensor")
     if missing := sorted(name for name in named if not (folder / str(name)).is_file()):
         raise DataError(f"{folder}: no {listed(missing)}; expected all {len(named)} files that {INDEX} names")
 
@@ -68,7 +84,7 @@ def read_config(folder: Path) -> Any:
         raise DataError(f"{folder}: no {CONFIG}; expected a model folder")
     try:
         quantised = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a wrong value fails anywhere in transformers, with errors of many kinds
         raise DataError(f"{path}: the model's config can't be read: {' '.join(str(error).split())}") from None
     if quantised:
@@ -80,7 +96,21 @@ def read_config(folder: Path) -> Any:
     if getattr(config, "max_position_embeddings", None) is None:
         raise DataError(f"{path}: no max_position_embeddings; expected the most tokens that the model reads")
     _check_rope(path, config)
+    _check_generation(folder / GENERATION)
     return config
+
+
+def _check_generation(path: Path) -> None:
+    """Raises DataError for a generation config that can't be read; to transformers it would be missing."""
+    if not path.is_file():
+        return
+    try:
+        eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: can't be read: {error}") from None
+    for token in eos if isinstance(eos, list) else [eos]:
+        if token is not None and type(token) is not int:
+            raise DataError(f"{path}: eos_token_id holds {token!r}; expected ids of tokens")
 
 
 def _check_rope(path: Path, config: Any) -> None:
@@ -102,6 +132,11 @@ def fit_special_ids(folder: Path, config: Any, tokenizer: Any) -> None:
             f"{folder / CONFIG}: eos_token_id {', '.join(map(str, named))} is not the tokenizer's; "
             f"answers end with that, {eos} ({tokenizer.eos_token!r})"
         )
+    if named and eos is None:
+        say_once(
+            f"{folder / CONFIG}: eos_token_id {', '.join(map(str, named))} is not used: the tokenizer has no "
+            "EOS token; tokenizer_config.json would name it as eos_token"
+        )
     fit_config(config, tokenizer)
 
 
@@ -111,9 +146,11 @@ def check_model(
     """Checks a loaded model against its files and its tokenizer, and sets what the tokenizer decides.
 
     These are the ids of special tokens in its configs, and a row for a pad token that has none.
-    Raises DataError as `check_tensors` and where tokens have no embedding.
+    Raises DataError as `check_tensors`, where tokens have no embedding, and for a generation config with
+    which the model could not be saved.
     """
     check_tensors(folder, model, loading, new_head=new_head)
+    _settle_generation(folder / GENERATION, model)
     _untie_if_differing(model)
     fit_rows(model, tokenizer, str(folder))
     write_special_ids(model, tokenizer)
@@ -140,7 +177,11 @@ def check_tensors(place: Path, model: Any, loading: Mapping[str, Any], *, new_he
     if missing:
         raise DataError(f"{place}: no weights for {listed(sorted(missing))}; expected a whole {kind}")
     body = f"{model.base_model_prefix}."
-    unexpected = [name for name in loading["unexpected_keys"] if not new_head or name.startswith(body)]
+    unexpected = [
+        name
+        for name in loading["unexpected_keys"]
+        if (not new_head or name.startswith(body)) and not COMPUTED.fullmatch(name)
+    ]
     if unexpected:
         raise DataError(
             f"{place}: weights that a {kind} of this config has no place for: {listed(sorted(unexpected))}; "
@@ -154,6 +195,24 @@ def _vocabulary(model: Any, found: list[int], expected: list[int]) -> str:
     if expected[:1] == [said] and found[1:] == expected[1:]:
         return f"expected vocab_size: {found[0]} instead of {said}, or the weights that belong to the config"
     return "expected the config that belongs to these weights"
+
+
+def _settle_generation(path: Path, model: Any) -> None:
+    """Has a generation config that can be saved once its ids are changed.
+
+    Many, Llama 2's first one among them, have a temperature without `do_sample`, which transformers refuses.
+    """
+    generation = getattr(model, "generation_config", None)
+    if generation is None:
+        return
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        generation.do_sample = True
+        try:
+            generation.validate(strict=True)
+        except ValueError as error:
+            raise DataError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def _untie_if_differing(model: Any) -> None:

@@ -67,6 +67,7 @@ def convert(path: Path, folder: Path) -> None:
     place: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
         with quiet():
+            _check_tokenizer(path)
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **place)
             _set_special_tokens(tokenizer, path)
             model, loading = AutoModelForCausalLM.from_pretrained(
@@ -77,6 +78,8 @@ def convert(path: Path, folder: Path) -> None:
                 **place,
             )
             unread = _unread_tensors(path, model)
+    except DataError:
+        raise
     except Exception as error:  # a broken file fails anywhere in gguf, numpy or transformers
         raise DataError(f"{path}: the GGUF file can't be read: {type(error).__name__}: {error}") from None
     loading["unexpected_keys"] = unread
@@ -85,6 +88,14 @@ def convert(path: Path, folder: Path) -> None:
     model = _unquantized(model, _rope(path, model.config))
     fit_rows(model, tokenizer, str(path))
     save_model(model, tokenizer, folder)
+
+
+def _check_tokenizer(path: Path) -> None:
+    """Raises DataError for a file without a tokenizer, as the second and later parts of a split one are."""
+    from gguf import GGUFReader
+
+    if _value(GGUFReader(path), "tokenizer.ggml.tokens") is None:
+        raise DataError(f"{path}: no tokenizer (tokenizer.ggml.tokens); expected a whole model in one file")
 
 
 def _set_special_tokens(tokenizer: Any, path: Path) -> None:

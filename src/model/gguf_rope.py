@@ -41,7 +41,7 @@ def rope_parameters(config: Any, fields: Mapping[str, Any], factors: torch.Tenso
         value = fields.get(f"scaling.{name}")
         if value is not None and not any(abs(value - neutral) < 1e-6 for neutral in values):
             raise DataError(f"rope.scaling.{name} is {value:g}, which transformers can't express")
-    scaled = kind != "none" and (factor != 1.0 or kind == "yarn")
+    scaled = factor != 1.0 if kind == "linear" else kind != "none"
     if factors is not None and bool((factors != 1).any()):
         if scaled:
             raise DataError(f"{FACTORS} beside rope.scaling.type {kind!r}, which transformers can't express")

@@ -63,13 +63,15 @@ def fit_config(config: Any, tokenizer: Any) -> None:
 def write_special_ids(model: Any, tokenizer: Any) -> None:
     """Sets BOS, EOS and pad in a model's config and generation config to those of its tokenizer.
 
-    To the tokenizer's EOS is added what the generation config names beside it; one that was only derived
-    from the model's config names nothing of its own.
+    To the tokenizer's EOS is added what the generation config names beside it. One that says that it was
+    derived from the model's config, and doesn't name the tokenizer's, has only repeated a wrong EOS.
     """
     generation = getattr(model, "generation_config", None)
-    derived = getattr(generation, "_from_model_config", False)
     own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    eos = list(dict.fromkeys([*own, *([] if derived else eos_ids(generation))]))
+    named = eos_ids(generation)
+    if getattr(generation, "_from_model_config", False) and not set(own) & set(named):
+        named = []
+    eos = list(dict.fromkeys([*own, *named]))
     for config in (model.config, generation):
         if config is not None:
             config.pad_token_id, config.bos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llamita.data.intake import Intake
 from llamita.data.rows import Comparison, Dialogue, Prompt
 from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
 from llamita.errors import DataError
@@ -115,3 +116,48 @@ def test_other_fields_are_counted_and_told(tmp_path: Path, capsys: Any) -> None:
     write(tmp_path / "rows.jsonl", [{"text": "a", "url": "b"}])
     assert list(read_documents(source("text_rows"), tmp_path, intake)) == ["a"]
     assert intake.ignored["url"] == 1
+
+
+def test_an_empty_system_message_is_none(tmp_path: Path) -> None:
+    turns = [
+        {"from": "system", "value": " "},
+        {"from": "human", "value": "hi"},
+        {"from": "gpt", "value": "hello"},
+    ]
+    write(tmp_path / "rows.jsonl", [{"conversations": turns}])
+    assert read_dialogues(source("sharegpt"), tmp_path) == [Dialogue(PAIR)]
+    write(tmp_path / "rows.jsonl", [{"prompt": [{"role": "system", "content": ""}, *USER], **COMPARED}])
+    assert read_comparisons(source("comparison"), tmp_path) == [Comparison(USER, "yes", "no")]
+
+
+def test_truth_and_nothing_in_a_csv_file(tmp_path: Path) -> None:
+    head = "prompt,chosen,rejected,rating,chosen_safe,rejected_safe\n"
+    write(tmp_path / "rows.csv", [head, "hi,yes,no,better,True,false\n", "hi,yes,no,,,\n"])
+    assert read_comparisons(source("comparison", "rows.csv"), tmp_path) == [
+        Comparison(USER, "yes", "no", "better", True, False),
+        Comparison(USER, "yes", "no"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("format", "row", "why"),
+    [
+        ("prompt_completion", {"prompt": "hi", "completion": ""}, r"\(empty message \(1\)\)"),
+        (
+            "prompt_completion",
+            {"k" * 9999: 1},
+            r"\(1 bad, the first: .*rows\.jsonl:1: .*\(fields: k{100}\)\)",
+        ),
+        ("seed_tasks", {"instruction": "hi", "instances": ["hello"]}, "something else than objects"),
+    ],
+)
+def test_why_nothing_is_left_of_a_source(tmp_path: Path, format: str, row: Any, why: str) -> None:
+    write(tmp_path / "rows.jsonl", [row])
+    with pytest.raises(DataError, match=rf"rows\.jsonl: no usable row .*{why}.*; expected rows of format"):
+        read_dialogues(source(format), tmp_path, Intake(refuse_at_most=1))
+
+
+def test_a_field_without_a_name(tmp_path: Path, capsys: Any) -> None:
+    write(tmp_path / "rows.csv", [",prompt,completion\n", "0,hi,hello\n"])
+    assert read_dialogues(source("prompt_completion", "rows.csv"), tmp_path) == [Dialogue(PAIR)]
+    assert "does not use: one without a name (1 rows)" in capsys.readouterr().out

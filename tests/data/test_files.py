@@ -145,3 +145,28 @@ def test_a_long_number_in_an_array_has_a_line(tmp_path: Path) -> None:
     write(tmp_path / "rows.json", ['[{"text": "a"},\n {"text": "b", "n": ' + "1" * 5000 + "}]"])
     with pytest.raises(DataError, match=r"rows.json:2: no valid JSON: a number of more than 4,300 digits"):
         documents(tmp_path, "rows.json")
+
+
+def test_a_csv_file_may_hold_long_documents(tmp_path: Path) -> None:
+    text = "word " * 40_000
+    write(tmp_path / "rows.csv", ["text\n", f'"{text}"\n'])
+    assert documents(tmp_path, "rows.csv") == [text]
+
+
+def test_a_csv_file_that_names_a_field_twice(tmp_path: Path) -> None:
+    write(tmp_path / "rows.csv", ["text,text\n", "a,b\n"])
+    with pytest.raises(DataError, match=r"rows\.csv:1: the head line names 'text' twice"):
+        documents(tmp_path, "rows.csv")
+
+
+def test_empty_files_of_a_folder_are_told(tmp_path: Path, capsys: Any) -> None:
+    write(tmp_path / "parts" / "part-0.jsonl", [{"text": "some"}])
+    write(tmp_path / "parts" / "part-1.jsonl", [])
+    assert documents(tmp_path, "parts") == ["some"]
+    assert capsys.readouterr().out == "parts: not read: part-1.jsonl (empty)\n"
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(DataError, match=r"rows\.jsonl: a link to nothing; .* at gone\.jsonl"):
+        documents(tmp_path, "rows.jsonl")

@@ -229,3 +229,75 @@ def test_values_that_no_config_has(folder: Path) -> None:
         DataError, match=r"config\.json: no max_position_embeddings; expected the most tokens"
     ):
         context_length(folder)
+
+
+# ---------------------------------------------------------------- files of the Hub that are not as ours are
+
+
+def test_a_generation_config_that_samples_without_saying_so(folder: Path, tmp_path: Path) -> None:
+    change(folder / "generation_config.json", temperature=0.6, top_p=0.9, _from_model_config=False)
+    save_model(load_causal_lm(folder), load_tokenizer(folder), tmp_path / "saved")
+    saved = GenerationConfig.from_pretrained(tmp_path / "saved")
+    assert (saved.do_sample, saved.temperature, saved.top_p) == (True, 0.6, 0.9)
+
+
+def test_a_derived_generation_config_to_which_an_eos_was_added(folder: Path) -> None:
+    change(folder / "generation_config.json", eos_token_id=[305, 2], _from_model_config=True)
+    assert load_causal_lm(folder).config.eos_token_id == [2, 305]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"eos_token_id": "</s>"}', '{"eos_token_id": [2, null, "x"]}'])
+def test_a_broken_generation_config(folder: Path, text: str) -> None:
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(DataError, match=r"generation_config\.json: "):
+        load_causal_lm(folder)
+
+
+def test_tensors_that_follow_from_the_config_are_no_weights(folder: Path) -> None:
+    names = ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.1.attn.masked_bias"]
+    change_weights(folder, lambda tensors: tensors.update({name: torch.ones(4) for name in names}))
+    load_causal_lm(folder)
+
+
+def test_an_adapter_in_place_of_a_model(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(DataError, match=r"an adapter beside the model .*; expected a whole model alone"):
+        load_causal_lm(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(DataError, match=r"an adapter, no model .*; expected a whole model alone"):
+        load_causal_lm(folder)
+
+
+def test_a_tokenizer_without_eos(folder: Path, capsys: Any) -> None:
+    change(folder / "tokenizer_config.json", eos_token=None)
+    assert load_causal_lm(folder).config.eos_token_id is None
+    assert "config.json: eos_token_id 2 is not used: the tokenizer has no EOS" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_a_kernel_that_is_not_installed(folder: Path) -> None:
+    change(folder / "config.json", attn_implementation="flash_attention_2")
+    with pytest.raises(DataError, match=r"the model can't be read: FlashAttention"):
+        load_causal_lm(folder)
+
+
+def test_code_that_a_folder_brings_is_not_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run it"))
+    code = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    change(folder / "config.json", model_type="other", auto_map=code)
+    with pytest.raises(DataError, match=r"config\.json: the model's config can't be read"):
+        load_causal_lm(folder)
+
+
+def test_an_index_of_nothing(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(DataError, match="weight_map is empty"):
+        load_causal_lm(folder)
+
+
+def test_a_kind_of_model_that_is_none(folder: Path) -> None:
+    change(folder / "config.json", model_type="t5")
+    with pytest.raises(DataError, match=r"Unrecognized configuration class.*AutoModelForCausalLM\.$"):
+        load_causal_lm(folder)

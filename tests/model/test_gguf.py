@@ -176,6 +176,28 @@ def test_missing_and_unknown_tensors(tmp_path: Path, model: LlamaForCausalLM) ->
         load_causal_lm(file)
 
 
+def test_tensors_that_follow_from_the_keys(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    buffer = np.ones(4, np.float32)
+    file = write_gguf(
+        tmp_path / "old.gguf", model, more=lambda writer: writer.add_tensor("blk.0.attn_rot_embd", buffer)
+    )
+    load_causal_lm(file)
+
+
+def test_a_file_without_a_tokenizer(
+    tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf.GGUFWriter, "add_token_list", lambda *_: None)
+    file = write_gguf(tmp_path / "part.gguf", model)
+    with pytest.raises(DataError, match=r"part\.gguf: no tokenizer \(tokenizer\.ggml\.tokens\)"):
+        load_causal_lm(file)
+
+
+def test_the_folder_of_a_file(file: Path) -> None:
+    with pytest.raises(DataError, match=r"expected a model folder, or one GGUF file, as .*tiny\.gguf"):
+        load_causal_lm(file.parent)
+
+
 # ------------------------------------------------------------------------------------------ RoPE scaling
 
 
@@ -248,6 +270,10 @@ def test_rope_scaling(
         (
             lambda writer: writer.add_tensor("rope_factors_long.weight", np.ones(4, np.float32)),
             "rope_factors_long.weight: RoPE scaling by longrope is not read",
+        ),
+        (
+            lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE),
+            "rope.scaling.type 'longrope' is not read",
         ),
     ],
 )
