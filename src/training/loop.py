@@ -65,7 +65,9 @@ class OrderedTrainer(Trainer):
         )
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
-        epoch, batches = super()._init_training_state(*args)
+        with quiet():  # it warns of what the next line sets right
+            epoch, batches = super()._init_training_state(*args)
+        self.state.compute_steps(self.args, self.state.max_steps)  # a checkpoint brings its own intervals
         step, in_epoch = self.state.global_step, batches // self.args.gradient_accumulation_steps
         left_out = skipped_steps(self.checkpoints.folder, step - in_epoch, step)
         self._batches.resume(epoch, batches, left_out * self.args.gradient_accumulation_steps)

@@ -167,8 +167,12 @@ def test_settings_that_change_no_result_may_change_on_the_way(
     for name, value in others.items():
         assert f"trainer.{name}" in NO_EFFECT
         monkeypatch.setitem(SECTION, name, value)
-    state, _ = train(tmp_path)
+    saved: list[str] = []
+    state, _ = train(tmp_path, At(10, lambda: saved.extend(os.listdir(tmp_path / RESUME))))
     torch.testing.assert_close(state, undisturbed[1], atol=0, rtol=0)
+    steps = [row["step"] for row in logged(tmp_path)]
+    assert steps == [1, 3, *range(5, 12)], "from step 4 on as the new settings say"
+    assert [name for name in saved if name.startswith("checkpoint")] == ["checkpoint-9"]
 
 
 def test_the_same_rows_may_come_in_other_micro_batches(
