@@ -27,22 +27,28 @@ def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
     if "lr_scheduler_type" in section and "lr_scheduler_kwargs" not in section:
         defaults.pop("lr_scheduler_kwargs", None)  # the default's kwargs belong to the default's schedule
     if "per_device_train_batch_size" not in section:
-        rows = micro_batch_rows(settings)
-        defaults["per_device_train_batch_size"] = rows
-        if "gradient_accumulation_steps" not in section:
-            accumulation = max(1, round(settings.step_rows / (rows * world_size())))
+        rows, accumulation = micro_batch_rows(settings), section.get("gradient_accumulation_steps")
+        if accumulation is None:
+            rows, accumulation = _nearest_split(settings.step_rows / world_size(), rows)
             defaults["gradient_accumulation_steps"] = accumulation
             step = rows * accumulation * world_size()
             say(
                 f"trainer: no batch size is given; a step has {step:,} rows ({rows} x {accumulation} "
                 f"micro-batches x {world_size()} ranks), in the paper {settings.step_rows:,}"
             )
+        defaults["per_device_train_batch_size"] = rows
     return defaults | section
 
 
 def micro_batch_rows(settings: TrainedSettings) -> int:
     """Rows that hold 4,096 tokens, or fewer: all ranks together have no more than the paper's step."""
     return max(1, min(TOKENS_OF_A_MICRO_BATCH // settings.row_tokens, settings.step_rows // world_size()))
+
+
+def _nearest_split(share: float, most: int) -> tuple[int, int]:
+    """Rows of a micro-batch, `most` or down to half of it, and how many come nearest to a rank's share."""
+    splits = [(rows, max(1, round(share / rows))) for rows in range(most, most // 2, -1)]
+    return min(splits, key=lambda split: abs(split[0] * split[1] - share))
 
 
 def training_arguments(
