@@ -65,7 +65,7 @@ def test_a_root_with_a_hash_in_its_name(project: Path, fake: FakeStages, tmp_pat
 
 @pytest.mark.parametrize(
     "value",
-    [DIGITS, f"-{DIGITS}", f"0x{'f' * 5000}", str(2**63), "2024-13-45", f"[1, {{a: {DIGITS}}}]"],
+    [DIGITS, f"-{DIGITS}", f"0x{'f' * 5000}", str(2**63), "2024-13-45", f"[1, {{a: {DIGITS}}}]", ".nan"],
 )
 def test_values_that_can_not_be_are_told_with_their_line(tmp_path: Path, value: str) -> None:
     path = tmp_path / "maker.yaml"

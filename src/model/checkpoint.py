@@ -16,6 +16,7 @@ from .architecture import context_of
 from .checks import (
     TOKENIZER,
     check_files,
+    check_json,
     check_model,
     check_no_pointer,
     check_weights,
@@ -44,6 +45,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # tokenizers raises plain Exception for a broken file
+        check_json(folder)
         raise DataError(f"{folder}: the tokenizer can't be read: {error}") from None
     settle_pad(tokenizer)
     return tokenizer
@@ -121,6 +123,7 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        check_json(folder)
         raise DataError(f"{folder}: the model can't be read: {error}") from None
     check_model(folder, model, tokenizer, loading, new_head=new_head)
     return model
