@@ -65,7 +65,7 @@ def test_a_root_with_a_hash_in_its_name(project: Path, fake: FakeStages, tmp_pat
 
 @pytest.mark.parametrize(
     "value",
-    [DIGITS, f"-{DIGITS}", f"0x{'f' * 5000}", str(2**63), "2024-13-45", f"[1, {{a: {DIGITS}}}]", ".nan"],
+    [DIGITS, f"-{DIGITS}", f"0x{'f' * 5000}", str(2**63), "2024-13-45", f"[1, {{a: {DIGITS}}}]"],
 )
 def test_values_that_can_not_be_are_told_with_their_line(tmp_path: Path, value: str) -> None:
     path = tmp_path / "maker.yaml"
@@ -79,6 +79,16 @@ def test_values_that_can_not_be_are_told_with_their_line(tmp_path: Path, value: 
         load_settings(path, MakerSettings, [f"words={value}"])
     assert str(caught.value).startswith("override 'words=")
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "maker.yaml"
+    path.write_text("seed: 1\n")
+    with pytest.raises(
+        ConfigError, match=r"override 'trainer\.learning_rate=.*no number that a setting takes"
+    ):
+        load_settings(path, MakerSettings, [f"trainer.learning_rate={value}"])
 
 
 @pytest.mark.parametrize("place", [DIGITS, "²"])

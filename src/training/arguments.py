@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from .universal import zero_stage
 
 A = TypeVar("A", bound=TrainingArguments)
 
+FP32 = ("fp32", "float32", "float")  # as DeepSpeed calls it
 TOKENS_OF_A_MICRO_BATCH = 4096  # on each rank, where the section gives no batch size
 
 
@@ -88,11 +90,20 @@ def training_arguments(
 
 def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) -> None:
     """Raises ConfigError where DeepSpeed would add up the gradients of several micro-batches in bf16."""
-    if zero_stage(deepspeed) == 0 and bf16 and accumulation > 1:
-        raise ConfigError(
-            f"{deepspeed}: ZeRO-0 adds up the gradients of {accumulation} micro-batches in bf16, "
-            "which is inexact; use zero1.json, or set trainer.gradient_accumulation_steps to 1"
-        )
+    if deepspeed is None or not bf16 or accumulation == 1:
+        return
+    config = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
+    if zero_stage(deepspeed) == 0:
+        remedy = "ZeRO-0 knows no other sum: use zero1.json"
+    elif config.get("data_types", {}).get("grad_accum_dtype") not in FP32:
+        remedy = 'give it "data_types": {"grad_accum_dtype": "fp32"}'
+    else:
+        return
+    raise ConfigError(
+        f"{deepspeed}: adds up the gradients of {accumulation} micro-batches in bf16, which is inexact; "
+        f"{remedy}, or set the number of micro-batches (trainer.gradient_accumulation_steps, in PPO the "
+        "mini-batch of a rank over ppo.micro_batch_size) to 1"
+    )
 
 
 def rows_per_step(args: TrainingArguments) -> int:

@@ -365,3 +365,9 @@ def test_settings_that_do_not_fit_are_told_before_any_work(
     file.write_text('{"zero_optimization": {"stage": 3}}')
     with pytest.raises(ConfigError, match="zero3"):
         context.prepare(settings(deepspeed=str(file)), {})
+    file.write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": true}}')
+    with pytest.raises(ConfigError, match="2 micro-batches in bf16"):
+        context.prepare(
+            settings(deepspeed=str(file), ppo={"episodes": 4, "mini_batch_size": 4, "micro_batch_size": 2}),
+            {},
+        )
