@@ -163,10 +163,11 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
     from transformers import TrainingArguments
 
     from llamita.model.flops import training_flops_per_token
-    from llamita.training.arguments import TO_A_TENTH, training_arguments
+    from llamita.training.arguments import training_arguments
     from llamita.training.attention import OneRowCollator, attending_within_segments
     from llamita.training.health import Watch
     from llamita.training.loop import OrderedTrainer, run_trainer
+    from llamita.training.settings import TO_A_TENTH
     from llamita.training.tracking import Tracker
 
     rows, model = _rows(sizes, mean_length, out / "shards"), _model(sizes, "float32")

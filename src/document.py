@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -156,6 +157,8 @@ class _Constructor(SafeConstructor):
             raise ConstructorError(None, None, _reason(error), node.start_mark) from None
         if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
             raise ConstructorError(None, None, f"a whole number beyond ±{LARGEST}", node.start_mark)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConstructorError(None, None, f"{value} is no number that a setting takes", node.start_mark)
         return value
 
 

@@ -81,6 +81,16 @@ def test_values_that_can_not_be_are_told_with_their_line(tmp_path: Path, value: 
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "maker.yaml"
+    path.write_text("seed: 1\n")
+    with pytest.raises(
+        ConfigError, match=r"override 'trainer\.learning_rate=.*no number that a setting takes"
+    ):
+        load_settings(path, MakerSettings, [f"trainer.learning_rate={value}"])
+
+
 @pytest.mark.parametrize("place", [DIGITS, "²"])
 def test_a_place_in_an_override_that_is_none(tmp_path: Path, place: str) -> None:
     path = tmp_path / "maker.yaml"

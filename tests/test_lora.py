@@ -300,6 +300,8 @@ def test_no_layer_has_the_name(root: Path) -> None:
     for names in (["q_prog"], ["q_proj", "q_prog"], ".*q_prog"):
         with pytest.raises(ConfigError, match=r"lora: target_modules: .*q_prog"):
             tune(root, "misnamed", 1, LORA | {"target_modules": names})
+    with pytest.raises(ConfigError, match=r"lora: target_modules: missing \)"):
+        tune(root, "misnamed", 1, LORA | {"target_modules": "(q_proj"})
 
 
 @pytest.mark.parametrize("names", [["lm_head"], ["q_proj", "lm_head"]])

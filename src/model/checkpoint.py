@@ -16,6 +16,7 @@ from .architecture import context_of
 from .checks import (
     TOKENIZER,
     check_files,
+    check_json,
     check_model,
     check_no_pointer,
     check_weights,
@@ -44,6 +45,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain Exception for a broken file
+        check_json(folder)
         raise DataError(f"{folder}: the tokenizer can't be read: {error}") from None
     settle_pad(tokenizer)
     return tokenizer
@@ -122,6 +124,7 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )
     except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        check_json(folder)
         told, *_ = str(error).partition("\nModel type should be one of")  # hundreds of names
         raise DataError(f"{folder}: the model can't be read: {told}") from None
     check_model(folder, model, tokenizer, loading, new_head=new_head)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..document import parse_json
 from ..errors import DataError
 from .special import eos_ids, fit_config, fit_rows, listed, say_once, write_special_ids
 
@@ -55,6 +56,15 @@ def check_no_pointer(path: Path) -> None:
         )
 
 
+def check_json(folder: Path) -> None:
+    """Raises DataError with file and line for JSON that can't be read, which libraries don't name."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            parse_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: can't be read: {error}") from None
+
+
 def check_weights(folder: Path) -> None:
     """Raises DataError for a folder whose weights are no safetensors, or not all there."""
     index = folder / INDEX
@@ -83,7 +93,7 @@ def read_config(folder: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{folder}: no {CONFIG}; expected a model folder")
     try:
-        quantised = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
+        quantised = parse_json(path.read_text(encoding="utf-8")).get("quantization_config")
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a wrong value fails anywhere in transformers, with errors of many kinds
         raise DataError(f"{path}: the model's config can't be read: {' '.join(str(error).split())}") from None

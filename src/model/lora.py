@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -234,7 +235,7 @@ def _wrapped(model: PreTrainedModel, config: Any, name: str = "default") -> Any:
         warnings.simplefilter("ignore")
         try:
             adapted = get_peft_model(model, config, adapter_name=name)
-        except ValueError as error:  # no layer has one of the names, or one has that takes no adapter
+        except (ValueError, re.error) as error:  # no layer has one of the names, or one that takes none
             raise ConfigError(f"lora: target_modules: {error}") from None
     _check_targets(plain(adapted), config.target_modules, layers)
     return adapted

@@ -60,8 +60,8 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
         DataError: models whose tokenizers differ, incomplete folders, broken rows, no prompt short enough.
     """
     if any(entry.ppo for entry in settings.rounds):
-        rank_sizes(settings.ppo)
-        check_deepspeed_file(settings.deepspeed)
+        mini, micro = rank_sizes(settings.ppo)
+        check_deepspeed_file(settings.deepspeed, mini // micro)
     tokenizer = load_tokenizer(inputs["sft"])
     if tokenizer_hash(load_tokenizer(inputs["base"])) != tokenizer_hash(tokenizer):
         raise DataError(

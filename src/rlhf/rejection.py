@@ -28,7 +28,7 @@ from .context import Context
 from .reward import piecewise_reward
 from .rollout import EncodedPrompt
 from .rounds import is_of
-from .settings import RoundSettings
+from .settings import RlhfSettings, RoundSettings
 
 
 def round_prompts(pool: int, rounds: Sequence[RoundSettings], index: int, seed: int) -> list[int]:
@@ -145,7 +145,7 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         selections: `selection.jsonl` of the rounds so far.
         out: the model goes to `out/model`.
 
-    Returns the metrics of packing and of the training.
+    Returns the metrics of packing and of the training, and `rows_per_step`.
     """
     settings, entry = context.settings, context.settings.rounds[index]
     best = [
@@ -177,7 +177,14 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         watch=watch(settings),
         attention=settings.attention,
     )
-    return counts | trained
+    return counts | trained | {"rows_per_step": rows_per_step(settings)}
+
+
+def rows_per_step(settings: RlhfSettings) -> int:
+    """Rows of a step of fine-tuning over all micro-batches and ranks."""
+    section = trainer_section(settings)
+    micro_batches: int = section.get("gradient_accumulation_steps", 1) * world_size()
+    return micro_batches * int(section["per_device_train_batch_size"])
 
 
 class _RoundTracker(Tracker):

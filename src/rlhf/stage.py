@@ -11,12 +11,21 @@ from typing import Any
 from ..artifact import model_folder, working_folder
 from ..console import is_main_process, say
 from ..data.chat import chat_format
+from ..errors import ConfigError
 from ..training import distributed
 from ..training.steps import Row, made_folder, made_rows
 from ..training.tracking import Tracker
 from .context import Context, prepare
 from .improvement import improve
-from .rejection import best_answers, fine_tune, is_usable, round_prompts, sample_answers, score_answers
+from .rejection import (
+    best_answers,
+    fine_tune,
+    is_usable,
+    round_prompts,
+    rows_per_step,
+    sample_answers,
+    score_answers,
+)
 from .settings import RlhfSettings
 
 
@@ -41,6 +50,7 @@ def run(settings: RlhfSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
             selections = [out / earlier.name / "selection.jsonl" for earlier in settings.rounds[: index + 1]]
             make = partial(fine_tune, context, selections, index, tracker)
             measured["rejection"] = made_folder(folder / "rejection", make)
+            _check_rows(settings, folder / "rejection", measured["rejection"])
             newest = folder / "rejection" / "model"
             name = f"{entry.name}_rejection" if entry.ppo else entry.name
             versions.append({"name": name, "model": str(newest.relative_to(out))})
@@ -102,6 +112,16 @@ def _say_selection(name: str, prompts: int, counts: Mapping[str, int]) -> None:
     )
     if not counts["selected"]:
         say(f"{name}: no answer was selected; the round trains on demonstrations and earlier rounds alone")
+
+
+def _check_rows(settings: RlhfSettings, folder: Path, measured: Mapping[str, Any]) -> None:
+    """All rounds take steps of the same rows; one that was finished before has no checkpoint that tells."""
+    before, now = measured["rows_per_step"], rows_per_step(settings)
+    if before != now:
+        raise ConfigError(
+            f"{folder}: its steps had {before} rows, now they would have {now}; set batch size and "
+            f"accumulation in `trainer` such that all ranks together have {before} rows a step"
+        )
 
 
 def _mean(values: list[float]) -> float | None:

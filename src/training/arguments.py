@@ -19,6 +19,7 @@ from .universal import zero_stage
 
 A = TypeVar("A", bound=TrainingArguments)
 
+FP32 = ("fp32", "float32", "float")  # as DeepSpeed calls it
 TOKENS_OF_A_MICRO_BATCH = 4096  # on each rank, where the section gives no batch size
 
 
@@ -26,21 +27,28 @@ def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
     """The stage's `trainer` over its defaults, the batch sizes among them, for the ranks of this start."""
     section = settings.trainer_values
     if "per_device_train_batch_size" not in section:
-        section["per_device_train_batch_size"] = rows = micro_batch_rows(settings)
-        if "gradient_accumulation_steps" not in section:
-            accumulation = max(1, round(settings.step_rows / (rows * world_size())))
+        rows, accumulation = micro_batch_rows(settings), section.get("gradient_accumulation_steps")
+        if accumulation is None:
+            rows, accumulation = _nearest_split(settings.step_rows / world_size(), rows)
             section["gradient_accumulation_steps"] = accumulation
             step = rows * accumulation * world_size()
             say(
                 f"trainer: no batch size is given; a step has {step:,} rows ({rows} x {accumulation} "
                 f"micro-batches x {world_size()} ranks), in the paper {settings.step_rows:,}"
             )
+        section["per_device_train_batch_size"] = rows
     return section
 
 
 def micro_batch_rows(settings: TrainedSettings) -> int:
     """Rows that hold 4,096 tokens, or fewer: all ranks together have no more than the paper's step."""
     return max(1, min(TOKENS_OF_A_MICRO_BATCH // settings.row_tokens, settings.step_rows // world_size()))
+
+
+def _nearest_split(share: float, most: int) -> tuple[int, int]:
+    """Rows of a micro-batch, `most` or down to half of it, and how many come nearest to a rank's share."""
+    splits = [(rows, max(1, round(share / rows))) for rows in range(most, most // 2, -1)]
+    return min(splits, key=lambda split: abs(split[0] * split[1] - share))
 
 
 def training_arguments(
@@ -82,18 +90,18 @@ def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) 
     """Raises ConfigError where DeepSpeed would add up the gradients of several micro-batches in bf16."""
     if deepspeed is None or not bf16 or accumulation == 1:
         return
-    if zero_stage(deepspeed) == 0:
-        raise ConfigError(
-            f"{deepspeed}: ZeRO-0 adds up the gradients of {accumulation} micro-batches in bf16, "
-            "which is inexact; use zero1.json, or set trainer.gradient_accumulation_steps to 1"
-        )
     config = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
-    if config.get("data_types", {}).get("grad_accum_dtype") != "fp32":
-        raise ConfigError(
-            f"{deepspeed}: data_types.grad_accum_dtype is not fp32, so the gradients of {accumulation} "
-            'micro-batches would be added up in bf16, which is inexact; add "data_types": '
-            '{"grad_accum_dtype": "fp32"}, as in configs/deepspeed'
-        )
+    if zero_stage(deepspeed) == 0:
+        remedy = "ZeRO-0 knows no other sum: use zero1.json"
+    elif config.get("data_types", {}).get("grad_accum_dtype") not in FP32:
+        remedy = 'give it "data_types": {"grad_accum_dtype": "fp32"}'
+    else:
+        return
+    raise ConfigError(
+        f"{deepspeed}: adds up the gradients of {accumulation} micro-batches in bf16, which is inexact; "
+        f"{remedy}, or set the number of micro-batches (trainer.gradient_accumulation_steps, in PPO the "
+        "mini-batch of a rank over ppo.micro_batch_size) to 1"
+    )
 
 
 def rows_per_step(args: TrainingArguments) -> int:

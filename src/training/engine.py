@@ -31,8 +31,10 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def check_deepspeed_file(path: str | None) -> None:
-    """Raises ConfigError where a DeepSpeed file asks for ZeRO-3 or names an optimizer or a scheduler."""
+def check_deepspeed_file(path: str | None, accumulation: int) -> None:
+    """Raises ConfigError where a DeepSpeed file asks for ZeRO-3, names an optimizer or a scheduler, or would
+    add up the gradients of so many micro-batches in bf16.
+    """
     config = json.loads(Path(path).read_text(encoding="utf-8")) if path is not None else {}
     if config.get("zero_optimization", {}).get("stage") == 3:
         raise ConfigError(
@@ -41,6 +43,12 @@ def check_deepspeed_file(path: str | None) -> None:
     for section in ("optimizer", "scheduler"):
         if section in config:
             raise ConfigError(f"{path}: {section}: PPO brings its own AdamW at a constant rate; take it out")
+    check_gradient_sum(path, bf16=_in_bf16(config), accumulation=accumulation)
+
+
+def _in_bf16(config: Mapping[str, Any]) -> bool:
+    enabled = config.get("bf16", {}).get("enabled")
+    return torch.cuda.is_available() if enabled == "auto" else bool(enabled)
 
 
 class Engine:
@@ -151,17 +159,15 @@ def _decayed_apart(model: nn.Module, weight_decay: float) -> list[dict[str, Any]
 
 def _deepspeed_config(path: str, micro_batch_size: int, accumulation: int) -> dict[str, Any]:
     """The file's settings with batch sizes and `auto` precision filled in."""
-    check_deepspeed_file(path)
+    check_deepspeed_file(path, accumulation)
     config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     config |= {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation,
         "train_batch_size": micro_batch_size * accumulation * world_size(),
     }
-    if config.get("bf16", {}).get("enabled") == "auto":
-        config["bf16"]["enabled"] = torch.cuda.is_available()
-    bf16 = bool(config.get("bf16", {}).get("enabled"))
-    check_gradient_sum(path, bf16=bf16, accumulation=accumulation)
+    if "bf16" in config:
+        config["bf16"]["enabled"] = _in_bf16(config)
     if config.get("fp16", {}).get("enabled") == "auto":
         config["fp16"]["enabled"] = False
     return config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +67,21 @@ class OrderedTrainer(Trainer):
         )
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
-        epoch, batches = super()._init_training_state(*args)
+        with quiet():  # it warns of what the next line sets right
+            epoch, batches = super()._init_training_state(*args)
+        self.state.compute_steps(self.args, self.state.max_steps)  # a checkpoint brings its own intervals
         step, in_epoch = self.state.global_step, batches // self.args.gradient_accumulation_steps
         left_out = skipped_steps(self.checkpoints.folder, step - in_epoch, step)
         self._batches.resume(epoch, batches, left_out * self.args.gradient_accumulation_steps)
         return epoch, batches
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        with _named_by_section():
+            return super().create_optimizer(model)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        with _named_by_section():
+            return super().create_scheduler(*args, **kwargs)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -100,6 +112,15 @@ class OrderedTrainer(Trainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing_to or self.args.output_dir)
+
+
+@contextmanager
+def _named_by_section() -> Iterator[None]:
+    """What torch and transformers find wrong with optimizer and schedule stands in `trainer`."""
+    try:
+        yield
+    except (ImportError, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer: {error}") from error
 
 
 def run_trainer(

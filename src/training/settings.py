@@ -121,7 +121,7 @@ class TrainedSettings(StageSettings):
 
     trainer: dict[str, Any] = {}
     """names of the trainer's class; what is left out is the paper's for 7B, see each stage.
-    `per_device_train_batch_size` left out: as many rows as 4,096 tokens hold, at least one;
+    `per_device_train_batch_size` left out: at most as many rows as 4,096 tokens hold, at least one;
     `gradient_accumulation_steps` left out: 1 beside a batch size, otherwise what makes up the paper's global
     batch on the ranks of the run"""
     deepspeed: str | None = None

@@ -109,6 +109,15 @@ def test_broken_files(copy: Path) -> None:
         load_tokenizer(copy)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_json_that_a_library_does_not_name(copy: Path, name: str) -> None:
+    (copy / name).write_text('{\n"a": ' + "9" * 5000 + "}")
+    with pytest.raises(DataError, match=rf"{name}: .*line 2: a whole number of 5,000 digits"):
+        load_tokenizer(copy)
+    with pytest.raises(DataError, match=rf"{name}: .*line 2: a whole number of 5,000 digits"):
+        load_causal_lm(copy)
+
+
 def test_tokenizer_hash(tokenizer: Any, folder: Path) -> None:
     from llamita.tokenizer.bpe import train_bpe
 

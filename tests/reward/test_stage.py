@@ -143,5 +143,5 @@ def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_pat
     rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
     assert rates == pytest.approx([0, 1e-5 / 5])  # of five steps of warm-up
     assert (
-        "a step has 504 rows (21 x 24 micro-batches x 1 ranks), in the paper 512" in capsys.readouterr().out
+        "a step has 512 rows (16 x 32 micro-batches x 1 ranks), in the paper 512" in capsys.readouterr().out
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,17 @@ def test_metrics_by_step(undisturbed: tuple[Path, dict[str, Any]]) -> None:
         assert name in ppo[0]
     assert {row["round"] for row in rows if "loss" in row} == {1, 2}
     assert metrics["rounds"]["v2"]["ppo"]["last"]["iteration"] == 2
+
+
+def test_finished_rounds_keep_the_rows_of_a_step(
+    undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed[0], tmp_path / "rlhf")
+    trainer = {"max_steps": 3, "learning_rate": 1e-3, "per_device_train_batch_size": 2}
+    with pytest.raises(ConfigError, match="v1/rejection: its steps had 4 rows, now they would have 2"):
+        stage.run(settings(trainer=trainer), inputs, tmp_path / "rlhf")
+    trainer["gradient_accumulation_steps"] = 2
+    assert stage.run(settings(trainer=trainer), inputs, tmp_path / "rlhf") == undisturbed[1]
 
 
 def test_iterations_are_counted_over_rounds(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -365,3 +377,9 @@ def test_settings_that_do_not_fit_are_told_before_any_work(
     file.write_text('{"zero_optimization": {"stage": 3}}')
     with pytest.raises(ConfigError, match="zero3"):
         context.prepare(settings(deepspeed=str(file)), {})
+    file.write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": true}}')
+    with pytest.raises(ConfigError, match="2 micro-batches in bf16"):
+        context.prepare(
+            settings(deepspeed=str(file), ppo={"episodes": 4, "mini_batch_size": 4, "micro_batch_size": 2}),
+            {},
+        )

@@ -159,4 +159,4 @@ def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_pat
     stage.run(SftSettings.model_validate(SFT | {"trainer": {"max_steps": 1}}), inputs, tmp_path)
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert row["learning_rate"] == 2e-5
-    assert "a step has 78 rows (39 x 2 micro-batches x 1 ranks), in the paper 64" in capsys.readouterr().out
+    assert "a step has 64 rows (32 x 2 micro-batches x 1 ranks), in the paper 64" in capsys.readouterr().out

@@ -167,8 +167,28 @@ def test_settings_that_change_no_result_may_change_on_the_way(
     for name, value in others.items():
         assert f"trainer.{name}" in NO_EFFECT
         monkeypatch.setitem(SECTION, name, value)
-    state, _ = train(tmp_path)
+    saved: list[Path] = []
+    state, _ = train(tmp_path, At(10, lambda: saved.extend((tmp_path / RESUME).glob("checkpoint-*"))))
     torch.testing.assert_close(state, undisturbed[1], atol=0, rtol=0)
+    steps = [row["step"] for row in logged(tmp_path)]
+    assert steps == [1, 3, *range(5, 12)], "from step 4 on as the new settings say"
+    assert [folder.name for folder in saved] == ["checkpoint-9"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"learning_rate": -1.0}, "trainer: Invalid learning rate"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"a": 1}}, "trainer: .*argument 'a'"),
+    ],
+)
+def test_what_no_optimizer_or_schedule_takes_is_named_by_its_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], problem: str
+) -> None:
+    for name, value in change.items():
+        monkeypatch.setitem(SECTION, name, value)
+    with pytest.raises(ConfigError, match=problem):
+        train(tmp_path)
 
 
 def test_the_same_rows_may_come_in_other_micro_batches(
