@@ -161,6 +161,6 @@ def _rate(rate: float, unit: str) -> str:
 
 def _progress_line(description: str, count: float, total: float | None, unit: str, rate: float) -> str:
     line = f"{description}: {_share(count, total)} {unit}, {_rate(rate, unit)}"
-    if total is not None and count < total:
-        line += f", {duration((total - count) / max(rate, 1e-9))} left"
+    if total is not None and count < total and rate > 0:
+        line += f", {duration((total - count) / rate)} left"
     return line

@@ -81,7 +81,9 @@ def test_many_micro_batches_are_as_exact_as_one() -> None:
 def test_a_file_of_ones_own_needs_the_sum_in_fp32(tmp_path: Path, data_types: dict[str, Any]) -> None:
     file = tmp_path / "zero.json"
     file.write_text(json.dumps({"zero_optimization": {"stage": 2}} | data_types))
-    with pytest.raises(ConfigError, match=r"zero.json: data_types.grad_accum_dtype is not fp32"):
+    with pytest.raises(
+        ConfigError, match=r'zero.json: .* 4 micro-batches in bf16.*"grad_accum_dtype": "fp32"'
+    ):
         check_gradient_sum(str(file), bf16=True, accumulation=4)
     check_gradient_sum(str(file), bf16=True, accumulation=1)
     check_gradient_sum(str(file), bf16=False, accumulation=4)
@@ -97,13 +99,3 @@ def test_zero_0_takes_one_micro_batch_in_bf16() -> None:
     check_gradient_sum(file, bf16=False, accumulation=4)
     check_gradient_sum(None, bf16=True, accumulation=4)
     check_gradient_sum(str(FILES / "zero1.json"), bf16=True, accumulation=4)
-
-
-def test_a_file_of_ones_own_must_ask_for_the_sum_in_fp32(tmp_path: Path) -> None:
-    file = tmp_path / "mine.json"
-    file.write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": "auto"}}')
-    with pytest.raises(
-        ConfigError, match=r'mine.json: .* 4 micro-batches in bf16.*"grad_accum_dtype": "fp32"'
-    ):
-        check_gradient_sum(str(file), bf16=True, accumulation=4)
-    check_gradient_sum(str(file), bf16=True, accumulation=1)
