@@ -88,6 +88,13 @@ def run_part(command: list[str], limit: float, log: Path) -> Result:
     return result
 
 
+def ending(result: Result) -> str:
+    """How a part ended, and which of its cases failed."""
+    end, *_ = result.get("error", "done").splitlines()
+    failed = [name for name, case in result.items() if isinstance(case, dict) and "error" in case]
+    return f"{end}; failed: {', '.join(failed)}" if failed else str(end)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures a GPU in eight minutes; see the file's docstring.")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="JSON file of the results")
@@ -111,8 +118,7 @@ def main() -> None:
         result = run_part(command, limit, options.out.with_suffix(f".{name}.log"))
         report["parts"][name] = result
         write_json(options.out, report)
-        end, *_ = result.get("error", "done").splitlines()
-        print(f"{name}: {result['seconds']} seconds; {end}", flush=True)
+        print(f"{name}: {result['seconds']} seconds; {ending(result)}", flush=True)
     print(options.out)
 
 
