@@ -102,7 +102,10 @@ def test_every_part_runs_small_on_a_cpu_without_wandb(tmp_path: Path) -> None:
 
 def test_a_part_says_which_of_its_cases_failed(gpu: ModuleType) -> None:
     assert gpu.ending({"seconds": 1.0, "packed": {"tokens_per_second": 5.0}}) == "done"
-    failed = {"flash_attention_2": {"error": "ImportError: flash_attn"}, "packed": {"mfu": 0.4}}
+    failed: dict[str, object] = {
+        "flash_attention_2": {"error": "ImportError: flash_attn"},
+        "packed": {"mfu": 0.4},
+    }
     assert gpu.ending(failed) == "done; failed: flash_attention_2"
     assert (
         gpu.ending(failed | {"error": "exit code 1\nlast line"}) == "exit code 1; failed: flash_attention_2"
