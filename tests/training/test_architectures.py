@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from llamita.errors import ConfigError
 from llamita.training.attention import attending_within_segments
@@ -15,6 +17,10 @@ from ..architectures import tiny_architecture
 
 CPU = torch.device("cpu")
 LENGTHS = [20, 1, 33, 9]  # some longer than a window or a chunk of 8
+CHUNKS_BY_DOCUMENT = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.24"),
+    reason="transformers 5.17 cuts packed rows into chunks, not their documents",
+)
 
 
 def documents() -> tuple[dict[str, Any], list[torch.Tensor]]:
@@ -30,6 +36,7 @@ def documents() -> tuple[dict[str, Any], list[torch.Tensor]]:
 def test_segment_by_segment_is_what_the_architecture_computes(name: str) -> None:
     model = tiny_architecture(name)
     row, parts = documents()
+    model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
     with torch.no_grad():
         alone = torch.cat([model(part, use_cache=False).logits for part in parts], dim=1)
         with attending_within_segments(model, CPU):
@@ -42,7 +49,9 @@ def test_segment_by_segment_is_what_the_architecture_computes(name: str) -> None
     [
         ("mistral", "packed", ""),
         ("opt", "packed", ""),
-        ("llama4_text", "sdpa", "NotImplementedError: chunks of a document"),
+        pytest.param(
+            "llama4_text", "sdpa", "NotImplementedError: chunks of a document", marks=CHUNKS_BY_DOCUMENT
+        ),
         ("persimmon", "sdpa", "NotImplementedError: needs position_ids"),
     ],
 )

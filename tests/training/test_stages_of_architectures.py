@@ -55,6 +55,7 @@ def run(stage: Any, settings: Any, values: dict[str, Any], folder: Path, data: P
 
 def loss_of_dialogues_alone(model: Any, data: Path) -> float:
     """The mean over all trained tokens of the data of `SFT`, each dialogue read by itself."""
+    model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
     settings = SftSettings.model_validate(SFT)
     dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, data)
     rows, _ = pack_dialogues(chatml_tokenizer(), dialogues, 128, 256, 0, alone=True)
