@@ -58,7 +58,7 @@ def _tell(result: Result) -> None:
 
 
 def run_part(command: list[str], limit: float, log: Path) -> Result:
-    """What a part has told, `seconds`, and `error` where it failed or was cut."""
+    """What a part reported, `seconds`, and `error` where it failed or was cut."""
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(

@@ -154,7 +154,7 @@ def hash_of_files(files: Mapping[str, Path]) -> str:
 
 
 def _model_files(folder: Path) -> list[Path]:
-    """What may be read of a model's plain folder, its README and whatever else stands there left out."""
+    """What may be read of a model's plain folder, not its README or other files."""
     places = [model_folder(folder), folder / "adapter"]
     if not any((places[0] / name).is_file() for name in ("config.json", "tokenizer.json")):
         return []

@@ -232,7 +232,7 @@ def report(
 
 
 def _end(*_: object) -> None:
-    """Unwinds, so that launched ranks end too; whatever was under way, the same command goes on."""
+    """Unwinds, so that launched ranks end too; the same command resumes whatever was under way."""
     for one in ending_signals():  # a shell and its terminal both send SIGHUP
         signal.signal(one, signal.SIG_IGN)
     sys.exit(Interrupted.exit_code)

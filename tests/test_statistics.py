@@ -63,4 +63,4 @@ def test_one_group_has_no_error() -> None:
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_no_number_shows(wrong: float) -> None:
-    assert all(map(math.isnan, mean_and_error([1.0, wrong, -wrong])))  # type: ignore[arg-type]
+    assert all(map(math.isnan, mean_and_error([1.0, wrong, -wrong])))

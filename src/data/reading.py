@@ -66,7 +66,7 @@ class Outcome(NamedTuple, Generic[T]):
 def stream(
     sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]], *, intake: Intake
 ) -> Iterator[T]:
-    """The rows of several sources one after the other; what is left out is counted in `intake` and told.
+    """The rows of several sources one after the other; what is left out is counted in `intake` and reported.
 
     Raises DataError for an unknown format, a source without rows, and a bad row that `intake` does not allow.
     """

@@ -70,7 +70,7 @@ SEED_TASKS = ("instruction", "instances", "instances.input", "instances.output")
 SOLUTIONS = [
     f"{model}{part}" for model in comparisons.GSM8K_MODELS for part in ("", ".is_correct", ".solution")
 ]
-EARLIER = ("system", "history")  # what may stand before a question
+EARLIER = ("system", "history")  # what may come before a question
 COMPARED = ("prompt", "chosen", "rejected")
 
 DOCUMENTS: dict[str, Format[str]] = {

@@ -119,7 +119,7 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
                 dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
-                trust_remote_code=False,  # unless it is told, transformers asks on the terminal
+                trust_remote_code=False,  # otherwise transformers asks on the terminal
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )

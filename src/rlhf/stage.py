@@ -115,7 +115,7 @@ def _say_selection(name: str, prompts: int, counts: Mapping[str, int]) -> None:
 
 
 def _check_rows(settings: RlhfSettings, folder: Path, measured: Mapping[str, Any]) -> None:
-    """All rounds take steps of the same rows; one that was finished before has no checkpoint that tells."""
+    """All rounds take steps of the same rows; one that was finished before has no checkpoint that says so."""
     before, now = measured["rows_per_step"], rows_per_step(settings)
     if before != now:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 Attention keeps them apart only where its mask follows the positions. Recurrent and convolutional layers carry
 their state from one document to the next, and some architectures (GPT-OSS, OPT, BLOOM) make their masks
-without the positions. Which of them does what changes with transformers: one forward pass tells.
+without the positions. Which of them does what changes with transformers: one forward pass shows it.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def test_what_is_left_out_is_in_the_metrics_and_in_a_file(
     monkeypatch.setattr(sft_stage, "finetune_packed", lambda *given, **named: {})
     monkeypatch.setenv("WANDB_MODE", "disabled")
     settings = settings_class("sft").model_validate(STAGES["sft"][1] | {"refuse_at_most": 2})
-    metrics = sft_stage.run(settings, {name: inputs[name] for name in ("model", "data")}, tmp_path)  # type: ignore[arg-type]
+    metrics = sft_stage.run(settings, {name: inputs[name] for name in ("model", "data")}, tmp_path)
     assert metrics["dialogues"] == 1
     assert metrics["refused"] == 2
     listed = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]

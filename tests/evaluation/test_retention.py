@@ -122,7 +122,7 @@ def test_all_outgrown_is_null(make_speaker: MakeSpeaker) -> None:
 
 def test_direct_questions_that_do_not_fit_are_counted(make_speaker: MakeSpeaker) -> None:
     speaker = make_speaker(lambda prompt: "ay")
-    speaker.fits = lambda prompt: len(prompt) < 100  # type: ignore[method-assign]
+    speaker.fits = lambda prompt: len(prompt) < 100
     found = measure_retention(speaker, StubJudge(), [dialogue("a")])
     assert found.counts["asked"] == {"1": 1, "2": 1, "4": 1, "6": 1, "10": 1, "20": 0}
     assert found.counts["reached"]["20"] == 1
