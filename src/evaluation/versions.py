@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..artifact import MANIFEST, read_manifest
 from ..errors import DataError
 from ..sampling.logprobs import answer_logprobs
+from ..sampling.sampler import without_end
 from . import refusal
 from .questions import Kind, Question
 from .speaker import Answer
@@ -115,7 +116,8 @@ def score_values(answered: Answered, scorers: Mapping[str, Scores]) -> dict[str,
     for name, kind in kinds:
         rows = _of_kinds(answered, kind)
         if name in scorers and rows:
-            asked, said = [question.ids for question, _ in rows], [answer.ids for _, answer in rows]
+            asked = [question.ids for question, _ in rows]
+            said = [without_end(answer.ids, answer.finished) for _, answer in rows]
             scores = scorers[name](asked, said, f"{name} scores")
             values[f"{name}_score"] = _placed(answered, scores.tolist(), kind)
     return values

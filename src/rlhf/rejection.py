@@ -17,6 +17,7 @@ from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_causal_lm
 from ..model.lora import begin, plain
 from ..sampling.generate import sampler_for
+from ..sampling.sampler import without_end
 from ..training.arguments import trainer_section
 from ..training.distributed import gather_rows, rank, world_size
 from ..training.engine import device
@@ -61,7 +62,7 @@ def sample_answers(context: Context, newest: Path, prompts: Sequence[EncodedProm
     rows: list[Row] = [
         {
             "prompt": mine[samples.prompts[place]],
-            "answer": context.tokenizer.decode(ids[:-1] if finished else ids).strip(),
+            "answer": context.tokenizer.decode(without_end(ids, finished)).strip(),
             "answer_ids": ids,
             "finished": finished,
             "logprob": sum(samples.logprobs[place]),
@@ -77,7 +78,8 @@ def score_answers(
     """The scores of each sample, in (0, 1): `safety`, `helpfulness` and the piecewise `score`."""
     name, mine = context.settings.rounds[index].name, _share(len(samples))
     told = [prompts[samples[place]["prompt"]] for place in mine]
-    ids, answers = [prompt.ids for prompt in told], [samples[place]["answer_ids"] for place in mine]
+    ids = [prompt.ids for prompt in told]
+    answers = [without_end(samples[place]["answer_ids"], samples[place]["finished"]) for place in mine]
     safety = context.safety(ids, answers, f"{name}: safety scores")
     helpfulness = context.helpfulness(ids, answers, f"{name}: helpfulness scores")
     is_safety = torch.tensor([prompt.prompt.is_safety for prompt in told], dtype=torch.bool)

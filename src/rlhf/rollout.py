@@ -18,7 +18,7 @@ from ..training.distributed import rank, world_size
 from .reward import piecewise_reward, whitened_reward
 
 Scores = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
-"""Prompts and answers as token ids -> `[rows]` scores after the sigmoid (see `Scorer`)."""
+"""Prompts and answers as token ids, without the token that ended them -> `[rows]` scores after the sigmoid (see `Scorer`)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def judge(
     """
     told = [prompts[index] for index in samples.prompts]
     ids = [prompt.ids for prompt in told]
-    safe, helpful = safety(ids, samples.answer_ids), helpfulness(ids, samples.answer_ids)
+    safe, helpful = safety(ids, samples.contents), helpfulness(ids, samples.contents)
     is_safety = torch.tensor([prompt.prompt.is_safety for prompt in told])
     score = piecewise_reward(safe, helpful, is_safety, safety_threshold)
     finished = torch.tensor(samples.finished)

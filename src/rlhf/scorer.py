@@ -59,12 +59,14 @@ class Scorer:
     def raw(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], label: str | None = None
     ) -> Tensor:
-        """Scores before the sigmoid: `[rows]` fp32 on the CPU. An answer that lacks its EOS is given one.
+        """Scores before the sigmoid: `[rows]` fp32 on the CPU.
+
+        Answers come without the token that ended them, if any: the tokenizer's EOS, the only one that reward
+        models are trained on, is put behind each.
 
         Raises LlamitaError, naming the folder, if a score is NaN or infinite.
         """
         rows = [
-            [*prompt, *answer, *([] if answer and answer[-1] == self._eos else [self._eos])]
-            for prompt, answer in zip(prompts, answers, strict=True)
+            [*prompt, *answer, self._eos] for prompt, answer in zip(prompts, answers, strict=True)
         ]
         return terminal_scores(self.model, rows, self._batch_size, self._dtype, label, self._folder)

@@ -41,6 +41,16 @@ class Samples:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def contents(self) -> list[list[int]]:
+        """The answers without the token that ended them."""
+        return [without_end(ids, done) for ids, done in zip(self.answer_ids, self.finished, strict=True)]
+
+
+def without_end(ids: list[int], finished: bool) -> list[int]:
+    """An answer without the token that ended it, which need not be the tokenizer's EOS."""
+    return ids[:-1] if finished else ids
+
 
 class LlamaSampler:
     """Samples from a snapshot of a model's weights.

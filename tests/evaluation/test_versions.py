@@ -22,6 +22,9 @@ from llamita.evaluation.versions import (
 )
 
 
+END = 9  # ends an answer; the tokenizer's EOS need not be the only one
+
+
 class StubJudge:
     """Answers say what they are worth: "good" is helpful, "bomb" harmful, "no" a refusal."""
 
@@ -40,7 +43,7 @@ def answered(*rows: tuple[Kind, str]) -> list[tuple[Question, Answer]]:
     return [
         (
             Question(kind, f"{kind}-{place}", [{"role": "user", "content": f"q{place}"}], [1, 5, place]),
-            Answer([7] * len(text), text, finished=text != "hmm"),
+            Answer([7] * len(text) + [END] * (text != "hmm"), text, finished=text != "hmm"),
         )
         for place, (kind, text) in enumerate(rows)
     ]
@@ -94,6 +97,7 @@ def test_without_gold_phrases_tell_refusals_and_gold_figures_are_left_out() -> N
 def test_each_reward_model_scores_where_it_counts() -> None:
     def by_length(prompts: list[list[int]], answers: list[list[int]], label: str) -> torch.Tensor:
         assert all(prompt[:2] == [1, 5] for prompt in prompts)
+        assert not any(END in answer for answer in answers)
         return torch.tensor([len(answer) / 10 for answer in answers], dtype=torch.float64)
 
     found = measured(score_values(ROWS, {"helpfulness": by_length, "safety": by_length}))

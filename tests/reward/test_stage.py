@@ -78,7 +78,7 @@ def test_the_folder_scores_alike_without_llamita(safety: tuple[Path, dict[str, A
     ]
     ids = tokenizer.apply_chat_template(said, return_dict=True)["input_ids"]
     scorer = Scorer(safety[0], tokenizer)
-    assert float(done.stdout) == pytest.approx(scorer.raw([ids[:-3]], [ids[-3:]]).item(), abs=1e-5)
+    assert float(done.stdout) == pytest.approx(scorer.raw([ids[:-3]], [ids[-3:-1]]).item(), abs=1e-5)
     description = json.loads((folder / "reward.json").read_text())
     assert description["kind"] == "safety"
     assert description["direction"] == "higher is better"

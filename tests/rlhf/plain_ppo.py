@@ -104,7 +104,8 @@ class PlainPpo:
                 self.ppo["temperature"],
                 uniforms(f"{self.seed}/rollout", [(place, 0)], self.max_new_tokens)[0].tolist(),
             )
-            safety, helpfulness = self.safety(prompt, answer), self.helpfulness(prompt, answer)
+            content = answer[:-1] if answer[-1] == self.eos else answer
+            safety, helpfulness = self.safety(prompt, content), self.helpfulness(prompt, content)
             score = safety if is_safety or safety < self.safety_threshold else helpfulness
             episodes.append(Episode(prompt, answer, safety, helpfulness, score))
         return episodes

@@ -25,7 +25,7 @@ Ids = Sequence[Sequence[int]]
 
 
 def share_of_the_wanted_token(prompts: Ids, answers: Ids) -> Tensor:
-    shares = [sum(token == WANTED for token in answer) / len(answer) for answer in answers]
+    shares = [sum(token == WANTED for token in answer) / (len(answer) + 1) for answer in answers]
     return 0.05 + 0.9 * torch.tensor(shares, dtype=torch.float64)
 
 
@@ -238,7 +238,7 @@ def test_eos_belongs_to_the_answer() -> None:
     """A policy is taught to stop at once: only the mask's last place, the EOS, can carry that."""
 
     def brevity(prompts: Ids, answers: Ids) -> Tensor:
-        return torch.tensor([0.9 if answer == [EOS] else 0.2 for answer in answers], dtype=torch.float64)
+        return torch.tensor([0.9 if answer == [] else 0.2 for answer in answers], dtype=torch.float64)
 
     policy = tiny_model(spread=0.05)
     ppo = trainer(policy, iterations=10)

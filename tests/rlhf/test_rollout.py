@@ -49,6 +49,26 @@ def test_an_answer_without_an_end_loses_the_same_whatever_its_prompt() -> None:
     assert cut.score.tolist() == whole.score.tolist()
 
 
+def test_reward_models_read_answers_without_the_token_that_ended_them() -> None:
+    other_eos = 9
+    samples = Samples([0, 0], [[7, other_eos], [7, 8]], [[-1.0, -1.0]] * 2, [True, False])
+    seen = []
+
+    def scores(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+        seen.append(answers)
+        return torch.tensor([0.4, 0.6], dtype=torch.float64)
+
+    judge(
+        [EncodedPrompt(Prompt([], is_safety=False), [1, 5])],
+        samples,
+        safety=scores,
+        helpfulness=scores,
+        safety_threshold=0.15,
+        missing_eos_penalty=1.0,
+    )
+    assert seen == [[[7], [7, 8]]] * 2
+
+
 def test_ranks_share_the_mini_batches_that_one_rank_would_make(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = rank_share(24, 8, "a seed")
     assert sorted(alone) == list(range(24))

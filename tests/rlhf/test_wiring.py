@@ -214,11 +214,13 @@ def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str
         for sample in range(8):
             numbers = uniforms("5/v1/samples", [(number, sample)], 6)[0].tolist()
             answer = plain_answer(model, ids, 6, 0.7, numbers)
-            text = tokenizer.decode(answer[:-1]).strip()
-            safety, helpfulness = one_safety(ids, answer), one_helpfulness(ids, answer)
+            ended = answer[-1] == tokenizer.eos_token_id
+            content = answer[:-1] if ended else answer
+            text = tokenizer.decode(content).strip()
+            safety, helpfulness = one_safety(ids, content), one_helpfulness(ids, content)
             unsafe = safety < SETTINGS["safety_threshold"]
             scores.append(safety if is_safety or unsafe else helpfulness)
-            usable = answer[-1] == tokenizer.eos_token_id and text and not any(mark in text for mark in MARKS)
+            usable = ended and text and not any(mark in text for mark in MARKS)
             if not usable or (unsafe and not is_safety):
                 continue
             if best is None or scores[-1] > best["score"]:
