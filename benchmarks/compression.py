@@ -21,8 +21,8 @@ import zstandard
 from machine import describe, table
 
 from llamita.artifact import read_manifest
-from llamita.data.corpus import Corpus
-from llamita.data.shards import TokenShards
+from llamita.corpus.corpus import Corpus
+from llamita.corpus.shards import TokenShards
 from llamita.model.checkpoint import load_tokenizer, tokenizer_hash
 
 ORDER, DISCOUNT = 5, 0.75

@@ -120,7 +120,7 @@ def peak(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
     import torch
     from torch.utils.benchmark import Timer
 
-    from llamita.training.engine import device
+    from llamita.distributed.device import device
     from llamita.training.health import peak_flops
 
     if (data_sheet := peak_flops()) is not None:
@@ -195,8 +195,8 @@ def _rows(sizes: Sizes, mean_length: int | None, folder: Path) -> Any:
     """Rows of random tokens in documents of exponentially distributed lengths, or of one document each."""
     import numpy as np
 
-    from llamita.data.encoding import EncodedDocuments
-    from llamita.data.shards import ShardWriter, TokenRows, TokenShards
+    from llamita.corpus.encoder import EncodedDocuments
+    from llamita.corpus.shards import ShardWriter, TokenRows, TokenShards
 
     draw = np.random.default_rng(0)
     count = 2 * sizes.rows * sizes.steps * sizes.context
@@ -214,8 +214,8 @@ def _model(sizes: Sizes, dtype: str) -> Any:
     import torch
     from transformers import LlamaForCausalLM
 
+    from llamita.distributed.device import device
     from llamita.model.sizes import ModelSize
-    from llamita.training.engine import device
 
     torch.manual_seed(0)
     shape = ModelSize(

@@ -21,12 +21,12 @@ from pathlib import Path
 from accelerate import skip_first_batches
 from machine import describe, table
 
-from llamita.config import Source
-from llamita.data.corpus import Corpus, write_corpus
+from llamita.corpus.corpus import Corpus, write_corpus
+from llamita.corpus.shards import TokenRows
 from llamita.data.settings import CorpusSettings
-from llamita.data.shards import TokenRows
 from llamita.data.sources import read_documents
 from llamita.model.checkpoint import load_tokenizer, tokenizer_hash
+from llamita.settings import Source
 from llamita.training.order import MixedOrder, OrderedLoader, RankBatches
 
 CONTEXT, ROWS = 512, 4

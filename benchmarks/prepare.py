@@ -18,11 +18,11 @@ from typing import Any
 
 from machine import describe, table
 
-from llamita.config import Source
-from llamita.data.corpus import write_corpus
+from llamita.corpus.corpus import write_corpus
 from llamita.data.settings import CorpusSettings
 from llamita.data.sources import read_documents
 from llamita.model.checkpoint import load_tokenizer
+from llamita.settings import Source
 
 ROUNDS = 5
 

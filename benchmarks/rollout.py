@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from machine import describe, table
 
-from llamita.config import Source
-from llamita.data.chat import encode_prompt
+from llamita.chat_format.encoding import encode_prompt
 from llamita.data.sources import read_prompts
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer
 from llamita.sampling.sampler import LlamaSampler
+from llamita.settings import Source
 
 BATCHES = (8, 32)
 NEW_TOKENS, LONGEST_PROMPT, ROUNDS = 512, 192, 3

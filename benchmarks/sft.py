@@ -24,12 +24,13 @@ from in_turn import compare, tell
 from transformers import LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from llamita.config import Source
-from llamita.data.chat import UNTRAINED, Encoded, encode_dialogues
-from llamita.data.packing import PackedCollator, pack
+from llamita.chat_format.encoding import Encoded, encode_dialogues
+from llamita.chat_format.packing import PackedCollator, pack
 from llamita.data.sources import read_dialogues
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer
+from llamita.model.padding import UNTRAINED
 from llamita.model.sizes import ModelSize
+from llamita.settings import Source
 from llamita.training.arguments import training_arguments
 from llamita.training.attention import attending_within_segments
 from llamita.training.finetune import PackedTrainer

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from llamita.config import StageSettings
 from llamita.data.settings import CorpusSettings, RowSettings
-from llamita.pipeline import PipelineSettings
-from llamita.stages import REGISTRY, settings_class
+from llamita.runner.pipeline import PipelineSettings
+from llamita.runner.stages import REGISTRY, settings_class
+from llamita.settings import StageSettings
 from llamita.training.settings import PAPER_OPTIMIZER, FineTunedSettings, PackedSettings, TrainedSettings
 
 PAGE = Path(__file__).with_name("settings.md")

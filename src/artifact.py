@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .console import is_main_process as is_main_process
 from .document import parse_json
 from .errors import DataError
 from .hub import READ

@@ -8,8 +8,8 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .chat_format.encoding import chat_format, encode_prompt, without_marks
 from .console import say
-from .data.chat import chat_format, encode_prompt, without_marks
 from .data.rows import Message
 from .errors import DataError
 from .model.architecture import context_of

@@ -13,13 +13,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import __version__, artifact, pipeline, stages, working
+from . import __version__, artifact, working
 from .config import load_settings
-from .console import error_console, is_main_process, say
+from .console import error_console, say
 from .document import nearest, read_document
 from .errors import ConfigError, DataError, Interrupted, LlamitaError
-from .identity import Step
-from .identity import status as status_of
+from .processes import is_main_process
+from .runner import pipeline, stages
+from .runner.identity import Step
+from .runner.identity import status as status_of
 from .terminal import ending_signals, print_whatever_happens
 
 STAGE_HELP = {

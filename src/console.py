@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
@@ -20,17 +19,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .processes import is_main_process
+
 T = TypeVar("T")
 
 PLAIN_INTERVAL = 10.0  # seconds between progress lines when the output is no terminal
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
-
-
-def is_main_process() -> bool:
-    """True where no launcher is at work, and on its rank 0: the one process that speaks and writes."""
-    return int(os.environ.get("RANK") or 0) == 0
 
 
 def say(text: str) -> None:

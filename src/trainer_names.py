@@ -17,7 +17,7 @@ from .document import Document, nearest, shown
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from .config import StageSettings
+    from .settings import StageSettings
 
 
 def check_trainer_section(document: Document, schema: type[StageSettings]) -> None:

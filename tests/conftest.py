@@ -19,9 +19,9 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest
 
-from llamita import pipeline, stages
-from llamita.config import Source, StageSettings
 from llamita.errors import ConfigError
+from llamita.runner import pipeline, stages
+from llamita.settings import Source, StageSettings
 
 PIPELINE = """\
 name: tiny

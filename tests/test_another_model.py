@@ -19,24 +19,24 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from llamita.data.llama2 import CHAT_TEMPLATE
+from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.errors import DataError
 from llamita.model.checkpoint import load_tokenizer
 from llamita.model.saving import save_model
+from llamita.model.scorer import Scorer
 from llamita.pretrain import stage as pretrain
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
 from llamita.rlhf import stage as rlhf
-from llamita.rlhf.scorer import Scorer
 from llamita.rlhf.settings import RlhfSettings
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 
-from .chatml import CHATML, chatml_tokenizer
-from .llama3 import llama3_tokenizer
-from .sampling.tiny import tiny_model
-from .training.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, turn, write_data
+from .helpers.chatml import CHATML, chatml_tokenizer
+from .helpers.llama3 import llama3_tokenizer
+from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, turn, write_data
+from .helpers.tiny import tiny_model
 
 EOS = 2
 SIZE = {"vocab_size": 400, "tie_word_embeddings": True, "pad_token_id": EOS, "max_position_embeddings": 256}
@@ -123,7 +123,8 @@ def test_a_reward_model_pads_with_another_token_than_eos(root: Path, tuned: dict
     with torch.no_grad():
         batch = tokenizer.pad(rows, return_tensors="pt", padding_side="right")
         plain = model(**batch).logits.squeeze(-1)
-    ours = Scorer(root / "safety", load_tokenizer(root / "sft")).raw(prompts, answers)
+    contents = [answer[:-1] for answer in answers]
+    ours = Scorer(root / "safety", load_tokenizer(root / "sft")).raw(prompts, contents)
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
 
 

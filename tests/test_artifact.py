@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita import artifact, working
+from llamita import artifact, processes, working
 from llamita.errors import DataError
 
 
@@ -293,4 +293,4 @@ def test_is_main_process(monkeypatch: pytest.MonkeyPatch, rank: str | None, main
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
-    assert artifact.is_main_process() is main
+    assert processes.is_main_process() is main

@@ -10,11 +10,11 @@ import pytest
 
 from llamita import chat as chat_module
 from llamita.chat import Chat, run
-from llamita.data.chat import encode_prompt
+from llamita.chat_format.encoding import encode_prompt
 from llamita.errors import DataError
 from llamita.sampling.sampler import LlamaSampler
 
-from .sampling.tiny import EOS, save_tiny_model
+from .helpers.tiny import EOS, save_tiny_model
 
 
 @pytest.fixture(scope="module")

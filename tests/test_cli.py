@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from llamita import __version__, artifact, cli, stages
+from llamita import __version__, artifact, cli
 from llamita.errors import DataError
+from llamita.runner import stages
 
 from .conftest import FakeStages
 
@@ -228,8 +229,8 @@ def _llamita_process(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """`llamita` as a process, with a stage `world` that begins and then sleeps."""
     code = (
         "import sys, time, types\n"
-        "from llamita import cli, stages\n"
-        "from llamita.config import StageSettings\n"
+        "from llamita import cli\nfrom llamita.runner import stages\n"
+        "from llamita.settings import StageSettings\n"
         "settings, stage = types.ModuleType('slow.settings'), types.ModuleType('slow.stage')\n"
         "settings.WorldSettings = StageSettings\n"
         "stage.run = lambda settings, inputs, out: (out / 'begun').touch() or time.sleep(60)\n"

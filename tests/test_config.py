@@ -10,8 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from llamita.config import Settings, Source, StageSettings, load_settings
+from llamita.config import load_settings
 from llamita.errors import ConfigError
+from llamita.settings import Settings, Source, StageSettings
 
 
 class Optimizer(Settings):
@@ -220,7 +221,7 @@ def test_choices_of_trl_are_checked(write: Any) -> None:
 
 def test_settings_without_trainer_section_import_no_torch(write: Any) -> None:
     code = (
-        "import sys; from llamita.config import StageSettings, load_settings\n"
+        "import sys; from llamita.config import load_settings; from llamita.settings import StageSettings\n"
         f"load_settings({str(write('seed: 1'))!r}, StageSettings)\n"
         "assert not {'torch', 'transformers', 'trl'} & sys.modules.keys()"
     )

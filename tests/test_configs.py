@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llamita import pipeline, stages
 from llamita.cli import kind_of
 from llamita.config import load_settings
 from llamita.document import read_document
+from llamita.runner import pipeline, stages
 from llamita.training.settings import TrainedSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

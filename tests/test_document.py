@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from llamita import artifact, pipeline
+from llamita import artifact
 from llamita.config import load_settings
 from llamita.document import parse_json, read_document
 from llamita.errors import ConfigError, DataError
+from llamita.runner import pipeline
 
 from .conftest import FakeStages, MakerSettings, replace
 

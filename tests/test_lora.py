@@ -34,9 +34,9 @@ from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 from llamita.training.tracking import Tracker
 
-from .sampling.tiny import save_tiny_model
+from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
+from .helpers.tiny import save_tiny_model
 from .test_another_model import RLHF
-from .training.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
 
 LORA = {"r": 4, "lora_alpha": 8}
 ROUNDS = [

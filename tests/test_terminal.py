@@ -18,8 +18,9 @@ from .test_cli import wait_until
 
 STAGE = """
 import os, sys, time, types
-from llamita import cli, stages
-from llamita.config import StageSettings
+from llamita import cli
+from llamita.runner import stages
+from llamita.settings import StageSettings
 from llamita.console import error_console, say, track
 
 def run(settings, inputs, out):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from llamita import artifact, stages, working
+from llamita import artifact, working
 from llamita.config import load_settings
 from llamita.errors import LlamitaError
+from llamita.runner import stages
 
 from .conftest import FakeStages, replace
-from .test_pipeline import plan, run
+from .runner.test_pipeline import plan, run
 
 
 def begin(final: Path, fingerprint: str, text: str = "") -> str:

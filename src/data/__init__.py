@@ -1,1 +1,1 @@
-"""Where rows come from: sources, chat format, packing, token shards."""
+"""Rows from files: sources, their formats, what becomes of bad ones."""

@@ -8,8 +8,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from ..config import Source
 from ..errors import DataError
+from ..settings import Source
 from .dialogues import history, read_messages, usable, user, with_input, with_system, without_calculator
 from .files import Record
 from .reading import Skip, attempt, field, locate, records, text_field

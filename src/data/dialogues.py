@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import DataError
-from .chat import check_roles
 from .reading import Skip, attempt, checked, field, text_field
-from .rows import Dialogue, Message
+from .rows import Dialogue, Message, check_roles
 
 ROLES = {
     "human": "user",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..artifact import hash_of_files
-from ..config import Source
+from ..settings import Source
 from .comparisons import SELF_INSTRUCT, self_instruct_files
 from .files import data_files
 from .reading import locate

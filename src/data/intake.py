@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifact import is_main_process, write_lines
+from ..artifact import write_lines
 from ..errors import DataError
+from ..processes import is_main_process
 from .rows import Comparison, Dialogue, Message, Prompt
 
 REFUSED = "refused.jsonl"

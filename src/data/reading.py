@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..config import Source
 from ..console import say
 from ..errors import DataError
+from ..settings import Source
 from .files import Record, described, file_records, find_files, hub_records, kind_of, paragraphs
 from .intake import REFUSED, Intake
 

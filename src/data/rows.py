@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
+from ..errors import DataError
+
 T = TypeVar("T")
 
 Rating = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
@@ -110,3 +112,15 @@ def _place(key: str, seed: int) -> float:
     """A number in [0, 1) drawn for a key."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def check_roles(messages: Sequence[Message], last: str) -> None:
+    """Raises DataError unless roles alternate up to `last` (user or assistant)."""
+    turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
+    roles = [message["role"] for message in turns]
+    expected = ["user" if index % 2 == 0 else "assistant" for index in range(len(roles))]
+    if roles != expected or not roles or roles[-1] != last:
+        raise DataError(
+            f"roles are {', '.join(m['role'] for m in messages) or 'missing'}; expected an optional system "
+            f"message, then user and assistant in turn, ending with {last}"
+        )

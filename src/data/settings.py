@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from ..config import Source, StageSettings
+from ..settings import Source, StageSettings
 
 
 class RowSettings(StageSettings):

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..config import Source
 from ..console import say
+from ..settings import Source
 from . import comparisons, dialogues
 from .intake import Intake
 from .reading import Format, Skip, check_formats, field, records, stream, text_field, text_records

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..console import track
+from ..measures import RETENTION_TURNS
 from ..statistics import measure
-from .keys import RETENTION_TURNS
 
 BINS = 48  # a side of the map
 

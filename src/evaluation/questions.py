@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ..chat_format.encoding import encode_prompt
 from ..console import say
-from ..data.chat import encode_prompt
 from ..data.intake import Intake
 from ..data.rows import Message
 from ..data.sources import read_prompts

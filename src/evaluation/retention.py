@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..config import Source
+from ..data.instructions import Instruction, read_instruction
 from ..data.intake import Intake
 from ..data.reading import Format, field, records, stream, text_field
 from ..data.rows import Message, Prompt
 from ..errors import DataError
-from ..gatt.instructions import Instruction, read_instruction
+from ..measures import RETENTION_TURNS
+from ..settings import Source
 from .attention import Held
-from .keys import RETENTION_TURNS
 from .speaker import Answer, Speaker
 from .values import Column, Figures, figures
 

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from ..config import Precision, Settings, Source
 from ..data.settings import RowSettings
-from .keys import RETENTION_TURNS
+from ..measures import RETENTION_TURNS
+from ..settings import Precision, Settings, Source
 
 
 class PromptSources(Settings):

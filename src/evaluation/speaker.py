@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.chat import chat_format, encode_questions, without_marks
+from ..chat_format.encoding import chat_format, encode_questions, without_marks
 from ..sampling.dialogues import DialogueSampler
 from ..sampling.generate import GenerateSampler
 

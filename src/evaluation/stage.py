@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import write_json
+from ..chat_format.encoding import check_of
 from ..console import say
-from ..data.chat import check_of
 from ..data.intake import Intake
 from ..data.rows import opening
+from ..distributed.device import device
+from ..distributed.steps import made_folder
+from ..jsonl import Row, read_rows, write_rows
+from ..measures import ATTENTION_SERIES, empty_evaluation, empty_version
+from ..miniature.gold import Gold
 from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
-from ..rlhf.scorer import Scorer
+from ..model.scorer import Scorer
 from ..sampling.generate import sampler_for
-from ..training.engine import device
-from ..training.steps import Row, made_folder, read_rows, write_rows
-from ..world.gold import Gold
 from .attention import Held, measure_attention
-from .keys import ATTENTION_SERIES, empty_evaluation, empty_version
 from .questions import Kind, Question, read_questions
 from .retention import CheckedByCode, InstructedDialogue, measure_retention, read_instructed
 from .settings import EvaluateSettings, RetentionSettings

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
+from ..measures import DIFFERENCES, with_errors
 from ..statistics import measure
-from .keys import DIFFERENCES, with_errors
 
 Column = Sequence[float | None]
 Values = Mapping[str, Column]

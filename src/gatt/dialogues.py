@@ -11,16 +11,16 @@ from typing import Any
 
 from ..artifact import write_json
 from ..batches import batches
+from ..chat_format.encoding import chat_format, encode_prompt, without_marks
 from ..console import say, track
-from ..data.chat import chat_format, encode_prompt, without_marks
+from ..data.ghost_attention import instruction_on_every_turn
+from ..data.instructions import Instruction
 from ..data.rows import Dialogue, Message
+from ..distributed.device import device
 from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..sampling.generate import sampler_for
 from ..sampling.sampler import Samples
-from ..training.engine import device
-from .augment import instruction_on_every_turn
-from .instructions import Instruction
 from .settings import GattSettings
 
 

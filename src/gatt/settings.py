@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from ..config import Precision, Source
+from ..data.instructions import KINDS, Kind
 from ..data.settings import RowSettings
-from .instructions import KINDS, Kind
+from ..settings import Precision, Source
 
 Count = Annotated[int, Field(ge=1)]
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import RESUME, write_lines
-from ..data.chat import check_of
+from ..chat_format.encoding import check_of
+from ..data.instructions import draw_instruction
 from ..data.intake import Intake
 from ..data.sources import read_prompts
 from ..errors import DataError
 from ..model.checkpoint import load_tokenizer
 from .dialogues import Growing, Growth
-from .instructions import draw_instruction
 from .settings import GattSettings
 
 TRAIN, ABLATION, TEST = "gatt.jsonl", "gatt_without.jsonl", "test.jsonl"

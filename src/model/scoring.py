@@ -11,15 +11,8 @@ from transformers import LlamaForSequenceClassification
 from ..batches import batches_by_length, tokens_at_once
 from ..console import track
 from ..errors import LlamitaError
+from .padding import pad_right
 from .precision import computing_in
-
-
-def pad_right(rows: Sequence[Sequence[int]], pad_token_id: int = 0) -> tuple[Tensor, Tensor]:
-    """Ids as `[rows, longest]` int64, pads on the right, and the `[rows]` index of each row's last token."""
-    ids = torch.full((len(rows), max(map(len, rows))), pad_token_id, dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.tensor(row)
-    return ids, torch.tensor([len(row) - 1 for row in rows])
 
 
 @torch.no_grad()

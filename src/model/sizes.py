@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from ..config import Settings
+from ..settings import Settings
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig

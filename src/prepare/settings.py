@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ..config import StageSettings
 from ..data.settings import CorpusSettings, WeightedSource
+from ..settings import StageSettings
 
 
 class PrepareSettings(CorpusSettings, StageSettings):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import RESUME
-from ..data.corpus import JOURNAL, write_corpus
+from ..corpus.corpus import JOURNAL, write_corpus
 from ..model.checkpoint import load_tokenizer
 from .settings import PrepareSettings
 

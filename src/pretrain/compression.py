@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM
 
 from ..batches import batches
 from ..console import track
-from ..data.chat import UNTRAINED
-from ..data.shards import TokenShards, positions
+from ..corpus.shards import TokenShards, positions
+from ..model.padding import UNTRAINED
 
 COUNTED = 100_000_000  # tokens of a stream are enough for the frequencies of the vocabulary
 

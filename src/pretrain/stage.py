@@ -10,16 +10,17 @@ import torch
 from transformers import LlamaForCausalLM, TrainingArguments
 
 from ..artifact import RESUME
-from ..data.corpus import JOURNAL, Corpus, write_corpus
-from ..data.shards import TokenRows
+from ..corpus.corpus import JOURNAL, Corpus, write_corpus
+from ..corpus.shards import TokenRows
+from ..distributed import group
+from ..distributed.device import device
 from ..model.checkpoint import check_length, context_length, load_causal_lm, load_tokenizer, tokenizer_hash
 from ..model.flops import training_flops_per_token
 from ..model.lora import begin, plain
 from ..model.special import fit_config
-from ..training import distributed
+from ..processes import is_main_process, rank, world_size
 from ..training.arguments import trainer_section, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
-from ..training.engine import device
 from ..training.health import watch
 from ..training.isolation import Isolation, isolate
 from ..training.loop import OrderedTrainer, run_trainer, save_trained
@@ -41,17 +42,17 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     `validation_bits_per_byte`, `unigram_bits_per_byte` (the same text under token frequencies alone), and
     those of the training.
     """
-    distributed.setup(settings.deepspeed)
+    group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["tokenizer"] if settings.model is not None else inputs["model"])
     if settings.model is None:  # before text is tokenized for hours
         check_length("context_length", settings.context_length, context_length(inputs["model"]))
     shards = inputs.get("corpus", out / "shards")
-    if distributed.is_main() and "corpus" not in inputs:
+    if is_main_process() and "corpus" not in inputs:
         journal = out / RESUME / JOURNAL
         write_corpus(settings, settings.seed, tokenizer, inputs["data"], shards, journal)
-    distributed.barrier()
+    group.barrier()
     corpus = Corpus(shards, tokenizer_hash(tokenizer))
-    corpus.verify(distributed.rank(), distributed.world_size())
+    corpus.verify(rank(), world_size())
 
     model = _begin(settings, inputs, tokenizer)
     parameters = model.num_parameters()
@@ -78,7 +79,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         with attending_within_segments(plain(model), arguments.device, kernel):
             trained = run_trainer(trainer, tracker, "pretrain", length, "tokens", watch(settings, flops))
     save_trained(trainer, tokenizer, out / "model")
-    if not distributed.is_main():
+    if not is_main_process():
         return {}
 
     saved = load_causal_lm(out / "model").to(device())

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..data.corpus import Corpus
-from ..training.distributed import all_reduce_sum, rank, world_size
+from ..corpus.corpus import Corpus
+from ..distributed.group import all_reduce_sum
+from ..processes import rank, world_size
 from ..training.tracking import Tracker
 from .compression import bits_per_byte, model_nats
 from .settings import PretrainSettings

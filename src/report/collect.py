@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.rows import RATINGS
 from ..errors import DataError
-from ..evaluation.keys import empty_evaluation, with_errors
+from ..measures import empty_evaluation, with_errors
 from .artifacts import Artifact
 
 REWARD_MODELS = ("helpfulness", "safety")

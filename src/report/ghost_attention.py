@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 
-from ..evaluation.keys import ATTENTION_SERIES
+from ..measures import ATTENTION_SERIES
 from .measured import asked_turns
 from .style import COLOUR, legend_beside, panels, style, to_svg, value_axis_only
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..evaluation.keys import RETENTION_TURNS
+from ..measures import RETENTION_TURNS
 
 Report = dict[str, Any]
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..evaluation.keys import RETENTION_SERIES
+from ..measures import RETENTION_SERIES
 from .measured import asked_turns, measured_differences, measured_versions
-from .words import (
-    MEASURE_COLUMNS,
-    MISSING,
-    SERIES_TITLES,
-    difference_title,
-    figure,
-    version_title,
-    words,
-)
+from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, difference_title, figure, version_title, words
 
 Report = dict[str, Any]
 Table = dict[str, Any]

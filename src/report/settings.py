@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..artifact import MANIFEST
-from ..config import Source, StageSettings
+from ..settings import Source, StageSettings
 
 MEASURED = (MANIFEST, "metrics.jsonl")
 

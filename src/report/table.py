@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..console import aligned_table, duration
 from ..data.rows import RATINGS
-from ..evaluation.keys import RETENTION_SERIES
+from ..measures import RETENTION_SERIES
 from .collect import BY_LENGTH
 from .measured import asked_turns, measured_differences, measured_versions
 from .notes import notes

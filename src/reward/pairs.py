@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..chat_format.encoding import encode_answer, encode_prompt
 from ..console import say
-from ..data.chat import encode_answer, encode_prompt
 from ..data.intake import Intake
 from ..data.rows import Comparison, opening, split_held_out
 from ..data.sources import read_comparisons

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import Source
 from ..data.settings import RowSettings
+from ..settings import Source
 from ..training.settings import RESERVED, TO_A_TENTH, TOKENIZED, TrainedSettings
 
 

@@ -11,14 +11,15 @@ from typing import Any
 from trl import RewardConfig
 
 from ..artifact import write_json
-from ..data.chat import check_of
+from ..chat_format.encoding import check_of
 from ..data.intake import Intake
+from ..distributed import group
+from ..distributed.device import device
 from ..model.architecture import context_of
 from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
 from ..model.lora import begin
-from ..training import distributed
+from ..processes import is_main_process
 from ..training.arguments import rows_per_step, trainer_section, training_arguments
-from ..training.engine import device
 from ..training.health import watch
 from ..training.loop import run_trainer, save_trained
 from ..training.tracking import Tracker
@@ -34,7 +35,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     Metrics: `accuracy`, `by_rating` and their errors on held-out pairs, for the safety model also `safety`
     (by bin, precision and recall of unsafe answers), and those of the training.
     """
-    distributed.setup(settings.deepspeed)
+    group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
     new = partial(new_reward_model, seed=settings.seed)
     model = begin(new, inputs["model"], settings.adapter, settings.seed)
@@ -63,7 +64,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trained = run_trainer(trainer, tracker, f"reward ({settings.kind})", 1, "pairs", watch(settings))
     save_trained(trainer, tokenizer, out / "model")
-    if not distributed.is_main():
+    if not is_main_process():
         return {}
 
     description = {

@@ -11,8 +11,8 @@ from transformers import LlamaForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from ..batches import batches
-from ..model.scoring import pad_right
-from ..training.distributed import all_reduce_sum
+from ..distributed.group import all_reduce_sum
+from ..model.padding import pad_right
 from ..training.loop import OrderedTrainer
 from .loss import centring_loss, margin, ranking_loss, safety_loss
 from .pairs import Pair, safety_label

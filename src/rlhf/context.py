@@ -8,19 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..chat_format.encoding import check_of, encode_prompt
+from ..chat_format.fine_tuning import fine_tuning_dialogues
 from ..console import say
-from ..data.chat import check_of, encode_prompt
 from ..data.intake import Intake
 from ..data.rows import Dialogue
 from ..data.sources import read_prompts
+from ..distributed.deepspeed_file import check_deepspeed_file
 from ..errors import DataError
-from ..gatt.rows import fine_tuning_dialogues
 from ..model.checkpoint import context_length, load_tokenizer, tokenizer_hash
 from ..model.lora import trunk_of
-from ..training.engine import check_deepspeed_file
+from ..model.scorer import Scorer
 from .ppo_trainer import rank_sizes
 from .rollout import EncodedPrompt
-from .scorer import Scorer
 from .settings import RlhfSettings
 from .trunk import SharedTrunk
 

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import RESUME, write_json
+from ..checkpoints.sealed import Checkpoints
+from ..checkpoints.universal import check_same_ranks
 from ..console import say, track
+from ..distributed.deepspeed_file import zero_stage
+from ..distributed.group import barrier
 from ..errors import Interrupted
+from ..jsonl import Row
 from ..model.checkpoint import load_causal_lm, load_reward_model
 from ..model.saving import save_model
-from ..training.checkpoints import Checkpoints
-from ..training.distributed import barrier, is_main
+from ..processes import is_main_process
 from ..training.interruption import interruptible
-from ..training.steps import Row
 from ..training.tracking import Tracker
-from ..training.universal import check_same_ranks, zero_stage
 from .context import Context
 from .critic import Critic
 from .ppo_metrics import Metrics
@@ -58,7 +60,7 @@ def improve(context: Context, start: Path, index: int, tracker: Tracker, out: Pa
     before = settings.ppo.iterations * sum(earlier.ppo for earlier in settings.rounds[:index])
     phase = _Phase(f"{entry.name}: PPO", index + 1, before)
     first, last = _train(trainer, checkpoints, phase, tracker)
-    if is_main():
+    if is_main_process():
         if context.trunk is None:
             save_model(policy, context.tokenizer, out / "model")
         else:
@@ -122,5 +124,5 @@ def _train(
 
 def _save(trainer: PpoTrainer, ends: list[Metrics], folder: Path) -> None:
     trainer.save(folder)
-    if is_main():
+    if is_main_process():
         write_json(folder / ENDS, ends)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..training.distributed import all_reduce_sum, rank, world_size
+from ..distributed.group import all_reduce_sum
+from ..processes import rank, world_size
 from . import ppo
 from .rollout import Episodes, MicroBatch
 

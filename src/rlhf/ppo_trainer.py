@@ -24,12 +24,14 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
+from ..distributed.device import device
+from ..distributed.group import all_reduce_sum
 from ..errors import ConfigError, LlamitaError
 from ..model.precision import computing_in
+from ..processes import world_size
 from ..sampling.generate import sampler_for
 from ..sampling.logprobs import never_sampled, next_token_distribution, of_tokens
-from ..training.distributed import all_reduce_sum, world_size
-from ..training.engine import Engine, device
+from ..training.engine import Engine
 from ..training.settings import PAPER_OPTIMIZER
 from . import ppo
 from .critic import Critic

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import torch
 
-from ..data.chat import without_marks
+from ..chat_format.encoding import without_marks
+from ..chat_format.fine_tuning import pack_dialogues
 from ..data.rows import Dialogue
+from ..distributed.device import device
+from ..distributed.group import gather_rows
 from ..errors import DataError
-from ..gatt.rows import pack_dialogues
+from ..jsonl import Row, read_rows
 from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_causal_lm
 from ..model.lora import begin, plain
+from ..processes import rank, world_size
 from ..sampling.generate import sampler_for
 from ..sampling.sampler import without_end
 from ..training.arguments import trainer_section
-from ..training.distributed import gather_rows, rank, world_size
-from ..training.engine import device
 from ..training.finetune import finetune_packed
 from ..training.health import watch
-from ..training.steps import Row, read_rows
 from ..training.tracking import Tracker
 from .context import Context
 from .reward import piecewise_reward

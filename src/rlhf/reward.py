@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..training.distributed import all_reduce_sum
+from ..distributed.group import all_reduce_sum
 
 # Scores this close to 0 or 1 tell nothing apart; it bounds the logit at about +-13.8.
 _SCORE_MARGIN = 1e-6

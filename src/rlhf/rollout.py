@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..batches import batches
 from ..data.rows import Prompt
-from ..sampling.logprobs import pad_batch
+from ..model.padding import pad_batch
+from ..processes import rank, world_size
 from ..sampling.sampler import Samples
-from ..training.distributed import rank, world_size
 from .reward import piecewise_reward, whitened_reward
 
 Scores = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
-"""Prompts and answers as token ids, without the token that ended them -> `[rows]` scores after the sigmoid (see `Scorer`)."""
+"""Prompts and answers as token ids, no token that ended them -> `[rows]` scores after the sigmoid."""
 
 
 @dataclass(frozen=True)

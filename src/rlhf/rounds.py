@@ -5,7 +5,7 @@ v1/prompts.jsonl -> samples.jsonl -> scores.jsonl -> selection.jsonl -> rejectio
 
 from __future__ import annotations
 
-from ..training.steps import Row
+from ..jsonl import Row
 
 
 def is_of(row: Row, number: int, step: str) -> bool:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from ..config import Precision, Settings, Source
 from ..data.settings import PromptSource
+from ..settings import Precision, Settings, Source
 from ..training.settings import FineTunedSettings
 
 Count = Annotated[int, Field(ge=1)]

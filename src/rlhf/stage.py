@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import model_folder, working_folder
-from ..console import is_main_process, say
-from ..data.chat import chat_format
+from ..chat_format.encoding import chat_format
+from ..console import say
+from ..distributed import group
+from ..distributed.steps import made_folder, made_rows
 from ..errors import ConfigError
-from ..training import distributed
-from ..training.steps import Row, made_folder, made_rows
+from ..jsonl import Row
+from ..processes import is_main_process
 from ..training.tracking import Tracker
 from .context import Context, prepare
 from .improvement import improve
@@ -39,7 +41,7 @@ def run(settings: RlhfSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
     measured), `prompts`, and those of `data.intake.Intake` (what was left out).
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
-    distributed.setup(settings.deepspeed)
+    group.setup(settings.deepspeed)
     context = prepare(settings, inputs)
     context.intake.write(out)
     newest, versions, rounds = model_folder(inputs["sft"]), [], {}
@@ -134,4 +136,4 @@ def _copy_model(source: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(source, aside)
         aside.rename(target)
-    distributed.barrier()
+    group.barrier()

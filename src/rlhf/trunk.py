@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..distributed.device import device
 from ..errors import DataError
 from ..model import lora
 from ..model.checkpoint import load_causal_lm
 from ..model.saving import save_model
-from ..training.engine import device
 
 
 class SharedTrunk:

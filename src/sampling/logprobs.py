@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..batches import batches_by_length, tokens_at_once
 from ..console import track
+from ..model.padding import pad_batch
 from ..model.special import eos_ids
 
 
@@ -29,24 +30,6 @@ def policy_logprobs(logits: Tensor, pad_token_id: int | None, temperature: float
     if pad_token_id is not None:
         logits = logits.index_fill(-1, torch.tensor([pad_token_id], device=logits.device), float("-inf"))
     return F.log_softmax(logits, dim=-1)
-
-
-def pad_batch(
-    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad_token_id: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Prompt and answer of each row, one after the other, padded on the right.
-
-    Returns:
-        ids `[rows, length]` int64, and answer mask `[rows, length - 1]` bool: True at `t` where token `t + 1`
-        is the answer's, so that the state at `t` predicts it.
-    """
-    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-    ids = torch.full((len(rows), max(map(len, rows))), pad_token_id, dtype=torch.long)
-    mask = torch.zeros(len(rows), ids.shape[1] - 1, dtype=torch.bool)
-    for row, (prompt, tokens) in enumerate(zip(prompts, rows, strict=True)):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, len(prompt) - 1 : len(tokens) - 1] = True
-    return ids, mask
 
 
 def next_token_distribution(

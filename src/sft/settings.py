@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ..config import Source
+from ..settings import Source
 from ..training.settings import FineTunedSettings
 
 

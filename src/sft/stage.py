@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.chat import check_of
+from ..chat_format.encoding import check_of
+from ..chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogues
+from ..chat_format.llama2 import CHAT_TEMPLATE
 from ..data.intake import Intake
-from ..data.llama2 import CHAT_TEMPLATE
-from ..gatt.rows import fine_tuning_dialogues, pack_dialogues
+from ..distributed import group
 from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..model.lora import begin, plain
-from ..training import distributed
 from ..training.arguments import trainer_section
 from ..training.finetune import finetune_packed
 from ..training.health import watch
@@ -27,7 +27,7 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     Metrics: those of `gatt.rows.pack_dialogues` (rows, tokens), of `data.intake.Intake` (what was left out)
     and of the training.
     """
-    distributed.setup(settings.deepspeed)
+    group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE

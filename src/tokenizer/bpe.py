@@ -18,7 +18,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from ..data.llama2 import B_INST, B_SYS, BOS, CHAT_TEMPLATE, E_INST, E_SYS, EOS, TAGS, UNK
+from ..chat_format.llama2 import B_INST, B_SYS, BOS, CHAT_TEMPLATE, E_INST, E_SYS, EOS, TAGS, UNK
 
 SPECIAL = [UNK, BOS, EOS]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

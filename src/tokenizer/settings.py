@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ..config import Source
 from ..data.settings import RowSettings
+from ..settings import Source
 
 
 class TokenizerSettings(RowSettings):

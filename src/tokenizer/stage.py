@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..chat_format.encoding import check_messages
+from ..chat_format.llama2 import MARKS, turn_texts
 from ..console import say, track
-from ..data.chat import check_messages
 from ..data.intake import Intake
-from ..data.llama2 import MARKS, turn_texts
 from ..data.sources import read_dialogues, read_documents
 from .bpe import tokens_per_tag, train_bpe
 from .settings import TokenizerSettings

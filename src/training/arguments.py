@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +11,13 @@ import torch
 from transformers import TrainingArguments
 
 from ..console import say
+from ..distributed.deepspeed_file import check_gradient_sum
 from ..errors import ConfigError
-from .distributed import world_size
+from ..processes import world_size
 from .settings import PAPER_OPTIMIZER, TrainedSettings
-from .universal import zero_stage
 
 A = TypeVar("A", bound=TrainingArguments)
 
-FP32 = ("fp32", "float32", "float")  # as DeepSpeed calls it
 TOKENS_OF_A_MICRO_BATCH = 4096  # on each rank, where the section gives no batch size
 
 
@@ -84,24 +82,6 @@ def training_arguments(
         raise ConfigError(f"trainer: {error}") from error
     check_gradient_sum(deepspeed, bf16=arguments.bf16, accumulation=arguments.gradient_accumulation_steps)
     return arguments
-
-
-def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) -> None:
-    """Raises ConfigError where DeepSpeed would add up the gradients of several micro-batches in bf16."""
-    if deepspeed is None or not bf16 or accumulation == 1:
-        return
-    config = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
-    if zero_stage(deepspeed) == 0:
-        remedy = "ZeRO-0 knows no other sum: use zero1.json"
-    elif config.get("data_types", {}).get("grad_accum_dtype") not in FP32:
-        remedy = 'give it "data_types": {"grad_accum_dtype": "fp32"}'
-    else:
-        return
-    raise ConfigError(
-        f"{deepspeed}: adds up the gradients of {accumulation} micro-batches in bf16, which is inexact; "
-        f"{remedy}, or set the number of micro-batches (trainer.gradient_accumulation_steps, in PPO the "
-        "mini-batch of a rank over ppo.micro_batch_size) to 1"
-    )
 
 
 def rows_per_step(args: TrainingArguments) -> int:

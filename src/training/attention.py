@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCausalLM
 
-from ..data.chat import UNTRAINED
 from ..errors import ConfigError
 from ..model.architecture import carries_state
+from ..model.padding import UNTRAINED
 
 NAME = "packed"
 SHORTEST = 32  # tokens; segments up to here share one call, then those up to twice as many, and so on

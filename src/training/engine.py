@@ -6,8 +6,6 @@ its own from `deepspeed.initialize`.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,39 +14,12 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .arguments import check_gradient_sum
-from .distributed import is_main, world_size
+from ..distributed.deepspeed_file import engine_config
+from ..distributed.device import device
+from ..processes import is_main_process, world_size
 from .settings import PAPER_OPTIMIZER
 
 STATE = "state"  # of an engine in a checkpoint: state.pt, or DeepSpeed's folder
-
-
-def device() -> torch.device:
-    """This rank's own GPU, or the CPU where there is none."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK") or 0))
-    return torch.device("cpu")
-
-
-def check_deepspeed_file(path: str | None, accumulation: int) -> None:
-    """Raises ConfigError where a DeepSpeed file asks for ZeRO-3, names an optimizer or a scheduler, or would
-    add up the gradients of so many micro-batches in bf16.
-    """
-    config = json.loads(Path(path).read_text(encoding="utf-8")) if path is not None else {}
-    if config.get("zero_optimization", {}).get("stage") == 3:
-        raise ConfigError(
-            f"{path}: zero_optimization.stage: PPO samples from whole weights; expected 0, 1 or 2"
-        )
-    for section in ("optimizer", "scheduler"):
-        if section in config:
-            raise ConfigError(f"{path}: {section}: PPO brings its own AdamW at a constant rate; take it out")
-    check_gradient_sum(path, bf16=_in_bf16(config), accumulation=accumulation)
-
-
-def _in_bf16(config: Mapping[str, Any]) -> bool:
-    enabled = config.get("bf16", {}).get("enabled")
-    return torch.cuda.is_available() if enabled == "auto" else bool(enabled)
 
 
 class Engine:
@@ -91,7 +62,7 @@ class Engine:
         )
         self._deepspeed: Any = None
         if deepspeed is not None:
-            config = _deepspeed_config(deepspeed, micro_batch_size, accumulation)
+            config = engine_config(deepspeed, micro_batch_size, accumulation)
             config["gradient_clipping"] = self._max_grad_norm
             self._deepspeed = _initialize(self.module, self._optimizer, config)
         self.module.eval()
@@ -131,7 +102,7 @@ class Engine:
         """Writes weights and optimizer below `folder`, which is there; every rank calls it."""
         if self._deepspeed is not None:
             self._deepspeed.save_checkpoint(str(folder), tag=STATE)
-        elif is_main():
+        elif is_main_process():
             state = {"model": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}
             torch.save(state, folder / f"{STATE}.pt")
 
@@ -155,22 +126,6 @@ def _decayed_apart(model: nn.Module, weight_decay: float) -> list[dict[str, Any]
         },
         {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
     ]
-
-
-def _deepspeed_config(path: str, micro_batch_size: int, accumulation: int) -> dict[str, Any]:
-    """The file's settings with batch sizes and `auto` precision filled in."""
-    check_deepspeed_file(path, accumulation)
-    config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    config |= {
-        "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": accumulation,
-        "train_batch_size": micro_batch_size * accumulation * world_size(),
-    }
-    if "bf16" in config:
-        config["bf16"]["enabled"] = _in_bf16(config)
-    if config.get("fp16", {}).get("enabled") == "auto":
-        config["fp16"]["enabled"] = False
-    return config
 
 
 def _initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:

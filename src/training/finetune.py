@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from ..data.chat import UNTRAINED
-from ..data.packing import PackedCollator, PackedRow
+from ..chat_format.packing import PackedCollator, PackedRow
 from ..errors import ConfigError
 from ..model.architecture import carries_state
 from ..model.flops import training_flops_per_token
 from ..model.lora import plain
+from ..model.padding import UNTRAINED
 from .arguments import training_arguments
 from .attention import NAME, attending_within_segments, one_row
 from .health import Watch

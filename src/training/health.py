@@ -17,8 +17,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..artifact import write_json
 from ..console import say
+from ..distributed.group import all_reduce_sum, barrier
 from ..errors import LlamitaError, RolledBack
-from .distributed import all_reduce_sum, barrier, is_main, world_size
+from ..processes import is_main_process, world_size
 from .settings import TrainedSettings
 
 # dense matrix products in bf16, FLOP/s, by the makers' data sheets; looked for in the device's name
@@ -161,7 +162,7 @@ class Spikes(TrainerCallback):
                 f"The last good state is {place}"
             )
         entry = {"after_step": good, "steps": step - good, "loss": loss, "median": median}
-        if is_main():
+        if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / SKIPPED, [*before, entry])
         barrier()

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from ..distributed.group import all_reduce_sum
 from ..terminal import ending_signals
-from .distributed import all_reduce_sum
 
 
 @contextmanager

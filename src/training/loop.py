@@ -11,19 +11,21 @@ from transformers import PrinterCallback, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..artifact import RESUME, write_json
+from ..checkpoints.sealed import Checkpoints
+from ..checkpoints.universal import fit_to_ranks
 from ..console import say
+from ..distributed import group
+from ..distributed.deepspeed_file import zero_stage
 from ..errors import ConfigError, Interrupted, LlamitaError
 from ..model.lora import ADAPTER, is_adapted, merged, save_adapter
 from ..model.saving import quiet, save_model
-from . import distributed
+from ..processes import is_main_process
 from .callbacks import Progress
-from .checkpoints import Checkpoints
 from .health import LOSSES, Spikes, Watch, peak_memory, skipped_steps, utilization
 from .interruption import interruptible
 from .order import Order, OrderedLoader, RankBatches, SeededOrder
 from .resumption import SUMS, Resumption
 from .tracking import Tracker
-from .universal import fit_to_ranks, zero_stage
 
 NOTHING_MORE = Watch()
 KEPT = 2  # checkpoints, unless `save_total_limit` says otherwise
@@ -104,7 +106,7 @@ class OrderedTrainer(Trainer):
                     super(OrderedTrainer, self)._save_checkpoint(model, trial)
             finally:
                 self._writing_to = None
-            if distributed.is_main():
+            if is_main_process():
                 write_json(folder / SUMS, sums)
                 write_json(folder / LOSSES, list(self.spikes.losses))
 
@@ -204,11 +206,11 @@ def save_trained(trainer: Trainer, tokenizer: Any, folder: Path) -> None:
     state = None
     if trainer.is_deepspeed_enabled:  # gathers what ZeRO-3 has spread over the ranks
         state = trainer.accelerator.get_state_dict(trainer.deepspeed)
-    if distributed.is_main():
+    if is_main_process():
         model = trainer.accelerator.unwrap_model(trainer.model)
         if is_adapted(model):
             save_adapter(model, folder.with_name(ADAPTER))
             model, state = merged(model), None
         save_model(model, tokenizer, folder, state)
     unset_hf_deepspeed_config()  # otherwise a rank that loads a model alone would wait for the others
-    distributed.barrier()
+    group.barrier()

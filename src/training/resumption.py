@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..distributed.group import gather_rows
 from ..errors import ConfigError
 from .arguments import rows_per_step
-from .distributed import gather_rows
 
 SUMS = "sums.json"  # in a checkpoint: one row a rank
 Sums = dict[str, float]

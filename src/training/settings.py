@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ..config import Settings, StageSettings
 from ..data.settings import RowSettings
 from ..document import parse_json
+from ..settings import Settings, StageSettings
 
 RESERVED = {
     "output_dir": "it is the artifact's folder",

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..artifact import RESUME, run_name, stage_name, write_json, write_lines
 from ..console import say
-from .distributed import is_main
+from ..processes import is_main_process
 
 PROJECT = "llamita"
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ class Tracker:
     def __init__(self, out: Path, settings: Mapping[str, Any], name: str | None = None) -> None:
         self._file = None
         self._wandb: Any = None
-        if not is_main():
+        if not is_main_process():
             return
         out.mkdir(parents=True, exist_ok=True)
         self._file = (out / "metrics.jsonl").open("a", encoding="utf-8")

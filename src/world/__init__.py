@@ -1,1 +1,1 @@
-"""The miniature world: data that is small and ours, with a known truth."""
+"""Stage: the miniature world, data that is small and ours, with a known truth."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import PositiveInt
 
-from ..config import StageSettings
+from ..settings import StageSettings
 
 
 class WorldSettings(StageSettings):

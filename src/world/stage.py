@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..miniature import comparisons, dialogues
+from ..miniature.instructions import InstructionSplit, draw_instruction, write_instruction
+from ..miniature.pretraining import write_documents
+from ..miniature.questions import Question, Risk, ask
+from ..miniature.truth import Truth, draw_truth
 from ..statistics import measure
-from . import comparisons, dialogues
-from .instructions import InstructionSplit, draw_instruction, write_instruction
-from .pretraining import write_documents
-from .questions import Question, Risk, ask
 from .settings import WorldSettings
-from .truth import Truth, draw_truth
 
 Rows = Iterable[Mapping[str, Any]]
 PROMPT_RISKS: dict[Risk, float] = {"ordinary": 0.6, "borderline": 0.12, "harmful": 0.28}

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from llamita.errors import DataError
+from llamita.runner.stages import settings_class
 from llamita.sft import stage as sft_stage
-from llamita.stages import settings_class
 
-from ..sampling.tiny import save_tiny_model, save_tiny_reward_model
-from ..training.material import HELPFULNESS, PRETRAIN, SFT, source, turn, write
+from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, source, turn, write
+from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
 
 CONTROL = "what is </s> ?"
 PROMPTS = source("prompts", "prompts")

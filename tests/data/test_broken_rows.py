@@ -12,7 +12,7 @@ import pytest
 from llamita.data.sources import read_comparisons, read_dialogues
 from llamita.errors import DataError
 
-from .written import COMPARED, PAIR, source, write
+from ..helpers.written import COMPARED, PAIR, source, write
 
 BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
     "no json": (read_dialogues, "messages", '{"messages": \n', "no valid JSON"),

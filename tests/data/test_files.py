@@ -16,7 +16,7 @@ import zstandard
 from llamita.data.sources import read_dialogues, read_documents
 from llamita.errors import DataError
 
-from .written import dialogue, source, write
+from ..helpers.written import dialogue, source, write
 
 ASKED = {"prompt": "hi", "completion": "hello"}
 
@@ -119,7 +119,7 @@ def test_links_are_followed_and_never_in_a_circle(tmp_path: Path, capsys: Any) -
 def test_local_files_need_no_home(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", [ASKED])
     code = (
-        "import sys; from pathlib import Path; from llamita.config import Source;"
+        "import sys; from pathlib import Path; from llamita.settings import Source;"
         "from llamita.data.sources import read_dialogues;"
         "print(read_dialogues([Source(path='rows.jsonl', format='prompt_completion')], Path(sys.argv[1])))"
     )

@@ -11,7 +11,7 @@ import pytest
 from llamita.data.sources import read_dialogues, read_documents
 from llamita.errors import DataError
 
-from .written import source
+from ..helpers.written import source
 
 
 @pytest.fixture

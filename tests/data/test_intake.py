@@ -8,18 +8,18 @@ from typing import Any, get_args
 
 import pytest
 
-from llamita.config import Source
-from llamita.data.chat import check_of
+from llamita.chat_format.encoding import check_of
+from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.data.intake import Intake
-from llamita.data.llama2 import CHAT_TEMPLATE
 from llamita.data.rows import Prompt
 from llamita.data.settings import PromptSource, RowSettings
 from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
 from llamita.errors import DataError
-from llamita.stages import REGISTRY, settings_class
+from llamita.runner.stages import REGISTRY, settings_class
+from llamita.settings import Source
 
-from ..chatml import chatml_tokenizer
-from .written import COMPARED, PAIR, source, write
+from ..helpers.chatml import chatml_tokenizer
+from ..helpers.written import COMPARED, PAIR, source, write
 
 BAD: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "text_rows": (read_documents, {"text": "fine"}, {"txt": "fine"}),

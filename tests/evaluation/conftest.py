@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from llamita.data.llama2 import CHAT_TEMPLATE
+from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.evaluation.speaker import Speaker
 from llamita.sampling.sampler import Samples
 

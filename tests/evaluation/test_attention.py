@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from llamita.data.chat import encode_prompt
+from llamita.chat_format.encoding import encode_prompt
 from llamita.evaluation.attention import Held, binned, measure_attention, strongest_attention
 from llamita.evaluation.retention import InstructedDialogue, measure_retention
 from llamita.evaluation.speaker import Speaker
 from llamita.sampling.dialogues import DialogueSampler
 
-from ..sampling.tiny import tiny_model
+from ..helpers.tiny import tiny_model
 
 IDS = [1, 5, 6, 7, 8, 9, 10, 11, 12, 13]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from llamita.data.chat import encode_prompt
+from llamita.chat_format.encoding import encode_prompt
 from llamita.errors import DataError
-from llamita.evaluation.keys import RETENTION_TURNS
 from llamita.evaluation.retention import InstructedDialogue, measure_retention, read_instructed
 from llamita.evaluation.speaker import Answer, Speaker
+from llamita.measures import RETENTION_TURNS
 
 MakeSpeaker = Callable[..., Speaker]
 

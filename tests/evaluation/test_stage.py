@@ -13,14 +13,14 @@ import torch
 from llamita.errors import DataError
 from llamita.evaluation import stage
 from llamita.evaluation.attention import measure_attention
-from llamita.evaluation.keys import MEASURES, RETENTION_TURNS, empty_evaluation
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.evaluation.speaker import Speaker
 from llamita.evaluation.stage import run
+from llamita.measures import MEASURES, RETENTION_TURNS, empty_evaluation
 from llamita.model.checkpoint import load_causal_lm
 from llamita.model.saving import save_model
+from llamita.model.scorer import Scorer
 from llamita.model.sizes import ModelSize
-from llamita.rlhf.scorer import Scorer
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run as make_world
 

@@ -8,8 +8,8 @@ import statistics
 
 import pytest
 
-from llamita.evaluation.keys import DIFFERENCES
 from llamita.evaluation.values import differences, figures, finite
+from llamita.measures import DIFFERENCES
 
 
 def test_answers_that_a_measure_leaves_out_take_no_part() -> None:

@@ -13,14 +13,7 @@ from llamita.evaluation import refusal
 from llamita.evaluation.questions import Kind, Question
 from llamita.evaluation.speaker import Answer
 from llamita.evaluation.values import figures
-from llamita.evaluation.versions import (
-    answer_values,
-    list_versions,
-    log_ratios,
-    sample_answers,
-    score_values,
-)
-
+from llamita.evaluation.versions import answer_values, list_versions, log_ratios, sample_answers, score_values
 
 END = 9  # ends an answer; the tokenizer's EOS need not be the only one
 

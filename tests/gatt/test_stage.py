@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from llamita.config import Source
 from llamita.data.sources import read_dialogues
 from llamita.errors import DataError
 from llamita.gatt import dialogues as growing
 from llamita.gatt import stage
 from llamita.gatt.settings import GattSettings
 from llamita.sampling.sampler import Samples
+from llamita.settings import Source
 
-from ..chatml import chatml_tokenizer
-from ..sampling.tiny import save_tiny_model
-from ..training.material import write
+from ..helpers.chatml import chatml_tokenizer
+from ..helpers.material import write
+from ..helpers.tiny import save_tiny_model
 
 CHOSEN = {
     "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from ..training.material import HELPFULNESS, PRETRAIN, SFT, write_data
+from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
 
 REPOSITORY = Path(__file__).parents[2]
 

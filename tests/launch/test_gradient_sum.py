@@ -19,7 +19,7 @@ FILES = Path(__file__).parents[2] / "configs" / "deepspeed"
 ERRORS = """
 import copy, json, sys
 import torch
-from llamita.training.distributed import _without_compiler
+from llamita.distributed.group import _without_compiler
 import deepspeed
 from deepspeed.utils import safe_get_full_fp32_param
 

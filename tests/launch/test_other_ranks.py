@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from llamita.artifact import RESUME, working_folder
-from llamita.training.checkpoints import Checkpoints
+from llamita.checkpoints.sealed import Checkpoints
 
 from .test_kills import REPOSITORY, command, kill, pretraining, root, start, wait
 

@@ -9,7 +9,7 @@ from transformers import AutoConfig, LlamaConfig
 
 from llamita.model.architecture import carries_state, context_of
 
-from ..architectures import OTHERS, SHAPE, tiny_architecture
+from ..helpers.architectures import OTHERS, SHAPE, tiny_architecture
 
 
 def config_of(name: str, **changes: Any) -> Any:

@@ -26,8 +26,8 @@ from llamita.model.saving import save_model
 from llamita.sampling.generate import GenerateSampler
 from llamita.sampling.sampler import LlamaSampler
 
-from ..llama3 import RESERVED, llama3_tokenizer
-from ..sampling.tiny import save_tiny_model
+from ..helpers.llama3 import RESERVED, llama3_tokenizer
+from ..helpers.tiny import save_tiny_model
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

@@ -20,8 +20,8 @@ from llamita.artifact import input_hash
 from llamita.errors import DataError
 from llamita.model.checkpoint import context_length, load_causal_lm, load_tokenizer, new_reward_model
 
-from ..chatml import chatml_tokenizer
-from ..sampling.tiny import tiny_model
+from ..helpers.chatml import chatml_tokenizer
+from ..helpers.tiny import tiny_model
 
 NAMES = {
     "input_layernorm": "attn_norm",

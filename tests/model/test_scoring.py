@@ -12,11 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
-from llamita.data.chat import encode_answer, encode_prompt
-from llamita.model.scoring import pad_right, terminal_scores
+from llamita.chat_format.encoding import encode_answer, encode_prompt
+from llamita.model.padding import pad_right
+from llamita.model.scoring import terminal_scores
 
-from ..sampling.tiny import EOS, ragged_prompts, save_tiny_reward_model
-from ..training.material import turn
+from ..helpers.material import turn
+from ..helpers.tiny import EOS, ragged_prompts, save_tiny_reward_model
 
 ROWS = [[*prompt, EOS] for prompt in ragged_prompts(11)]
 

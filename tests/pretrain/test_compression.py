@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from llamita.data.shards import TokenShards
+from llamita.corpus.shards import TokenShards
 from llamita.pretrain.compression import bits_per_byte, model_nats, unigram_nats
 
-from ..data.streams import write_stream
-from ..sampling.tiny import tiny_model
+from ..helpers.streams import write_stream
+from ..helpers.tiny import tiny_model
 
 VOCABULARY = 29
 BOS = 1

@@ -14,14 +14,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
-from llamita.data.shards import TokenShards
+from llamita.corpus.shards import TokenShards
 from llamita.errors import DataError
 from llamita.prepare import stage as prepare
 from llamita.prepare.settings import PrepareSettings
 from llamita.pretrain import stage
 from llamita.pretrain.settings import PretrainSettings
 
-from ..training.material import PRETRAIN, write_data
+from ..helpers.material import PRETRAIN, write_data
 
 BITS = "validation_bits_per_byte"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llamita.evaluation.keys import RETENTION_TURNS
+from llamita.measures import RETENTION_TURNS
 
 RATINGS = ("significantly_better", "better", "slightly_better", "negligibly_better")
 SECONDS = {

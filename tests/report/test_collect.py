@@ -11,7 +11,7 @@ import pytest
 from llamita.artifact import write_json
 from llamita.data.rows import RATINGS
 from llamita.errors import DataError
-from llamita.evaluation.keys import MEASURES, RETENTION_SERIES, VERSIONS
+from llamita.measures import MEASURES, RETENTION_SERIES, VERSIONS
 from llamita.report.artifacts import Artifact, read_artifacts
 from llamita.report.collect import CURVE_POINTS, collect, empty_report
 

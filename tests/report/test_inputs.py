@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llamita import stages
 from llamita.errors import ConfigError
-from llamita.pipeline import read_pipeline
 from llamita.report.settings import ReportSettings
+from llamita.runner import stages
+from llamita.runner.pipeline import read_pipeline
 
 PIPELINE = """
 name: ablations

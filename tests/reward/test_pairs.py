@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from llamita.data.chat import encode_answer, encode_prompt
+from llamita.chat_format.encoding import encode_answer, encode_prompt
 from llamita.data.intake import Intake
 from llamita.data.rows import opening
 from llamita.errors import DataError
 from llamita.reward.pairs import Pair, read_pairs, safety_label
 from llamita.reward.settings import RewardSettings
 
-from ..training.material import source, turn, write
+from ..helpers.material import source, turn, write
 
 
 def row(prompt: str, **more: Any) -> dict[str, Any]:

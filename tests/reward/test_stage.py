@@ -13,13 +13,13 @@ from trl import RewardConfig
 
 from llamita.errors import ConfigError, DataError
 from llamita.model.checkpoint import load_tokenizer
+from llamita.model.scorer import Scorer
 from llamita.reward import stage
 from llamita.reward.settings import RewardSettings
-from llamita.rlhf.scorer import Scorer
 from llamita.training.arguments import training_arguments
 
-from ..sampling.tiny import save_tiny_model
-from ..training.material import HELPFULNESS, SAFETY, write_data
+from ..helpers.material import HELPFULNESS, SAFETY, write_data
+from ..helpers.tiny import save_tiny_model
 
 PLAIN = """
 import sys

@@ -24,7 +24,7 @@ from llamita.training.arguments import training_arguments
 from llamita.training.loop import run_trainer
 from llamita.training.tracking import Tracker
 
-from ..sampling.tiny import save_tiny_reward_model
+from ..helpers.tiny import save_tiny_reward_model
 
 NAN = math.nan
 

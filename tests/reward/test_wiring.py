@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from llamita.jsonl import read_rows
 from llamita.reward import stage
 from llamita.reward.pairs import Pair, read_pairs
-from llamita.training.steps import read_rows
 
-from ..rlhf.plain_ppo import adam
-from ..sampling.tiny import save_tiny_model
-from ..training.material import SAFETY, write_data
-from ..two_ranks import on_two_ranks
+from ..helpers.material import SAFETY, write_data
+from ..helpers.plain_ppo import adam
+from ..helpers.tiny import save_tiny_model
+from ..helpers.two_ranks import on_two_ranks
 from .test_stage import settings
 
 TABLE_27 = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llamita.training.steps import read_rows
+from llamita.jsonl import read_rows
 
 from .test_stage import make_inputs, settings
 

@@ -18,7 +18,7 @@ from llamita.rlhf.settings import PpoSettings
 from llamita.sampling.logprobs import answer_logprobs
 from llamita.sampling.sampler import LlamaSampler
 
-from ..sampling.tiny import EOS, ragged_prompts, tiny_model
+from ..helpers.tiny import ragged_prompts, tiny_model
 
 WANTED = 7
 Ids = Sequence[Sequence[int]]

@@ -10,17 +10,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llamita.data.llama2 import MARKS
+from llamita.chat_format.llama2 import MARKS
 from llamita.data.rows import Prompt
 from llamita.errors import ConfigError, DataError
+from llamita.jsonl import read_rows
 from llamita.rlhf import context, rejection, stage
 from llamita.rlhf.ppo_trainer import PpoTrainer
 from llamita.rlhf.rejection import best_answers, round_prompts
 from llamita.rlhf.rollout import EncodedPrompt
 from llamita.rlhf.settings import RlhfSettings, RoundSettings
-from llamita.training.steps import read_rows
 
-from ..sampling.tiny import save_tiny_model, save_tiny_reward_model
+from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
 
 STEPS = ("sample_answers", "score_answers", "best_answers", "fine_tune", "improve")
 

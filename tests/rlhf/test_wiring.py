@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from llamita.data.chat import encode_dialogues
-from llamita.data.llama2 import MARKS
+from llamita.chat_format.encoding import encode_dialogues
+from llamita.chat_format.llama2 import MARKS
+from llamita.jsonl import read_rows
 from llamita.rlhf import context, stage
 from llamita.rlhf.context import Context
 from llamita.rlhf.improvement import improve
 from llamita.sampling.draws import uniforms
-from llamita.training.steps import read_rows
 from llamita.training.tracking import Tracker
 
-from ..two_ranks import on_two_ranks
-from .plain_ppo import Ids, PlainPpo, adam, plain_answer
+from ..helpers.plain_ppo import Ids, PlainPpo, adam, plain_answer
+from ..helpers.two_ranks import on_two_ranks
 from .test_stage import make_inputs, settings, turn, write
 
 PPO = {

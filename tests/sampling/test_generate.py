@@ -10,9 +10,9 @@ from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.generate import GenerateSampler, sampler_for
 from llamita.sampling.logprobs import answer_logprobs
 
-from ..architectures import tiny_architecture
+from ..helpers.architectures import tiny_architecture
+from ..helpers.tiny import EOS, ragged_prompts, tiny_model
 from .test_dialogues import QUESTIONS
-from .tiny import EOS, ragged_prompts, tiny_model
 
 SHAPE = {"vocab_size": 29, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS, "initializer_range": 0.2}

@@ -4,15 +4,11 @@ import math
 
 import torch
 
-from llamita.sampling.logprobs import (
-    answer_logprobs,
-    never_sampled,
-    pad_batch,
-    policy_logprobs,
-)
+from llamita.model.padding import pad_batch
+from llamita.sampling.logprobs import answer_logprobs, never_sampled, policy_logprobs
 from llamita.sampling.sampler import LlamaSampler
 
-from .tiny import ragged_prompts, tiny_model
+from ..helpers.tiny import ragged_prompts, tiny_model
 
 
 def test_policy_logprobs_by_hand() -> None:

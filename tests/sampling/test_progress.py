@@ -16,8 +16,8 @@ from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.generate import GenerateSampler
 from llamita.sampling.logprobs import answer_logprobs
 
+from ..helpers.tiny import ragged_prompts, tiny_model
 from .test_dialogues import QUESTIONS
-from .tiny import ragged_prompts, tiny_model
 
 
 def sample(sampler: Any, label: str | None) -> int:

@@ -10,7 +10,7 @@ from llamita.sampling.decoder import Decoder
 from llamita.sampling.sampler import LlamaSampler
 from llamita.sampling.weights import copy_weights
 
-from .tiny import EOS, ragged_prompts, tiny_model
+from ..helpers.tiny import EOS, ragged_prompts, tiny_model
 
 
 @pytest.mark.parametrize("at_once", [8, 10**6], ids=["in_lots", "at_once"])

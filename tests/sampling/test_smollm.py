@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from llamita.data.chat import encode_prompt
+from llamita.chat_format.encoding import encode_prompt
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer
 from llamita.sampling.logprobs import answer_logprobs
 from llamita.sampling.sampler import LlamaSampler

@@ -15,9 +15,9 @@ from llamita.errors import ConfigError, DataError
 from llamita.sft import stage
 from llamita.sft.settings import SftSettings
 
-from ..data.slow_encoder import SlowEncoder
-from ..sampling.tiny import save_tiny_model
-from ..training.material import SFT, source, turn, write
+from ..helpers.material import SFT, source, turn, write
+from ..helpers.slow_encoder import SlowEncoder
+from ..helpers.tiny import save_tiny_model
 
 SYSTEM = {"role": "system", "content": "you are fine"}
 PLAIN = [

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llamita.config import Source
 from llamita.data.intake import Intake
 from llamita.errors import DataError
 from llamita.model.checkpoint import load_tokenizer
+from llamita.settings import Source
 from llamita.tokenizer.settings import TokenizerSettings
 from llamita.tokenizer.stage import run
 

@@ -13,7 +13,7 @@ from llamita.errors import ConfigError
 from llamita.training.attention import attending_within_segments
 from llamita.training.isolation import isolate
 
-from ..architectures import tiny_architecture
+from ..helpers.architectures import tiny_architecture
 
 CPU = torch.device("cpu")
 LENGTHS = [20, 1, 33, 9]  # some longer than a window or a chunk of 8

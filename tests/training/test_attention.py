@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from llamita.training.attention import attending_within_segments
 from llamita.training.finetune import trained_tokens_only
 
-from ..sampling.tiny import tiny_model
+from ..helpers.tiny import tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -124,18 +124,20 @@ def test_two_deepspeed_engines_in_one_process_equal_plain_torch(tmp_path: Path, 
 
 
 def main(out: Path, deepspeed: str | None) -> None:
-    from llamita.training import distributed
 
-    distributed.setup(deepspeed)
-    rank = distributed.rank()
+    from llamita import processes
+    from llamita.distributed import group
+
+    group.setup(deepspeed)
+    rank = processes.rank()
     first, second = Engine(model(), 0.05, 2, 2, deepspeed), Engine(model(), 0.05, 2, 2, deepspeed)
     found = {}
     for name, engine in (("first", first), ("second", second)):
         found[f"{name}_norms"] = train(engine, rank, 2, 2)
         found[name] = torch.cat([p.flatten() for p in engine.module.parameters()]).tolist()
     (out / f"{rank}.json").write_text(json.dumps(found))
-    distributed.barrier()
-    distributed.shutdown()
+    group.barrier()
+    group.shutdown()
 
 
 if __name__ == "__main__":

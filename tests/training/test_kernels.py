@@ -17,8 +17,8 @@ from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 from llamita.training.attention import OneRowCollator, one_row
 
-from ..sampling.tiny import save_tiny_model
-from .material import PRETRAIN, SFT, write_data
+from ..helpers.material import PRETRAIN, SFT, write_data
+from ..helpers.tiny import save_tiny_model
 
 TRAINER = {
     "max_steps": 4,

@@ -12,16 +12,16 @@ import pytest
 from transformers import TrainingArguments
 from trl import RewardConfig, SFTConfig
 
-from llamita import stages
-from llamita.config import StageSettings
 from llamita.document import flatten
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.pretrain.settings import PretrainSettings
+from llamita.runner import stages
+from llamita.settings import StageSettings
 from llamita.training.arguments import trainer_section
 from llamita.training.settings import BATCH, NO_EFFECT, PACKED, PAPER_OPTIMIZER, RESERVED, TOKENIZED
 
+from ..helpers.material import PRETRAIN
 from ..rlhf.test_stage import settings as rlhf
-from .material import PRETRAIN
 
 DECIDING = """
     num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps

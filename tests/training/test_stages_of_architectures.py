@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from llamita.chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogues
 from llamita.errors import ConfigError
-from llamita.gatt.rows import fine_tuning_dialogues, pack_dialogues
 from llamita.model.saving import save_model
 from llamita.pretrain import stage as pretrain
 from llamita.pretrain.settings import PretrainSettings
@@ -21,9 +21,9 @@ from llamita.reward.settings import RewardSettings
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 
-from ..architectures import tiny_architecture
-from ..chatml import chatml_tokenizer
-from .material import HELPFULNESS, PRETRAIN, SFT, write_data
+from ..helpers.architectures import tiny_architecture
+from ..helpers.chatml import chatml_tokenizer
+from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
 
 SIZE = {"vocab_size": 400, "max_position_embeddings": 256}
 ONE_STEP = {"max_steps": 1, "per_device_train_batch_size": 16, "learning_rate": 1e-9, "logging_steps": 1}

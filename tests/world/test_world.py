@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llamita.errors import ConfigError
-from llamita.world import comparisons, dialogues, lexicon
-from llamita.world.answers import (
+from llamita.miniature import comparisons, dialogues, lexicon
+from llamita.miniature.answers import (
     CORRECT,
     FOLLOWS_UP,
     POLITE,
@@ -22,13 +22,13 @@ from llamita.world.answers import (
     warn,
     waver,
 )
-from llamita.world.gold import Gold
-from llamita.world.instructions import BINDING, VALUES, draw_instruction, write_instruction
-from llamita.world.pretraining import LONGEST_KEPT, write_documents
-from llamita.world.questions import ask, wrong_core
+from llamita.miniature.gold import Gold
+from llamita.miniature.instructions import BINDING, VALUES, draw_instruction, write_instruction
+from llamita.miniature.pretraining import LONGEST_KEPT, write_documents
+from llamita.miniature.questions import ask, wrong_core
+from llamita.miniature.truth import draw_truth
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run
-from llamita.world.truth import draw_truth
 
 SMALL = WorldSettings(
     seed=3,

@@ -1,0 +1,1 @@
+"""A chat as token ids: its format, what is trained, packed rows."""

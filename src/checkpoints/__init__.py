@@ -1,0 +1,1 @@
+"""Checkpoints that a killed or interrupted training goes on from."""

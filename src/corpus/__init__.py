@@ -1,0 +1,1 @@
+"""The text of pretraining as shards of token ids."""

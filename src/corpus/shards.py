@@ -1,0 +1,251 @@
+"""Token shards: the pretraining text as ids in flat files that are mapped, not read.
+
+A folder holds one stream of documents:
+- `shard-00000.bin`, …: ids, little-endian uint16, or uint32 for vocabularies above 65,536; a shard ends with
+  a document.
+- `shard-00000.starts`, …: where in the shard each of its documents begins, in tokens, little-endian uint64.
+- `index.json`, written last: {"dtype", "vocabulary_size", "tokenizer" (hash), "tokens", "documents",
+  "shards": [{"file", "tokens", "documents", "sha256", "starts_sha256"}]}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..artifact import file_hash, flush, write_json
+from ..errors import DataError
+from ..model.padding import UNTRAINED
+from .encoder import EncodedDocuments
+
+INDEX = "index.json"
+STARTS = "<u8"
+
+
+def token_dtype(vocabulary_size: int) -> np.dtype:
+    """Of the ids in a shard file: the narrower of uint16 and uint32 that holds them all."""
+    return np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
+
+
+class ShardWriter:
+    """Appends documents to the stream of a folder, shard by shard.
+
+    Args:
+        folder: made if it is not there; files that belong to none of `shards` are removed.
+        vocabulary_size: ids must be below it.
+        shards: those that stand already, to go on behind.
+    """
+
+    def __init__(self, folder: Path, vocabulary_size: int, shards: list[dict[str, Any]]) -> None:
+        self.folder, self.shards = folder, shards
+        self._vocabulary_size, self._dtype = vocabulary_size, token_dtype(vocabulary_size)
+        folder.mkdir(parents=True, exist_ok=True)
+        known = {name for shard in shards for name in (shard["file"], _starts_of(shard["file"]))}
+        for path in folder.iterdir():
+            if path.name not in known:
+                path.unlink()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.open_tokens = 0  # in the shard that is being written
+        self._starts: list[np.ndarray] = []
+        self._sum = hashlib.sha256()
+
+    def append(self, documents: EncodedDocuments) -> None:
+        """Raises DataError for an id outside the vocabulary."""
+        ids, lengths = documents
+        if len(ids) and int(ids.max()) >= self._vocabulary_size:
+            raise DataError(f"token id {ids.max()} is outside the vocabulary of {self._vocabulary_size}")
+        data = ids.astype(self._dtype).tobytes()
+        with (self.folder / self._name()).open("ab") as file:
+            file.write(data)
+        self._sum.update(data)
+        self._starts.append(self.open_tokens + np.cumsum(lengths) - lengths)
+        self.open_tokens += len(ids)
+
+    def seal(self) -> None:
+        """Ends the shard that is being written, if there is one."""
+        if not self.open_tokens:
+            return
+        starts = np.concatenate(self._starts).astype(STARTS)
+        path = self.folder / _starts_of(self._name())
+        path.write_bytes(starts.tobytes())
+        flush(path)
+        flush(self.folder / self._name())
+        self.shards.append(
+            {
+                "file": self._name(),
+                "tokens": self.open_tokens,
+                "documents": len(starts),
+                "sha256": self._sum.hexdigest(),
+                "starts_sha256": file_hash(path),
+            }
+        )
+        self._begin()
+
+    def _name(self) -> str:
+        return f"shard-{len(self.shards):05d}.bin"
+
+    def finish(self, tokenizer: str) -> None:
+        """Ends the stream. `tokenizer`: its hash (`model.checkpoint.tokenizer_hash`)."""
+        self.seal()
+        index = {
+            "dtype": self._dtype.name,
+            "vocabulary_size": self._vocabulary_size,
+            "tokenizer": tokenizer,
+            "tokens": sum(shard["tokens"] for shard in self.shards),
+            "documents": sum(shard["documents"] for shard in self.shards),
+            "shards": self.shards,
+        }
+        write_json(self.folder / INDEX, index)
+
+
+def _starts_of(shard: str) -> str:
+    return Path(shard).with_suffix(".starts").name
+
+
+class TokenShards:
+    """The token stream of a folder, memory-mapped: pieces of it by `read`, rows of one length by `rows`.
+
+    Raises DataError where the index is missing or broken, a file has another size than the index says, or
+    (if `tokenizer` is given) the shards were written with another tokenizer.
+    """
+
+    def __init__(self, folder: Path, tokenizer: str | None = None) -> None:
+        self.folder = folder
+        self.index = _read_index(folder)
+        if tokenizer is not None and tokenizer != self.index["tokenizer"]:
+            raise DataError(
+                f"{folder}: written with tokenizer {self.index['tokenizer'][:12]}…, the model has "
+                f"{tokenizer[:12]}…; tokenize the text again"
+            )
+        self.tokens: int = self.index["tokens"]
+        self.documents: int = self.index["documents"]
+        shards = self.index["shards"]
+        dtype = token_dtype(self.index["vocabulary_size"])
+        self._shards = [self._map(shard["file"], dtype, shard["tokens"]) for shard in shards]
+        self._starts = [
+            self._map(_starts_of(shard["file"]), np.dtype(STARTS), shard["documents"]) for shard in shards
+        ]
+        self._first = np.cumsum([0, *(len(shard) for shard in self._shards)])
+
+    def _map(self, name: str, dtype: np.dtype, count: int) -> np.ndarray:
+        path = self.folder / name
+        expected = count * dtype.itemsize
+        size = path.stat().st_size if path.is_file() else 0
+        if size != expected:
+            raise DataError(
+                f"{path}: {size:,} bytes; expected {expected:,} by {INDEX}: truncated, write it again"
+            )
+        return np.memmap(path, dtype=dtype, mode="r")
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens start … stop - 1 of the whole stream, int64."""
+        parts = [
+            self._shards[shard][begin:end].astype(np.int64) for shard, begin, end in self._parts(start, stop)
+        ]
+        return np.concatenate(parts)
+
+    def document_starts(self, start: int, stop: int) -> np.ndarray:
+        """Where documents begin among tokens start … stop - 1, counted from `start`, int64."""
+        found = []
+        for shard, begin, end in self._parts(start, stop):
+            starts = self._starts[shard]
+            inside = starts[np.searchsorted(starts, begin) : np.searchsorted(starts, end)]
+            found.append(inside.astype(np.int64) + self._first[shard] - start)
+        return np.concatenate(found)
+
+    def _parts(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """(shard, begin, end) of the pieces that hold tokens start … stop - 1."""
+        shard = int(np.searchsorted(self._first, start, side="right")) - 1
+        parts = []
+        while start < stop:
+            first, behind = int(self._first[shard]), int(self._first[shard + 1])
+            parts.append((shard, start - first, min(stop, behind) - first))
+            start, shard = behind, shard + 1
+        return parts
+
+    def checksums(self) -> list[tuple[Path, str]]:
+        """The files and what their SHA-256 must be."""
+        return [
+            (self.folder / name, shard[key])
+            for shard in self.index["shards"]
+            for name, key in ((shard["file"], "sha256"), (_starts_of(shard["file"]), "starts_sha256"))
+        ]
+
+
+class TokenRows(Dataset):
+    """Rows {"input_ids", "labels"} (int64, shape (context_length,)) of token streams, one after the other.
+
+    With `apart` the documents of a row don't see each other: "position_ids" restart with each, and its first
+    token is no label; what is left of one that began in an earlier row counts as a document of its own.
+
+    Attributes:
+        counts: rows of each stream.
+        unused: tokens at the ends of the streams that fill no row.
+
+    Raises DataError where there is no full row.
+    """
+
+    def __init__(self, streams: list[TokenShards], context_length: int, apart: bool) -> None:
+        self.counts = [stream.tokens // context_length for stream in streams]
+        self.unused = sum(stream.tokens % context_length for stream in streams)
+        if not sum(self.counts):
+            tokens = sum(stream.tokens for stream in streams)
+            raise DataError(
+                f"{streams[0].folder}: {tokens:,} tokens; expected at least one row of {context_length}"
+            )
+        self._streams, self._length, self._apart = streams, context_length, apart
+        self._ends = np.cumsum(self.counts)
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        source = int(np.searchsorted(self._ends, index, side="right"))
+        stream = self._streams[source]
+        start = (index - int(self._ends[source]) + self.counts[source]) * self._length
+        stop = start + self._length
+        ids = torch.from_numpy(stream.read(start, stop))
+        labels = ids.clone()
+        if not self._apart:
+            return {"input_ids": ids, "labels": labels}
+        starts = stream.document_starts(start, stop)
+        labels[starts] = UNTRAINED
+        return {"input_ids": ids, "labels": labels, "position_ids": positions(starts, self._length)}
+
+    def mean_attended(self) -> float:
+        """Positions that a token attends to, itself included: the mean over 64 rows, evenly chosen."""
+        if not self._apart:
+            return (self._length + 1) / 2
+        rows = [self[len(self) * place // 64] for place in range(64)]
+        return 1 + float(torch.stack([row["position_ids"] for row in rows]).float().mean())
+
+
+def positions(starts: np.ndarray, length: int) -> torch.Tensor:
+    """Place of each token in its document, `[length]` int64: 0 at the row's begin and at each of `starts`."""
+    begins = np.zeros(length, dtype=np.int64)
+    begins[starts] = starts
+    return torch.from_numpy(np.arange(length) - np.maximum.accumulate(begins))
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: no {INDEX}; expected token shards that were written to their end"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path}: no valid JSON ({error}); write the shards again") from None
+    expected = {"vocabulary_size", "tokens", "documents", "tokenizer", "shards"}
+    if not isinstance(index, dict) or not index.keys() >= expected:
+        raise DataError(f"{path}: not an index of token shards")
+    return index

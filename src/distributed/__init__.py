@@ -1,0 +1,1 @@
+"""Ranks that work together: the process group, the device, the DeepSpeed file."""

@@ -1,0 +1,1 @@
+"""A pipeline's stages in sequence, and the making of one."""

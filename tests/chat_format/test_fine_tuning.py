@@ -1,0 +1,97 @@
+"""The rows that fine-tuning trains on: which tokens of demonstrations and of Ghost Attention dialogues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.chat_format.encoding import encode_answer, encode_prompt
+from llamita.chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogues
+from llamita.data.intake import Intake
+from llamita.data.rows import Dialogue
+from llamita.errors import ConfigError, DataError
+from llamita.settings import Source
+
+from ..helpers.material import turn, write
+
+PLAIN = turn("is it red ?", "it is red") + turn("again ?", "yes")
+GHOST = turn("how are you ?", "fine") + turn("and today ?", "fine again")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write(tmp_path / "plain.jsonl", [{"messages": PLAIN}, {"messages": turn("hi", " ")}])
+    write(tmp_path / "ghost.jsonl", [{"messages": GHOST, "instruction": "you are fine"}, {"messages": GHOST}])
+    return tmp_path
+
+
+def source(name: str) -> list[Source]:
+    return [Source(path=f"{name}.jsonl", format="messages")]
+
+
+def trained(row: Any) -> list[int]:
+    return [label for label in row["labels"].tolist() if label != -100]
+
+
+def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Path, tokenizer: Any) -> None:
+    found = fine_tuning_dialogues(source("plain"), source("ghost"), data)
+    rows = [pack_dialogues(tokenizer, [one], 128, 128, seed=0)[0][0] for one in found]
+    assert trained(rows[0]) == encode_answer(tokenizer, "it is red") + encode_answer(tokenizer, "yes")
+    assert trained(rows[1]) == trained(rows[2]) == encode_answer(tokenizer, "fine again")
+
+    system = {"role": "system", "content": "you are fine"}
+    with_instruction, without = (
+        encode_prompt(tokenizer, [*before, *GHOST[:-1]]) for before in ([system], [])
+    )
+    for row, prompt in zip(rows[1:], (with_instruction, without), strict=True):
+        assert row["input_ids"].tolist()[: len(prompt)] == prompt
+        assert set(row["labels"].tolist()[: len(prompt)]) == {-100}
+    text = tokenizer.decode(with_instruction)
+    assert text.count("you are fine") == 1
+    assert text.index("you are fine") < text.index("how are you ?")
+
+
+def test_everything_is_counted_and_only_ours_is_told_here(
+    data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    intake = Intake()
+    found = fine_tuning_dialogues(source("plain"), source("ghost"), data, intake=intake)
+    assert intake.skipped == {"empty message": 1}
+    assert "empty message" in capsys.readouterr().out  # by the reader
+    lengths = [len(encode_prompt(tokenizer, one.messages[:-1])) for one in found]
+    length = lengths[1] + len(encode_answer(tokenizer, "fine again"))
+    long = Dialogue([*GHOST, *GHOST, *GHOST])
+    found.append(long)
+    rows, counts = pack_dialogues(tokenizer, found, length, 1000, seed=0)
+    assert counts["skipped"] == {f"longer than {length} tokens": 1}
+    told = capsys.readouterr().out
+    assert f"1 dialogues left out: longer than {length} tokens" in told
+    assert "empty message" not in told
+
+    assert counts["dialogues"] == 3
+    assert counts["rows"] == len(rows)
+    assert counts["trained_tokens"] == sum(len(trained(row)) for row in rows)
+    tokens = sum(int((row["input_ids"] != tokenizer.pad_token_id).sum()) for row in rows)
+    assert counts["tokens"] == tokens
+    assert counts["fill"] == pytest.approx(tokens / (len(rows) * length))
+
+
+def test_what_is_refused(data: Path, tokenizer: Any) -> None:
+    dialogues = [Dialogue(PLAIN)]
+    with pytest.raises(ConfigError, match=r"row_length: 129 is above the model's context of 128"):
+        pack_dialogues(tokenizer, dialogues, 129, 128, seed=0)
+    with pytest.raises(DataError, match="none of 1 dialogues fits into a row of 5 tokens"):
+        pack_dialogues(tokenizer, dialogues, 5, 128, seed=0)
+    system = {"role": "system", "content": "be fine"}
+    write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
+    with pytest.raises(DataError, match=r"both.jsonl:1: both an 'instruction' and a system message"):
+        fine_tuning_dialogues(source("plain"), source("both"), data)
+
+
+def test_ghost_attention_may_have_a_root_of_its_own(data: Path) -> None:
+    (data / "gatt").mkdir()
+    write(data / "gatt" / "ghost.jsonl", [{"messages": GHOST, "instruction": "you are sampled"}])
+    found = fine_tuning_dialogues(source("plain"), source("ghost"), data, data / "gatt")
+    assert [one.messages[0]["content"] for one in found] == ["is it red ?", "you are sampled"]

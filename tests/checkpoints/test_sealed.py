@@ -1,0 +1,126 @@
+"""Checkpoints: whole or passed over, the newest ones kept, a full disk survived."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llamita.checkpoints.sealed import ASIDE, SEAL, Checkpoints
+
+
+def writer(text: str):
+    def write(folder: Path) -> None:
+        (folder / "deep").mkdir(parents=True, exist_ok=True)
+        (folder / "state.pt").write_text(text)
+        (folder / "deep" / "weights").write_text(text * 2)
+
+    return write
+
+
+def saved(tmp_path: Path, *steps: int, keep_last: int = 2) -> Checkpoints:
+    checkpoints = Checkpoints(tmp_path / "resume", keep_last)
+    assert all(checkpoints.save(step, writer(f"step {step}")) for step in steps)
+    return checkpoints
+
+
+def test_some_stay_for_good(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "resume", keep_last=1, keep_every=10)
+    for step in (5, 10, 15, 20, 25):
+        assert checkpoints.save(step, writer("state"))
+    assert sorted(map(Checkpoints.step, checkpoints.folder.glob("checkpoint-*"))) == [10, 20, 25]
+
+
+def test_the_newest_ones_stay_and_the_newest_counts(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 2, 9, 10)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
+        "checkpoint-10",
+        "checkpoint-9",
+        ASIDE,
+    ]
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert checkpoints.step(newest) == 10
+    assert (newest / "deep" / "weights").read_text() == "step 10step 10"
+
+
+def test_without_any_there_is_none(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "resume").newest() is None
+
+
+def flip(folder: Path) -> None:
+    (folder / "state.pt").write_text("step 8")
+
+
+def truncate(folder: Path) -> None:
+    (folder / "deep" / "weights").write_text("step")
+
+
+def lose(folder: Path) -> None:
+    (folder / "deep" / "weights").unlink()
+
+
+def unseal(folder: Path) -> None:
+    (folder / SEAL).unlink()
+
+
+def half_seal(folder: Path) -> None:
+    (folder / SEAL).write_text('{"step": 9, "fi')
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (flip, "state.pt: its checksum"),
+        (truncate, "weights: 4 bytes; expected 12"),
+        (lose, "weights: missing"),
+        (unseal, f"{SEAL}: missing or broken"),
+        (half_seal, f"{SEAL}: missing or broken"),
+    ],
+)
+def test_a_broken_one_is_told_and_the_one_before_it_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], break_it, told: str
+) -> None:
+    checkpoints = saved(tmp_path, 8, 9)
+    break_it(checkpoints.folder / "checkpoint-9")
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.name == "checkpoint-8"
+    assert told in capsys.readouterr().out
+    assert checkpoints.save(9, writer("again"))  # in the place of the broken one
+    assert checkpoints.newest() == checkpoints.folder / "checkpoint-9"
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "resume"
+    writer("half")(folder / ASIDE / "checkpoint-5")
+    assert Checkpoints(folder).newest() is None
+    assert not (folder / ASIDE).exists()
+
+
+def test_a_full_disk_costs_the_checkpoint_not_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = saved(tmp_path, 3)
+
+    def fail(folder: Path) -> None:
+        (folder / "state.pt").write_text("ha")
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "state.pt"))
+
+    assert not checkpoints.save(4, fail)
+    assert "checkpoint-4: not saved: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert checkpoints.newest() == checkpoints.folder / "checkpoint-3"
+    assert not list(checkpoints.folder.glob("*4*"))
+
+
+def test_a_disk_that_is_nearly_full_is_not_filled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = saved(tmp_path, 3)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+    assert not checkpoints.save(4, writer("more"))
+    assert "checkpoint-4: not saved: 10 bytes are free; expected 20" in capsys.readouterr().out
+    assert checkpoints.newest() == checkpoints.folder / "checkpoint-3"

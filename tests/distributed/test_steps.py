@@ -1,0 +1,41 @@
+"""Steps that are made once: killed half way, read again, broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.distributed.steps import made_folder, made_rows
+from llamita.errors import DataError
+
+
+def test_a_step_killed_half_way_leaves_nothing_under_its_name(tmp_path: Path) -> None:
+    def half(folder: Path) -> dict[str, Any]:
+        (folder / "weights").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        made_folder(tmp_path / "step", half)
+    assert not (tmp_path / "step").exists()
+    made_folder(tmp_path / "step", lambda folder: {"left": len(list(folder.iterdir()))})
+    assert made_folder(tmp_path / "step", half) == {"left": 0}
+
+    def rows() -> Any:
+        yield {"a": 1}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made_rows(tmp_path / "rows.jsonl", rows)
+    assert not (tmp_path / "rows.jsonl").exists()
+    strange = [{"a": "é"}, {"a": "one\u2028two\x85three\x0bfour\r\nfive"}, {"a": ""}]
+    assert made_rows(tmp_path / "rows.jsonl", lambda: strange) == strange
+    assert made_rows(tmp_path / "none.jsonl", list) == []
+
+
+def test_a_broken_step_file_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"prompt": 0}\n{"prompt": 1, "ans\n')
+    with pytest.raises(DataError, match=r"samples\.jsonl:2: "):
+        made_rows(path, list)

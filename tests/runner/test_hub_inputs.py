@@ -1,0 +1,63 @@
+"""Inputs that are models of the Hub, with a stand-in for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llamita.config import load_settings
+from llamita.errors import ConfigError
+from llamita.runner import pipeline, stages
+
+from ..conftest import TakerSettings, problem, replace
+
+
+def on_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    """Lets the Hub hold one model; returns what is asked of it."""
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    def download(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(f"{repository} {revision} {' '.join(allow_patterns)}")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return asked
+
+
+SAFE_FILES = "*.json *.safetensors *.jinja tokenizer.model"
+
+
+def test_an_input_on_the_hub(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cached").mkdir()
+    asked = on_the_hub(monkeypatch, tmp_path / "cached")
+    replace("configs/pipeline.yaml", "inputs: {model: base}", "inputs: {model: org/model@v1}")
+    planned = pipeline.read_pipeline("configs/pipeline.yaml")
+    assert planned[1].step.inputs == {"model": tmp_path / "cached"}
+    assert asked == [f"org/model v1 {SAFE_FILES}"]
+    pipeline.read_pipeline("configs/pipeline.yaml", folders_needed=False)
+    assert len(asked) == 1, "a check of the files alone fetches nothing"
+
+
+def test_a_stage_alone_with_an_input_on_the_hub(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cached").mkdir()
+    asked = on_the_hub(monkeypatch, tmp_path / "cached")
+    settings = load_settings("configs/chat.yaml", TakerSettings, ["inputs.model=org/model", "output=out"])
+    step = stages.single_step("taker", settings, Path("configs/chat.yaml"), 1)
+    assert step.inputs == {"model": tmp_path / "cached"}
+    assert asked == [f"org/model None {SAFE_FILES}"]
+
+
+def test_a_model_that_the_hub_does_not_give(project: Path) -> None:
+    replace("configs/pipeline.yaml", "inputs: {model: base}", "inputs: {model: org/no-such-model}")
+    said = problem()
+    assert (
+        "pipeline.yaml:6: stages.1.inputs.model: org/no-such-model: no such folder, and not fetched" in said
+    )
+    settings = load_settings("configs/chat.yaml", TakerSettings, ["inputs.model=org/no-such", "output=out"])
+    with pytest.raises(ConfigError, match=r"inputs\.model: org/no-such: no such folder, and not fetched"):
+        stages.single_step("taker", settings, Path("configs/chat.yaml"), 1)

@@ -1,0 +1,230 @@
+"""What a stage is known by: every file that it opens below its inputs or by its settings, no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita import artifact
+from llamita.errors import DataError
+from llamita.runner import stages
+from llamita.runner.identity import Step, input_hashes, status
+from llamita.settings import StageSettings
+from llamita.world.settings import WorldSettings
+from llamita.world.stage import run as make_world
+
+from ..helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, source, turn, write, write_data
+from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
+
+_watched: list[set[str]] = []
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watched and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        _watched[-1].add(os.path.realpath(os.fsdecode(arguments[0])))
+
+
+sys.addaudithook(_audit)  # for good: a hook can't be removed
+
+
+@contextmanager
+def opened_below(*roots: Path) -> Iterator[set[Path]]:
+    """The files below some folders that are opened meanwhile, links followed."""
+    paths: set[str] = set()
+    found: set[Path] = set()
+    _watched.append(paths)
+    try:
+        yield found
+    finally:
+        _watched.pop()
+        real = [root.resolve() for root in roots]
+        files = {Path(path) for path in paths if Path(path).is_file()}
+        found |= {path for path in files if any(path.is_relative_to(root) for root in real)}
+
+
+ONE_STEP = {"max_steps": 1, "per_device_train_batch_size": 2, "learning_rate": 1e-3}
+DIALOGUES = source("dialogues", "messages")
+PROMPTS = source("prompts", "prompts")
+SIZES = dict.fromkeys(
+    (name for name in WorldSettings.model_fields if name not in StageSettings.model_fields), 6
+)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    """Inputs of every stage, between files that none of them reads; some data is elsewhere, or a link."""
+    root = tmp_path_factory.mktemp("inputs")
+    data = write_data(root / "data")
+    write(data / "prompts.jsonl", [{"messages": turn(f"what is {n} ?")} for n in "abcdefgh"])
+    (root / "elsewhere").mkdir()
+    for name in ("gatt", "documents"):
+        (data / f"{name}.jsonl").rename(root / "elsewhere" / f"{name}.jsonl")
+        (data / f"{name}.jsonl").symlink_to(root / "elsewhere" / f"{name}.jsonl")
+    (root / "elsewhere" / "validation.jsonl").write_bytes((data / "validation.jsonl").read_bytes())
+    world = root / "world"
+    world.mkdir()
+    make_world(WorldSettings(**SIZES | {"test_turns": 2}), {}, world)
+    models = {"model": 0, "base": 0, "sft": 1}
+    folders = {
+        name: save_tiny_model(root / name / "model", tokenizer, seed, max_position_embeddings=1024).parent
+        for name, seed in models.items()
+    }
+    for name in ("helpfulness", "safety"):
+        folders[name] = save_tiny_reward_model(root / name, tokenizer)
+    for folder in (data, world, *folders.values()):
+        (folder / "notes.md").write_text("of no use")
+    for name, versions in (("pretrain", {}), ("rlhf", {"versions": []})):
+        (root / name).mkdir()
+        manifest = {"stage": name, "name": name, "settings": {}, "metrics": versions, "wall_seconds": 1}
+        (root / name / "manifest.json").write_text(json.dumps(manifest))
+        write(root / name / "metrics.jsonl", [])
+    return {
+        **folders,
+        "data": data,
+        "world": world,
+        "tokenizer": folders["model"],
+        "elsewhere": root / "elsewhere",
+        "pretrain": root / "pretrain",
+        "rlhf": root / "rlhf",
+    }
+
+
+def step_of(kind: str, chosen: dict[str, Any], inputs: dict[str, Path], **named: str) -> Step:
+    settings = stages.settings_class(kind).model_validate_json(json.dumps(chosen))
+    folders = {name: inputs[of] for name, of in named.items()}
+    return Step(kind, settings, folders, inputs["data"].parent / "out" / kind)
+
+
+def steps(inputs: dict[str, Path]) -> dict[str, Step]:
+    elsewhere = [{"path": str(inputs["elsewhere"] / "validation.jsonl"), "format": "text_rows"}]
+    documents = {"documents": source("documents", "text_rows")}
+    corpus = documents | {"validation": elsewhere, "deduplicate": False}
+    instructed = {"trained": "test/gatt.jsonl", "unseen": "test/gatt_unseen.jsonl", "turns": 1}
+    test = [{"path": "test/ordinary.jsonl", "format": "prompts"}]
+    rlhf = {
+        "prompts": PROMPTS,
+        "dialogues": DIALOGUES,
+        "ghost_attention": SFT["ghost_attention"],
+        "rounds": [{"name": "v1", "prompts": 2, "samples_per_prompt": 1}],
+        "max_new_tokens": 4,
+        "row_length": 104,
+        "trainer": ONE_STEP,
+    }
+    evaluate = {
+        "gold": True,
+        "prompts": {"ordinary": test},
+        "max_new_tokens": 4,
+        "retention": instructed | {"dialogues": 2, "unseen_dialogues": 2},
+    }
+    gatt = {"prompts": PROMPTS, "instructions": ["word"], "dialogues": 1, "max_new_tokens": 4, "max_turns": 2}
+    models = {name: name for name in ("base", "sft", "helpfulness", "safety")}
+    tuned = SFT | {"trainer": ONE_STEP}
+    return {
+        "tokenizer": step_of("tokenizer", documents | {"vocabulary_size": 400}, inputs, data="data"),
+        "prepare": step_of("prepare", corpus, inputs, data="data", tokenizer="tokenizer"),
+        "pretrain": step_of(
+            "pretrain", PRETRAIN | corpus | {"trainer": ONE_STEP}, inputs, data="data", tokenizer="tokenizer"
+        ),
+        "gatt": step_of("gatt", gatt, inputs, data="data", model="model"),
+        "sft": step_of("sft", tuned, inputs, data="data", model="model"),
+        "sft_gatt": step_of("sft", tuned, inputs, data="data", model="model", gatt="data"),
+        "reward": step_of("reward", HELPFULNESS | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
+        "safety": step_of("reward", SAFETY | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
+        "rlhf": step_of("rlhf", rlhf, inputs, data="data", **models),
+        "evaluate": step_of("evaluate", evaluate, inputs, data="world", sft="sft"),
+        "report": step_of("report", {}, inputs, pretrain="pretrain", rlhf="rlhf"),
+    }
+
+
+NAMES = "tokenizer prepare pretrain gatt sft sft_gatt reward rlhf evaluate report".split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_files_opened_are_those_hashed(
+    inputs: dict[str, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    step = steps(inputs)[name]
+    everything = inputs["data"].parent
+    with opened_below(everything) as hashed:
+        input_hashes(step)
+    with opened_below(everything) as opened, suppress(DataError if name == "gatt" else ()):
+        stages.stage_run(step.kind)(step.settings, step.inputs, tmp_path)
+    models = [path.resolve() for key, path in step.inputs.items() if key not in ("data", "gatt", "pretrain")]
+    models = [path for path in models if path.name != "rlhf"]
+    of_models = {path for path in hashed if any(path.is_relative_to(model) for model in models)}
+    assert opened <= hashed
+    # libraries in Rust open weights and tokenizers without a trace; any of a model's files may be read
+    assert hashed - opened <= of_models
+    assert hashed
+    assert not any(path.name == "notes.md" for path in hashed)
+
+
+def test_every_kind_of_stage_is_compared(inputs: dict[str, Path]) -> None:
+    assert {step.kind for step in steps(inputs).values()} | {"world"} == set(stages.REGISTRY)
+
+
+def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
+    """The stages that would be made again after something is added to a file."""
+    before = {name: input_hashes(step) for name, step in steps(inputs).items()}
+    old = path.read_bytes() if path.exists() else None
+    path.write_bytes((old or b"") + text)
+    after = {name: input_hashes(step) for name, step in steps(inputs).items()}
+    if old is None:
+        path.unlink()
+    else:
+        path.write_bytes(old)
+    return {name for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "stages_made_again"),
+    [
+        ("data", "notes.md", set()),
+        ("data", "dialogues.jsonl", {"sft", "sft_gatt", "rlhf"}),
+        ("data", "helpfulness.jsonl", {"reward", "safety"}),
+        ("elsewhere", "validation.jsonl", {"prepare", "pretrain"}),  # given by an absolute path
+        ("elsewhere", "documents.jsonl", {"tokenizer", "prepare", "pretrain"}),  # behind a link
+        ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "rlhf"}),
+        ("world", "truth.json", {"evaluate"}),
+        ("world", "test/gatt_unseen.jsonl", {"evaluate"}),
+        ("world", "test/harmful.jsonl", set()),
+        ("sft", "notes.md", set()),
+        ("sft", "model/config.json", {"reward", "safety", "rlhf", "evaluate"}),
+        ("rlhf", "metrics.jsonl", {"report"}),
+    ],
+)
+def test_what_is_made_again(
+    inputs: dict[str, Path], place: str, name: str, stages_made_again: set[str]
+) -> None:
+    assert changed(inputs, inputs[place] / name, b"\n") == stages_made_again
+
+
+def test_an_absolute_source_that_changes_is_no_longer_done(inputs: dict[str, Path], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    write(rows, [{"text": "one"}])
+    chosen = {"vocabulary_size": 400, "documents": [{"path": str(rows), "format": "text_rows"}]}
+    settings = stages.settings_class("tokenizer").model_validate_json(json.dumps(chosen))
+    step = Step("tokenizer", settings, {"data": inputs["data"]}, tmp_path / "tokenizer")
+    stages.execute(step)
+    assert status(step).done
+    write(rows, [{"text": "two"}])
+    assert status(step).why == "changed: input data has other contents"
+
+
+def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "a.bin").write_text("one")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "shards").symlink_to(tmp_path / "weights")
+    (tmp_path / "weights" / "up").symlink_to(tmp_path / "corpus")
+    before = artifact.input_hash(tmp_path / "corpus")
+    (tmp_path / "weights" / "a.bin").write_text("two")
+    assert artifact.input_hash(tmp_path / "corpus") != before

@@ -1,0 +1,92 @@
+"""Wrong pipelines, settings and overrides are told with file, line, key and what is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llamita.errors import ConfigError
+from llamita.runner import pipeline
+
+from ..conftest import problem, replace
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("stage: taker", "stage: takr", 6, "stages.1.stage: no such stage: 'takr'; did you mean 'taker'"),
+        (
+            "{model: base}",
+            "{model: bsae}",
+            6,
+            "'bsae' is no earlier stage, no root and no folder; did you mean 'base'",
+        ),
+        ("{model: base}", "{model: final}", 6, "stage 'final' does not come before; put it above this one"),
+        ("{model: base}", "{model: chat}", 6, "stage 'chat' does not come before"),
+        (
+            ", inputs: {model: base}",
+            "",
+            6,
+            "stages.1.inputs.model: stage 'taker' needs this input; with its settings it takes data, model",
+        ),
+        ("{model: base}", "{modle: base}", 6, "has no such input; did you mean 'model'"),
+        ("config: chat.yaml", "config: caht.yaml", 6, "caht.yaml; did you mean 'chat.yaml'"),
+        ("name: chat", "name: base", 6, "there is a stage 'base' above already"),
+        ("name: chat", "name: seed", 6, "'seed' is a key of the pipeline"),
+        ("name: chat", "name: a/b", 6, "stages.1.name: 'a/b' becomes a folder"),
+        ("name: chat", "nam: chat", 6, "stages.1.nam: unknown key; did you mean 'name'"),
+        (
+            "config: base.yaml",
+            "config: base.yaml, processes: 0",
+            5,
+            "stages.0.processes: expected greater than",
+        ),
+        ("seed: 7", "seed: x", 2, "seed: expected a valid integer"),
+    ],
+)
+def test_wrong_pipelines_name_their_line(project: Path, old: str, new: str, line: int, words: str) -> None:
+    replace("configs/pipeline.yaml", old, new)
+    told = [one for one in problem().splitlines() if one.startswith(f"configs/pipeline.yaml:{line}: ")]
+    assert any(words in one for one in told), problem()
+
+
+def test_wrong_settings_of_all_stages_are_told_at_once(project: Path) -> None:
+    replace("configs/base.yaml", "words", "wrods")
+    replace("configs/final.yaml", "2", "many")
+    assert "base.yaml:1: wrods: unknown key; did you mean 'words'" in problem()
+    assert "final.yaml:1: rounds: expected a valid integer" in problem()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("base.words=many", "override 'base.words=many'"),
+        ("base.wrods=3", "did you mean 'words'"),
+        ("bsae.words=3", "'bsae' is no stage and no key of configs/pipeline.yaml; did you mean 'base'"),
+        ("base=3", "expected stage.key=value"),
+        ("chat.inputs.model=nowhere", "override 'chat.inputs.model=nowhere'"),
+        ("roots.data=nowhere", "override 'roots.data=nowhere'"),
+    ],
+)
+def test_wrong_overrides_are_named(project: Path, override: str, words: str) -> None:
+    if "roots" in override:
+        replace("configs/pipeline.yaml", "{model: base}", "{model: base, data: data}")
+    assert override in problem(override)
+    assert words in problem(override)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("{learning_rat: 1e-3}", "did you mean 'learning_rate'"),
+        ("{max_steps: 1.5}", "expected int"),
+        ("{output_dir: x}", "the stage sets this itself"),
+    ],
+)
+def test_trainer_sections_are_checked_before_any_work(project: Path, section: str, words: str) -> None:
+    replace("configs/base.yaml", "words: 3", f"trainer: {section}")
+    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml"))
+    with pytest.raises(ConfigError, match=r"base\.yaml:1: trainer\.") as caught:
+        pipeline.check_trainers(chosen)
+    assert words in str(caught.value)
