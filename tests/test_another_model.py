@@ -35,21 +35,13 @@ from llamita.sft.settings import SftSettings
 
 from .helpers.chatml import CHATML, chatml_tokenizer
 from .helpers.llama3 import llama3_tokenizer
-from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, turn, write_data
+from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
+from .helpers.rlhf import RLHF
+from .helpers.rows import turn
 from .helpers.tiny import tiny_model
 
 EOS = 2
 SIZE = {"vocab_size": 400, "tie_word_embeddings": True, "pad_token_id": EOS, "max_position_embeddings": 256}
-RLHF = {
-    "prompts": [{"path": "dialogues.jsonl", "format": "messages"}],
-    "dialogues": SFT["dialogues"],
-    "rounds": [{"name": "v1", "prompts": 4, "samples_per_prompt": 3, "ppo": True}],
-    "ppo": {"iterations": 2, "episodes": 8, "mini_batch_size": 4, "critic_warmup_iterations": 0},
-    "max_new_tokens": 24,
-    "row_length": 256,
-    "trainer": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3},
-}
-RLHF["ppo"] |= {"learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 
 
 @pytest.fixture(autouse=True, scope="module")

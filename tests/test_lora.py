@@ -35,8 +35,8 @@ from llamita.sft.settings import SftSettings
 from llamita.training.tracking import Tracker
 
 from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
+from .helpers.rlhf import RLHF
 from .helpers.tiny import save_tiny_model
-from .test_another_model import RLHF
 
 LORA = {"r": 4, "lora_alpha": 8}
 ROUNDS = [

@@ -19,7 +19,7 @@ import pytest
 from llamita.artifact import MARKER, RESUME, working_folder
 
 from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write, write_data
-from ..rlhf.test_stage import make_inputs, settings
+from ..helpers.rlhf import make_inputs, settings
 
 REPOSITORY = Path(__file__).parents[2]
 CLOCKS = ("seconds", "per_second", "peak_memory_gb")
