@@ -38,6 +38,7 @@ from .helpers.llama3 import llama3_tokenizer
 from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
 from .helpers.rlhf import RLHF
 from .helpers.rows import turn
+from .helpers.stage_runs import run
 from .helpers.tiny import tiny_model
 
 EOS = 2
@@ -61,13 +62,6 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         model = Qwen2ForCausalLM(Qwen2Config(**shape | {"model_type": "qwen2"}))
     save_model(model, chatml_tokenizer(), root / "base")
     return root
-
-
-def run(stage: Any, settings: Any, values: dict[str, Any], root: Path, name: str, **inputs: str) -> Any:
-    out = root / name
-    out.mkdir()
-    folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}
-    return stage.run(settings.model_validate_json(json.dumps(values)), folders, out)
 
 
 @pytest.fixture(scope="module")
