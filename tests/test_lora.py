@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llamita.errors import ConfigError, DataError
 from llamita.model.checkpoint import load_causal_lm, new_reward_model
-from llamita.model.lora import add_adapter, begin, plain, trunk_of
+from llamita.model.lora import begin, plain, trunk_of
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
@@ -32,15 +31,14 @@ from llamita.sampling.decoder import Decoder
 from llamita.sampling.weights import copy_weights
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
-from llamita.training.tracking import Tracker
 
+from .helpers.lora import LORA, tune
 from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
 from .helpers.repository import zero_file
 from .helpers.rlhf import RLHF
 from .helpers.stage_runs import run
 from .helpers.tiny import save_tiny_model
 
-LORA = {"r": 4, "lora_alpha": 8}
 ROUNDS = [
     {"name": "v1", "prompts": 4, "samples_per_prompt": 3, "ppo": True},
     {"name": "v2", "prompts": 4, "samples_per_prompt": 3, "ppo": True},
@@ -63,18 +61,6 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     return root
 
 
-def tune(
-    root: Path,
-    name: str,
-    steps: int,
-    lora: dict[str, Any] | None,
-    rate: float = 1e-2,
-    base: str = "base",
-) -> Any:
-    trainer = SFT["trainer"] | {"max_steps": steps, "learning_rate": rate, "save_steps": 3}
-    return run(sft, SftSettings, SFT | {"trainer": trainer, "lora": lora}, root, name, model=base)
-
-
 @pytest.fixture(scope="module")
 def tuned(root: Path) -> dict[str, Any]:
     """Metrics of each stage, in order; their folders stand below `root`."""
@@ -92,13 +78,6 @@ def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model.eval()(input_ids=IDS).logits
     return found
-
-
-def test_nothing_is_said_of_what_is_deprecated(root: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        begin(load_causal_lm, root / "base", LORA, 0)
-        add_adapter(load_causal_lm(root / "base"), "policy", LORA)
 
 
 @pytest.mark.parametrize("folder", ["sft", "rlhf/v1/rejection", "rlhf/v1/ppo", "rlhf/v2/ppo"])
@@ -125,17 +104,6 @@ def test_the_reward_adapter_goes_on_from_that_of_sft(root: Path, tuned: dict[str
             head(states.last_hidden_state) for head, states in ((role.score, hidden), (whole.score, expected))
         )
     torch.testing.assert_close(scores, known, rtol=1e-4, atol=1e-4)
-
-
-def test_with_a_full_rank_it_reaches_the_loss_of_full_fine_tuning(root: Path, tokenizer: Any) -> None:
-    """The frozen output layer of a random model must be wide enough to tell tokens apart."""
-    save_tiny_model(root / "wide", tokenizer, spread=0.5)
-    losses = [
-        tune(root, f"rank_{name}", 200, lora, rate=3e-3, base="wide")["final_loss"]
-        for name, lora in (("full", None), ("32", {"r": 32, "lora_alpha": 32}), ("1", {"r": 1}))
-    ]
-    assert losses[1] == pytest.approx(losses[0], abs=0.05)
-    assert losses[2] > losses[0] + 0.1, "a low rank does not"
 
 
 def test_ppo_begins_at_ratio_one_and_no_divergence(root: Path, tuned: dict[str, Any]) -> None:
@@ -221,31 +189,6 @@ def test_two_ranks_under_zero_2(root: Path, tuned: dict[str, Any]) -> None:
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_killed_stage_goes_on_with_its_adapter(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dropping = LORA | {"lora_dropout": 0.1}
-    tune(root, "undisturbed", 8, dropping)
-    log = Tracker.log
-
-    def killed(self: Tracker, metrics: Any, step: int) -> None:
-        if step == 5:
-            raise KeyboardInterrupt
-        log(self, metrics, step)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Tracker, "log", killed)
-        tune(root, "killed", 8, dropping)
-    assert not (root / "killed" / "model").exists()
-    [checkpoint] = (root / "killed" / "resume").glob("checkpoint-*")
-    assert not (checkpoint / "model.safetensors").exists(), "the trunk is not written again and again"
-    tune(root, "killed", 8, dropping)
-    one, other = (
-        (root / name / "model" / "model.safetensors").read_bytes() for name in ("undisturbed", "killed")
-    )
-    assert one == other
-
-
 # -------------------------------------------------------------------------------------- what can't work
 
 
@@ -291,20 +234,6 @@ def test_a_trunk_that_has_changed_or_is_gone(root: Path, tuned: dict[str, Any], 
         trunk_of(tmp_path / "sft")
 
 
-def test_no_layer_has_the_name(root: Path) -> None:
-    for names in (["q_prog"], ["q_proj", "q_prog"], ".*q_prog"):
-        with pytest.raises(ConfigError, match=r"lora: target_modules: .*q_prog"):
-            tune(root, "misnamed", 1, LORA | {"target_modules": names})
-    with pytest.raises(ConfigError, match=r"lora: target_modules: missing \)"):
-        tune(root, "misnamed", 1, LORA | {"target_modules": "(q_proj"})
-
-
-@pytest.mark.parametrize("names", [["lm_head"], ["q_proj", "lm_head"]])
-def test_the_output_layer_takes_no_adapter(root: Path, names: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"lora: target_modules: lm_head is the output layer"):
-        tune(root, "head", 1, LORA | {"target_modules": names})
-
-
 # ----------------------------------------------------------------------------------- tied embeddings
 
 
@@ -339,12 +268,6 @@ def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
     with torch.no_grad():
         states = [plain(one.eval()).base_model(IDS).last_hidden_state for one in (reward_model, published)]
     torch.testing.assert_close(*states, rtol=1e-4, atol=1e-4)
-
-
-def test_peft_is_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ConfigError, match=r"pip install 'llamita\[lora\]'"):
-        tune(root, "without_peft", 1, LORA)
 
 
 def test_a_new_model_has_no_adapter() -> None:

@@ -109,14 +109,3 @@ def test_a_closed_terminal_ends_a_run_as_sigterm_does(tmp_path: Path) -> None:
     for _ in range(2):  # the kernel's and the shell's
         process.send_signal(signal.SIGHUP)
     assert process.wait(20) == 75
-
-
-@pytest.mark.parametrize(("before", "saved"), [((), "True"), (("nohup",), "False")])
-def test_training_saves_at_sighup_unless_it_is_ignored(before: tuple[str, ...], saved: str) -> None:
-    code = (
-        "import os, signal; from llamita.training.interruption import interruptible\n"
-        "with interruptible() as asked: os.kill(os.getpid(), signal.SIGHUP); print(asked())"
-    )
-    command = [*before, sys.executable, "-c", code]
-    found = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, check=True)
-    assert found.stdout == f"{saved}\n"

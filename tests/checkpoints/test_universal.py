@@ -9,7 +9,6 @@ import pytest
 
 from llamita.checkpoints.sealed import Checkpoints
 from llamita.checkpoints.universal import check_same_ranks
-from llamita.distributed.deepspeed_file import zero_stage
 from llamita.errors import ConfigError
 
 
@@ -18,13 +17,6 @@ def files(tmp_path: Path) -> dict[int, str]:
     for stage in (0, 2, 3):
         (tmp_path / f"{stage}.json").write_text(json.dumps({"zero_optimization": {"stage": stage}}))
     return {stage: str(tmp_path / f"{stage}.json") for stage in (0, 2, 3)}
-
-
-def test_the_stage_that_a_file_asks_for(files: dict[int, str], tmp_path: Path) -> None:
-    (tmp_path / "none.json").write_text("{}")
-    assert [zero_stage(file) for file in files.values()] == [0, 2, 3]
-    assert zero_stage(str(tmp_path / "none.json")) == 0
-    assert zero_stage(None) is None
 
 
 def test_an_engine_of_our_own_wants_its_ranks_back(

@@ -1,11 +1,10 @@
-"""Who this process is among others; two real ranks meet in tests/launch."""
+"""The process group of one process; two real ranks meet in tests/launch."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from llamita import processes
 from llamita.distributed import group
 from llamita.errors import ConfigError
 
@@ -18,17 +17,11 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_process_needs_no_group():
     group.setup()
-    assert (processes.world_size(), processes.rank(), processes.is_main_process()) == (1, 0, True)
     values = torch.tensor([1, 2])
     assert group.all_reduce_sum(values) is values
+    assert group.gather_rows([1, 2]) == [1, 2]
     group.barrier()
     group.shutdown()
-
-
-def test_the_launchers_environment_says_who_we_are(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert (processes.world_size(), processes.rank(), processes.is_main_process()) == (4, 3, False)
 
 
 def test_a_zero_file_without_a_launcher_is_refused():

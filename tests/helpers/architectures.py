@@ -58,6 +58,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 def tiny_architecture(name: str, **changes: Any) -> Any:
+    """One of `OTHERS` with random weights."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(name, **SHAPE | OTHERS[name] | changes)
     return AutoModelForCausalLM.from_config(config).eval()

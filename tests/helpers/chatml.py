@@ -35,6 +35,7 @@ def _trained() -> str:
 
 
 def chatml_tokenizer() -> PreTrainedTokenizerFast:
+    """A new one at each call, so that a test may change it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained()),
         unk_token=SPECIAL[0],

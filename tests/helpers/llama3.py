@@ -19,6 +19,7 @@ TEMPLATE = (
 
 
 def llama3_tokenizer(reserved: bool = True) -> PreTrainedTokenizerFast:
+    """Trained on a few lines; `reserved`: with two tokens that stand for nothing yet."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

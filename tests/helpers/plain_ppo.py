@@ -208,16 +208,19 @@ def adam(model: Any, rate: float, trainer: dict[str, float]) -> torch.optim.Adam
 
 
 def deviation(values: list[float]) -> float:
+    """The standard deviation of all of them."""
     mean = sum(values) / len(values)
     return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
 
 
 def whiten(values: list[float]) -> list[float]:
+    """Shifted to mean 0 and scaled to standard deviation 1."""
     mean, spread = sum(values) / len(values), deviation(values)
     return [(value - mean) / spread for value in values]
 
 
 def plain_distribution(logits: Tensor, temperature: float, pad: int) -> Tensor:
+    """Log-probabilities of the next token; the pad has none."""
     scaled = logits / temperature
     return scaled.index_fill(0, torch.tensor([pad]), float("-inf")).log_softmax(0)
 

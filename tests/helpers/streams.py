@@ -12,6 +12,7 @@ from llamita.corpus.shards import ShardWriter, TokenShards
 
 
 def as_encoded(documents: Iterable[Sequence[int]]) -> EncodedDocuments:
+    """Lists of ids as the encoder would hand them on."""
     documents = list(documents)
     ids = np.array([id for document in documents for id in document], dtype=np.uint32)
     return EncodedDocuments(ids, np.array([len(document) for document in documents], dtype=np.int64))

@@ -15,6 +15,7 @@ EOS = 2
 
 
 def tiny_model(seed: int = 0, spread: float = 0.2, **changes: object) -> LlamaForCausalLM:
+    """Random weights, 29 tokens unless `changes` says otherwise."""
     torch.manual_seed(seed)
     settings = {
         "vocab_size": 29,
@@ -33,6 +34,7 @@ def tiny_model(seed: int = 0, spread: float = 0.2, **changes: object) -> LlamaFo
 
 
 def ragged_prompts(count: int, seed: int = 0) -> list[list[int]]:
+    """Prompts of 1 to 12 ids, which begin with BOS."""
     draw = random.Random(seed)
     return [[1, *(draw.randrange(3, 29) for _ in range(draw.randrange(0, 12)))] for _ in range(count)]
 
@@ -44,6 +46,7 @@ def save_tiny_model(folder: Path, tokenizer: Any, seed: int = 0, **changes: obje
 
 
 def save_tiny_reward_model(folder: Path, tokenizer: Any, seed: int = 0) -> Path:
+    """A reward model's folder, weights random."""
     torch.manual_seed(seed)
     config = tiny_model(seed, vocab_size=len(tokenizer)).config
     config.num_labels = 1

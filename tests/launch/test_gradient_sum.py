@@ -7,14 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from llamita.errors import ConfigError
-from llamita.training.arguments import check_gradient_sum
-
-FILES = Path(__file__).parents[2] / "configs" / "deepspeed"
+from ..helpers.repository import zero_file
 
 ERRORS = """
 import copy, json, sys
@@ -59,14 +55,14 @@ print("ERRORS " + json.dumps([error(file) for file in sys.argv[1:]]))
 
 @pytest.mark.parametrize("kind", ["1", "2", "2_offload", "3", "3_offload"])
 def test_the_files_add_up_gradients_in_fp32(kind: str) -> None:
-    settings = json.loads((FILES / f"zero{kind}.json").read_text())
+    settings = json.loads(Path(zero_file(kind)).read_text())
     assert settings["data_types"] == {"grad_accum_dtype": "fp32"}
 
 
 @pytest.mark.long
 def test_many_micro_batches_are_as_exact_as_one() -> None:
     """In bf16, 64 micro-batches err by 0.9%, one by 0.26%."""
-    files = [str(FILES / f"zero{kind}.json") for kind in ("1", "2", "2_offload", "3", "3_offload")]
+    files = [zero_file(kind) for kind in ("1", "2", "2_offload", "3", "3_offload")]
     ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     environment = os.environ | ranks | {"MASTER_PORT": "29637", "DS_ACCELERATOR": "cpu"}
     command = [sys.executable, "-c", ERRORS, *files]
@@ -75,27 +71,3 @@ def test_many_micro_batches_are_as_exact_as_one() -> None:
     assert told, done.stderr[-4000:]
     errors = json.loads(told[0].removeprefix("ERRORS "))
     assert all(error < 0.004 for error in errors), errors
-
-
-@pytest.mark.parametrize("data_types", [{}, {"data_types": {"grad_accum_dtype": "bf16"}}])
-def test_a_file_of_ones_own_needs_the_sum_in_fp32(tmp_path: Path, data_types: dict[str, Any]) -> None:
-    file = tmp_path / "zero.json"
-    file.write_text(json.dumps({"zero_optimization": {"stage": 2}} | data_types))
-    with pytest.raises(
-        ConfigError, match=r'zero.json: .* 4 micro-batches in bf16.*"grad_accum_dtype": "fp32"'
-    ):
-        check_gradient_sum(str(file), bf16=True, accumulation=4)
-    check_gradient_sum(str(file), bf16=True, accumulation=1)
-    check_gradient_sum(str(file), bf16=False, accumulation=4)
-
-
-def test_zero_0_takes_one_micro_batch_in_bf16() -> None:
-    """DeepSpeed has no fp32 sum for it."""
-    file = str(FILES / "zero0.json")
-    assert "data_types" not in json.loads((FILES / "zero0.json").read_text())
-    with pytest.raises(ConfigError, match=r"zero0.json: .* 4 micro-batches in bf16.*zero1"):
-        check_gradient_sum(file, bf16=True, accumulation=4)
-    check_gradient_sum(file, bf16=True, accumulation=1)
-    check_gradient_sum(file, bf16=False, accumulation=4)
-    check_gradient_sum(None, bf16=True, accumulation=4)
-    check_gradient_sum(str(FILES / "zero1.json"), bf16=True, accumulation=4)

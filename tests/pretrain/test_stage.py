@@ -16,8 +16,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from llamita.corpus.shards import TokenShards
 from llamita.errors import DataError
-from llamita.prepare import stage as prepare
-from llamita.prepare.settings import PrepareSettings
 from llamita.pretrain import stage
 from llamita.pretrain.settings import PretrainSettings
 
@@ -118,19 +116,6 @@ def test_held_out_text_is_measured_on_the_way(inputs: dict[str, Path], tmp_path:
     run(inputs, tmp_path / "without", steps=10)
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "without")]
     assert weights[0] == weights[1]  # measuring changes nothing
-
-
-def test_a_corpus_that_was_prepared_gives_the_same_model(inputs: dict[str, Path], tmp_path: Path) -> None:
-    run(inputs, tmp_path / "whole")
-    corpus = {name: PRETRAIN[name] for name in ("documents", "validation", "deduplicate")}
-    (tmp_path / "corpus").mkdir()
-    prepare.run(PrepareSettings.model_validate(corpus), inputs, tmp_path / "corpus")
-    given = {"tokenizer": inputs["tokenizer"], "corpus": tmp_path / "corpus"}
-    metrics = run(given, tmp_path / "parts", documents=[], validation=[])
-    assert metrics["corpus"]["train"]["documents"] == 100
-    assert not (tmp_path / "parts" / "shards").exists()
-    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
-    assert weights[0] == weights[1]
 
 
 def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_path: Path) -> None:

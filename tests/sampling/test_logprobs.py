@@ -4,7 +4,6 @@ import math
 
 import torch
 
-from llamita.model.padding import pad_batch
 from llamita.sampling.logprobs import answer_logprobs, never_sampled, policy_logprobs
 from llamita.sampling.sampler import LlamaSampler
 
@@ -23,15 +22,6 @@ def test_the_pad_is_left_alone_where_it_is_the_eos() -> None:
     assert never_sampled(tiny_model().config) == 0
     assert never_sampled(tiny_model(pad_token_id=2).config) is None
     assert never_sampled(tiny_model(pad_token_id=None).config) is None
-
-
-def test_the_mask_marks_the_states_that_predict_the_answer() -> None:
-    ids, mask = pad_batch([[1, 5], [1]], [[6, 2], [7, 8, 2]])
-    assert ids.tolist() == [[1, 5, 6, 2], [1, 7, 8, 2]]
-    assert mask.tolist() == [[False, True, True], [True, True, True]]
-    ids, mask = pad_batch([[1, 5], [1]], [[0, 2], [7]], pad_token_id=0)
-    assert ids.tolist() == [[1, 5, 0, 2], [1, 7, 0, 0]]
-    assert mask.tolist() == [[False, True, True], [True, False, False]], "the mask is not read off the pads"
 
 
 def test_the_trainers_forward_agrees_with_the_sampler() -> None:

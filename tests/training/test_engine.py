@@ -67,16 +67,11 @@ def test_an_update_is_a_step_of_the_papers_adamw(micro: int) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_files_that_do_not_suit_are_refused(tmp_path: Path) -> None:
+def test_a_file_that_does_not_suit_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "zero.json"
-    for content, named in (
-        ({"zero_optimization": {"stage": 3}}, "stage"),
-        ({"optimizer": {"type": "AdamW"}}, "optimizer"),
-        ({"scheduler": {"type": "WarmupLR"}}, "scheduler"),
-    ):
-        file.write_text(json.dumps(content))
-        with pytest.raises(ConfigError, match=f"zero.json: .*{named}"):
-            Engine(model(), 0.1, 1, 1, str(file))
+    file.write_text('{"zero_optimization": {"stage": 3}}')
+    with pytest.raises(ConfigError, match=r"zero\.json: .*stage"):
+        Engine(model(), 0.1, 1, 1, str(file))
 
 
 def on_two_ranks(tmp_path: Path, deepspeed: str | None) -> list[dict[str, list[float]]]:

@@ -15,7 +15,6 @@ from trl import RewardConfig, SFTConfig
 from llamita.document import flatten
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.pretrain.settings import PretrainSettings
-from llamita.runner import stages
 from llamita.settings import StageSettings
 from llamita.training.arguments import trainer_section
 from llamita.training.settings import BATCH, NO_EFFECT, PACKED, PAPER_OPTIMIZER, RESERVED, TOKENIZED
@@ -52,15 +51,6 @@ def test_every_name_of_the_trainers_is_known_to_decide_or_not() -> None:
 
 def decisive(settings: StageSettings, resuming: bool = False) -> dict[str, Any]:
     return settings.decisive(settings.fingerprinted(), resuming)
-
-
-@pytest.mark.parametrize("kind", stages.REGISTRY)
-def test_what_has_no_effect_is_a_setting(kind: str) -> None:
-    schema = stages.settings_class(kind)
-    for name in schema.declared("no_effect") | schema.declared("resumes_with"):
-        first, _, second = name.partition(".")
-        section = schema.model_fields[first].annotation
-        assert first == "trainer" or not second or second in getattr(section, "model_fields", {})
 
 
 @pytest.mark.parametrize(

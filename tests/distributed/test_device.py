@@ -1,0 +1,25 @@
+"""Which device a rank computes on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llamita.distributed.device import device
+
+
+def test_without_a_gpu_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device() == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("rank", "index"), [(None, 0), ("", 0), ("0", 0), ("3", 3)])
+def test_each_rank_has_the_gpu_of_its_place_on_the_machine(
+    monkeypatch: pytest.MonkeyPatch, rank: str | None, index: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert device() == torch.device("cuda", index)

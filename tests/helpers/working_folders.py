@@ -1,0 +1,27 @@
+"""Working folders begun, resumed and published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llamita import working
+
+
+def begin(final: Path, fingerprint: str, text: str = "") -> str:
+    """Begins or resumes a stage, which adds `text` to what it has made; returns all of that."""
+    with working.open_working(final, {"fingerprint": fingerprint}, resumable=True) as out:
+        with (out / "made.txt").open("a") as file:
+            file.write(text)
+        return (out / "made.txt").read_text()
+
+
+def publish(final: Path, text: str) -> None:
+    """A finished stage that has made `text`."""
+    with working.open_working(final, {"fingerprint": text}, resumable=True) as out:
+        (out / "made.txt").write_text(text)
+        working.publish(final, {"stage": "maker"})
+
+
+def names(folder: Path) -> list[str]:
+    """What stands in a folder."""
+    return sorted(path.name for path in folder.iterdir())

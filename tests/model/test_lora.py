@@ -1,0 +1,98 @@
+"""Adapters on a model, as SFT trains them: what they reach, what they leave alone, what can't work."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.errors import ConfigError
+from llamita.model.checkpoint import load_causal_lm
+from llamita.model.lora import add_adapter, begin
+from llamita.training.tracking import Tracker
+
+from ..helpers.lora import LORA, tune
+from ..helpers.material import write_data
+from ..helpers.tiny import save_tiny_model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_wandb() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "disabled")
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    root = tmp_path_factory.mktemp("lora")
+    write_data(root / "data")
+    save_tiny_model(root / "base", tokenizer, spread=0.05)
+    return root
+
+
+def test_nothing_is_said_of_what_is_deprecated(root: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        begin(load_causal_lm, root / "base", LORA, 0)
+        add_adapter(load_causal_lm(root / "base"), "policy", LORA)
+
+
+def test_with_a_full_rank_it_reaches_the_loss_of_full_fine_tuning(root: Path, tokenizer: Any) -> None:
+    """The frozen output layer of a random model must be wide enough to tell tokens apart."""
+    save_tiny_model(root / "wide", tokenizer, spread=0.5)
+    losses = [
+        tune(root, f"rank_{name}", 200, lora, rate=3e-3, base="wide")["final_loss"]
+        for name, lora in (("full", None), ("32", {"r": 32, "lora_alpha": 32}), ("1", {"r": 1}))
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
+    assert losses[2] > losses[0] + 0.1, "a low rank does not"
+
+
+def test_a_killed_stage_goes_on_with_its_adapter(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropping = LORA | {"lora_dropout": 0.1}
+    tune(root, "undisturbed", 8, dropping)
+    log = Tracker.log
+
+    def killed(self: Tracker, metrics: Any, step: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+        log(self, metrics, step)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Tracker, "log", killed)
+        tune(root, "killed", 8, dropping)
+    assert not (root / "killed" / "model").exists()
+    [checkpoint] = (root / "killed" / "resume").glob("checkpoint-*")
+    assert not (checkpoint / "model.safetensors").exists(), "the trunk is not written again and again"
+    tune(root, "killed", 8, dropping)
+    one, other = (
+        (root / name / "model" / "model.safetensors").read_bytes() for name in ("undisturbed", "killed")
+    )
+    assert one == other
+
+
+def test_no_layer_has_the_name(root: Path) -> None:
+    for names in (["q_prog"], ["q_proj", "q_prog"], ".*q_prog"):
+        with pytest.raises(ConfigError, match=r"lora: target_modules: .*q_prog"):
+            tune(root, "misnamed", 1, LORA | {"target_modules": names})
+    with pytest.raises(ConfigError, match=r"lora: target_modules: missing \)"):
+        tune(root, "misnamed", 1, LORA | {"target_modules": "(q_proj"})
+
+
+@pytest.mark.parametrize("names", [["lm_head"], ["q_proj", "lm_head"]])
+def test_the_output_layer_takes_no_adapter(root: Path, names: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"lora: target_modules: lm_head is the output layer"):
+        tune(root, "head", 1, LORA | {"target_modules": names})
+
+
+def test_peft_is_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"pip install 'llamita\[lora\]'"):
+        tune(root, "without_peft", 1, LORA)

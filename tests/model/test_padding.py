@@ -1,0 +1,21 @@
+"""Rows of token ids as one tensor."""
+
+from __future__ import annotations
+
+from llamita.model.padding import pad_batch, pad_right
+
+
+def test_the_mask_marks_the_states_that_predict_the_answer() -> None:
+    ids, mask = pad_batch([[1, 5], [1]], [[6, 2], [7, 8, 2]])
+    assert ids.tolist() == [[1, 5, 6, 2], [1, 7, 8, 2]]
+    assert mask.tolist() == [[False, True, True], [True, True, True]]
+    ids, mask = pad_batch([[1, 5], [1]], [[0, 2], [7]], pad_token_id=0)
+    assert ids.tolist() == [[1, 5, 0, 2], [1, 7, 0, 0]]
+    assert mask.tolist() == [[False, True, True], [True, False, False]], "the mask is not read off the pads"
+
+
+def test_the_last_token_of_a_row_is_found_without_its_pads() -> None:
+    ids, last = pad_right([[1, 5, 0], [1], [7, 8]], pad_token_id=0)
+    assert ids.tolist() == [[1, 5, 0], [1, 0, 0], [7, 8, 0]]
+    assert last.tolist() == [2, 0, 1]
+    assert pad_right([[1, 5], [1]], pad_token_id=9)[0].tolist() == [[1, 5], [1, 9]]

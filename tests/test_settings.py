@@ -1,0 +1,91 @@
+"""What all settings have in common: strict values, what decides a result, and the sources that are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from llamita.runner import stages
+from llamita.settings import Settings, Source, StageSettings
+
+from .helpers.sources import source
+
+
+class Step(Settings):
+    rows: int = 4
+    micro_rows: int = 4
+
+
+class Trained(StageSettings):
+    no_effect: ClassVar[frozenset[str]] = frozenset({"step.micro_rows", "logging"})
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"limit"})
+    below: ClassVar[dict[str, str]] = {"ghost": "gatt"}
+
+    step: Step = Step()
+    logging: dict[str, int] = {}
+    limit: int = 1
+    dialogues: list[Source] = []
+    ghost: list[Source] = []
+    kinds: dict[str, int] = {}
+    deepspeed: str | None = None
+
+
+class Refined(Trained):
+    no_effect: ClassVar[frozenset[str]] = frozenset({"kinds"})
+
+
+@pytest.mark.parametrize("values", [{"rows": "4"}, {"rows": 4.0}, {"rows": True}, {"row": 4}])
+def test_unknown_keys_and_values_of_another_type_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Step.model_validate(values)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Step().rows = 5  # type: ignore[misc]
+
+
+def test_what_decides_a_result() -> None:
+    settings = Refined(step=Step(rows=8), logging={"steps": 3}, limit=2, kinds={"a": 1}, seed=5)
+    everything = settings.fingerprinted()
+    found = Refined.decisive(everything)
+    assert found["step.rows"] == 8
+    assert found["seed"] == 5
+    assert found["limit"] == 2
+    assert not {"step.micro_rows", "logging.steps", "kinds.a", "inputs", "output"} & found.keys()
+    assert Refined.decisive(everything, resuming=True).keys() == found.keys() - {"limit"}
+    assert "kinds.a" in Trained.decisive(everything), "its parent keeps its own"
+
+
+def test_a_deepspeed_file_counts_by_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "zero.json"
+    file.write_text('{"zero_optimization": {"stage": 2}}')
+    settings = Trained(deepspeed=str(file), inputs={"data": "d"}, output="o")
+    assert settings.fingerprinted()["deepspeed"] == {"zero_optimization": {"stage": 2}}
+    assert not {"inputs", "output"} & settings.fingerprinted().keys()
+
+
+def test_sources_are_found_with_the_input_that_they_are_below() -> None:
+    settings = Trained(dialogues=source("messages", "a.jsonl"), ghost=source("messages", "b.jsonl"))
+    assert [(name, one.path) for name, one in settings.all_sources()] == [
+        ("dialogues", "a.jsonl"),
+        ("ghost", "b.jsonl"),
+    ]
+    data, gatt = Path("data"), Path("gatt")
+    assert settings.data_read({"data": data}) == {"data": settings.dialogues + settings.ghost}
+    assert settings.data_read({"data": data, "gatt": gatt, "model": data}) == {
+        "data": settings.dialogues,
+        "gatt": settings.ghost,
+    }
+
+
+@pytest.mark.parametrize("kind", stages.REGISTRY)
+def test_what_has_no_effect_is_a_setting(kind: str) -> None:
+    schema = stages.settings_class(kind)
+    for name in schema.declared("no_effect") | schema.declared("resumes_with"):
+        first, _, second = name.partition(".")
+        section = schema.model_fields[first].annotation
+        assert first == "trainer" or not second or second in getattr(section, "model_fields", {})
