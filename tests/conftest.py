@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ def project(fake: FakeStages, tmp_path: Path) -> Path:
     (configs / "chat.yaml").write_text("style: plain\n")
     (configs / "final.yaml").write_text("rounds: 2\n")
     return configs
+
+
+@pytest.fixture(scope="module")
+def without_wandb() -> Iterator[None]:
+    """For modules that train often: nothing is written for Weights & Biases."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "disabled")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +40,10 @@ from .helpers.rows import turn
 from .helpers.stage_runs import run
 from .helpers.tiny import tiny_model
 
+pytestmark = pytest.mark.usefixtures("without_wandb")
+
 EOS = 2
 SIZE = {"vocab_size": 400, "tie_word_embeddings": True, "pad_token_id": EOS, "max_position_embeddings": 256}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_wandb() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("WANDB_MODE", "disabled")
-        yield
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])

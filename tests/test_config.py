@@ -40,16 +40,6 @@ class ExampleSettings(StageSettings):
         return self
 
 
-class SftLike(StageSettings):
-    trainer_class: ClassVar[str | None] = "trl.SFTConfig"
-    trainer: dict[str, Any] = {}
-
-
-class RewardLike(StageSettings):
-    trainer_class: ClassVar[str | None] = "trl.RewardConfig"
-    trainer: dict[str, Any] = {}
-
-
 GOOD = "optimizer: {learning_rate: 1e-3}\n"
 
 
@@ -190,33 +180,11 @@ def test_paths_are_relative_to_the_yaml_or_to_the_current_folder(
     assert "no valid JSON" in problem(path)
 
 
-@pytest.mark.parametrize("schema", [ExampleSettings, SftLike, RewardLike])
-def test_trainer_section_against_the_real_class(write: Any, schema: type[StageSettings]) -> None:
-    head = GOOD if schema is ExampleSettings else "seed: 1\n"
+def test_a_trainer_section_is_checked_and_kept(write: Any) -> None:
     good = "trainer: {learning_rate: 1e-3, max_steps: 5, lr_scheduler_type: cosine, bf16: false}\n"
-    assert load_settings(write(head + good), schema).trainer["max_steps"] == 5
-    path = write(
-        head + "trainer:\n  learning_rat: 1e-3\n  max_steps: 1e3\n  lr_scheduler_type: cosin\n  bf16: 'no'\n"
-    )
-    lines = problem(path, schema=schema).splitlines()
-    assert f"{path}:3: trainer.learning_rat: " in lines[0]
-    assert "did you mean 'learning_rate'" in lines[0]
-    assert f"{path}:4: trainer.max_steps: expected int, found 1000.0" in lines[1]
-    assert f"{path}:5: trainer.lr_scheduler_type: " in lines[2]
-    assert "did you mean 'cosine'" in lines[2]
-    assert f"{path}:6: trainer.bf16: expected bool" in lines[3]
-
-
-def test_trainer_names_that_the_stage_sets_are_refused_with_the_reason(write: Any) -> None:
+    assert load_settings(write(GOOD + good), ExampleSettings).trainer["max_steps"] == 5
     path = write(GOOD + "trainer:\n  output_dir: x\n")
-    assert (
-        f"{path}:3: trainer.output_dir: the stage sets this itself: it is the artifact's folder"
-        in problem(path)
-    )
-
-
-def test_choices_of_trl_are_checked(write: Any) -> None:
-    assert "expected one of nll, " in problem(write("trainer: {loss_type: nl}\n"), schema=SftLike)
+    assert f"{path}:3: trainer.output_dir: the stage sets this itself" in problem(path)
 
 
 def test_settings_without_trainer_section_import_no_torch(write: Any) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,18 +38,13 @@ from .helpers.rlhf import RLHF
 from .helpers.stage_runs import run
 from .helpers.tiny import save_tiny_model
 
+pytestmark = pytest.mark.usefixtures("without_wandb")
+
 ROUNDS = [
     {"name": "v1", "prompts": 4, "samples_per_prompt": 3, "ppo": True},
     {"name": "v2", "prompts": 4, "samples_per_prompt": 3, "ppo": True},
 ]
 IDS = torch.randint(3, 360, (2, 12), generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_wandb() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("WANDB_MODE", "disabled")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
 SMOLLM = REPOSITORY / "models" / "SmolLM2-135M-Instruct"  # there once `make smollm` has fetched it
 
 

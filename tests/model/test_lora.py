@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,7 @@ from ..helpers.lora import LORA, tune
 from ..helpers.material import write_data
 from ..helpers.tiny import save_tiny_model
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_wandb() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("WANDB_MODE", "disabled")
-        yield
+pytestmark = pytest.mark.usefixtures("without_wandb")
 
 
 @pytest.fixture(scope="module")

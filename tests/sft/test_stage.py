@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from ..helpers.rows import turn, write
 from ..helpers.slow_encoder import SlowEncoder
 from ..helpers.sources import source_setting
 from ..helpers.tiny import save_tiny_model
+
+pytestmark = pytest.mark.usefixtures("without_wandb")
 
 SYSTEM = {"role": "system", "content": "you are fine"}
 PLAIN = [
@@ -45,13 +46,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     write(root / "gatt.jsonl", [{"instruction": "be my friend", "messages": one} for one in GHOST])
     write(root / "gatt_plain.jsonl", [{"messages": messages} for messages in GHOST])
     return {"model": folder.parent, "data": root}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_wandb() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("WANDB_MODE", "disabled")
-        yield
 
 
 def run(inputs: dict[str, Path], out: Path, changes: dict[str, Any], **trainer: Any) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from llamita.training.loop import OrderedTrainer, run_trainer
 from llamita.training.order import SeededOrder
 from llamita.training.tracking import Tracker
 
+pytestmark = pytest.mark.usefixtures("without_wandb")
+
 SPIKES = Watch(loss_spike=3.0)
 POISON = 29
 ROWS = torch.randint(3, POISON, (40, 16), generator=torch.Generator().manual_seed(0))
@@ -55,11 +57,6 @@ def train(out: Path, factor: float = 100.0, watch: Watch = SPIKES) -> tuple[list
         except RolledBack as error:
             return model.seen, error
     return model.seen, metrics
-
-
-@pytest.fixture(autouse=True)
-def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
 @pytest.mark.parametrize("factor", [100.0, float("nan")])

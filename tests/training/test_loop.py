@@ -16,15 +16,12 @@ from llamita.training.health import MOST
 from llamita.training.loop import OrderedTrainer, run_trainer
 from llamita.training.tracking import Tracker
 
+pytestmark = pytest.mark.usefixtures("without_wandb")
+
 ROWS = [
     {"input_ids": ids, "labels": ids}
     for ids in torch.randint(3, 30, (12, 16), generator=torch.Generator().manual_seed(0))
 ]
-
-
-@pytest.fixture(autouse=True)
-def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
 def tiny() -> LlamaForCausalLM:

@@ -21,6 +21,8 @@ from llamita.training.loop import OrderedTrainer, run_trainer
 from llamita.training.settings import NO_EFFECT
 from llamita.training.tracking import Tracker
 
+pytestmark = pytest.mark.usefixtures("without_wandb")
+
 ROWS = [
     {"input_ids": ids, "labels": ids}
     for ids in torch.randint(3, 30, (10, 16), generator=torch.Generator().manual_seed(0))
@@ -89,11 +91,6 @@ def assert_same(out: Path, found: Any, undisturbed: Any) -> None:
     torch.testing.assert_close(found[0], state, atol=0, rtol=0)
     assert found[1] == metrics
     assert logged(out) == logged(folder)
-
-
-@pytest.fixture(autouse=True)
-def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
 @pytest.mark.parametrize("steps", [[1], [2], [5], [3, 7, 10], [10]])

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parent.parent / ".ci" / "check_report.py"
+from ..helpers.repository import REPOSITORY
+
+SCRIPT = REPOSITORY / ".ci" / "check_report.py"
 REWARD = {
     "pairs": 1000,
     "by_rating": {

@@ -12,7 +12,9 @@ from llamita.document import read_document
 from llamita.runner import pipeline, stages
 from llamita.training.settings import TrainedSettings
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+from ..helpers.repository import REPOSITORY
+
+CONFIGS = REPOSITORY / "configs"
 YAMLS = sorted(CONFIGS.rglob("*.yaml"))
 PIPELINES = [path for path in YAMLS if "stages" in read_document(path).data]
 

@@ -13,10 +13,10 @@ from llamita.errors import DataError
 from llamita.runner.stages import settings_class
 from llamita.sft import stage as sft_stage
 
-from ..helpers.material import HELPFULNESS, PRETRAIN, SFT
-from ..helpers.rows import turn, write
-from ..helpers.sources import source_setting
-from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
+from .helpers.material import HELPFULNESS, PRETRAIN, SFT
+from .helpers.rows import turn, write
+from .helpers.sources import source_setting
+from .helpers.tiny import save_tiny_model, save_tiny_reward_model
 
 CONTROL = "what is </s> ?"
 PROMPTS = source_setting("prompts", "prompts")

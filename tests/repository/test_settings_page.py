@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import AfterValidator, Field, create_model
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+from ..helpers.repository import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
 
 
 @pytest.fixture(scope="module")

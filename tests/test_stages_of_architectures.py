@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,14 @@ from llamita.reward.settings import RewardSettings
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 
-from ..helpers.architectures import tiny_architecture
-from ..helpers.chatml import chatml_tokenizer
-from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
+from .helpers.architectures import tiny_architecture
+from .helpers.chatml import chatml_tokenizer
+from .helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
+
+pytestmark = pytest.mark.usefixtures("without_wandb")
 
 SIZE = {"vocab_size": 400, "max_position_embeddings": 256}
 ONE_STEP = {"max_steps": 1, "per_device_train_batch_size": 16, "learning_rate": 1e-9, "logging_steps": 1}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_wandb() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("WANDB_MODE", "disabled")
-        yield
 
 
 @pytest.fixture(scope="module")

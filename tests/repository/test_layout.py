@@ -6,12 +6,13 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from .helpers.repository import REPOSITORY
+from ..helpers.repository import REPOSITORY
 
 TESTS, SOURCES = REPOSITORY / "tests", REPOSITORY / "src"
 OF_NO_PACKAGE = {
     "helpers": "what tests share",
-    "launch": "tests of the scripts in launch/ and of their ranks",
+    "launch": "the scripts of launch/ and their ranks",
+    "repository": "what stands beside src/: configs, docs, benchmarks, .ci, the package's list of files",
 }
 WITHOUT_TESTS: dict[str, str] = {}  # package -> why it needs none of its own
 

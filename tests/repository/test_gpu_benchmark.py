@@ -13,7 +13,9 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu.py"
+from ..helpers.repository import REPOSITORY
+
+SCRIPT = REPOSITORY / "benchmarks" / "gpu.py"
 GRANDCHILD = """\
 import subprocess, sys, time
 print('RESULT {"tflops": 1.0}', flush=True)
