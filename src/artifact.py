@@ -73,15 +73,19 @@ def write_json(path: Path, obj: Any) -> None:
     write_lines(path, [json.dumps(_finite(obj), indent=2, ensure_ascii=False, allow_nan=False)])
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
+def write_lines(path: Path, lines: Iterable[str]) -> int:
     """Writes a file in one step: readers and whoever comes after a kill see the old or the new one.
 
+    Returns the number of lines.
     What is no Unicode, as in the name of a file, becomes an escape, which JSON reads as the same again.
     """
     temporary = path.with_name(path.name + ".tmp")
+    count = 0
     try:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(f"{line}\n" for line in lines)
+            for line in lines:
+                file.write(f"{line}\n")
+                count += 1
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -90,6 +94,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             temporary.unlink()
         error.filename = error.filename or str(path)  # a full disk is reported with the file that met it
         raise
+    return count
 
 
 def _finite(obj: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from .chat_format.encoding import chat_format, encode_prompt, without_marks
 from .console import say
 from .data.rows import Message
 from .errors import DataError
+from .jsonl import append_row
 from .model.architecture import context_of
 from .model.checkpoint import load_causal_lm, load_tokenizer
 from .sampling.generate import sampler_for
@@ -93,9 +93,8 @@ class Chat:
         if not name:
             return "where to? /save FILE"
         try:
-            Path(name).write_text(
-                json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            with Path(name).open("w", encoding="utf-8") as file:
+                append_row(file, {"messages": self.messages})
         except OSError as error:
             return f"not saved: {error.strerror}: {name}"
         return f"saved: {name}"

@@ -6,19 +6,19 @@ that keeps it stays. The stage `sft` then states it once, at the start, and trai
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifact import RESUME, write_lines
+from ..artifact import RESUME
 from ..chat_format.encoding import check_of
 from ..data.instructions import draw_instruction
 from ..data.intake import Intake
 from ..data.sources import read_prompts
 from ..errors import DataError
+from ..jsonl import Row, write_rows
 from ..model.checkpoint import load_tokenizer
 from .dialogues import Growing, Growth
 from .settings import GattSettings
@@ -59,9 +59,9 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
         {"instruction": one.instruction.short if brief else one.instruction.text, "messages": one.messages}
         for one, brief in zip(done, short, strict=True)
     ]
-    _write(out / TRAIN, rows)
-    _write(out / ABLATION, [{"messages": row["messages"]} for row in rows])
-    _write(out / TEST, _test_rows(settings, questions[:for_test], draw))
+    write_rows(out / TRAIN, rows)
+    write_rows(out / ABLATION, [{"messages": row["messages"]} for row in rows])
+    write_rows(out / TEST, _test_rows(settings, questions[:for_test], draw))
     return {
         "dialogues": len(done),
         "too_short": len(dialogues) - len(done),
@@ -84,9 +84,7 @@ def _begin(settings: GattSettings, questions: Sequence[str], draw: random.Random
     return Growing(draw_instruction(settings.instructions, draw), draw.sample(questions, turns))
 
 
-def _test_rows(
-    settings: GattSettings, questions: Sequence[str], draw: random.Random
-) -> Iterable[dict[str, Any]]:
+def _test_rows(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> Iterator[Row]:
     for number in range(settings.test_dialogues):
         instruction = draw_instruction(settings.instructions, draw)
         yield {
@@ -95,7 +93,3 @@ def _test_rows(
             "check": instruction.row(),
             "questions": draw.sample(questions, settings.test_turns),
         }
-
-
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))

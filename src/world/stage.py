@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..jsonl import Row, write_rows
 from ..miniature import comparisons, dialogues
 from ..miniature.instructions import InstructionSplit, draw_instruction, write_instruction
 from ..miniature.pretraining import write_documents
@@ -16,7 +17,6 @@ from ..miniature.truth import Truth, draw_truth
 from ..statistics import measure
 from .settings import WorldSettings
 
-Rows = Iterable[Mapping[str, Any]]
 PROMPT_RISKS: dict[Risk, float] = {"ordinary": 0.6, "borderline": 0.12, "harmful": 0.28}
 
 
@@ -45,15 +45,8 @@ class _Writer:
     def generator(self, name: str) -> random.Random:
         return random.Random(f"{self.seed}/{name}")
 
-    def write(self, name: str, rows: Rows) -> None:
-        path = self.out / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        count = 0
-        with path.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row) + "\n")
-                count += 1
-        self.counts[name] = count
+    def write(self, name: str, rows: Iterable[Row]) -> None:
+        self.counts[name] = write_rows(self.out / f"{name}.jsonl", rows)
 
 
 def _write_pretraining(writer: _Writer, truth: Truth, settings: WorldSettings) -> None:
