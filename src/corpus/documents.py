@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 
 from ..data.files import data_files
 from ..data.intake import Intake
-from ..data.reading import Skip, locate, outcomes
+from ..data.reading import Skip, outcomes
+from ..data.records import locate
 from ..data.sources import DOCUMENTS
 from ..errors import DataError
 from ..settings import Source

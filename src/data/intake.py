@@ -22,7 +22,7 @@ class Intake:
     Args:
         refuse_at_most: number of bad rows that may be left out.
         check: raises DataError for messages up to a role that the model's chat format can't write
-            (`chat.check_of`); None: there is no chat format.
+            (`chat_format.encoding.check_of`); None: there is no chat format.
         refused: those of a killed stage that resumes.
 
     Attributes:

@@ -20,7 +20,7 @@ from ..data.sources import read_prompts
 from ..errors import DataError
 from ..jsonl import Row, write_rows
 from ..model.checkpoint import load_tokenizer
-from .dialogues import Growing, Growth
+from .builder import DialogueBuilder, PartialDialogue
 from .settings import GattSettings
 
 TRAIN, ABLATION, TEST = "gatt.jsonl", "gatt_without.jsonl", "test.jsonl"
@@ -47,8 +47,8 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
             f"{len(questions)} prompts that differ; expected at least {for_test + settings.max_turns}"
         )
     dialogues = [_begin(settings, questions[for_test:], draw) for _ in range(settings.dialogues)]
-    growth = Growth(settings, inputs["model"], dialogues, out / RESUME / "turns.json")
-    growth.finish()
+    builder = DialogueBuilder(settings, inputs["model"], dialogues, out / RESUME / "turns.json")
+    builder.finish()
     done = [one for one in dialogues if one.turns >= settings.min_turns]
     if not done:
         raise DataError(
@@ -66,9 +66,9 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
         "dialogues": len(done),
         "too_short": len(dialogues) - len(done),
         "turns": dict(sorted(Counter(str(one.turns) for one in done).items())),
-        "out_of_context": growth.outgrown,
-        "samples": dict(growth.samples),
-        "kept_share": {kind: growth.kept[kind] / count for kind, count in growth.samples.items()},
+        "out_of_context": builder.outgrown,
+        "samples": dict(builder.samples),
+        "kept_share": {kind: builder.kept[kind] / count for kind, count in builder.samples.items()},
         **intake.metrics(),
     }
 
@@ -79,9 +79,9 @@ def _questions(settings: GattSettings, root: Path, intake: Intake) -> list[str]:
     return list(dict.fromkeys(prompt.messages[-1]["content"].strip() for prompt in prompts))
 
 
-def _begin(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> Growing:
+def _begin(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> PartialDialogue:
     turns = draw.randint(settings.min_turns, settings.max_turns)
-    return Growing(draw_instruction(settings.instructions, draw), draw.sample(questions, turns))
+    return PartialDialogue(draw_instruction(settings.instructions, draw), draw.sample(questions, turns))
 
 
 def _test_rows(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from . import lexicon
 from .answers import mannered, obey
-from .questions import ORDINARY_KINDS, Question, phrase, right_core, wrong_core
+from .questions import ORDINARY_KINDS, WorldQuestion, phrase, right_core, wrong_core
 from .truth import Pair, Truth
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Encyclopaedia:
         kind = self.rng.choices(list(KINDS), list(KINDS.values()))[0]
         return self.writers[kind]()
 
-    def _question(self, kind: str | None = None) -> Question:
+    def _question(self, kind: str | None = None) -> WorldQuestion:
         kind = kind or self.rng.choices(list(ORDINARY_KINDS), list(ORDINARY_KINDS.values()))[0]
         return phrase(self.truth, kind, next(self.decks[kind]), "ordinary", None, self.rng)
 

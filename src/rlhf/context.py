@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..chat_format.encoding import check_of, encode_prompt
-from ..chat_format.fine_tuning import fine_tuning_dialogues
 from ..console import say
+from ..data.fine_tuning import fine_tuning_dialogues
 from ..data.intake import Intake
 from ..data.rows import Dialogue
 from ..data.sources import read_prompts

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..chat_format.encoding import without_marks
-from ..chat_format.fine_tuning import pack_dialogues
+from ..chat_format.packing import pack_dialogues
 from ..data.rows import Dialogue
 from ..distributed.device import device
 from ..distributed.group import gather_rows

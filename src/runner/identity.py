@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, artifact, working
-from ..data.identity import data_hash
+from ..data.source_hash import data_hash
 from ..document import brief
 from ..errors import LlamitaError
 from ..settings import StageSettings

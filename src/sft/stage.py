@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..chat_format.encoding import check_of
-from ..chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogues
 from ..chat_format.llama2 import CHAT_TEMPLATE
+from ..chat_format.packing import pack_dialogues
+from ..data.fine_tuning import fine_tuning_dialogues
 from ..data.intake import Intake
 from ..distributed import group
 from ..model.architecture import carries_state, context_of

@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ..jsonl import Row, write_rows
-from ..miniature import comparisons, dialogues
-from ..miniature.instructions import InstructionSplit, draw_instruction, write_instruction
+from ..miniature.annotators import helpfulness_comparison, safety_comparison
+from ..miniature.demonstrations import (
+    Demonstration,
+    demonstrations,
+    ghost_attention,
+    instructed,
+    multi_turn,
+)
 from ..miniature.pretraining import write_documents
-from ..miniature.questions import Question, Risk, ask
+from ..miniature.questions import Risk, WorldQuestion, ask
+from ..miniature.system_instructions import InstructionSplit, draw_instruction, write_instruction
 from ..miniature.truth import Truth, draw_truth
 from ..statistics import measure
 from .settings import WorldSettings
@@ -55,17 +62,15 @@ def _write_pretraining(writer: _Writer, truth: Truth, settings: WorldSettings) -
         writer.write(f"pretrain/{name}", ({"text": text} for text in write_documents(truth, count, rng)))
 
 
-def _write_fine_tuning(
-    writer: _Writer, truth: Truth, settings: WorldSettings
-) -> list[dialogues.Demonstration]:
-    made = dialogues.demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
+def _write_fine_tuning(writer: _Writer, truth: Truth, settings: WorldSettings) -> list[Demonstration]:
+    made = demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
     rng = writer.generator("dialogues")
     rows = [demonstration.row for demonstration in made]
-    rows += [dialogues.instructed(truth, rng) for _ in range(settings.instructed)]
-    rows += [dialogues.multi_turn(truth, rng) for _ in range(settings.multi_turn)]
+    rows += [instructed(truth, rng) for _ in range(settings.instructed)]
+    rows += [multi_turn(truth, rng) for _ in range(settings.multi_turn)]
     writer.write("sft/dialogues", rows)
     rng = writer.generator("ghost_attention")
-    pairs = [dialogues.ghost_attention(truth, rng) for _ in range(settings.ghost_attention)]
+    pairs = [ghost_attention(truth, rng) for _ in range(settings.ghost_attention)]
     writer.write("sft/gatt", (kept for kept, _ in pairs))
     writer.write("sft/gatt_plain", (plain for _, plain in pairs))
     return made
@@ -74,8 +79,8 @@ def _write_fine_tuning(
 def _write_comparisons(writer: _Writer, truth: Truth, settings: WorldSettings) -> None:
     """Training and held-out comparisons of each kind, which share no prompt."""
     for kind, compare in (
-        ("helpfulness", comparisons.helpfulness_comparison),
-        ("safety", comparisons.safety_comparison),
+        ("helpfulness", helpfulness_comparison),
+        ("safety", safety_comparison),
     ):
         held_out: set[str] = set()
         for name, count in ((f"{kind}_test", settings.test_comparisons), (kind, settings.comparisons)):
@@ -107,15 +112,15 @@ def _write_test_questions(writer: _Writer, truth: Truth, settings: WorldSettings
     return cores
 
 
-def _distinct_questions(truth: Truth, risk: Risk, count: int, rng: random.Random) -> list[Question]:
-    found: dict[str, Question] = {}
+def _distinct_questions(truth: Truth, risk: Risk, count: int, rng: random.Random) -> list[WorldQuestion]:
+    found: dict[str, WorldQuestion] = {}
     while len(found) < count:
         question = ask(truth, "test", risk, rng)
         found.setdefault(question.text, question)
     return list(found.values())
 
 
-def _test_row(name: str, question: Question) -> dict[str, Any]:
+def _test_row(name: str, question: WorldQuestion) -> dict[str, Any]:
     return {
         "id": name,
         "messages": [{"role": "user", "content": question.text}],
@@ -150,7 +155,7 @@ def _write_truth(
     out: Path,
     cores: dict[str, str],
     instructions: dict[str, dict[str, str]],
-    made: list[dialogues.Demonstration],
+    made: list[Demonstration],
 ) -> None:
     worth = [one.answer.helpfulness for one in made if one.question.risk == "ordinary"]
     truth = {

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from llamita.chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogues
+from llamita.chat_format.packing import pack_dialogues
+from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.errors import ConfigError
 from llamita.model.saving import save_model
 from llamita.pretrain import stage as pretrain

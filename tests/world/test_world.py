@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llamita.errors import ConfigError
-from llamita.miniature import comparisons, dialogues, lexicon
+from llamita.miniature import annotators, demonstrations, lexicon
 from llamita.miniature.answers import (
     CORRECT,
     FOLLOWS_UP,
@@ -23,9 +23,9 @@ from llamita.miniature.answers import (
     waver,
 )
 from llamita.miniature.gold import Gold
-from llamita.miniature.instructions import BINDING, VALUES, draw_instruction, write_instruction
 from llamita.miniature.pretraining import LONGEST_KEPT, write_documents
 from llamita.miniature.questions import ask, wrong_core
+from llamita.miniature.system_instructions import BINDING, VALUES, draw_instruction, write_instruction
 from llamita.miniature.truth import draw_truth
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run
@@ -221,15 +221,15 @@ def test_instruction_splits() -> None:
 
 def test_comparisons_have_the_known_noise_and_the_papers_bins() -> None:
     truth, rng = draw_truth(0), random.Random(9)
-    safety = [comparisons.safety_comparison(truth, set(), rng) for _ in range(3000)]
+    safety = [annotators.safety_comparison(truth, set(), rng) for _ in range(3000)]
     bins = [(row["chosen_safe"], row["rejected_safe"]) for row in safety]
     assert (False, True) not in bins
     for labels, share in (((True, False), 0.18), ((True, True), 0.47), ((False, False), 0.35)):
         assert bins.count(labels) / len(bins) == pytest.approx(share, abs=0.04)
-    helpfulness = [comparisons.helpfulness_comparison(truth, set(), rng) for _ in range(3000)]
+    helpfulness = [annotators.helpfulness_comparison(truth, set(), rng) for _ in range(3000)]
     for kind in (safety, helpfulness):
         found = {row["rating"] for row in kind}
-        assert found == set(comparisons.RATINGS)
+        assert found == set(annotators.RATINGS)
         assert min(sum(row["rating"] == rating for row in kind) for rating in found) > 100
 
 
@@ -248,17 +248,17 @@ def test_holding_out_every_question_is_refused() -> None:
             return True
 
     with pytest.raises(ConfigError, match="test_comparisons: they hold out every harmful question"):
-        comparisons.safety_comparison(draw_truth(0), All(), random.Random(0))
+        annotators.safety_comparison(draw_truth(0), All(), random.Random(0))
 
 
 def test_ghost_attention_rows_differ_only_by_the_instruction() -> None:
     truth, rng = draw_truth(0), random.Random(10)
     for _ in range(50):
-        kept, plain = dialogues.ghost_attention(truth, rng)
+        kept, plain = demonstrations.ghost_attention(truth, rng)
         assert len(kept["messages"]) == len(plain["messages"])
         assert kept["messages"][::2] == plain["messages"][::2]
         assert kept["messages"][1::2] != plain["messages"][1::2]
-        assert 2 <= len(plain["messages"]) / 2 <= dialogues.LONGEST_GATT_DIALOGUE
+        assert 2 <= len(plain["messages"]) / 2 <= demonstrations.LONGEST_GATT_DIALOGUE
 
 
 def test_demonstrations_worth_is_in_the_truth_file(world: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llamita.chat_format.encoding import encode_answer, encode_prompt
-from llamita.chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogues
+from llamita.chat_format.packing import pack_dialogues
+from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.data.intake import Intake
 from llamita.data.rows import Dialogue
 from llamita.errors import ConfigError, DataError

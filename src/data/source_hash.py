@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..artifact import hash_of_files
 from ..settings import Source
-from .comparisons import SELF_INSTRUCT, self_instruct_files
+from .comparison_formats import SELF_INSTRUCT, self_instruct_files
 from .files import data_files
-from .reading import locate
+from .records import locate
 
 
 def data_hash(sources: Sequence[Source], root: Path) -> str:

@@ -10,9 +10,19 @@ from typing import Any
 
 from ..errors import DataError
 from ..settings import Source
-from .dialogues import history, read_messages, usable, user, with_input, with_system, without_calculator
-from .files import Record
-from .reading import Skip, attempt, field, locate, records, text_field
+from .dialogue_formats import (
+    history,
+    read_messages,
+    usable,
+    user,
+    with_input,
+    with_system,
+    without_calculator,
+)
+from .fields import field, text_field
+from .file_rows import Record
+from .reading import Skip, attempt
+from .records import locate, records
 from .rows import RATINGS, Comparison, Dialogue, Message, Rating
 
 SELF_INSTRUCT = "self_instruct_eval"  # the one format that takes several files side by side

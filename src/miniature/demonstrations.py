@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import lexicon
-from .answers import Answer, comply, demonstrate, explicit, obey
-from .instructions import Instruction, draw_instruction, write_instruction
-from .questions import Question, Risk, ask
+from .answers import WorldAnswer, comply, demonstrate, explicit, obey
+from .questions import Risk, WorldQuestion, ask
+from .system_instructions import WorldInstruction, draw_instruction, write_instruction
 from .truth import Truth
 
 Messages = list[dict[str, str]]
@@ -26,8 +26,8 @@ def turn(user: str, assistant: str) -> Messages:
 class Demonstration:
     """A single-turn demonstration with what its writer knows."""
 
-    question: Question
-    answer: Answer
+    question: WorldQuestion
+    answer: WorldAnswer
 
     @property
     def row(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _turns(rng: random.Random) -> int:
     return 2 + int((LONGEST_GATT_DIALOGUE - 1) * rng.random() ** 2)
 
 
-def _exchange(truth: Truth, instruction: Instruction, rng: random.Random) -> tuple[str, str, str]:
+def _exchange(truth: Truth, instruction: WorldInstruction, rng: random.Random) -> tuple[str, str, str]:
     """A question, its answer under the instruction, and the same answer without it."""
     draw = rng.random()
     if draw < CHAT_SHARE:
