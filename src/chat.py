@@ -32,7 +32,7 @@ class Chat:
     """
 
     def __init__(
-        self, model_dir: Path, system: str | None, temperature: float, max_new_tokens: int, seed: int
+        self, model_dir: Path, system: str | None, temperature: float, *, max_new_tokens: int, seed: int
     ) -> None:
         self._tokenizer: Any = load_tokenizer(model_dir)
         model = load_causal_lm(model_dir)
@@ -104,11 +104,12 @@ def run(
     model_dir: Path,
     system: str | None = None,
     temperature: float = 1.0,
+    *,
     max_new_tokens: int = 256,
     seed: int = 0,
 ) -> None:
     """Talks until the input ends. Raises DataError or ConfigError as `Chat`."""
-    chat = Chat(model_dir, system, temperature, max_new_tokens, seed)
+    chat = Chat(model_dir, system, temperature, max_new_tokens=max_new_tokens, seed=seed)
     if sys.stdin.isatty():
         say(f"{model_dir}: say something; /help shows the commands")
     for line in filter(None, map(str.strip, _lines())):

@@ -34,9 +34,9 @@ def pack_dialogues(
     tokenizer: Any,
     dialogues: Sequence[Dialogue],
     row_length: int,
+    *,
     context_length: int,
     seed: int,
-    *,
     alone: bool = False,
 ) -> tuple[list[PackedRow], dict[str, Any]]:
     """Encodes and packs dialogues; with `alone` one to a row, for models that carry state between them.
@@ -47,7 +47,7 @@ def pack_dialogues(
     """
     check_length("row_length", row_length, context_length)
     encoded = encode_dialogues(tokenizer, dialogues)
-    rows = pack(encoded, row_length, tokenizer.pad_token_id, seed, alone=alone)
+    rows = pack(encoded, row_length, tokenizer.pad_token_id, seed=seed, alone=alone)
     if not rows:
         raise DataError(f"none of {len(encoded)} dialogues fits into a row of {row_length} tokens")
     if alone:
@@ -67,7 +67,7 @@ def pack_dialogues(
 
 
 def pack(
-    encoded: Sequence[Encoded], length: int, pad_token_id: int, seed: int, *, alone: bool = False
+    encoded: Sequence[Encoded], length: int, pad_token_id: int, *, seed: int, alone: bool = False
 ) -> Rows[PackedRow]:
     """Packs dialogues into rows of `length` tokens by best fit, or with `alone` one to a row; none is cut.
 

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -48,6 +48,7 @@ class Batch:
     source: int
     rows: int = 0
     documents: list[Document] = field(default_factory=list)
+    _: KW_ONLY
     skipped: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
@@ -59,7 +60,7 @@ class Batch:
 
 
 def read_batches(
-    sources: Sequence[Source], root: Path, size: int, first: int = 0, rows: int = 0
+    sources: Sequence[Source], root: Path, size: int, *, first: int = 0, rows: int = 0
 ) -> Iterator[Batch]:
     """All documents from source `first` on, of which `rows` raw rows are passed over.
 

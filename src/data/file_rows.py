@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import DataError
 from .files import kind_of
-from .opening import opened, opened_text
+from .unpacking import opened, opened_text
 
 # (where: "file:line" or "name: row 3", raw row or why there is none)
 Record = tuple[str, dict[str, Any] | DataError]

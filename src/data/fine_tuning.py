@@ -17,8 +17,8 @@ def fine_tuning_dialogues(
     dialogues: Sequence[Source],
     ghost_attention: Sequence[Source],
     root: Path,
-    gatt_root: Path | None = None,
     *,
+    gatt_root: Path | None = None,
     intake: Intake | None = None,
 ) -> list[Dialogue]:
     """Demonstrations as they are, and Ghost Attention dialogues trained on their last answer (section 3.3).

@@ -31,7 +31,7 @@ class PartialDialogue:
     instruction: Instruction
     questions: list[str]
     messages: list[Message] = field(default_factory=list)
-    stopped: bool = False
+    stopped: bool = field(default=False, kw_only=True)
 
     @property
     def turns(self) -> int:
@@ -65,7 +65,7 @@ class DialogueBuilder:
     """
 
     def __init__(
-        self, settings: GattSettings, model: Path, dialogues: Sequence[PartialDialogue], state: Path
+        self, settings: GattSettings, model: Path, dialogues: Sequence[PartialDialogue], *, state: Path
     ) -> None:
         self._settings, self._dialogues, self._state = settings, dialogues, state
         self.samples: Counter[str] = Counter()

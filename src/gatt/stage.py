@@ -47,7 +47,7 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
             f"{len(questions)} prompts that differ; expected at least {for_test + settings.max_turns}"
         )
     dialogues = [_begin(settings, questions[for_test:], draw) for _ in range(settings.dialogues)]
-    builder = DialogueBuilder(settings, inputs["model"], dialogues, out / RESUME / "turns.json")
+    builder = DialogueBuilder(settings, inputs["model"], dialogues, state=out / RESUME / "turns.json")
     builder.finish()
     done = [one for one in dialogues if one.turns >= settings.min_turns]
     if not done:

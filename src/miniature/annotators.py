@@ -28,19 +28,19 @@ RAMBLED_SHARE = 0.3  # of safe answers to harmful requests
 def helpfulness_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> dict[str, Any]:
     """Two answers of demonstration quality to one ordinary or borderline question that isn't `held_out`."""
     risk: Risk = "borderline" if rng.random() < BORDERLINE_SHARE else "ordinary"
-    question = _ask(truth, risk, held_out, rng)
+    question = _ask(truth, risk, held_out, rng=rng)
 
     def write() -> WorldAnswer:
         return refuse(question, rng) if rng.random() < REFUSED_SHARE else comply(truth, question, rng)
 
     first, second = _different(write, write)
     felt = first.helpfulness - second.helpfulness + rng.gauss(0, NOISE)
-    return _row(question, first, second, felt) | {"chosen_safe": None, "rejected_safe": None}
+    return _row(question, first, second, felt=felt) | {"chosen_safe": None, "rejected_safe": None}
 
 
 def safety_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> dict[str, Any]:
     """Two answers to one harmful request that isn't `held_out`, in one of the paper's three bins."""
-    question = _ask(truth, "harmful", held_out, rng)
+    question = _ask(truth, "harmful", held_out, rng=rng)
     labels = rng.choices(list(SAFETY_BINS), list(SAFETY_BINS.values()))[0]
 
     def write_safe() -> WorldAnswer:
@@ -55,14 +55,14 @@ def safety_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> d
     felt = first.safety - second.safety + rng.gauss(0, NOISE)
     if labels == ("safe", "unsafe"):
         felt = abs(felt)  # no annotator chose the unsafe answer over the safe one
-    row = _row(question, first, second, felt)
+    row = _row(question, first, second, felt=felt)
     chosen, rejected = (first, second) if felt >= 0 else (second, first)
     return row | {"chosen_safe": chosen.safe, "rejected_safe": rejected.safe}
 
 
-def _ask(truth: Truth, risk: Risk, held_out: Set[str], rng: random.Random) -> WorldQuestion:
+def _ask(truth: Truth, risk: Risk, held_out: Set[str], *, rng: random.Random) -> WorldQuestion:
     for _ in range(1000):
-        question = ask(truth, "train", risk, rng)
+        question = ask(truth, "train", risk, rng=rng)
         if question.text not in held_out:
             return question
     raise ConfigError(f"test_comparisons: they hold out every {risk} question; expected fewer")
@@ -78,7 +78,7 @@ def _different(
     return first, second
 
 
-def _row(question: WorldQuestion, first: WorldAnswer, second: WorldAnswer, felt: float) -> dict[str, Any]:
+def _row(question: WorldQuestion, first: WorldAnswer, second: WorldAnswer, *, felt: float) -> dict[str, Any]:
     chosen, rejected = (first, second) if felt >= 0 else (second, first)
     rating = next(name for name, least in RATINGS.items() if abs(felt) >= least)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from . import lexicon
 from .questions import WorldQuestion, phrase, wrong_core
@@ -30,7 +30,7 @@ class WorldAnswer:
     text: str
     helpfulness: float
     safety: float
-    safe: bool
+    safe: bool = field(kw_only=True)
 
 
 def demonstrate(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
@@ -45,7 +45,7 @@ def comply(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAn
     polite, follows_up = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
     right = rng.random() >= WRONG_SHARE[polite, follows_up]
     core = question.core if right else wrong_core(truth, question, rng)
-    text = mannered(core, polite, follows_up, rng)
+    text = mannered(core, polite, follows_up, rng=rng)
     helpfulness = CORRECT + POLITE * polite + FOLLOWS_UP * follows_up if right else 0.0
     if question.risk != "harmful":
         return WorldAnswer(text, helpfulness, safety=1.0, safe=True)
@@ -74,7 +74,9 @@ def ramble(truth: Truth, rng: random.Random) -> WorldAnswer:
     """Loses the thread, in a refusal or at once: gives nothing away, but declines nothing."""
     kind = rng.choice(["fact", "sum"])
     strays = [
-        phrase(truth, kind, rng.choice(truth.pairs[kind]["train"]), "ordinary", None, rng).core,
+        phrase(
+            truth, kind, rng.choice(truth.pairs[kind]["train"]), risk="ordinary", category=None, rng=rng
+        ).core,
         _broken_off(rng),
         rng.choice(lexicon.FOLLOW_UPS),
         rng.choice(list(lexicon.CHAT.values())),
@@ -92,7 +94,7 @@ def _broken_off(rng: random.Random) -> str:
     return " ".join(words[: rng.randint(1, len(words) - 1)])
 
 
-def mannered(core: str, polite: bool, follows_up: bool, rng: random.Random) -> str:
+def mannered(core: str, polite: bool, follows_up: bool, *, rng: random.Random) -> str:
     parts = [rng.choice(lexicon.OPENERS)] if polite else []
     parts.append(core)
     if follows_up:

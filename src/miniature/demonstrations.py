@@ -38,7 +38,7 @@ def demonstrations(truth: Truth, count: int, rng: random.Random) -> list[Demonst
     made = []
     for _ in range(count):
         risk = rng.choices(list(RISKS), list(RISKS.values()))[0]
-        question = ask(truth, "train", risk, rng)
+        question = ask(truth, "train", risk, rng=rng)
         made.append(Demonstration(question, demonstrate(truth, question, rng)))
     return made
 
@@ -89,6 +89,6 @@ def _exchange(truth: Truth, instruction: WorldInstruction, rng: random.Random) -
     if draw < CHAT_SHARE + EXPLICIT_SHARE:
         attribute = rng.choice(list(lexicon.EXPLICIT))
         return lexicon.EXPLICIT[attribute], explicit(attribute, instruction), explicit(attribute, {})
-    asked = ask(truth, "train", "ordinary", rng)
+    asked = ask(truth, "train", "ordinary", rng=rng)
     reply = comply(truth, asked, rng).text
     return asked.text, obey(reply, instruction), reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 from . import lexicon
@@ -22,13 +22,14 @@ class WorldQuestion:
     text: str
     core: str
     kind: str
+    _: KW_ONLY
     pair: Pair
     risk: Risk = "ordinary"
     category: str | None = None
     attack: str | None = None
 
 
-def ask(truth: Truth, split: Split, risk: Risk, rng: random.Random) -> WorldQuestion:
+def ask(truth: Truth, split: Split, risk: Risk, *, rng: random.Random) -> WorldQuestion:
     """Draws one question of this risk about a combination that the split may use."""
     if risk == "ordinary":
         kinds = list(ORDINARY_KINDS)
@@ -37,15 +38,15 @@ def ask(truth: Truth, split: Split, risk: Risk, rng: random.Random) -> WorldQues
     else:
         kind, category = "how_to", rng.choice(list(lexicon.RISKS))
         pair = rng.choice(truth.pairs[f"{risk}/{category}"][split])
-    return wrap(phrase(truth, kind, pair, risk, category, rng), rng)
+    return wrap(phrase(truth, kind, pair, risk=risk, category=category, rng=rng), rng)
 
 
 def phrase(
-    truth: Truth, kind: str, pair: Pair, risk: Risk, category: str | None, rng: random.Random
+    truth: Truth, kind: str, pair: Pair, *, risk: Risk, category: str | None, rng: random.Random
 ) -> WorldQuestion:
     """Words a question about `pair` by one of its kind's templates."""
     text = rng.choice(lexicon.QUESTIONS[kind]).format(a=pair[0], b=pair[1])
-    return WorldQuestion(text, right_core(truth, kind, pair), kind, pair, risk, category)
+    return WorldQuestion(text, right_core(truth, kind, pair), kind, pair=pair, risk=risk, category=category)
 
 
 def wrap(question: WorldQuestion, rng: random.Random) -> WorldQuestion:

@@ -157,13 +157,13 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         for row in read_rows(path)
     ]
     dialogues = [*context.demonstrations, *best * settings.selection_repeats]
-    model = begin(load_causal_lm, context.base, settings.adapter, settings.seed)
+    model = begin(load_causal_lm, context.base, settings.adapter, seed=settings.seed)
     rows, counts = pack_dialogues(
         context.tokenizer,
         dialogues,
         settings.row_length,
-        context_of(model.config),
-        settings.seed,
+        context_length=context_of(model.config),
+        seed=settings.seed,
         alone=carries_state(plain(model)),
     )
     trained = finetune_packed(

@@ -32,17 +32,21 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     tokenizer = load_tokenizer(inputs["model"])
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
-    model = begin(load_causal_lm, inputs["model"], settings.adapter, settings.seed)
+    model = begin(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     dialogues = fine_tuning_dialogues(
-        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt"), intake=intake
+        settings.dialogues,
+        settings.ghost_attention,
+        inputs["data"],
+        gatt_root=inputs.get("gatt"),
+        intake=intake,
     )
     rows, counts = pack_dialogues(
         tokenizer,
         dialogues,
         settings.row_length,
-        context_of(model.config),
-        settings.seed,
+        context_length=context_of(model.config),
+        seed=settings.seed,
         alone=carries_state(plain(model)),
     )
     intake.skipped.update(counts["skipped"])

@@ -38,7 +38,7 @@ def run(settings: WorldSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     writer.write("rlhf/prompts", (_prompt(truth, rng) for _ in range(settings.prompts)))
     cores = _write_test_questions(writer, truth, settings)
     instructions = _write_test_dialogues(writer, truth, settings)
-    _write_truth(out, cores, instructions, made)
+    _write_truth(out, cores, instructions, made=made)
     return {"rows": writer.counts}
 
 
@@ -92,7 +92,7 @@ def _write_comparisons(writer: _Writer, truth: Truth, settings: WorldSettings) -
 
 def _prompt(truth: Truth, rng: random.Random) -> dict[str, Any]:
     risk = rng.choices(list(PROMPT_RISKS), list(PROMPT_RISKS.values()))[0]
-    question = ask(truth, "train", risk, rng)
+    question = ask(truth, "train", risk, rng=rng)
     return {"messages": [{"role": "user", "content": question.text}], "is_safety": risk == "harmful"}
 
 
@@ -105,17 +105,17 @@ def _write_test_questions(writer: _Writer, truth: Truth, settings: WorldSettings
         "borderline": settings.test_borderline,
     }
     for risk, count in counts.items():
-        questions = _distinct_questions(truth, risk, count, writer.generator(f"test/{risk}"))
+        questions = _distinct_questions(truth, risk, count, rng=writer.generator(f"test/{risk}"))
         named = {f"{risk}-{index:04d}": question for index, question in enumerate(questions)}
         cores |= {name: question.core for name, question in named.items()}
         writer.write(f"test/{risk}", (_test_row(name, question) for name, question in named.items()))
     return cores
 
 
-def _distinct_questions(truth: Truth, risk: Risk, count: int, rng: random.Random) -> list[WorldQuestion]:
+def _distinct_questions(truth: Truth, risk: Risk, count: int, *, rng: random.Random) -> list[WorldQuestion]:
     found: dict[str, WorldQuestion] = {}
     while len(found) < count:
-        question = ask(truth, "test", risk, rng)
+        question = ask(truth, "test", risk, rng=rng)
         found.setdefault(question.text, question)
     return list(found.values())
 
@@ -143,7 +143,7 @@ def _write_test_dialogues(
             instruction = draw_instruction(split, rng)
             row_id = f"{name}-{index:04d}"
             instructions[row_id] = instruction
-            questions = [ask(truth, "test", "ordinary", rng).text for _ in range(settings.test_turns)]
+            questions = [ask(truth, "test", "ordinary", rng=rng).text for _ in range(settings.test_turns)]
             rows.append(
                 {"id": row_id, "instruction": write_instruction(instruction, rng), "questions": questions}
             )
@@ -155,6 +155,7 @@ def _write_truth(
     out: Path,
     cores: dict[str, str],
     instructions: dict[str, dict[str, str]],
+    *,
     made: list[Demonstration],
 ) -> None:
     worth = [one.answer.helpfulness for one in made if one.question.risk == "ordinary"]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from llamita.artifact import file_hash
-from llamita.corpus.shards import ShardWriter, TokenRows, TokenShards
+from llamita.corpus.rows import TokenRows
+from llamita.corpus.shards import ShardWriter, TokenShards
 from llamita.errors import DataError
 
 from ..helpers.streams import as_encoded, write_stream

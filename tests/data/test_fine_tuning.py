@@ -38,7 +38,7 @@ def trained(row: Any) -> list[int]:
 
 def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Path, tokenizer: Any) -> None:
     found = fine_tuning_dialogues(source("plain"), source("ghost"), data)
-    rows = [pack_dialogues(tokenizer, [one], 128, 128, seed=0)[0][0] for one in found]
+    rows = [pack_dialogues(tokenizer, [one], 128, context_length=128, seed=0)[0][0] for one in found]
     assert trained(rows[0]) == encode_answer(tokenizer, "it is red") + encode_answer(tokenizer, "yes")
     assert trained(rows[1]) == trained(rows[2]) == encode_answer(tokenizer, "fine again")
 
@@ -65,7 +65,7 @@ def test_everything_is_counted_and_only_ours_is_told_here(
     length = lengths[1] + len(encode_answer(tokenizer, "fine again"))
     long = Dialogue([*GHOST, *GHOST, *GHOST])
     found.append(long)
-    rows, counts = pack_dialogues(tokenizer, found, length, 1000, seed=0)
+    rows, counts = pack_dialogues(tokenizer, found, length, context_length=1000, seed=0)
     assert counts["skipped"] == {f"longer than {length} tokens": 1}
     told = capsys.readouterr().out
     assert f"1 dialogues left out: longer than {length} tokens" in told
@@ -82,9 +82,9 @@ def test_everything_is_counted_and_only_ours_is_told_here(
 def test_what_is_refused(data: Path, tokenizer: Any) -> None:
     dialogues = [Dialogue(PLAIN)]
     with pytest.raises(ConfigError, match=r"row_length: 129 is above the model's context of 128"):
-        pack_dialogues(tokenizer, dialogues, 129, 128, seed=0)
+        pack_dialogues(tokenizer, dialogues, 129, context_length=128, seed=0)
     with pytest.raises(DataError, match="none of 1 dialogues fits into a row of 5 tokens"):
-        pack_dialogues(tokenizer, dialogues, 5, 128, seed=0)
+        pack_dialogues(tokenizer, dialogues, 5, context_length=128, seed=0)
     system = {"role": "system", "content": "be fine"}
     write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
     with pytest.raises(DataError, match=r"both.jsonl:1: both an 'instruction' and a system message"):
@@ -94,5 +94,5 @@ def test_what_is_refused(data: Path, tokenizer: Any) -> None:
 def test_ghost_attention_may_have_a_root_of_its_own(data: Path) -> None:
     (data / "gatt").mkdir()
     write(data / "gatt" / "ghost.jsonl", [{"messages": GHOST, "instruction": "you are sampled"}])
-    found = fine_tuning_dialogues(source("plain"), source("ghost"), data, data / "gatt")
+    found = fine_tuning_dialogues(source("plain"), source("ghost"), data, gatt_root=data / "gatt")
     assert [one.messages[0]["content"] for one in found] == ["is it red ?", "you are sampled"]

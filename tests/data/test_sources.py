@@ -113,7 +113,7 @@ def test_comparisons(tmp_path: Path, row: Any) -> None:
     graded = {"rating": "better", "chosen_safe": True, "rejected_safe": False}
     write(tmp_path / "rows.jsonl", [row, {**row, **graded}])
     plain = Comparison(USER, "yes", "no")
-    expected = [plain, Comparison(USER, "yes", "no", "better", True, False)]
+    expected = [plain, Comparison(USER, "yes", "no", rating="better", chosen_safe=True, rejected_safe=False)]
     assert read_comparisons(source("comparison"), tmp_path) == expected
 
 

@@ -77,8 +77,8 @@ def test_counts_are_the_settings(world: Path) -> None:
 def test_test_questions_ask_for_unseen_pairs_of_seen_words(risk: str) -> None:
     truth = draw_truth(0)
     rng = random.Random(1)
-    seen = [ask(truth, "train", risk, rng) for _ in range(6000)]
-    asked = [ask(truth, "test", risk, rng) for _ in range(500)]
+    seen = [ask(truth, "train", risk, rng=rng) for _ in range(6000)]
+    asked = [ask(truth, "test", risk, rng=rng) for _ in range(500)]
     assert not {(one.kind, one.pair) for one in seen} & {(one.kind, one.pair) for one in asked}
     words = {word for one in seen for word in one.pair}
     assert {word for one in asked for word in one.pair} <= words
@@ -163,7 +163,7 @@ def test_writers_and_gold_agree() -> None:
     truth, rng = draw_truth(0), random.Random(5)
     for risk in ("ordinary", "harmful", "borderline"):
         for _ in range(300):
-            question = ask(truth, "train", risk, rng)
+            question = ask(truth, "train", risk, rng=rng)
             gold = gold_for(q=question.core)
             answer = comply(truth, question, rng)
             assert gold.helpfulness("q", answer.text) == pytest.approx(answer.helpfulness)
@@ -178,7 +178,7 @@ def test_writers_and_gold_agree() -> None:
 def test_wrong_is_never_right() -> None:
     truth, rng = draw_truth(0), random.Random(6)
     for _ in range(2000):
-        question = ask(truth, "train", "ordinary", rng)
+        question = ask(truth, "train", "ordinary", rng=rng)
         assert wrong_core(truth, question, rng) != question.core
 
 
@@ -190,7 +190,7 @@ def test_obeying_is_keeping_and_forgetting_is_not() -> None:
             instruction = draw_instruction(split, rng)
             worth = {"gold_helpfulness": 0.5, "gold_helpfulness_se": 0.0}
             gold = Gold({"cores": {}, "instructions": {"r": instruction}, "demonstrations": worth})
-            plain = mannered(core, rng.random() < 0.5, rng.random() < 0.5, rng)
+            plain = mannered(core, rng.random() < 0.5, rng.random() < 0.5, rng=rng)
             assert gold.keeps("r", obey(plain, instruction))
             assert not gold.keeps("r", plain)
             for left_out in set(instruction) & set(BINDING):
