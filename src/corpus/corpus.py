@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from ..artifact import file_hash
 from ..errors import DataError
+from ..hashes import file_hash
 from .shards import INDEX, TokenShards
 
 Part = Literal["train", "validation"]

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..artifact import file_hash, flush, write_json
+from ..artifact import flush, write_json
 from ..errors import DataError
+from ..hashes import file_hash
 from .encoder import EncodedDocuments
 
 INDEX = "index.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..artifact import hash_of_files
+from ..hashes import hash_of_files
 from ..settings import Source
 from .comparison_formats import SELF_INSTRUCT, self_instruct_files
 from .files import data_files

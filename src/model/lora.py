@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..artifact import input_hash, write_json
+from ..artifact import write_json
 from ..errors import ConfigError, DataError
+from ..hashes import input_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
