@@ -22,7 +22,7 @@ from accelerate import skip_first_batches
 from machine import describe, table
 
 from llamita.corpus.corpus import Corpus
-from llamita.corpus.rows import TokenRows
+from llamita.corpus.token_rows import TokenRows
 from llamita.corpus.writing import write_corpus
 from llamita.data.settings import CorpusSettings
 from llamita.data.sources import read_documents

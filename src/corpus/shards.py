@@ -31,6 +31,15 @@ def token_dtype(vocabulary_size: int) -> np.dtype:
     return np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
 
 
+class _OpenShard:
+    """What is known of a shard while it is being written: tokens, starts of documents, checksum so far."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.starts: list[np.ndarray] = []
+        self.sum = hashlib.sha256()
+
+
 class ShardWriter:
     """Appends documents to the stream of a folder, shard by shard.
 
@@ -48,12 +57,12 @@ class ShardWriter:
         for path in folder.iterdir():
             if path.name not in known:
                 path.unlink()
-        self._begin()
+        self._open = _OpenShard()
 
-    def _begin(self) -> None:
-        self.open_tokens = 0  # in the shard that is being written
-        self._starts: list[np.ndarray] = []
-        self._sum = hashlib.sha256()
+    @property
+    def open_tokens(self) -> int:
+        """Tokens in the shard that is being written."""
+        return self._open.tokens
 
     def append(self, documents: EncodedDocuments) -> None:
         """Raises DataError for an id outside the vocabulary."""
@@ -63,15 +72,15 @@ class ShardWriter:
         data = ids.astype(self._dtype).tobytes()
         with (self.folder / self._name()).open("ab") as file:
             file.write(data)
-        self._sum.update(data)
-        self._starts.append(self.open_tokens + np.cumsum(lengths) - lengths)
-        self.open_tokens += len(ids)
+        self._open.sum.update(data)
+        self._open.starts.append(self._open.tokens + np.cumsum(lengths) - lengths)
+        self._open.tokens += len(ids)
 
     def seal(self) -> None:
         """Ends the shard that is being written, if there is one."""
         if not self.open_tokens:
             return
-        starts = np.concatenate(self._starts).astype(STARTS)
+        starts = np.concatenate(self._open.starts).astype(STARTS)
         path = self.folder / _starts_of(self._name())
         path.write_bytes(starts.tobytes())
         flush(path)
@@ -81,11 +90,11 @@ class ShardWriter:
                 "file": self._name(),
                 "tokens": self.open_tokens,
                 "documents": len(starts),
-                "sha256": self._sum.hexdigest(),
+                "sha256": self._open.sum.hexdigest(),
                 "starts_sha256": file_hash(path),
             }
         )
-        self._begin()
+        self._open = _OpenShard()
 
     def _name(self) -> str:
         return f"shard-{len(self.shards):05d}.bin"
@@ -109,7 +118,7 @@ def _starts_of(shard: str) -> str:
 
 
 class TokenShards:
-    """The token stream of a folder, memory-mapped: pieces of it by `read`; its rows: `rows.TokenRows`.
+    """The token stream of a folder, memory-mapped: pieces of it by `read`; its rows: `token_rows.TokenRows`.
 
     Raises DataError where the index is missing or broken, a file has another size than the index says, or
     (if `tokenizer` is given) the shards were written with another tokenizer.

@@ -105,6 +105,8 @@ def _parquet_rows(path: Path) -> Iterator[Record]:
 
 
 class _NoJson(ValueError):
+    """A text that is no JSON; the line is apart from the message, since errors name it as `file:line`."""
+
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
         self.line = line

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, TrainingArguments
 
 from ..artifact import RESUME
 from ..corpus.corpus import Corpus
-from ..corpus.rows import TokenRows
+from ..corpus.token_rows import TokenRows
 from ..corpus.writing import JOURNAL, write_corpus
 from ..distributed import group
 from ..distributed.device import device

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llamita.corpus.rows import TokenRows
 from llamita.corpus.shards import ShardWriter, TokenShards
+from llamita.corpus.token_rows import TokenRows
 from llamita.errors import DataError
 from llamita.hashes import file_hash
 
