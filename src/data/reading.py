@@ -24,10 +24,10 @@ class Skip(Exception):
     """A sound row that can't be used, for the reason given: left out and counted."""
 
 
-def attempt(make: Callable[..., S], *values: Any, **named: Any) -> S | Skip:
-    """`make(*values, **named)`, or the reason why it skips: for one of several rows made from a raw row."""
+def attempt(make: Callable[..., S], *values: Any, **options: Any) -> S | Skip:
+    """`make(*values, **options)`, or the reason why it skips: for one of several rows made from a raw row."""
     try:
-        return make(*values, **named)
+        return make(*values, **options)
     except Skip as reason:
         return reason
 
