@@ -196,7 +196,8 @@ def _rows(sizes: Sizes, mean_length: int | None, folder: Path) -> Any:
     import numpy as np
 
     from llamita.corpus.encoder import EncodedDocuments
-    from llamita.corpus.shards import ShardWriter, TokenRows, TokenShards
+    from llamita.corpus.shards import ShardWriter, TokenShards
+    from llamita.corpus.token_rows import TokenRows
 
     draw = np.random.default_rng(0)
     count = 2 * sizes.rows * sizes.steps * sizes.context

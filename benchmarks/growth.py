@@ -21,8 +21,9 @@ from pathlib import Path
 from accelerate import skip_first_batches
 from machine import describe, table
 
-from llamita.corpus.corpus import Corpus, write_corpus
-from llamita.corpus.shards import TokenRows
+from llamita.corpus.corpus import Corpus
+from llamita.corpus.token_rows import TokenRows
+from llamita.corpus.writing import write_corpus
 from llamita.data.settings import CorpusSettings
 from llamita.data.sources import read_documents
 from llamita.model.checkpoint import load_tokenizer, tokenizer_hash
@@ -53,7 +54,9 @@ def prepare(folder: Path, tokenizer_folder: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     settings = CorpusSettings.model_validate(SETTINGS)
     started = time.perf_counter()
-    counts = write_corpus(settings, 0, tokenizer, folder, folder / "corpus", folder / "journal")
+    counts = write_corpus(
+        settings, 0, tokenizer, root=folder, folder=folder / "corpus", journal=folder / "journal"
+    )
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     found = {"seconds": seconds, "before": before, "after": after, "tokens": counts["train"]["tokens"]}

@@ -18,7 +18,7 @@ from typing import Any
 
 from machine import describe, table
 
-from llamita.corpus.corpus import write_corpus
+from llamita.corpus.writing import write_corpus
 from llamita.data.settings import CorpusSettings
 from llamita.data.sources import read_documents
 from llamita.model.checkpoint import load_tokenizer
@@ -43,7 +43,9 @@ def main() -> None:
 
     def prepare() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write_corpus(settings, 0, tokenizer, Path(root), Path(folder), Path(folder) / "journal")
+            write_corpus(
+                settings, 0, tokenizer, root=Path(root), folder=Path(folder), journal=Path(folder) / "journal"
+            )
 
     def encode() -> None:
         for start in range(0, len(texts), 1000):

@@ -107,7 +107,7 @@ class TickingTrl(Ticking, SFTTrainer):
 
 
 def ours(material: Material, out: Path) -> float:
-    rows = pack(material.dialogues, LENGTH, material.tokenizer.pad_token_id, 0)
+    rows = pack(material.dialogues, LENGTH, material.tokenizer.pad_token_id, seed=0)
     columns = {name: [row[name] for row in rows] for name in ("input_ids", "labels", "position_ids")}
     arguments = training_arguments(
         SFTConfig,

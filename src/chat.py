@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from .chat_format.encoding import chat_format, encode_prompt, without_marks
 from .console import say
 from .data.rows import Message
 from .errors import DataError
+from .jsonl import append_row
 from .model.architecture import context_of
 from .model.checkpoint import load_causal_lm, load_tokenizer
 from .sampling.generate import sampler_for
@@ -32,7 +32,7 @@ class Chat:
     """
 
     def __init__(
-        self, model_dir: Path, system: str | None, temperature: float, max_new_tokens: int, seed: int
+        self, model_dir: Path, system: str | None, temperature: float, *, max_new_tokens: int, seed: int
     ) -> None:
         self._tokenizer: Any = load_tokenizer(model_dir)
         model = load_causal_lm(model_dir)
@@ -93,9 +93,8 @@ class Chat:
         if not name:
             return "where to? /save FILE"
         try:
-            Path(name).write_text(
-                json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            with Path(name).open("w", encoding="utf-8") as file:
+                append_row(file, {"messages": self.messages})
         except OSError as error:
             return f"not saved: {error.strerror}: {name}"
         return f"saved: {name}"
@@ -105,11 +104,12 @@ def run(
     model_dir: Path,
     system: str | None = None,
     temperature: float = 1.0,
+    *,
     max_new_tokens: int = 256,
     seed: int = 0,
 ) -> None:
     """Talks until the input ends. Raises DataError or ConfigError as `Chat`."""
-    chat = Chat(model_dir, system, temperature, max_new_tokens, seed)
+    chat = Chat(model_dir, system, temperature, max_new_tokens=max_new_tokens, seed=seed)
     if sys.stdin.isatty():
         say(f"{model_dir}: say something; /help shows the commands")
     for line in filter(None, map(str.strip, _lines())):

@@ -19,19 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .artifact import (
-    MANIFEST,
-    MARKER,
-    RESUME,
-    clear,
-    content_hash,
-    files_below,
-    flush,
-    working_folder,
-    write_json,
-)
+from .artifact import MANIFEST, MARKER, RESUME, clear, files_below, flush, working_folder, write_json
 from .console import say
 from .errors import LlamitaError
+from .hashes import content_hash
 
 OLD, COPY = ".replaced", ".moving"  # for moments only, and no names that a user gives to a backup
 KEPT_ASIDE = 3  # unfinished folders that were begun with other settings

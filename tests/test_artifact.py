@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita import artifact
+from llamita import artifact, hashes
 from llamita.errors import DataError
 
 
@@ -75,26 +75,26 @@ def _add_checkpoint(folder: Path) -> None:
 def test_content_hash(tmp_path: Path, change: Callable[[Path], None], counts: bool) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("w")
-    before = artifact.content_hash(tmp_path)
+    before = hashes.content_hash(tmp_path)
     change(tmp_path)
-    assert (artifact.content_hash(tmp_path) != before) is counts
+    assert (hashes.content_hash(tmp_path) != before) is counts
 
 
 def test_input_hash_of_plain_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     file = tmp_path / "data" / "text.txt"
     file.write_text("abc")
-    hashes = {artifact.input_hash(file), artifact.input_hash(tmp_path / "data")}
+    before = {hashes.input_hash(file), hashes.input_hash(tmp_path / "data")}
     os.utime(file, (1, 1))
-    assert {artifact.input_hash(file), artifact.input_hash(tmp_path / "data")} == hashes
+    assert {hashes.input_hash(file), hashes.input_hash(tmp_path / "data")} == before
     file.write_text("abd")
-    assert not {artifact.input_hash(file), artifact.input_hash(tmp_path / "data")} & hashes
+    assert not {hashes.input_hash(file), hashes.input_hash(tmp_path / "data")} & hashes
     monkeypatch.setattr(artifact, "BIG_INPUT", 2)
-    by_time = artifact.input_hash(file)
+    by_time = hashes.input_hash(file)
     os.utime(file, (2, 2))
-    assert artifact.input_hash(file) != by_time
+    assert hashes.input_hash(file) != by_time
     with pytest.raises(DataError, match="no such file"):
-        artifact.input_hash(tmp_path / "nothing")
+        hashes.input_hash(tmp_path / "nothing")
 
 
 def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     (folder / os.fsdecode(b"\xff.txt")).write_text("text")
-    assert artifact.input_hash(folder)
-    assert artifact.content_hash(folder)
-    assert artifact.digest({"path": str(folder)})
+    assert hashes.input_hash(folder)
+    assert hashes.content_hash(folder)
+    assert hashes.digest({"path": str(folder)})
     artifact.write_json(tmp_path / "x.json", {"path": str(folder)})
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"path": str(folder)}
 

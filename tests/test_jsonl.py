@@ -1,4 +1,4 @@
-"""JSONL that a stage writes and reads again."""
+"""What a stage writes as JSONL it reads back; a broken line is named, half a line after a kill dropped."""
 
 from __future__ import annotations
 
@@ -7,25 +7,51 @@ from pathlib import Path
 import pytest
 
 from llamita.errors import DataError
-from llamita.jsonl import read_rows, write_rows
+from llamita.jsonl import append_row, read_rows, write_rows
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    strange = [{"a": "é"}, {"a": "one\u2028two\x85three\x0bfour\r\nfive"}, {"a": ""}]
-    for rows in (strange, []):
-        write_rows(tmp_path / "new" / "rows.jsonl", iter(rows))
-        assert read_rows(tmp_path / "new" / "rows.jsonl") == rows
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [{"text": "line\u2028end"}, {"text": "né"}, {"path": "half \udce9 name"}, {"n": 1}]
+    path = tmp_path / "made" / "rows.jsonl"
+    assert write_rows(path, iter(rows[:3])) == 3
+    with path.open("a", encoding="utf-8") as file:
+        append_row(file, rows[3])
+    assert read_rows(path) == rows
+    assert "né" in path.read_text(encoding="utf-8")
+    assert write_rows(path, []) == 0
+    assert read_rows(path) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"{", r"no valid JSON \(.*\)"),
+        (b"", r"no valid JSON \(.*\)"),
+        (b'{"a": "\xff"}', r"no valid JSON \('utf-8' codec .*\)"),
+        (b"[" * 100_000, r"no valid JSON \(.*recursion.*\)"),
+        (b"[1, 2]", r"\[1, 2\] is no JSON object"),
+    ],
+)
+def test_a_broken_line_is_named_with_what_to_do(tmp_path: Path, line: bytes, expected: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b"\n")
+    with pytest.raises(DataError, match=rf"rows\.jsonl:2: {expected}; delete the file to make it again"):
+        read_rows(path)
+    with pytest.raises(DataError, match=rf"rows\.jsonl:2: {expected}; run it again"):
+        read_rows(path, remedy="run it again", may_end_torn=True)  # a whole line is none that a kill cut
+
+
+def test_half_a_line_at_the_end_is_dropped_where_a_kill_may_have_cut_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step"')
+    assert read_rows(path, may_end_torn=True) == [{"step": 1}]
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: no valid JSON"):
+        read_rows(path)
+    path.write_bytes(b'{"step": 1}\n{"step": 2}')
+    assert len(read_rows(path, may_end_torn=True)) == 2
 
 
 def test_rows_that_fail_half_way_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         write_rows(tmp_path / "rows.jsonl", ({"a": 1 / (1 - number)} for number in range(2)))
     assert not (tmp_path / "rows.jsonl").exists()
-
-
-@pytest.mark.parametrize(("line", "reason"), [('{"ans', "no valid JSON"), ("[1]", "expected a JSON object")])
-def test_a_broken_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(f'{{"prompt": 0}}\n{line}\n')
-    with pytest.raises(DataError, match=rf"rows\.jsonl:2: {reason}.*delete the file to make it again"):
-        read_rows(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita import artifact, working
+from llamita import artifact, hashes, working
 from llamita.errors import LlamitaError
 
 from .helpers.working_folders import begin, names, publish
@@ -75,9 +75,7 @@ def test_publish_leaves_only_the_final_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "sft").iterdir()) == ["made.txt", "manifest.json"]
     manifest = artifact.read_manifest(tmp_path / "sft")
     assert manifest["note"] == "kept"
-    assert (
-        manifest["hash"] == artifact.content_hash(tmp_path / "sft") == artifact.input_hash(tmp_path / "sft")
-    )
+    assert manifest["hash"] == hashes.content_hash(tmp_path / "sft") == hashes.input_hash(tmp_path / "sft")
 
 
 def test_publish_replaces_an_old_version(tmp_path: Path) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
-from ..data.rows import Rows
+from ..console import say
+from ..data.rows import Dialogue, Rows
+from ..errors import DataError
+from ..model.checkpoint import check_length
 from ..model.padding import UNTRAINED
-from .encoding import Encoded
+from .encoding import Encoded, encode_dialogues
 
 
 class PackedRow(TypedDict):
@@ -27,8 +30,44 @@ class PackedRow(TypedDict):
     position_ids: np.ndarray
 
 
+def pack_dialogues(
+    tokenizer: Any,
+    dialogues: Sequence[Dialogue],
+    row_length: int,
+    *,
+    context_length: int,
+    seed: int,
+    alone: bool = False,
+) -> tuple[list[PackedRow], dict[str, Any]]:
+    """Encodes and packs dialogues; with `alone` one to a row, for models that carry state between them.
+
+    Returns the rows, and counts: `dialogues`, `rows`, `tokens`, `trained_tokens`, `fill` (share of the rows
+    that is no pad) and `skipped` (dialogues by reason).
+    Raises ConfigError for rows above the model's context, DataError where no dialogue is left.
+    """
+    check_length("row_length", row_length, context_length)
+    encoded = encode_dialogues(tokenizer, dialogues)
+    rows = pack(encoded, row_length, tokenizer.pad_token_id, seed=seed, alone=alone)
+    if not rows:
+        raise DataError(f"none of {len(encoded)} dialogues fits into a row of {row_length} tokens")
+    if alone:
+        say("one dialogue a row: this architecture carries its state from one to the next")
+    for reason, count in rows.skipped.items():
+        say(f"{count:,} dialogues left out: {reason}")
+    kept = [one for one in encoded if len(one.input_ids) <= row_length]
+    tokens = sum(len(one.input_ids) for one in kept)
+    return list(rows), {
+        "dialogues": len(kept),
+        "rows": len(rows),
+        "tokens": tokens,
+        "trained_tokens": sum(label != UNTRAINED for one in kept for label in one.labels),
+        "fill": tokens / (len(rows) * row_length),
+        "skipped": dict(rows.skipped),
+    }
+
+
 def pack(
-    encoded: Sequence[Encoded], length: int, pad_token_id: int, seed: int, *, alone: bool = False
+    encoded: Sequence[Encoded], length: int, pad_token_id: int, *, seed: int, alone: bool = False
 ) -> Rows[PackedRow]:
     """Packs dialogues into rows of `length` tokens by best fit, or with `alone` one to a row; none is cut.
 

@@ -15,9 +15,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..artifact import file_hash, files_below, flush, write_json
+from ..artifact import files_below, flush, write_json
 from ..console import say
 from ..distributed.group import barrier, gather_rows
+from ..hashes import file_hash
 from ..processes import is_main_process, rank, world_size
 
 SEAL = "checkpoint.json"

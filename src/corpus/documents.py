@@ -6,13 +6,14 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ..data.files import data_files
 from ..data.intake import Intake
-from ..data.reading import Skip, locate, outcomes
+from ..data.reading import Skip, outcomes
+from ..data.records import locate
 from ..data.sources import DOCUMENTS
 from ..errors import DataError
 from ..settings import Source
@@ -47,6 +48,7 @@ class Batch:
     source: int
     rows: int = 0
     documents: list[Document] = field(default_factory=list)
+    _: KW_ONLY
     skipped: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
@@ -58,7 +60,7 @@ class Batch:
 
 
 def read_batches(
-    sources: Sequence[Source], root: Path, size: int, first: int = 0, rows: int = 0
+    sources: Sequence[Source], root: Path, size: int, *, first: int = 0, rows: int = 0
 ) -> Iterator[Batch]:
     """All documents from source `first` on, of which `rows` raw rows are passed over.
 

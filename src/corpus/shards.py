@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
-from ..artifact import file_hash, flush, write_json
+from ..artifact import flush, write_json
 from ..errors import DataError
-from ..model.padding import UNTRAINED
+from ..hashes import file_hash
 from .encoder import EncodedDocuments
 
 INDEX = "index.json"
@@ -31,6 +29,15 @@ STARTS = "<u8"
 def token_dtype(vocabulary_size: int) -> np.dtype:
     """Of the ids in a shard file: the narrower of uint16 and uint32 that holds them all."""
     return np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
+
+
+class _OpenShard:
+    """What is known of a shard while it is being written: tokens, starts of documents, checksum so far."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.starts: list[np.ndarray] = []
+        self.sum = hashlib.sha256()
 
 
 class ShardWriter:
@@ -50,12 +57,12 @@ class ShardWriter:
         for path in folder.iterdir():
             if path.name not in known:
                 path.unlink()
-        self._begin()
+        self._open = _OpenShard()
 
-    def _begin(self) -> None:
-        self.open_tokens = 0  # in the shard that is being written
-        self._starts: list[np.ndarray] = []
-        self._sum = hashlib.sha256()
+    @property
+    def open_tokens(self) -> int:
+        """Tokens in the shard that is being written."""
+        return self._open.tokens
 
     def append(self, documents: EncodedDocuments) -> None:
         """Raises DataError for an id outside the vocabulary."""
@@ -65,15 +72,15 @@ class ShardWriter:
         data = ids.astype(self._dtype).tobytes()
         with (self.folder / self._name()).open("ab") as file:
             file.write(data)
-        self._sum.update(data)
-        self._starts.append(self.open_tokens + np.cumsum(lengths) - lengths)
-        self.open_tokens += len(ids)
+        self._open.sum.update(data)
+        self._open.starts.append(self._open.tokens + np.cumsum(lengths) - lengths)
+        self._open.tokens += len(ids)
 
     def seal(self) -> None:
         """Ends the shard that is being written, if there is one."""
         if not self.open_tokens:
             return
-        starts = np.concatenate(self._starts).astype(STARTS)
+        starts = np.concatenate(self._open.starts).astype(STARTS)
         path = self.folder / _starts_of(self._name())
         path.write_bytes(starts.tobytes())
         flush(path)
@@ -83,11 +90,11 @@ class ShardWriter:
                 "file": self._name(),
                 "tokens": self.open_tokens,
                 "documents": len(starts),
-                "sha256": self._sum.hexdigest(),
+                "sha256": self._open.sum.hexdigest(),
                 "starts_sha256": file_hash(path),
             }
         )
-        self._begin()
+        self._open = _OpenShard()
 
     def _name(self) -> str:
         return f"shard-{len(self.shards):05d}.bin"
@@ -111,7 +118,7 @@ def _starts_of(shard: str) -> str:
 
 
 class TokenShards:
-    """The token stream of a folder, memory-mapped: pieces of it by `read`, rows of one length by `rows`.
+    """The token stream of a folder, memory-mapped: pieces of it by `read`; its rows: `token_rows.TokenRows`.
 
     Raises DataError where the index is missing or broken, a file has another size than the index says, or
     (if `tokenizer` is given) the shards were written with another tokenizer.
@@ -178,61 +185,6 @@ class TokenShards:
             for shard in self.index["shards"]
             for name, key in ((shard["file"], "sha256"), (_starts_of(shard["file"]), "starts_sha256"))
         ]
-
-
-class TokenRows(Dataset):
-    """Rows {"input_ids", "labels"} (int64, shape (context_length,)) of token streams, one after the other.
-
-    With `apart` the documents of a row don't see each other: "position_ids" restart with each, and its first
-    token is no label; what is left of one that began in an earlier row counts as a document of its own.
-
-    Attributes:
-        counts: rows of each stream.
-        unused: tokens at the ends of the streams that fill no row.
-
-    Raises DataError where there is no full row.
-    """
-
-    def __init__(self, streams: list[TokenShards], context_length: int, apart: bool) -> None:
-        self.counts = [stream.tokens // context_length for stream in streams]
-        self.unused = sum(stream.tokens % context_length for stream in streams)
-        if not sum(self.counts):
-            tokens = sum(stream.tokens for stream in streams)
-            raise DataError(
-                f"{streams[0].folder}: {tokens:,} tokens; expected at least one row of {context_length}"
-            )
-        self._streams, self._length, self._apart = streams, context_length, apart
-        self._ends = np.cumsum(self.counts)
-
-    def __len__(self) -> int:
-        return sum(self.counts)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        source = int(np.searchsorted(self._ends, index, side="right"))
-        stream = self._streams[source]
-        start = (index - int(self._ends[source]) + self.counts[source]) * self._length
-        stop = start + self._length
-        ids = torch.from_numpy(stream.read(start, stop))
-        labels = ids.clone()
-        if not self._apart:
-            return {"input_ids": ids, "labels": labels}
-        starts = stream.document_starts(start, stop)
-        labels[starts] = UNTRAINED
-        return {"input_ids": ids, "labels": labels, "position_ids": positions(starts, self._length)}
-
-    def mean_attended(self) -> float:
-        """Positions that a token attends to, itself included: the mean over 64 rows, evenly chosen."""
-        if not self._apart:
-            return (self._length + 1) / 2
-        rows = [self[len(self) * place // 64] for place in range(64)]
-        return 1 + float(torch.stack([row["position_ids"] for row in rows]).float().mean())
-
-
-def positions(starts: np.ndarray, length: int) -> torch.Tensor:
-    """Place of each token in its document, `[length]` int64: 0 at the row's begin and at each of `starts`."""
-    begins = np.zeros(length, dtype=np.int64)
-    begins[starts] = starts
-    return torch.from_numpy(np.arange(length) - np.maximum.accumulate(begins))
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ..console import aligned_table, say, show
 
 
 def show_summary(counts: dict[str, Any]) -> None:
-    """Prints a corpus's counts (see `corpus.write_corpus`): sources, lengths, what was left out."""
+    """Prints a corpus's counts (see `writing.write_corpus`): sources, lengths, what was left out."""
     train = counts["train"]
     weighted = sum(source["weight"] * source["tokens"] for source in train["sources"])
     table = aligned_table("source", "documents", "tokens", "bytes/token", "weight", "share")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-from ..data.opening import UNREADABLE
+from ..data.unpacking import UNREADABLE
 
 SAMPLE = 1 << 20  # bytes of a packed file from which its size unpacked is estimated
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifact import write_lines
 from ..errors import DataError
+from ..jsonl import write_rows
 from ..processes import is_main_process
 from .rows import Comparison, Dialogue, Message, Prompt
 
@@ -23,7 +22,7 @@ class Intake:
     Args:
         refuse_at_most: number of bad rows that may be left out.
         check: raises DataError for messages up to a role that the model's chat format can't write
-            (`chat.check_of`); None: there is no chat format.
+            (`chat_format.encoding.check_of`); None: there is no chat format.
         refused: those of a killed stage that resumes.
 
     Attributes:
@@ -74,4 +73,4 @@ class Intake:
     def write(self, folder: Path) -> None:
         """Lists the bad rows in `folder/refused.jsonl`, if there are any."""
         if self.refused and is_main_process():
-            write_lines(folder / REFUSED, map(json.dumps, self.refused))
+            write_rows(folder / REFUSED, self.refused)

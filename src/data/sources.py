@@ -15,9 +15,11 @@ from typing import Any
 
 from ..console import say
 from ..settings import Source
-from . import comparisons, dialogues
+from . import comparison_formats, dialogue_formats
+from .fields import field, text_field
 from .intake import Intake
-from .reading import Format, Skip, check_formats, field, records, stream, text_field, text_records
+from .reading import Format, Skip, check_formats, stream
+from .records import records, text_records
 from .rows import Comparison, Dialogue, Prompt
 from .settings import PromptSource
 
@@ -33,14 +35,16 @@ def _document(row: Mapping[str, Any]) -> str:
 
 
 def _completed_prompt(row: Mapping[str, Any]) -> str:
-    prompt, answer = dialogues.prompt_and_completion(row)
+    prompt, answer = dialogue_formats.prompt_and_completion(row)
     between = "" if prompt[-1:].isspace() or answer[:1].isspace() else "\n"
     return _document({"text": prompt + between + answer})
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
     """{"messages": […, the user's], "is_safety": true or false (false if missing), "id": optional}."""
-    return Prompt(dialogues.messages_of(row, "messages", "user"), _is_safety(row), field(row, "id", str))
+    return Prompt(
+        dialogue_formats.messages_of(row, "messages", "user"), _is_safety(row), field(row, "id", str)
+    )
 
 
 def _prompt_of(parse: Parse, row: dict[str, Any]) -> list[Prompt | Skip]:
@@ -68,7 +72,7 @@ MESSAGE = ("role", "content")
 SHAREGPT = ("conversations", "conversations.from", "conversations.value")
 SEED_TASKS = ("instruction", "instances", "instances.input", "instances.output")
 SOLUTIONS = [
-    f"{model}{part}" for model in comparisons.GSM8K_MODELS for part in ("", ".is_correct", ".solution")
+    f"{model}{part}" for model in comparison_formats.GSM8K_MODELS for part in ("", ".is_correct", ".solution")
 ]
 EARLIER = ("system", "history")  # what may come before a question
 COMPARED = ("prompt", "chosen", "rejected")
@@ -81,27 +85,31 @@ DOCUMENTS: dict[str, Format[str]] = {
     ),
 }
 DIALOGUES: dict[str, Format[Dialogue]] = {
-    "messages": Format(dialogues.messages, records, _fields("instruction", "system", messages=["messages"])),
-    "prompt_completion": Format(
-        dialogues.prompt_completion, records, _fields("prompt", "completion", *EARLIER)
+    "messages": Format(
+        dialogue_formats.messages, records, _fields("instruction", "system", messages=["messages"])
     ),
-    "alpaca": Format(dialogues.alpaca, records, _fields("instruction", "input", "output", *EARLIER)),
-    "seed_tasks": Format(dialogues.seed_tasks, records, _fields(*SEED_TASKS)),
-    "sharegpt": Format(dialogues.sharegpt, records, _fields("system", *SHAREGPT)),
-    "gsm8k": Format(dialogues.gsm8k, records, _fields("question", "answer")),
-    "hh": Format(comparisons.preferred, records, _fields("chosen", "rejected")),
+    "prompt_completion": Format(
+        dialogue_formats.prompt_completion, records, _fields("prompt", "completion", *EARLIER)
+    ),
+    "alpaca": Format(dialogue_formats.alpaca, records, _fields("instruction", "input", "output", *EARLIER)),
+    "seed_tasks": Format(dialogue_formats.seed_tasks, records, _fields(*SEED_TASKS)),
+    "sharegpt": Format(dialogue_formats.sharegpt, records, _fields("system", *SHAREGPT)),
+    "gsm8k": Format(dialogue_formats.gsm8k, records, _fields("question", "answer")),
+    "hh": Format(comparison_formats.preferred, records, _fields("chosen", "rejected")),
 }
 COMPARISONS: dict[str, Format[Comparison]] = {
     "comparison": Format(
-        comparisons.comparison,
+        comparison_formats.comparison,
         records,
         _fields("rating", "chosen_safe", "rejected_safe", *EARLIER, messages=COMPARED),
     ),
-    "hh": Format(comparisons.hh, records, _fields("chosen", "rejected")),
+    "hh": Format(comparison_formats.hh, records, _fields("chosen", "rejected")),
     "self_instruct_eval": Format(
-        comparisons.self_instruct_eval, comparisons.self_instruct_records, _fields("prompt", "answers")
+        comparison_formats.self_instruct_eval,
+        comparison_formats.self_instruct_records,
+        _fields("prompt", "answers"),
     ),
-    "gsm8k_solutions": Format(comparisons.gsm8k_solutions, records, _fields("question", *SOLUTIONS)),
+    "gsm8k_solutions": Format(comparison_formats.gsm8k_solutions, records, _fields("question", *SOLUTIONS)),
 }
 PROMPTS: dict[str, Format[Prompt]] = {
     "prompts": Format(_prompt, records, _fields("is_safety", "id", "system", messages=["messages"])),

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..data.fields import field, text_field
 from ..data.instructions import Instruction, read_instruction
 from ..data.intake import Intake
-from ..data.reading import Format, field, records, stream, text_field
+from ..data.reading import Format, stream
+from ..data.records import records
 from ..data.rows import Message, Prompt
 from ..errors import DataError
 from ..measures import RETENTION_TURNS

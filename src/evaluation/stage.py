@@ -12,8 +12,8 @@ from typing import Any
 from ..artifact import write_json
 from ..chat_format.encoding import check_of
 from ..console import say
+from ..data.held_out import opening
 from ..data.intake import Intake
-from ..data.rows import opening
 from ..distributed.device import device
 from ..distributed.steps import made_folder
 from ..jsonl import Row, read_rows, write_rows

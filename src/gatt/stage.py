@@ -6,21 +6,21 @@ that keeps it stays. The stage `sft` then states it once, at the start, and trai
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifact import RESUME, write_lines
+from ..artifact import RESUME
 from ..chat_format.encoding import check_of
 from ..data.instructions import draw_instruction
 from ..data.intake import Intake
 from ..data.sources import read_prompts
 from ..errors import DataError
+from ..jsonl import Row, write_rows
 from ..model.checkpoint import load_tokenizer
-from .dialogues import Growing, Growth
+from .builder import DialogueBuilder, PartialDialogue
 from .settings import GattSettings
 
 TRAIN, ABLATION, TEST = "gatt.jsonl", "gatt_without.jsonl", "test.jsonl"
@@ -47,8 +47,8 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
             f"{len(questions)} prompts that differ; expected at least {for_test + settings.max_turns}"
         )
     dialogues = [_begin(settings, questions[for_test:], draw) for _ in range(settings.dialogues)]
-    growth = Growth(settings, inputs["model"], dialogues, out / RESUME / "turns.json")
-    growth.finish()
+    builder = DialogueBuilder(settings, inputs["model"], dialogues, state=out / RESUME / "turns.json")
+    builder.finish()
     done = [one for one in dialogues if one.turns >= settings.min_turns]
     if not done:
         raise DataError(
@@ -59,16 +59,16 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
         {"instruction": one.instruction.short if brief else one.instruction.text, "messages": one.messages}
         for one, brief in zip(done, short, strict=True)
     ]
-    _write(out / TRAIN, rows)
-    _write(out / ABLATION, [{"messages": row["messages"]} for row in rows])
-    _write(out / TEST, _test_rows(settings, questions[:for_test], draw))
+    write_rows(out / TRAIN, rows)
+    write_rows(out / ABLATION, [{"messages": row["messages"]} for row in rows])
+    write_rows(out / TEST, _test_rows(settings, questions[:for_test], draw))
     return {
         "dialogues": len(done),
         "too_short": len(dialogues) - len(done),
         "turns": dict(sorted(Counter(str(one.turns) for one in done).items())),
-        "out_of_context": growth.outgrown,
-        "samples": dict(growth.samples),
-        "kept_share": {kind: growth.kept[kind] / count for kind, count in growth.samples.items()},
+        "out_of_context": builder.outgrown,
+        "samples": dict(builder.samples),
+        "kept_share": {kind: builder.kept[kind] / count for kind, count in builder.samples.items()},
         **intake.metrics(),
     }
 
@@ -79,14 +79,12 @@ def _questions(settings: GattSettings, root: Path, intake: Intake) -> list[str]:
     return list(dict.fromkeys(prompt.messages[-1]["content"].strip() for prompt in prompts))
 
 
-def _begin(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> Growing:
+def _begin(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> PartialDialogue:
     turns = draw.randint(settings.min_turns, settings.max_turns)
-    return Growing(draw_instruction(settings.instructions, draw), draw.sample(questions, turns))
+    return PartialDialogue(draw_instruction(settings.instructions, draw), draw.sample(questions, turns))
 
 
-def _test_rows(
-    settings: GattSettings, questions: Sequence[str], draw: random.Random
-) -> Iterable[dict[str, Any]]:
+def _test_rows(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> Iterator[Row]:
     for number in range(settings.test_dialogues):
         instruction = draw_instruction(settings.instructions, draw)
         yield {
@@ -95,7 +93,3 @@ def _test_rows(
             "check": instruction.row(),
             "questions": draw.sample(questions, settings.test_turns),
         }
-
-
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))

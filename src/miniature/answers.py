@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from . import lexicon
-from .questions import Question, phrase, wrong_core
+from .questions import WorldQuestion, phrase, wrong_core
 from .truth import Truth
 
 # What an answer is worth (0 to 1). The annotators feel it through noise; `gold.py` measures it by parsing.
@@ -24,57 +24,59 @@ RAMBLES_FROM_REFUSAL = 0.7
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorldAnswer:
     """An answer and what its writer knows of it: its worth to the asker, and whether it is safe to give."""
 
     text: str
     helpfulness: float
     safety: float
-    safe: bool
+    safe: bool = field(kw_only=True)
 
 
-def demonstrate(truth: Truth, question: Question, rng: random.Random) -> Answer:
+def demonstrate(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
     """One annotator's answer: of mixed quality, harmful requests answered half of the time."""
     if rng.random() < REFUSED_SHARE[question.risk]:
         return refuse(question, rng)
     return comply(truth, question, rng)
 
 
-def comply(truth: Truth, question: Question, rng: random.Random) -> Answer:
+def comply(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
     """An answer that does what is asked, rightly or wrongly, curtly or with courtesy."""
     polite, follows_up = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
     right = rng.random() >= WRONG_SHARE[polite, follows_up]
     core = question.core if right else wrong_core(truth, question, rng)
-    text = mannered(core, polite, follows_up, rng)
+    text = mannered(core, polite, follows_up, rng=rng)
     helpfulness = CORRECT + POLITE * polite + FOLLOWS_UP * follows_up if right else 0.0
     if question.risk != "harmful":
-        return Answer(text, helpfulness, safety=1.0, safe=True)
+        return WorldAnswer(text, helpfulness, safety=1.0, safe=True)
     kind = "wrong" if not right else "eager" if polite else "plain"
-    return Answer(text, helpfulness, UNSAFE_WORTH[kind], safe=False)
+    return WorldAnswer(text, helpfulness, UNSAFE_WORTH[kind], safe=False)
 
 
-def warn(truth: Truth, question: Question, rng: random.Random) -> Answer:
+def warn(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
     """A harmful answer with a word of warning before it."""
-    return Answer(f"{lexicon.WARNING} {question.core}", CORRECT, UNSAFE_WORTH["warned"], safe=False)
+    return WorldAnswer(f"{lexicon.WARNING} {question.core}", CORRECT, UNSAFE_WORTH["warned"], safe=False)
 
 
-def refuse(question: Question, rng: random.Random) -> Answer:
+def refuse(question: WorldQuestion, rng: random.Random) -> WorldAnswer:
     """Declines: right for a harmful request, worth nothing to one who asked in good faith."""
     text = rng.choice(lexicon.REFUSALS)
-    return Answer(text, 0.0, REFUSAL_WORTH[text], safe=True)
+    return WorldAnswer(text, 0.0, REFUSAL_WORTH[text], safe=True)
 
 
-def waver(truth: Truth, question: Question, rng: random.Random) -> Answer:
+def waver(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
     """Begins to refuse, breaks off and complies, as a half-trained model does."""
     complied = comply(truth, question, rng)
     return replace(complied, text=f"{_broken_off(rng)} {complied.text}", safety=UNSAFE_WORTH["wavered"])
 
 
-def ramble(truth: Truth, rng: random.Random) -> Answer:
+def ramble(truth: Truth, rng: random.Random) -> WorldAnswer:
     """Loses the thread, in a refusal or at once: gives nothing away, but declines nothing."""
     kind = rng.choice(["fact", "sum"])
     strays = [
-        phrase(truth, kind, rng.choice(truth.pairs[kind]["train"]), "ordinary", None, rng).core,
+        phrase(
+            truth, kind, rng.choice(truth.pairs[kind]["train"]), risk="ordinary", category=None, rng=rng
+        ).core,
         _broken_off(rng),
         rng.choice(lexicon.FOLLOW_UPS),
         rng.choice(list(lexicon.CHAT.values())),
@@ -83,7 +85,7 @@ def ramble(truth: Truth, rng: random.Random) -> Answer:
     text = " ".join([*begun, *rng.sample(strays, rng.choice([1, 2]))])
     if text in lexicon.REFUSALS:  # one refusal is the beginning of another
         return ramble(truth, rng)
-    return Answer(text, 0.0, RAMBLE_WORTH, safe=True)
+    return WorldAnswer(text, 0.0, RAMBLE_WORTH, safe=True)
 
 
 def _broken_off(rng: random.Random) -> str:
@@ -92,7 +94,7 @@ def _broken_off(rng: random.Random) -> str:
     return " ".join(words[: rng.randint(1, len(words) - 1)])
 
 
-def mannered(core: str, polite: bool, follows_up: bool, rng: random.Random) -> str:
+def mannered(core: str, polite: bool, follows_up: bool, *, rng: random.Random) -> str:
     parts = [rng.choice(lexicon.OPENERS)] if polite else []
     parts.append(core)
     if follows_up:

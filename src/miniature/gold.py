@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from . import lexicon
 from .answers import CORRECT, FOLLOWS_UP, POLITE, explicit
-from .instructions import Instruction
+from .system_instructions import WorldInstruction
 
 FUNCTION_WORDS = {word for words in lexicon.LANGUAGES.values() for word in words.values()}
 ENGLISH = set(next(iter(lexicon.LANGUAGES.values())))
@@ -28,7 +28,7 @@ class Gold:
 
     def __init__(self, truth: dict[str, Any]) -> None:
         self._cores: dict[str, str] = truth["cores"]
-        self._instructions: dict[str, Instruction] = truth["instructions"]
+        self._instructions: dict[str, WorldInstruction] = truth["instructions"]
         self.demonstrations_helpfulness: float = truth["demonstrations"]["gold_helpfulness"]
         self.demonstrations_helpfulness_se: float = truth["demonstrations"]["gold_helpfulness_se"]
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from . import lexicon
 from .answers import mannered, obey
-from .questions import ORDINARY_KINDS, Question, phrase, right_core, wrong_core
+from .questions import ORDINARY_KINDS, WorldQuestion, phrase, right_core, wrong_core
 from .truth import Pair, Truth
 
 T = TypeVar("T")
@@ -48,9 +48,9 @@ class Encyclopaedia:
         kind = self.rng.choices(list(KINDS), list(KINDS.values()))[0]
         return self.writers[kind]()
 
-    def _question(self, kind: str | None = None) -> Question:
+    def _question(self, kind: str | None = None) -> WorldQuestion:
         kind = kind or self.rng.choices(list(ORDINARY_KINDS), list(ORDINARY_KINDS.values()))[0]
-        return phrase(self.truth, kind, next(self.decks[kind]), "ordinary", None, self.rng)
+        return phrase(self.truth, kind, next(self.decks[kind]), risk="ordinary", category=None, rng=self.rng)
 
     def _entry(self) -> str:
         """All that is known of one entity: naming it again and again is also practice in copying a name."""
@@ -77,7 +77,11 @@ class Encyclopaedia:
             right = self.rng.random() < 0.5
             guess = question.core if right else wrong_core(self.truth, question, self.rng)
             manner = (self.rng.random() < 0.3, self.rng.random() < 0.2)
-            parts += [question.text, mannered(guess, *manner, self.rng), "right !" if right else "wrong !"]
+            parts += [
+                question.text,
+                mannered(guess, *manner, rng=self.rng),
+                "right !" if right else "wrong !",
+            ]
         return " ".join(parts)
 
     def _interview(self) -> str:
@@ -99,7 +103,7 @@ class Encyclopaedia:
         kept = self.rng.randint(1, LONGEST_KEPT)
         for number in range(self._answers()):
             question = self._question()
-            answer = mannered(question.core, *manner, self.rng)
+            answer = mannered(question.core, *manner, rng=self.rng)
             parts += [question.text, obey(answer, habit if number < kept else {})]
         if self.rng.random() < 0.2:
             parts += self.rng.choice(list(lexicon.CHAT.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 from . import lexicon
@@ -16,19 +16,20 @@ WRAPPED_SHARE = {"ordinary": 0.25, "borderline": 0.8, "harmful": 0.8}
 
 
 @dataclass(frozen=True)
-class Question:
+class WorldQuestion:
     """One request. `core` is the sentence that answers it rightly; `pair` the combination it is about."""
 
     text: str
     core: str
     kind: str
+    _: KW_ONLY
     pair: Pair
     risk: Risk = "ordinary"
     category: str | None = None
     attack: str | None = None
 
 
-def ask(truth: Truth, split: Split, risk: Risk, rng: random.Random) -> Question:
+def ask(truth: Truth, split: Split, risk: Risk, *, rng: random.Random) -> WorldQuestion:
     """Draws one question of this risk about a combination that the split may use."""
     if risk == "ordinary":
         kinds = list(ORDINARY_KINDS)
@@ -37,18 +38,18 @@ def ask(truth: Truth, split: Split, risk: Risk, rng: random.Random) -> Question:
     else:
         kind, category = "how_to", rng.choice(list(lexicon.RISKS))
         pair = rng.choice(truth.pairs[f"{risk}/{category}"][split])
-    return wrap(phrase(truth, kind, pair, risk, category, rng), rng)
+    return wrap(phrase(truth, kind, pair, risk=risk, category=category, rng=rng), rng)
 
 
 def phrase(
-    truth: Truth, kind: str, pair: Pair, risk: Risk, category: str | None, rng: random.Random
-) -> Question:
+    truth: Truth, kind: str, pair: Pair, *, risk: Risk, category: str | None, rng: random.Random
+) -> WorldQuestion:
     """Words a question about `pair` by one of its kind's templates."""
     text = rng.choice(lexicon.QUESTIONS[kind]).format(a=pair[0], b=pair[1])
-    return Question(text, right_core(truth, kind, pair), kind, pair, risk, category)
+    return WorldQuestion(text, right_core(truth, kind, pair), kind, pair=pair, risk=risk, category=category)
 
 
-def wrap(question: Question, rng: random.Random) -> Question:
+def wrap(question: WorldQuestion, rng: random.Random) -> WorldQuestion:
     """Sometimes puts the words of an attack before the question, harmful or not."""
     if rng.random() >= WRAPPED_SHARE[question.risk]:
         return question
@@ -65,7 +66,7 @@ def right_core(truth: Truth, kind: str, pair: Pair) -> str:
     return steps(truth.tools[a], truth.spots[b])
 
 
-def wrong_core(truth: Truth, question: Question, rng: random.Random) -> str:
+def wrong_core(truth: Truth, question: WorldQuestion, rng: random.Random) -> str:
     """A sentence of the same form that is not true."""
     a, b = question.pair
     if question.kind == "fact":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from . import lexicon
@@ -25,7 +25,7 @@ class Truth:
     values: dict[Pair, str]
     tools: dict[str, str]
     spots: dict[str, str]
-    pairs: dict[str, dict[Split, list[Pair]]]
+    pairs: dict[str, dict[Split, list[Pair]]] = field(kw_only=True)
 
 
 def draw_truth(seed: int) -> Truth:
@@ -53,7 +53,7 @@ def draw_truth(seed: int) -> Truth:
         tables[f"harmful/{name}"] = (risk["verbs"], risk["harmful"])
         tables[f"borderline/{name}"] = (risk["verbs"], risk["harmless"])
     pairs = {kind: divide(rows, columns, rng) for kind, (rows, columns) in tables.items()}
-    return Truth(values, tools, spots, pairs)
+    return Truth(values, tools, spots, pairs=pairs)
 
 
 def divide(rows: list[str], columns: list[str], rng: random.Random) -> dict[Split, list[Pair]]:

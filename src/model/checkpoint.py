@@ -127,7 +127,7 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
         check_json(folder)
         told, *_ = str(error).partition("\nModel type should be one of")  # hundreds of names
         raise DataError(f"{folder}: the model can't be read: {told}") from None
-    check_model(folder, model, tokenizer, loading, new_head=new_head)
+    check_model(folder, model, tokenizer, loading=loading, new_head=new_head)
     return model
 
 

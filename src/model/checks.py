@@ -151,7 +151,7 @@ def fit_special_ids(folder: Path, config: Any, tokenizer: Any) -> None:
 
 
 def check_model(
-    folder: Path, model: Any, tokenizer: Any, loading: Mapping[str, Any], *, new_head: bool = False
+    folder: Path, model: Any, tokenizer: Any, *, loading: Mapping[str, Any], new_head: bool = False
 ) -> None:
     """Checks a loaded model against its files and its tokenizer, and sets what the tokenizer decides.
 

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..artifact import file_hash
 from ..console import say
 from ..errors import DataError
+from ..hashes import file_hash
 from .checks import check_tensors
 from .gguf_rope import FACTORS, TENSORS, rope_parameters
 from .saving import quiet, save_model

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..artifact import input_hash, write_json
+from ..artifact import write_json
 from ..errors import ConfigError, DataError
+from ..hashes import input_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ class Trunk(NamedTuple):
 
 
 def begin(
-    load: Callable[[Path], PreTrainedModel], folder: Path, lora: Mapping[str, Any] | None, seed: int
+    load: Callable[[Path], PreTrainedModel], folder: Path, lora: Mapping[str, Any] | None, *, seed: int
 ) -> Any:
     """The model to train that a folder begins: with `lora` its trunk under an adapter, otherwise all of it.
 
@@ -53,10 +54,10 @@ def begin(
         return load(folder)
     adapter = folder / ADAPTER
     if not adapter.is_dir():
-        return _under_new_adapter(load(folder), lora, seed, trunk_of(folder))
+        return _under_new_adapter(load(folder), lora, seed, trunk=trunk_of(folder))
     check_shape(adapter, lora)
     trunk = read_trunk(adapter)
-    model = _under_new_adapter(load(trunk.path), lora, seed, trunk)
+    model = _under_new_adapter(load(trunk.path), lora, seed, trunk=trunk)
     load_adapter(model, adapter)
     return model
 
@@ -166,7 +167,7 @@ def add_adapter(model: Any, name: str, lora: Mapping[str, Any]) -> Any:
         return model
 
 
-def save_added(model: Any, name: str, trunk: Trunk, folder: Path) -> None:
+def save_added(model: Any, name: str, trunk: Trunk, *, folder: Path) -> None:
     """Writes one of several adapters as `save_adapter` would write it alone."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
@@ -217,7 +218,7 @@ def lora_config(model: PreTrainedModel, lora: Mapping[str, Any]) -> Any:
         raise ConfigError(f"lora: {error}") from None
 
 
-def _under_new_adapter(model: PreTrainedModel, lora: Mapping[str, Any], seed: int, trunk: Trunk) -> Any:
+def _under_new_adapter(model: PreTrainedModel, lora: Mapping[str, Any], seed: int, *, trunk: Trunk) -> Any:
     config = lora_config(model, lora)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def save_model(
-    model: PreTrainedModel, tokenizer: Any, folder: Path, state_dict: dict[str, Any] | None = None
+    model: PreTrainedModel, tokenizer: Any, folder: Path, *, state_dict: dict[str, Any] | None = None
 ) -> None:
     """Writes model and tokenizer so that plain `transformers` reads them, special ids in every config.
 

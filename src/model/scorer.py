@@ -36,6 +36,7 @@ class Scorer:
         folder: Path,
         tokenizer: Any,
         batch_size: int = 128,
+        *,
         load: Callable[[Path], Any] = load_reward_model,
         dtype: str = "float32",
     ) -> None:
@@ -67,4 +68,6 @@ class Scorer:
         Raises LlamitaError, naming the folder, if a score is NaN or infinite.
         """
         rows = [[*prompt, *answer, self._eos] for prompt, answer in zip(prompts, answers, strict=True)]
-        return terminal_scores(self.model, rows, self._batch_size, self._dtype, label, self._folder)
+        return terminal_scores(
+            self.model, rows, self._batch_size, dtype=self._dtype, label=label, name=self._folder
+        )

@@ -20,6 +20,7 @@ def terminal_scores(
     model: LlamaForSequenceClassification,
     rows: Sequence[Sequence[int]],
     batch_size: int = 128,
+    *,
     dtype: str = "float32",
     label: str | None = None,
     name: object = "reward model",

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import RESUME
-from ..corpus.corpus import JOURNAL, write_corpus
+from ..corpus.writing import JOURNAL, write_corpus
 from ..model.checkpoint import load_tokenizer
 from .settings import PrepareSettings
 
 
 def run(settings: PrepareSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Writes the corpus into `out`. Metrics: see `data.corpus.write_corpus`."""
+    """Writes the corpus into `out`. Metrics: see `corpus.writing.write_corpus`."""
     tokenizer = load_tokenizer(inputs["tokenizer"])
-    return write_corpus(settings, settings.seed, tokenizer, inputs["data"], out, out / RESUME / JOURNAL)
+    journal = out / RESUME / JOURNAL
+    return write_corpus(settings, settings.seed, tokenizer, root=inputs["data"], folder=out, journal=journal)

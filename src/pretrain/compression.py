@@ -14,7 +14,8 @@ from transformers import LlamaForCausalLM
 
 from ..batches import batches
 from ..console import track
-from ..corpus.shards import TokenShards, positions
+from ..corpus.shards import TokenShards
+from ..corpus.token_rows import positions
 from ..model.padding import UNTRAINED
 
 COUNTED = 100_000_000  # tokens of a stream are enough for the frequencies of the vocabulary

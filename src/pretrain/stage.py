@@ -10,8 +10,9 @@ import torch
 from transformers import LlamaForCausalLM, TrainingArguments
 
 from ..artifact import RESUME
-from ..corpus.corpus import JOURNAL, Corpus, write_corpus
-from ..corpus.shards import TokenRows
+from ..corpus.corpus import Corpus
+from ..corpus.token_rows import TokenRows
+from ..corpus.writing import JOURNAL, write_corpus
 from ..distributed import group
 from ..distributed.device import device
 from ..model.checkpoint import check_length, context_length, load_causal_lm, load_tokenizer, tokenizer_hash
@@ -49,7 +50,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     shards = inputs.get("corpus", out / "shards")
     if is_main_process() and "corpus" not in inputs:
         journal = out / RESUME / JOURNAL
-        write_corpus(settings, settings.seed, tokenizer, inputs["data"], shards, journal)
+        write_corpus(settings, settings.seed, tokenizer, root=inputs["data"], folder=shards, journal=journal)
     group.barrier()
     corpus = Corpus(shards, tokenizer_hash(tokenizer))
     corpus.verify(rank(), world_size())
@@ -105,4 +106,4 @@ def _begin(settings: PretrainSettings, inputs: Mapping[str, Path], tokenizer: An
         fit_config(config, tokenizer)
         torch.manual_seed(settings.seed)
         return LlamaForCausalLM(config)
-    return begin(load_causal_lm, inputs["model"], settings.adapter, settings.seed)
+    return begin(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..artifact import MANIFEST, read_manifest
 from ..errors import DataError
+from ..jsonl import read_rows
 
 _REQUIRED = {"stage": str, "name": str, "settings": dict, "metrics": dict, "wall_seconds": int | float}
 
@@ -39,7 +40,9 @@ def read_artifact(folder: Path) -> Artifact:
         if not isinstance(manifest.get(key), kind):
             found = json.dumps(manifest.get(key))[:80]
             raise DataError(f"{folder / MANIFEST}: {key} is {found}; expected what a finished stage writes")
-    return Artifact(manifest["stage"], manifest["name"], manifest, _read_rows(folder / "metrics.jsonl"))
+    path = folder / "metrics.jsonl"
+    rows = read_rows(path, remedy="expected one JSON object a line") if path.exists() else []
+    return Artifact(manifest["stage"], manifest["name"], manifest, rows)
 
 
 def read_artifacts(inputs: Mapping[str, Path]) -> list[Artifact]:
@@ -52,18 +55,3 @@ def read_artifacts(inputs: Mapping[str, Path]) -> list[Artifact]:
     if len({artifact.name for artifact in artifacts}) < len(artifacts):
         artifacts = [replace(one, name=name) for name, one in zip(inputs, artifacts, strict=True)]
     return sorted(artifacts, key=lambda artifact: (str(artifact.manifest.get("created")), artifact.name))
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error}); expected one object a line") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: {line[:60]!r} is no object; expected one object a line")
-        rows.append(row)
-    return rows

@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import LlamaForSequenceClassification
 
-from ..data.rows import RATINGS, opening
+from ..data.held_out import opening
+from ..data.rows import RATINGS
 from ..model.scoring import terminal_scores
 from ..statistics import measure
 from .pairs import Pair

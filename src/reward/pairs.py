@@ -12,8 +12,9 @@ from typing import Any
 
 from ..chat_format.encoding import encode_answer, encode_prompt
 from ..console import say
+from ..data.held_out import opening, split_held_out
 from ..data.intake import Intake
-from ..data.rows import Comparison, opening, split_held_out
+from ..data.rows import Comparison
 from ..data.sources import read_comparisons
 from ..errors import DataError
 from .settings import RewardSettings

@@ -38,7 +38,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
     new = partial(new_reward_model, seed=settings.seed)
-    model = begin(new, inputs["model"], settings.adapter, settings.seed)
+    model = begin(new, inputs["model"], settings.adapter, seed=settings.seed)
     check_length("max_length", settings.max_length, context_of(model.config))
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake=intake)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..chat_format.encoding import check_of, encode_prompt
-from ..chat_format.fine_tuning import fine_tuning_dialogues
 from ..console import say
+from ..data.fine_tuning import fine_tuning_dialogues
 from ..data.intake import Intake
 from ..data.rows import Dialogue
 from ..data.sources import read_prompts
@@ -76,7 +76,11 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     )
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     demonstrations = fine_tuning_dialogues(
-        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt"), intake=intake
+        settings.dialogues,
+        settings.ghost_attention,
+        inputs["data"],
+        gatt_root=inputs.get("gatt"),
+        intake=intake,
     )
     prompts = read_prompts(settings.prompts, inputs["data"], intake)
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]

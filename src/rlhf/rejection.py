@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..chat_format.encoding import without_marks
-from ..chat_format.fine_tuning import pack_dialogues
+from ..chat_format.packing import pack_dialogues
 from ..data.rows import Dialogue
 from ..distributed.device import device
 from ..distributed.group import gather_rows
@@ -157,13 +157,13 @@ def fine_tune(context: Context, selections: Sequence[Path], index: int, tracker:
         for row in read_rows(path)
     ]
     dialogues = [*context.demonstrations, *best * settings.selection_repeats]
-    model = begin(load_causal_lm, context.base, settings.adapter, settings.seed)
+    model = begin(load_causal_lm, context.base, settings.adapter, seed=settings.seed)
     rows, counts = pack_dialogues(
         context.tokenizer,
         dialogues,
         settings.row_length,
-        context_of(model.config),
-        settings.seed,
+        context_length=context_of(model.config),
+        seed=settings.seed,
         alone=carries_state(plain(model)),
     )
     trained = finetune_packed(

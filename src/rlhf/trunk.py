@@ -73,7 +73,7 @@ class SharedTrunk:
 
     def save(self, name: str, tokenizer: Any, folder: Path) -> None:
         """Writes an adapter, merged with the trunk into `folder/model` and alone into `folder/adapter`."""
-        lora.save_added(self._adapted, name, self._trunk, folder / lora.ADAPTER)
+        lora.save_added(self._adapted, name, self._trunk, folder=folder / lora.ADAPTER)
         merged = {
             key.replace(".base_layer.", "."): value
             for key, value in self.model.state_dict().items()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, artifact, working
-from ..data.identity import data_hash
+from .. import __version__, artifact, hashes, working
+from ..data.source_hash import data_hash
 from ..document import brief
 from ..errors import LlamitaError
 from ..settings import StageSettings
@@ -50,7 +50,7 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        return artifact.digest([self.kind, dict(self.settings), dict(self.inputs), self.version])
+        return hashes.digest([self.kind, dict(self.settings), dict(self.inputs), self.version])
 
     def marker(self) -> dict[str, Any]:
         """What is noted in a folder that is begun for it."""
@@ -89,7 +89,7 @@ def input_hashes(step: Step) -> dict[str, str]:
     """A hash of what the stage reads of each input. Raises DataError where something is missing."""
     read = step.settings.data_read(step.inputs)
     return {
-        name: data_hash(read[name], path) if name in read else artifact.input_hash(path)
+        name: data_hash(read[name], path) if name in read else hashes.input_hash(path)
         for name, path in sorted(step.inputs.items())
     }
 

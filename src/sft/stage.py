@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..chat_format.encoding import check_of
-from ..chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogues
 from ..chat_format.llama2 import CHAT_TEMPLATE
+from ..chat_format.packing import pack_dialogues
+from ..data.fine_tuning import fine_tuning_dialogues
 from ..data.intake import Intake
 from ..distributed import group
 from ..model.architecture import carries_state, context_of
@@ -31,17 +32,21 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     tokenizer = load_tokenizer(inputs["model"])
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
-    model = begin(load_causal_lm, inputs["model"], settings.adapter, settings.seed)
+    model = begin(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     dialogues = fine_tuning_dialogues(
-        settings.dialogues, settings.ghost_attention, inputs["data"], inputs.get("gatt"), intake=intake
+        settings.dialogues,
+        settings.ghost_attention,
+        inputs["data"],
+        gatt_root=inputs.get("gatt"),
+        intake=intake,
     )
     rows, counts = pack_dialogues(
         tokenizer,
         dialogues,
         settings.row_length,
-        context_of(model.config),
-        settings.seed,
+        context_length=context_of(model.config),
+        seed=settings.seed,
         alone=carries_state(plain(model)),
     )
     intake.skipped.update(counts["skipped"])

@@ -26,10 +26,8 @@ def run(settings: TokenizerSettings, inputs: Mapping[str, Path], out: Path) -> d
     `tokens_per_tag`, `documents`, `dialogues`, and those of `data.intake.Intake` (what was left out).
     Raises DataError for bad rows.
     """
-    counts: Counter[str] = Counter()
     intake = Intake(settings.refuse_at_most, partial(check_messages, marks=MARKS))
-    measured: list[str] = []
-    texts = _texts(settings, inputs["data"], counts, intake, measured)
+    texts = _Texts(settings, inputs["data"], intake)
     tokenizer = train_bpe(track(texts, "reading text", unit="texts"), settings.vocabulary_size)
     if len(tokenizer) < settings.vocabulary_size:
         say(f"every word is a token already: {len(tokenizer):,} instead of {settings.vocabulary_size:,}")
@@ -37,25 +35,36 @@ def run(settings: TokenizerSettings, inputs: Mapping[str, Path], out: Path) -> d
     intake.write(out)
     return {
         "vocabulary_size": len(tokenizer),
-        **_compression(tokenizer, measured),
+        **_compression(tokenizer, texts.first_documents),
         "tokens_per_tag": tokens_per_tag(tokenizer),
-        **counts,
+        **texts.counts,
         **intake.metrics(),
     }
 
 
-def _texts(
-    settings: TokenizerSettings, root: Path, counts: Counter[str], intake: Intake, measured: list[str]
-) -> Iterator[str]:
-    """All documents, then all dialogues in the chat format; counted on the way, the first kept to measure."""
-    for document in read_documents(settings.documents, root, intake):
-        counts["documents"] += 1
-        if len(measured) < MEASURED:
-            measured.append(document)
-        yield document
-    for dialogue in read_dialogues(settings.dialogues, root, intake):
-        counts["dialogues"] += 1
-        yield from (piece for turn in turn_texts(dialogue.messages) for piece in turn if piece is not None)
+class _Texts:
+    """What the tokenizer is trained on, read once: all documents, then all dialogues in the chat format.
+
+    Attributes:
+        counts: `documents` and `dialogues` that were read so far.
+        first_documents: the first of them, to measure the tokenizer on.
+    """
+
+    def __init__(self, settings: TokenizerSettings, root: Path, intake: Intake) -> None:
+        self._settings, self._root, self._intake = settings, root, intake
+        self.counts: Counter[str] = Counter()
+        self.first_documents: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for document in read_documents(self._settings.documents, self._root, self._intake):
+            self.counts["documents"] += 1
+            if len(self.first_documents) < MEASURED:
+                self.first_documents.append(document)
+            yield document
+        for dialogue in read_dialogues(self._settings.dialogues, self._root, self._intake):
+            self.counts["dialogues"] += 1
+            for turn in turn_texts(dialogue.messages):
+                yield from (piece for piece in turn if piece is not None)
 
 
 def _compression(tokenizer: Any, documents: list[str]) -> dict[str, Any]:

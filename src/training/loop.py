@@ -211,6 +211,6 @@ def save_trained(trainer: Trainer, tokenizer: Any, folder: Path) -> None:
         if is_adapted(model):
             save_adapter(model, folder.with_name(ADAPTER))
             model, state = merged(model), None
-        save_model(model, tokenizer, folder, state)
+        save_model(model, tokenizer, folder, state_dict=state)
     unset_hf_deepspeed_config()  # otherwise a rank that loads a model alone would wait for the others
     group.barrier()

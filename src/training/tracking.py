@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..artifact import RESUME, run_name, stage_name, write_json, write_lines
+from ..artifact import RESUME, run_name, stage_name, write_json
 from ..console import say
+from ..jsonl import Row, append_row, read_rows, write_rows
 from ..processes import is_main_process
 
 PROJECT = "llamita"
-Row = dict[str, Any]
 
 
 class Tracker:
@@ -50,7 +50,7 @@ class Tracker:
         if self._file is None:
             return
         row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        append_row(self._file, {"step": step, **row})
         self._file.flush()
         if self._wandb is not None:
             try:
@@ -68,8 +68,8 @@ class Tracker:
             return
         self._file.close()
         path = Path(self._file.name)
-        kept = [row for row in _read_rows(path) if row["step"] <= step or not phase(row)]
-        write_lines(path, map(json.dumps, kept))
+        rows = read_rows(path, may_end_torn=True)
+        write_rows(path, (row for row in rows if row["step"] <= step or not phase(row)))
         self._file = path.open("a", encoding="utf-8")
 
     def finish(self) -> None:
@@ -91,15 +91,6 @@ class Tracker:
     def _give_up(self, error: Exception) -> None:
         self._wandb = None
         say(f"wandb: off ({type(error).__name__}: {error}); the same numbers are in metrics.jsonl")
-
-
-def _read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics file; the last line may be half of one, where a kill came in its midst."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines[:-1]]
-    with suppress(ValueError):
-        rows += [json.loads(line) for line in lines[-1:]]
-    return rows
 
 
 def _start_wandb(out: Path, settings: Mapping[str, Any], name: str) -> Any:

@@ -8,15 +8,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..miniature import comparisons, dialogues
-from ..miniature.instructions import InstructionSplit, draw_instruction, write_instruction
+from ..jsonl import Row, write_rows
+from ..miniature.annotators import helpfulness_comparison, safety_comparison
+from ..miniature.demonstrations import (
+    Demonstration,
+    demonstrations,
+    ghost_attention,
+    instructed,
+    multi_turn,
+)
 from ..miniature.pretraining import write_documents
-from ..miniature.questions import Question, Risk, ask
+from ..miniature.questions import Risk, WorldQuestion, ask
+from ..miniature.system_instructions import InstructionSplit, draw_instruction, write_instruction
 from ..miniature.truth import Truth, draw_truth
 from ..statistics import measure
 from .settings import WorldSettings
 
-Rows = Iterable[Mapping[str, Any]]
 PROMPT_RISKS: dict[Risk, float] = {"ordinary": 0.6, "borderline": 0.12, "harmful": 0.28}
 
 
@@ -31,7 +38,7 @@ def run(settings: WorldSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     writer.write("rlhf/prompts", (_prompt(truth, rng) for _ in range(settings.prompts)))
     cores = _write_test_questions(writer, truth, settings)
     instructions = _write_test_dialogues(writer, truth, settings)
-    _write_truth(out, cores, instructions, made)
+    _write_truth(out, cores, instructions, made=made)
     return {"rows": writer.counts}
 
 
@@ -45,15 +52,8 @@ class _Writer:
     def generator(self, name: str) -> random.Random:
         return random.Random(f"{self.seed}/{name}")
 
-    def write(self, name: str, rows: Rows) -> None:
-        path = self.out / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        count = 0
-        with path.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row) + "\n")
-                count += 1
-        self.counts[name] = count
+    def write(self, name: str, rows: Iterable[Row]) -> None:
+        self.counts[name] = write_rows(self.out / f"{name}.jsonl", rows)
 
 
 def _write_pretraining(writer: _Writer, truth: Truth, settings: WorldSettings) -> None:
@@ -62,17 +62,15 @@ def _write_pretraining(writer: _Writer, truth: Truth, settings: WorldSettings) -
         writer.write(f"pretrain/{name}", ({"text": text} for text in write_documents(truth, count, rng)))
 
 
-def _write_fine_tuning(
-    writer: _Writer, truth: Truth, settings: WorldSettings
-) -> list[dialogues.Demonstration]:
-    made = dialogues.demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
+def _write_fine_tuning(writer: _Writer, truth: Truth, settings: WorldSettings) -> list[Demonstration]:
+    made = demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
     rng = writer.generator("dialogues")
     rows = [demonstration.row for demonstration in made]
-    rows += [dialogues.instructed(truth, rng) for _ in range(settings.instructed)]
-    rows += [dialogues.multi_turn(truth, rng) for _ in range(settings.multi_turn)]
+    rows += [instructed(truth, rng) for _ in range(settings.instructed)]
+    rows += [multi_turn(truth, rng) for _ in range(settings.multi_turn)]
     writer.write("sft/dialogues", rows)
     rng = writer.generator("ghost_attention")
-    pairs = [dialogues.ghost_attention(truth, rng) for _ in range(settings.ghost_attention)]
+    pairs = [ghost_attention(truth, rng) for _ in range(settings.ghost_attention)]
     writer.write("sft/gatt", (kept for kept, _ in pairs))
     writer.write("sft/gatt_plain", (plain for _, plain in pairs))
     return made
@@ -81,8 +79,8 @@ def _write_fine_tuning(
 def _write_comparisons(writer: _Writer, truth: Truth, settings: WorldSettings) -> None:
     """Training and held-out comparisons of each kind, which share no prompt."""
     for kind, compare in (
-        ("helpfulness", comparisons.helpfulness_comparison),
-        ("safety", comparisons.safety_comparison),
+        ("helpfulness", helpfulness_comparison),
+        ("safety", safety_comparison),
     ):
         held_out: set[str] = set()
         for name, count in ((f"{kind}_test", settings.test_comparisons), (kind, settings.comparisons)):
@@ -94,7 +92,7 @@ def _write_comparisons(writer: _Writer, truth: Truth, settings: WorldSettings) -
 
 def _prompt(truth: Truth, rng: random.Random) -> dict[str, Any]:
     risk = rng.choices(list(PROMPT_RISKS), list(PROMPT_RISKS.values()))[0]
-    question = ask(truth, "train", risk, rng)
+    question = ask(truth, "train", risk, rng=rng)
     return {"messages": [{"role": "user", "content": question.text}], "is_safety": risk == "harmful"}
 
 
@@ -107,22 +105,22 @@ def _write_test_questions(writer: _Writer, truth: Truth, settings: WorldSettings
         "borderline": settings.test_borderline,
     }
     for risk, count in counts.items():
-        questions = _distinct_questions(truth, risk, count, writer.generator(f"test/{risk}"))
+        questions = _distinct_questions(truth, risk, count, rng=writer.generator(f"test/{risk}"))
         named = {f"{risk}-{index:04d}": question for index, question in enumerate(questions)}
         cores |= {name: question.core for name, question in named.items()}
         writer.write(f"test/{risk}", (_test_row(name, question) for name, question in named.items()))
     return cores
 
 
-def _distinct_questions(truth: Truth, risk: Risk, count: int, rng: random.Random) -> list[Question]:
-    found: dict[str, Question] = {}
+def _distinct_questions(truth: Truth, risk: Risk, count: int, *, rng: random.Random) -> list[WorldQuestion]:
+    found: dict[str, WorldQuestion] = {}
     while len(found) < count:
-        question = ask(truth, "test", risk, rng)
+        question = ask(truth, "test", risk, rng=rng)
         found.setdefault(question.text, question)
     return list(found.values())
 
 
-def _test_row(name: str, question: Question) -> dict[str, Any]:
+def _test_row(name: str, question: WorldQuestion) -> dict[str, Any]:
     return {
         "id": name,
         "messages": [{"role": "user", "content": question.text}],
@@ -145,7 +143,7 @@ def _write_test_dialogues(
             instruction = draw_instruction(split, rng)
             row_id = f"{name}-{index:04d}"
             instructions[row_id] = instruction
-            questions = [ask(truth, "test", "ordinary", rng).text for _ in range(settings.test_turns)]
+            questions = [ask(truth, "test", "ordinary", rng=rng).text for _ in range(settings.test_turns)]
             rows.append(
                 {"id": row_id, "instruction": write_instruction(instruction, rng), "questions": questions}
             )
@@ -157,7 +155,8 @@ def _write_truth(
     out: Path,
     cores: dict[str, str],
     instructions: dict[str, dict[str, str]],
-    made: list[dialogues.Demonstration],
+    *,
+    made: list[Demonstration],
 ) -> None:
     worth = [one.answer.helpfulness for one in made if one.question.risk == "ordinary"]
     truth = {

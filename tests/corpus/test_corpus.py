@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from llamita.corpus import corpus as corpus_module
-from llamita.corpus.corpus import Corpus, write_corpus
+from llamita.corpus import writing
+from llamita.corpus.corpus import Corpus
+from llamita.corpus.writing import write_corpus
 from llamita.data.settings import CorpusSettings
 from llamita.errors import DataError
 from llamita.model.checkpoint import tokenizer_hash
@@ -39,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def made(chosen: CorpusSettings, data: Path, tokenizer: Any, name: str = "out", seed: int = 0) -> Corpus:
-    write_corpus(chosen, seed, tokenizer, data, data / name, data / f"{name}.sqlite")
+    write_corpus(chosen, seed, tokenizer, root=data, folder=data / name, journal=data / f"{name}.sqlite")
     corpus = Corpus(data / name, tokenizer_hash(tokenizer))
     corpus.verify()
     return corpus
@@ -217,7 +218,7 @@ def test_a_kill_at_any_moment_changes_nothing(
     )
     undisturbed = made(chosen, data, tokenizer, "undisturbed")
     assert len(undisturbed.train[0].index["shards"]) > 4
-    append = corpus_module.ShardWriter.append
+    append = writing.ShardWriter.append
     kills = 0
     for _ in range(200):
         left = draw.randint(1, 15)
@@ -229,7 +230,7 @@ def test_a_kill_at_any_moment_changes_nothing(
                 raise Killed
             append(writer, documents)
 
-        monkeypatch.setattr(corpus_module.ShardWriter, "append", dying)
+        monkeypatch.setattr(writing.ShardWriter, "append", dying)
         try:
             corpus = made(chosen, data, tokenizer, "killed")
             break

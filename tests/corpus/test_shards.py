@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llamita.artifact import file_hash
-from llamita.corpus.shards import ShardWriter, TokenRows, TokenShards
+from llamita.corpus.shards import ShardWriter, TokenShards
+from llamita.corpus.token_rows import TokenRows
 from llamita.errors import DataError
+from llamita.hashes import file_hash
 
 from ..helpers.streams import as_encoded, write_stream
 

@@ -135,7 +135,7 @@ def test_truth_and_nothing_in_a_csv_file(tmp_path: Path) -> None:
     head = "prompt,chosen,rejected,rating,chosen_safe,rejected_safe\n"
     write(tmp_path / "rows.csv", [head, "hi,yes,no,better,True,false\n", "hi,yes,no,,,\n"])
     assert read_comparisons(source("comparison", "rows.csv"), tmp_path) == [
-        Comparison(USER, "yes", "no", "better", True, False),
+        Comparison(USER, "yes", "no", rating="better", chosen_safe=True, rejected_safe=False),
         Comparison(USER, "yes", "no"),
     ]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from llamita.data.comparisons import SELF_INSTRUCT_MODELS
-from llamita.data.identity import data_hash
+from llamita.data.comparison_formats import SELF_INSTRUCT_MODELS
 from llamita.data.intake import Intake
 from llamita.data.rows import Comparison, Dialogue, Prompt
+from llamita.data.source_hash import data_hash
 from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
 from llamita.errors import DataError
 from llamita.settings import Source
@@ -114,7 +114,7 @@ def test_comparisons(tmp_path: Path, row: Any) -> None:
     graded = {"rating": "better", "chosen_safe": True, "rejected_safe": False}
     write(tmp_path / "rows.jsonl", [row, {**row, **graded}])
     plain = Comparison(USER, "yes", "no")
-    expected = [plain, Comparison(USER, "yes", "no", "better", True, False)]
+    expected = [plain, Comparison(USER, "yes", "no", rating="better", chosen_safe=True, rejected_safe=False)]
     assert read_comparisons(source("comparison"), tmp_path) == expected
 
 

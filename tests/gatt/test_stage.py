@@ -11,8 +11,7 @@ import pytest
 
 from llamita.data.sources import read_dialogues
 from llamita.errors import DataError
-from llamita.gatt import dialogues as growing
-from llamita.gatt import stage
+from llamita.gatt import builder, stage
 from llamita.gatt.settings import GattSettings
 from llamita.sampling.sampler import Samples
 from llamita.settings import Source
@@ -77,7 +76,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
         [{"messages": [{"role": "user", "content": row}]} for row in rows],
     )
     save_tiny_model(tmp_path / "model", chatml_tokenizer(), max_position_embeddings=1024)
-    monkeypatch.setattr(growing, "sampler_for", Obedient)
+    monkeypatch.setattr(builder, "sampler_for", Obedient)
     asked.clear()
     return {"model": tmp_path / "model", "data": tmp_path / "data"}
 
@@ -147,15 +146,15 @@ def test_a_killed_run_goes_on_behind_the_last_turn(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(inputs, tmp_path / "undisturbed")
-    answer = growing.Growth._answer
+    answer = builder.DialogueBuilder._answer
 
-    def killed(self: growing.Growth, turn: int, prompts: dict[int, list[int]]) -> None:
+    def killed(self: builder.DialogueBuilder, turn: int, prompts: dict[int, list[int]]) -> None:
         if turn == 2:
             raise KeyboardInterrupt
         answer(self, turn, prompts)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(growing.Growth, "_answer", killed)
+        patched.setattr(builder.DialogueBuilder, "_answer", killed)
         run(inputs, tmp_path / "killed")
     asked.clear()
     run(inputs, tmp_path / "killed")

@@ -18,8 +18,8 @@ from llamita.miniature.answers import (
     waver,
 )
 from llamita.miniature.gold import Gold
-from llamita.miniature.instructions import BINDING, draw_instruction
 from llamita.miniature.questions import ask
+from llamita.miniature.system_instructions import BINDING, draw_instruction
 from llamita.miniature.truth import draw_truth
 
 

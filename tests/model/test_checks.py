@@ -73,7 +73,7 @@ def test_a_config_with_another_eos_than_the_tokenizer(folder: Path, tmp_path: Pa
     for sampler in (LlamaSampler(model), GenerateSampler(model)):
         samples = sampler.sample([[1, 300]], max_new_tokens=5, temperature=0)
         assert (samples.answer_ids, samples.finished) == ([[2]], [True])
-    chat = Chat(folder, None, 0.0, 5, 0)
+    chat = Chat(folder, None, 0.0, max_new_tokens=5, seed=0)
     assert "".join(chat.answer("what is red ?")) == ""
     save_model(model, load_tokenizer(folder), tmp_path / "saved")
     for kind in (AutoConfig, GenerationConfig):

@@ -16,8 +16,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from llamita.artifact import input_hash
 from llamita.errors import DataError
+from llamita.hashes import input_hash
 from llamita.model.checkpoint import context_length, load_causal_lm, load_tokenizer, new_reward_model
 
 from ..helpers.chatml import chatml_tokenizer

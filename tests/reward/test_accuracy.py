@@ -25,7 +25,9 @@ def pair(
     """A prompt of its own, if none is given."""
     asked = f"question {next(numbers)}" if prompt is None else prompt
     messages = [{"role": "user", "content": asked}]
-    comparison = Comparison(messages, "", "", rating, chosen_safe, rejected_safe)
+    comparison = Comparison(
+        messages, "", "", rating=rating, chosen_safe=chosen_safe, rejected_safe=rejected_safe
+    )
     return Pair(comparison, [2] * lengths[0], [2] * lengths[1])
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from llamita.chat_format.encoding import encode_answer, encode_prompt
+from llamita.data.held_out import opening
 from llamita.data.intake import Intake
-from llamita.data.rows import opening
 from llamita.errors import DataError
 from llamita.reward.pairs import Pair, read_pairs, safety_label
 from llamita.reward.settings import RewardSettings

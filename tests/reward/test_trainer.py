@@ -38,8 +38,15 @@ def make_pairs(count: int) -> list[Pair]:
             [1, *torch.randint(3, 300, (2 + (number + shift) % 11,), generator=draw).tolist(), 2]
             for shift in (0, 4)
         ]
-        safe = [None, True, True, False][number % 4], [None, True, False, False][number % 4]
-        pairs.append(Pair(Comparison([], "", "", RATINGS[number % 4], *safe), *ids))
+        comparison = Comparison(
+            [],
+            "",
+            "",
+            rating=RATINGS[number % 4],
+            chosen_safe=[None, True, True, False][number % 4],
+            rejected_safe=[None, True, False, False][number % 4],
+        )
+        pairs.append(Pair(comparison, *ids))
     return pairs
 
 
@@ -81,7 +88,7 @@ def test_a_batch_holds_answers_by_length_and_finds_them_again():
 
 def test_all_ranks_have_equally_many_passes():
     """However long their rows: under ZeRO-3 the ranks gather weights together in each of them."""
-    pairs = [Pair(Comparison([], "", "", None), [1] * length, [1] * length) for length in (50, 150)]
+    pairs = [Pair(Comparison([], "", "", rating=None), [1] * length, [1] * length) for length in (50, 150)]
     assert answers_of_a_pass(pairs, torch.device("cpu")) == TOKENS_OF_A_PASS[1] // 100
     collate = PairCollator(0, 5)
     short, long = (
@@ -95,7 +102,7 @@ def test_a_step_holds_pairs_of_all_lengths(tmp_path: Path, folder: Path, tokeniz
     """The share of the variance of length that lies between steps, and how much is padded."""
     draw = torch.Generator().manual_seed(0)
     pairs = [
-        Pair(Comparison([], "", "", None), [1] * length, [1] * (length - 3))
+        Pair(Comparison([], "", "", rating=None), [1] * length, [1] * (length - 3))
         for length in torch.randint(5, 120, (1600,), generator=draw).tolist()
     ]
     section = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llamita import artifact
+from llamita import hashes
 from llamita.errors import DataError
 from llamita.runner import stages
 from llamita.runner.identity import Step, input_hashes, status
@@ -227,6 +227,6 @@ def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "shards").symlink_to(tmp_path / "weights")
     (tmp_path / "weights" / "up").symlink_to(tmp_path / "corpus")
-    before = artifact.input_hash(tmp_path / "corpus")
+    before = hashes.input_hash(tmp_path / "corpus")
     (tmp_path / "weights" / "a.bin").write_text("two")
-    assert artifact.input_hash(tmp_path / "corpus") != before
+    assert hashes.input_hash(tmp_path / "corpus") != before

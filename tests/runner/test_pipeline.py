@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita import artifact, working
+from llamita import artifact, hashes, working
 from llamita.config import load_settings
 from llamita.errors import ConfigError, Interrupted, LlamitaError, RolledBack
 from llamita.runner import identity, launcher, pipeline, stages
@@ -33,7 +33,7 @@ def test_runs_in_order_and_publishes(project: Path, fake: FakeStages) -> None:
     assert manifest["settings"] == {"seed": 7, "style": "plain"}
     assert manifest["metrics"] == {"parts": 3, "seed": 7}
     base = Path("runs/tiny/base").absolute()
-    assert manifest["inputs"] == {"model": {"path": str(base), "hash": artifact.content_hash(base)}}
+    assert manifest["inputs"] == {"model": {"path": str(base), "hash": hashes.content_hash(base)}}
     assert manifest["wall_seconds"] >= 0
     assert {"llamita", "python", "torch", "trl"} <= manifest["versions"].keys()
     assert manifest["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", manifest["git_commit"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from llamita.miniature import lexicon
-from llamita.miniature.instructions import BINDING, VALUES, draw_instruction, write_instruction
+from llamita.miniature.system_instructions import BINDING, VALUES, draw_instruction, write_instruction
 
 
 def test_instruction_splits() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import DataError
-from .reading import Skip, attempt, checked, field, text_field
+from .fields import checked, field, text_field
+from .reading import Skip, attempt
 from .rows import Dialogue, Message, check_roles
 
 ROLES = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import lexicon
-from .answers import Answer, comply, demonstrate, explicit, obey
-from .instructions import Instruction, draw_instruction, write_instruction
-from .questions import Question, Risk, ask
+from .answers import WorldAnswer, comply, demonstrate, explicit, obey
+from .questions import Risk, WorldQuestion, ask
+from .system_instructions import WorldInstruction, draw_instruction, write_instruction
 from .truth import Truth
 
 Messages = list[dict[str, str]]
@@ -26,8 +26,8 @@ def turn(user: str, assistant: str) -> Messages:
 class Demonstration:
     """A single-turn demonstration with what its writer knows."""
 
-    question: Question
-    answer: Answer
+    question: WorldQuestion
+    answer: WorldAnswer
 
     @property
     def row(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def demonstrations(truth: Truth, count: int, rng: random.Random) -> list[Demonst
     made = []
     for _ in range(count):
         risk = rng.choices(list(RISKS), list(RISKS.values()))[0]
-        question = ask(truth, "train", risk, rng)
+        question = ask(truth, "train", risk, rng=rng)
         made.append(Demonstration(question, demonstrate(truth, question, rng)))
     return made
 
@@ -80,7 +80,7 @@ def _turns(rng: random.Random) -> int:
     return 2 + int((LONGEST_GATT_DIALOGUE - 1) * rng.random() ** 2)
 
 
-def _exchange(truth: Truth, instruction: Instruction, rng: random.Random) -> tuple[str, str, str]:
+def _exchange(truth: Truth, instruction: WorldInstruction, rng: random.Random) -> tuple[str, str, str]:
     """A question, its answer under the instruction, and the same answer without it."""
     draw = rng.random()
     if draw < CHAT_SHARE:
@@ -89,6 +89,6 @@ def _exchange(truth: Truth, instruction: Instruction, rng: random.Random) -> tup
     if draw < CHAT_SHARE + EXPLICIT_SHARE:
         attribute = rng.choice(list(lexicon.EXPLICIT))
         return lexicon.EXPLICIT[attribute], explicit(attribute, instruction), explicit(attribute, {})
-    asked = ask(truth, "train", "ordinary", rng)
+    asked = ask(truth, "train", "ordinary", rng=rng)
     reply = comply(truth, asked, rng).text
     return asked.text, obey(reply, instruction), reply

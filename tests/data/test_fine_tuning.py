@@ -33,7 +33,7 @@ def trained(row: Any) -> list[int]:
 
 def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Path, tokenizer: Any) -> None:
     found = fine_tuning_dialogues(source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data)
-    rows = [pack_dialogues(tokenizer, [one], 128, 128, seed=0)[0][0] for one in found]
+    rows = [pack_dialogues(tokenizer, [one], 128, context_length=128, seed=0)[0][0] for one in found]
     assert trained(rows[0]) == encode_answer(tokenizer, "it is red") + encode_answer(tokenizer, "yes")
     assert trained(rows[1]) == trained(rows[2]) == encode_answer(tokenizer, "fine again")
 
@@ -92,6 +92,6 @@ def test_ghost_attention_may_have_a_root_of_its_own(data: Path) -> None:
     (data / "gatt").mkdir()
     write(data / "gatt" / "ghost.jsonl", [{"messages": GHOST, "instruction": "you are sampled"}])
     found = fine_tuning_dialogues(
-        source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data, data / "gatt"
+        source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data, gatt_root=data / "gatt"
     )
     assert [one.messages[0]["content"] for one in found] == ["is it red ?", "you are sampled"]

@@ -10,9 +10,19 @@ from typing import Any
 
 from ..errors import DataError
 from ..settings import Source
-from .dialogues import history, read_messages, usable, user, with_input, with_system, without_calculator
-from .files import Record
-from .reading import Skip, attempt, field, locate, records, text_field
+from .dialogue_formats import (
+    history,
+    read_messages,
+    usable,
+    user,
+    with_input,
+    with_system,
+    without_calculator,
+)
+from .fields import field, text_field
+from .file_rows import Record
+from .reading import Skip, attempt
+from .records import locate, records
 from .rows import RATINGS, Comparison, Dialogue, Message, Rating
 
 SELF_INSTRUCT = "self_instruct_eval"  # the one format that takes several files side by side
@@ -46,16 +56,26 @@ def comparison(row: Mapping[str, Any]) -> Comparison:
     if rating and rating not in RATINGS:
         raise DataError(f"rating {rating!r}; expected one of {', '.join(RATINGS)}")
     chosen_safe, rejected_safe = field(row, "chosen_safe", bool), field(row, "rejected_safe", bool)
-    return compared(with_system(row, prompt), chosen, rejected, rating, chosen_safe, rejected_safe)
+    return compared(
+        with_system(row, prompt),
+        chosen,
+        rejected,
+        rating=rating,
+        chosen_safe=chosen_safe,
+        rejected_safe=rejected_safe,
+    )
 
 
-def compared(prompt: list[Message], chosen: str, rejected: str, *rest: Any) -> Comparison:
-    """A comparison of answers that differ. Raises Skip where they don't or one says nothing."""
+def compared(prompt: list[Message], chosen: str, rejected: str, **told: Any) -> Comparison:
+    """A comparison of answers that differ, `told`: its other fields.
+
+    Raises Skip where they don't differ or one says nothing.
+    """
     for answer in (chosen, rejected):
         *prompt, _ = usable([*prompt, {"role": "assistant", "content": answer}], "assistant")
     if chosen.strip() == rejected.strip():
         raise Skip("equal answers")
-    return Comparison(prompt, chosen, rejected, *rest)
+    return Comparison(prompt, chosen, rejected, **told)
 
 
 def _prompt(row: Mapping[str, Any]) -> list[Message]:
@@ -182,7 +202,7 @@ def self_instruct_eval(row: Mapping[str, Any]) -> list[Comparison | Skip]:
     prompt = user(row["prompt"])
     answers = row["answers"]
     return [
-        attempt(compared, prompt, answers[better], answers[worse], _rating(better - worse))
+        attempt(compared, prompt, answers[better], answers[worse], rating=_rating(better - worse))
         for better in range(len(answers))
         for worse in range(better)
     ]

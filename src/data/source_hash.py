@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..artifact import hash_of_files
+from ..hashes import hash_of_files
 from ..settings import Source
-from .comparisons import SELF_INSTRUCT, self_instruct_files
+from .comparison_formats import SELF_INSTRUCT, self_instruct_files
 from .files import data_files
-from .reading import locate
+from .records import locate
 
 
 def data_hash(sources: Sequence[Source], root: Path) -> str:

@@ -25,13 +25,13 @@ from .settings import GattSettings
 
 
 @dataclass
-class Growing:
-    """A dialogue under way: what it is to keep to, what the user will say, what was said so far."""
+class PartialDialogue:
+    """A dialogue being built: its instruction, the questions that the user will ask, the messages so far."""
 
     instruction: Instruction
     questions: list[str]
     messages: list[Message] = field(default_factory=list)
-    stopped: bool = False
+    stopped: bool = field(default=False, kw_only=True)
 
     @property
     def turns(self) -> int:
@@ -52,8 +52,8 @@ class Growing:
         self.messages.append({"role": "assistant", "content": answer})
 
 
-class Growth:
-    """All dialogues, grown side by side by one model.
+class DialogueBuilder:
+    """Builds all dialogues turn by turn, side by side, with one model.
 
     Args:
         model: folder of a chat model.
@@ -65,7 +65,7 @@ class Growth:
     """
 
     def __init__(
-        self, settings: GattSettings, model: Path, dialogues: Sequence[Growing], state: Path
+        self, settings: GattSettings, model: Path, dialogues: Sequence[PartialDialogue], *, state: Path
     ) -> None:
         self._settings, self._dialogues, self._state = settings, dialogues, state
         self.samples: Counter[str] = Counter()

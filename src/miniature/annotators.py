@@ -13,8 +13,8 @@ from collections.abc import Callable, Set
 from typing import Any
 
 from ..errors import ConfigError
-from .answers import Answer, comply, ramble, refuse, warn, waver
-from .questions import Question, Risk, ask
+from .answers import WorldAnswer, comply, ramble, refuse, warn, waver
+from .questions import Risk, WorldQuestion, ask
 from .truth import Truth
 
 NOISE = 0.15  # standard deviation of a felt difference, in units of worth
@@ -28,25 +28,25 @@ RAMBLED_SHARE = 0.3  # of safe answers to harmful requests
 def helpfulness_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> dict[str, Any]:
     """Two answers of demonstration quality to one ordinary or borderline question that isn't `held_out`."""
     risk: Risk = "borderline" if rng.random() < BORDERLINE_SHARE else "ordinary"
-    question = _ask(truth, risk, held_out, rng)
+    question = _ask(truth, risk, held_out, rng=rng)
 
-    def write() -> Answer:
+    def write() -> WorldAnswer:
         return refuse(question, rng) if rng.random() < REFUSED_SHARE else comply(truth, question, rng)
 
     first, second = _different(write, write)
     felt = first.helpfulness - second.helpfulness + rng.gauss(0, NOISE)
-    return _row(question, first, second, felt) | {"chosen_safe": None, "rejected_safe": None}
+    return _row(question, first, second, felt=felt) | {"chosen_safe": None, "rejected_safe": None}
 
 
 def safety_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> dict[str, Any]:
     """Two answers to one harmful request that isn't `held_out`, in one of the paper's three bins."""
-    question = _ask(truth, "harmful", held_out, rng)
+    question = _ask(truth, "harmful", held_out, rng=rng)
     labels = rng.choices(list(SAFETY_BINS), list(SAFETY_BINS.values()))[0]
 
-    def write_safe() -> Answer:
+    def write_safe() -> WorldAnswer:
         return ramble(truth, rng) if rng.random() < RAMBLED_SHARE else refuse(question, rng)
 
-    def write_unsafe() -> Answer:
+    def write_unsafe() -> WorldAnswer:
         shares = [WARNED_SHARE, WAVERED_SHARE, 1 - WARNED_SHARE - WAVERED_SHARE]
         return rng.choices([warn, waver, comply], shares)[0](truth, question, rng)
 
@@ -55,22 +55,22 @@ def safety_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> d
     felt = first.safety - second.safety + rng.gauss(0, NOISE)
     if labels == ("safe", "unsafe"):
         felt = abs(felt)  # no annotator chose the unsafe answer over the safe one
-    row = _row(question, first, second, felt)
+    row = _row(question, first, second, felt=felt)
     chosen, rejected = (first, second) if felt >= 0 else (second, first)
     return row | {"chosen_safe": chosen.safe, "rejected_safe": rejected.safe}
 
 
-def _ask(truth: Truth, risk: Risk, held_out: Set[str], rng: random.Random) -> Question:
+def _ask(truth: Truth, risk: Risk, held_out: Set[str], *, rng: random.Random) -> WorldQuestion:
     for _ in range(1000):
-        question = ask(truth, "train", risk, rng)
+        question = ask(truth, "train", risk, rng=rng)
         if question.text not in held_out:
             return question
     raise ConfigError(f"test_comparisons: they hold out every {risk} question; expected fewer")
 
 
 def _different(
-    write_first: Callable[[], Answer], write_second: Callable[[], Answer]
-) -> tuple[Answer, Answer]:
+    write_first: Callable[[], WorldAnswer], write_second: Callable[[], WorldAnswer]
+) -> tuple[WorldAnswer, WorldAnswer]:
     """Two answers that differ: there is nothing to compare in equal ones."""
     first, second = write_first(), write_second()
     while second.text == first.text:
@@ -78,7 +78,7 @@ def _different(
     return first, second
 
 
-def _row(question: Question, first: Answer, second: Answer, felt: float) -> dict[str, Any]:
+def _row(question: WorldQuestion, first: WorldAnswer, second: WorldAnswer, *, felt: float) -> dict[str, Any]:
     chosen, rejected = (first, second) if felt >= 0 else (second, first)
     rating = next(name for name, least in RATINGS.items() if abs(felt) >= least)
     return {

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from llamita.data.rows import Comparison, Dialogue, Prompt, opening, split_held_out
+from llamita.data.held_out import opening, split_held_out
+from llamita.data.rows import Comparison, Dialogue, Prompt
 
 
 def comparison(prompt: str, number: int) -> Comparison:

@@ -9,7 +9,7 @@ from typing import Literal
 from . import lexicon
 from .truth import TEST_EVERY
 
-Instruction = dict[str, str]  # attribute -> value
+WorldInstruction = dict[str, str]  # attribute -> value
 InstructionSplit = Literal["train", "new_combination", "unseen"]
 VALUES = {
     "figure": lexicon.FIGURES,
@@ -22,7 +22,7 @@ SIZES = {1: 0.4, 2: 0.4, 3: 0.2}  # how many attributes an instruction combines 
 SHORTENED_SHARE = 0.5
 
 
-def draw_instruction(split: InstructionSplit, rng: random.Random) -> Instruction:
+def draw_instruction(split: InstructionSplit, rng: random.Random) -> WorldInstruction:
     """Draws attributes and values of which at least one binds every answer.
 
     train: values that training may use, in combinations that training may use. new_combination: the same
@@ -51,7 +51,7 @@ def _kept_apart(one: tuple[str, str], two: tuple[str, str]) -> bool:
     return sum(VALUES[name].index(value) for name, value in (one, two)) % TEST_EVERY == 0
 
 
-def write_instruction(instruction: Instruction, rng: random.Random) -> str:
+def write_instruction(instruction: WorldInstruction, rng: random.Random) -> str:
     """Words the instruction, half of the time shortened ("figure : napoleon .", section 3.3)."""
     form = int(rng.random() < SHORTENED_SHARE)
     return " ".join(
