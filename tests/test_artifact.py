@@ -89,7 +89,7 @@ def test_input_hash_of_plain_files_and_folders(tmp_path: Path, monkeypatch: pyte
     assert {hashes.input_hash(file), hashes.input_hash(tmp_path / "data")} == before
     file.write_text("abd")
     assert not {hashes.input_hash(file), hashes.input_hash(tmp_path / "data")} & hashes
-    monkeypatch.setattr(artifact, "BIG_INPUT", 2)
+    monkeypatch.setattr(hashes, "BIG_INPUT", 2)
     by_time = hashes.input_hash(file)
     os.utime(file, (2, 2))
     assert hashes.input_hash(file) != by_time

@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 def test_nothing_is_said_of_what_is_deprecated(root: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        begin(load_causal_lm, root / "base", LORA, 0)
+        begin(load_causal_lm, root / "base", LORA, seed=0)
         add_adapter(load_causal_lm(root / "base"), "policy", LORA)
 
 
