@@ -16,6 +16,7 @@ from transformers.generation import BaseStreamer
 from ..batches import batches
 from ..console import track
 from ..model.architecture import carries_state, context_of
+from ..model.padding import pad_left
 from ..model.precision import computing_in
 from ..model.special import eos_ids
 from .dialogues import DialogueSampler
@@ -49,6 +50,7 @@ class GenerateSampler:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         samples_per_prompt: int = 1,
+        *,
         temperature: float = 1.0,
         seed: int | str = 0,
         keys: Sequence[int] | None = None,
@@ -59,7 +61,9 @@ class GenerateSampler:
         rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
         names = [(keys[prompt], sample) for prompt, sample in rows]
         asked = [prompts[prompt] for prompt, _ in rows]
-        answers, logprobs, finished = self._answer(asked, names, max_new_tokens, temperature, seed, label)
+        answers, logprobs, finished = self._answer(
+            asked, names, max_new_tokens, temperature=temperature, seed=seed, label=label
+        )
         return Samples([prompt for prompt, _ in rows], answers, logprobs, finished)
 
     def converse(
@@ -67,6 +71,7 @@ class GenerateSampler:
         questions: Sequence[Sequence[Sequence[int]]],
         max_new_tokens: int,
         context: int,
+        *,
         temperature: float = 1.0,
         seed: int | str = 0,
         label: str | None = None,
@@ -87,14 +92,16 @@ class GenerateSampler:
                 break
             asked, names = [histories[row] for row in live], [(row, turn) for row in live]
             bar = label and f"{label}, turn {turn + 1}"
-            told, _, finished = self._answer(asked, names, max_new_tokens, temperature, seed, bar)
+            told, _, finished = self._answer(
+                asked, names, max_new_tokens, temperature=temperature, seed=seed, label=bar
+            )
             for row, answer, ended in zip(live, told, finished, strict=True):
                 answers[row].append(answer)
                 histories[row] += answer if ended else [*answer, self.eos[0]]
         return answers
 
     def stream(
-        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, seed: int | str = 0
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, *, seed: int | str = 0
     ) -> Iterator[int]:
         """See `LlamaSampler.stream`."""
         table = uniforms(seed, [(0, 0)], max_new_tokens)
@@ -103,7 +110,7 @@ class GenerateSampler:
 
         def work() -> None:
             try:
-                self._generate([prompt], table, temperature, _Tokens(tokens), _Until(left))
+                self._generate([prompt], table, temperature, streamer=_Tokens(tokens), stop=_Until(left))
             finally:
                 tokens.put(None)
 
@@ -121,6 +128,7 @@ class GenerateSampler:
         prompts: Sequence[Sequence[int]],
         names: list[tuple[int, int]],
         max_new_tokens: int,
+        *,
         temperature: float,
         seed: int | str,
         label: str | None,
@@ -157,16 +165,13 @@ class GenerateSampler:
         prompts: Sequence[Sequence[int]],
         table: Tensor,
         temperature: float,
+        *,
         streamer: BaseStreamer | None = None,
         stop: StoppingCriteria | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Answers `[rows, steps]`, meaningless behind an EOS, and their log-probabilities (fp32)."""
-        device, longest = self._model.device, max(map(len, prompts))
-        ids = torch.full((len(prompts), longest), self.eos[0])
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[row, longest - len(prompt) :] = 1
+        device = self._model.device
+        ids, mask = pad_left(prompts, self.eos[0])
         drawing = _Drawn(table.to(device), self._pad, temperature)
         own = self._model.generation_config  # may ask for penalties, even where another one is given
         self._model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.eos[0])
@@ -182,7 +187,7 @@ class GenerateSampler:
                 )
         finally:
             self._model.generation_config = own
-        return told[:, longest:], torch.stack(drawing.logprobs, dim=1)
+        return told[:, ids.shape[1] :], torch.stack(drawing.logprobs, dim=1)
 
 
 def sampler_for(

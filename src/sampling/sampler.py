@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..batches import batches
-from ..console import track
+from ..console import progress
 from ..model.special import eos_ids
 from .decoder import Decoder
 from .draws import draw, uniforms
@@ -81,6 +80,7 @@ class LlamaSampler:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         samples_per_prompt: int = 1,
+        *,
         temperature: float = 1.0,
         seed: int | str = 0,
         keys: Sequence[int] | None = None,
@@ -104,25 +104,24 @@ class LlamaSampler:
         samples = Samples(
             [prompt for prompt, _ in rows], [[] for _ in rows], [[] for _ in rows], [False] * len(rows)
         )
-        ended = chain.from_iterable(
-            self._sample_batch(prompts, rows, table[rows], temperature, samples)
-            for rows in batches(order, self.batch_size)
-        )
-        for _ in track(ended, label, len(rows), "answers", int):
-            pass
+        with progress(label, len(rows), "answers") as ended:
+            for batch in batches(order, self.batch_size):
+                self._fill(samples, batch, prompts, table=table[batch], temperature=temperature, ended=ended)
         return samples
 
-    def _sample_batch(
+    def _fill(
         self,
-        prompts: Sequence[Sequence[int]],
+        samples: Samples,
         rows: list[int],
+        prompts: Sequence[Sequence[int]],
+        *,
         table: Tensor,
         temperature: float,
-        samples: Samples,
-    ) -> Iterator[int]:
+        ended: Callable[[float], None],
+    ) -> None:
         """Decodes the given rows of `samples` side by side and fills them in; `table` is `[rows, steps]`.
 
-        Yields how many answers have ended, step by step.
+        `ended` is called with how many answers have ended, step by step.
         """
         device, steps = self._weights.device, table.shape[1]
         chosen = sorted({samples.prompts[row] for row in rows})
@@ -132,7 +131,7 @@ class LlamaSampler:
         ids = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
         logprobs = torch.zeros(len(rows), steps, device=device)
         lengths = torch.full((len(rows),), steps, device=device)
-        ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        finished = torch.zeros(len(rows), dtype=torch.bool, device=device)
 
         decoder = Decoder(self._weights)
         logits = decoder.prefill([list(prompts[prompt]) for prompt in chosen], copies, steps)
@@ -140,11 +139,11 @@ class LlamaSampler:
         for step in range(steps):
             tokens, chances = self._choose(logits, table[live, step], temperature)
             ids[live, step], logprobs[live, step] = tokens, chances
-            stops = torch.isin(tokens, self._eos) & ~ended[live]
+            stops = torch.isin(tokens, self._eos) & ~finished[live]
             lengths[live[stops]] = step + 1
-            ended[live[stops]] = True
-            going = (~ended[live]).nonzero().squeeze(-1)
-            yield open_answers - len(going)
+            finished[live[stops]] = True
+            going = (~finished[live]).nonzero().squeeze(-1)
+            ended(open_answers - len(going))
             open_answers = len(going)
             if len(going) == 0:
                 break
@@ -155,14 +154,14 @@ class LlamaSampler:
                 logits = decoder.step(tokens)
 
         for row, length, end, answer, chances in zip(
-            rows, lengths.tolist(), ended.tolist(), ids.tolist(), logprobs.tolist(), strict=True
+            rows, lengths.tolist(), finished.tolist(), ids.tolist(), logprobs.tolist(), strict=True
         ):
             samples.answer_ids[row], samples.logprobs[row] = answer[:length], chances[:length]
             samples.finished[row] = end
-        yield open_answers  # at the limit
+        ended(open_answers)  # at the limit
 
     def stream(
-        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, seed: int | str = 0
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, *, seed: int | str = 0
     ) -> Iterator[int]:
         """Yields the tokens of one answer as they are sampled, the EOS that ends it included.
 

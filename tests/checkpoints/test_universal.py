@@ -9,7 +9,7 @@ import pytest
 
 from llamita.checkpoints.sealed import Checkpoints
 from llamita.checkpoints.universal import check_same_ranks
-from llamita.distributed.deepspeed_file import zero_stage
+from llamita.deepspeed_file import zero_stage
 from llamita.errors import ConfigError
 
 
