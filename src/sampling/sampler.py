@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -51,29 +52,10 @@ def without_end(ids: list[int], finished: bool) -> list[int]:
     return ids[:-1] if finished else ids
 
 
-class LlamaSampler:
-    """Samples from a snapshot of a model's weights.
+class Sampler(ABC):
+    """Samples answers, row by row by named draws; what batches are and how they are decoded is its kind's."""
 
-    Args:
-        model: any `LlamaForCausalLM`; EOS and pad ids are read from its config.
-        batch_size: answers decoded side by side.
-        dtype: `float32` or `bfloat16`, of the snapshot; None keeps the model's.
-
-    Raises:
-        ConfigError: the model is of a kind that the sampler cannot read.
-    """
-
-    def __init__(self, model: LlamaForCausalLM, batch_size: int = 512, dtype: str | None = None) -> None:
-        self.batch_size = batch_size
-        self._dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
-        self.refresh(model)
-
-    def refresh(self, model: LlamaForCausalLM) -> None:
-        """Takes a new snapshot, after the model's weights have changed."""
-        self._weights = copy_weights(model, self._dtype)
-        self.eos = eos_ids(model.config)
-        self._eos = torch.tensor(self.eos, dtype=torch.long, device=self._weights.device)
-        self._pad = never_sampled(model.config)
+    batch_size: int
 
     def sample(
         self,
@@ -99,16 +81,40 @@ class LlamaSampler:
         """
         keys = range(len(prompts)) if keys is None else keys
         rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
-        table = uniforms(seed, [(keys[prompt], sample) for prompt, sample in rows], max_new_tokens)
-        order = sorted(range(len(rows)), key=lambda row: (len(prompts[rows[row][0]]), row))
-        samples = Samples(
-            [prompt for prompt, _ in rows], [[] for _ in rows], [[] for _ in rows], [False] * len(rows)
+        return self._sample_rows(
+            prompts,
+            [prompt for prompt, _ in rows],
+            [(keys[prompt], sample) for prompt, sample in rows],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            label=label,
         )
+
+    def _sample_rows(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: list[int],
+        names: list[tuple[int, int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int | str,
+        label: str | None,
+    ) -> Samples:
+        """One answer a row, to the prompt whose index the row is, by the draws of the row's name."""
+        table = uniforms(seed, names, max_new_tokens)
+        samples = Samples(rows, [[] for _ in rows], [[] for _ in rows], [False] * len(rows))
         with progress(label, len(rows), "answers") as ended:
-            for batch in batches(order, self.batch_size):
+            for batch in self._batches([len(prompts[prompt]) for prompt in rows], max_new_tokens):
                 self._fill(samples, batch, prompts, table=table[batch], temperature=temperature, ended=ended)
         return samples
 
+    def _batches(self, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+        """Rows that are decoded together, by the lengths of their prompts, from the shortest on."""
+        return batches(sorted(range(len(lengths)), key=lengths.__getitem__), self.batch_size)
+
+    @abstractmethod
     def _fill(
         self,
         samples: Samples,
@@ -121,8 +127,44 @@ class LlamaSampler:
     ) -> None:
         """Decodes the given rows of `samples` side by side and fills them in; `table` is `[rows, steps]`.
 
-        `ended` is called with how many answers have ended, step by step.
+        `ended` is called with how many answers have ended since the last call.
         """
+
+
+class LlamaSampler(Sampler):
+    """Samples from a snapshot of a model's weights.
+
+    Args:
+        model: any `LlamaForCausalLM`; EOS and pad ids are read from its config.
+        batch_size: answers decoded side by side.
+        dtype: `float32` or `bfloat16`, of the snapshot; None keeps the model's.
+
+    Raises:
+        ConfigError: the model is of a kind that the sampler cannot read.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, batch_size: int = 512, dtype: str | None = None) -> None:
+        self.batch_size = batch_size
+        self._dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
+        self.refresh(model)
+
+    def refresh(self, model: LlamaForCausalLM) -> None:
+        """Takes a new snapshot, after the model's weights have changed."""
+        self._weights = copy_weights(model, self._dtype)
+        self.eos = eos_ids(model.config)
+        self._eos = torch.tensor(self.eos, dtype=torch.long, device=self._weights.device)
+        self._pad = never_sampled(model.config)
+
+    def _fill(
+        self,
+        samples: Samples,
+        rows: list[int],
+        prompts: Sequence[Sequence[int]],
+        *,
+        table: Tensor,
+        temperature: float,
+        ended: Callable[[float], None],
+    ) -> None:
         device, steps = self._weights.device, table.shape[1]
         chosen = sorted({samples.prompts[row] for row in rows})
         place = {prompt: index for index, prompt in enumerate(chosen)}
