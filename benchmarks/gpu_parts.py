@@ -166,7 +166,8 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
     from llamita.training.arguments import training_arguments
     from llamita.training.attention import OneRowCollator, attending_within_segments
     from llamita.training.health import Watch
-    from llamita.training.loop import OrderedTrainer, run_trainer
+    from llamita.training.loop import run_trainer
+    from llamita.training.ordered_trainer import OrderedTrainer
     from llamita.training.settings import TO_A_TENTH
     from llamita.training.tracking import Tracker
 
@@ -179,12 +180,19 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
         "logging_steps": 3,
         "save_steps": 10**6,
     }
-    arguments = training_arguments(TrainingArguments, section, out, 0, **TO_A_TENTH)
+    arguments = training_arguments(TrainingArguments, section, out, seed=0, **TO_A_TENTH)
     collator = OneRowCollator() if kernel == "flash_attention_2" else None
     flops = training_flops_per_token(model.config, rows.mean_attended())
     with Tracker(out, {}) as tracker, attending_within_segments(model, arguments.device, kernel):
-        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
-        trained = run_trainer(trainer, tracker, out.name, sizes.context, "tokens", Watch(flops))
+        trainer = OrderedTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=collator,
+            description=out.name,
+            watch=Watch(flops),
+        )
+        trained = run_trainer(trainer, tracker, items_per_row=sizes.context, unit="tokens")
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     names = [name for name in ("tokens_per_second", "tflops_per_second", "mfu") if name in trained]
     speed = {name: statistics.median(row[name] for row in logged[2:]) for name in names}

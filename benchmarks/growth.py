@@ -70,7 +70,7 @@ def first_batch(folder: Path, tokenizer_folder: Path) -> list[tuple[str, float]]
     for share in (0.0, 0.5, 0.999):
         started = time.perf_counter()
         rows = TokenRows(corpus.train, CONTEXT, apart=True)
-        batches = RankBatches(MixedOrder(rows.counts, corpus.weights, 0), ROWS, 0, 1)
+        batches = RankBatches(MixedOrder(rows.counts, corpus.weights, 0), ROWS, 0, ranks=1)
         done = int(len(batches) * share)
         batches.resume(0, done)
         loader = skip_first_batches(OrderedLoader(rows, batch_sampler=batches), done)

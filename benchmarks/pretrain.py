@@ -24,7 +24,8 @@ from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 from llamita.model.sizes import ModelSize
 from llamita.training.arguments import training_arguments
 from llamita.training.attention import attending_within_segments
-from llamita.training.loop import OrderedTrainer, run_trainer
+from llamita.training.loop import run_trainer
+from llamita.training.ordered_trainer import OrderedTrainer
 from llamita.training.tracking import Tracker
 
 SIZES = {"1M": (128, 4, 4), "6M": (256, 7, 8), "25M": (512, 8, 8)}  # width, layers, heads
@@ -136,11 +137,11 @@ def section(steps: int) -> dict[str, Any]:
 
 
 def ours(size: str, steps: int, clock: Clock, out: Path) -> int:
-    model, arguments = new_model(size), training_arguments(TrainingArguments, section(steps), out, 0)
-    trainer = TickingOurs(model=model, args=arguments, train_dataset=packed(steps * ROWS))
+    model, arguments = new_model(size), training_arguments(TrainingArguments, section(steps), out, seed=0)
+    trainer = TickingOurs(model=model, args=arguments, train_dataset=packed(steps * ROWS), description=size)
     trainer.clock = clock
     with Tracker(out, {}) as tracker, attending_within_segments(model, arguments.device):
-        run_trainer(trainer, tracker, size, CONTEXT, "tokens")
+        run_trainer(trainer, tracker, items_per_row=CONTEXT, unit="tokens")
     return ROWS * CONTEXT * (steps - WARM)
 
 

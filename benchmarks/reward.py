@@ -135,9 +135,14 @@ def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def ours(material: Material, pairs: list[Pair], out: Path) -> Any:
-    arguments = training_arguments(RewardConfig, material.section(), out, 0)
+    arguments = training_arguments(RewardConfig, material.section(), out, seed=0)
     return pair_trainer(
-        material.model(), tokenizer(material.vocabulary), pairs, arguments, margins="none", safety_weight=0.0
+        material.model(),
+        tokenizer(material.vocabulary),
+        pairs,
+        arguments=arguments,
+        margins="none",
+        safety_weight=0.0,
     )
 
 
@@ -149,7 +154,7 @@ def trl(material: Material, pairs: list[Pair], out: Path, **changes: Any) -> Any
     }
     return RewardTrainer(
         model=material.model(),
-        args=training_arguments(RewardConfig, material.section() | changes, out, 0),
+        args=training_arguments(RewardConfig, material.section() | changes, out, seed=0),
         train_dataset=datasets.Dataset.from_dict(columns),
         processing_class=tokenizer(material.vocabulary),
     )

@@ -113,7 +113,7 @@ def ours(material: Material, out: Path) -> float:
         SFTConfig,
         material.section(ROWS),
         out,
-        0,
+        seed=0,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
@@ -123,10 +123,11 @@ def ours(material: Material, out: Path) -> float:
         train_dataset=datasets.Dataset.from_dict(columns).with_format("numpy"),
         data_collator=PackedCollator(),
         processing_class=material.tokenizer,
+        description="ours",
     )
     trainer.pad = material.tokenizer.pad_token_id
     with Tracker(out, {}) as tracker, attending_within_segments(material.model, arguments.device):
-        run_trainer(trainer, tracker, "ours", LENGTH, "tokens")
+        run_trainer(trainer, tracker, items_per_row=LENGTH, unit="tokens")
     return trainer.rate()
 
 
@@ -136,7 +137,7 @@ def trl(material: Material, out: Path, rows: int, **changes: Any) -> float:
         "completion_mask": [[int(label != UNTRAINED) for label in one.labels] for one in material.dialogues],
     }
     chosen = {"max_length": LENGTH, "completion_only_loss": True, **changes}
-    arguments = training_arguments(SFTConfig, material.section(rows) | chosen, out, 0)
+    arguments = training_arguments(SFTConfig, material.section(rows) | chosen, out, seed=0)
     trainer = TickingTrl(
         model=material.model,
         args=arguments,

@@ -62,7 +62,7 @@ class Chat:
                 f"the dialogue of {len(prompt)} tokens fills the model's context of {self._context}; "
                 "/reset begins a new one"
             )
-        tokens = self._sampler.stream(prompt, room, self._temperature, f"{self._seed}/{len(asked)}")
+        tokens = self._sampler.stream(prompt, room, self._temperature, seed=f"{self._seed}/{len(asked)}")
         said = ""
         try:
             for piece in _pieces(self._tokenizer, tokens):

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .document import Document, KeyPath, nearest, parse_json, read_document, shown
+from .deepspeed_file import DeepSpeedFile
+from .document import Document, KeyPath, nearest, read_document, shown
 from .errors import ConfigError
 from .hub import is_hub_id
 from .settings import Settings, StageSettings
@@ -58,7 +59,7 @@ def _resolve_folders(document: Document, schema: type[StageSettings]) -> None:
             section[str(key[-1])] = value if on_the_hub else str(path)
     if "deepspeed" in schema.model_fields and isinstance(data.get("deepspeed"), str):
         try:
-            parse_json(Path(data["deepspeed"]).read_text(encoding="utf-8"))
+            DeepSpeedFile.read(data["deepspeed"])
         except OSError:
             raise document.error(("deepspeed",), f"no such file: {data['deepspeed']}") from None
         except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
@@ -79,12 +80,19 @@ def track(
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
+    with progress(description, total, unit, done=done) as advance:
+        for item in iterable:
+            yield item
+            advance(amount(item))
+
+
+def progress(
+    description: str | None, total: float | None, unit: str = "it", *, done: float = 0
+) -> AbstractContextManager[Callable[[float], None]]:
+    """`track` for work that is no loop over items: yields a function to call with how much more is done."""
     if description is None or not is_main_process():
-        yield from iterable
-    elif console.is_terminal:
-        yield from _bar(iterable, description, total, unit, amount, done)
-    else:
-        yield from _plain_lines(iterable, description, total, unit, amount, done)
+        return nullcontext(lambda _: None)
+    return (_bar if console.is_terminal else _plain_lines)(description, total, unit, done=done)
 
 
 class _RateColumn(ProgressColumn):
@@ -101,14 +109,10 @@ class _DoneColumn(ProgressColumn):
         return Text(_share(task.completed, task.total))
 
 
+@contextmanager
 def _bar(
-    iterable: Iterable[T],
-    description: str,
-    total: float | None,
-    unit: str,
-    amount: Callable[[T], float],
-    done: float,
-) -> Iterator[T]:
+    description: str, total: float | None, unit: str, *, done: float
+) -> Iterator[Callable[[float], None]]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -117,34 +121,33 @@ def _bar(
         _RateColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(description, total=total, unit=unit)
-        progress.advance(task, done)
-        for item in iterable:
-            yield item
-            progress.advance(task, amount(item))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(description, total=total, unit=unit)
+        bar.advance(task, done)
+        yield lambda amount: bar.advance(task, amount)
 
 
+@contextmanager
 def _plain_lines(
-    iterable: Iterable[T],
-    description: str,
-    total: float | None,
-    unit: str,
-    amount: Callable[[T], float],
-    done: float,
-) -> Iterator[T]:
+    description: str, total: float | None, unit: str, *, done: float
+) -> Iterator[Callable[[float], None]]:
     started = spoken = time.monotonic()
-    before = told = count = done
-    for item in iterable:
-        yield item
-        count += amount(item)
+    told = count = done
+
+    def tell(now: float) -> None:
+        say(_progress_line(description, count, total, unit, (count - done) / (now - started)))
+
+    def advance(amount: float) -> None:
+        nonlocal spoken, told, count
+        count += amount
         now = time.monotonic()
         if now - spoken >= PLAIN_INTERVAL:
             spoken, told = now, count
-            say(_progress_line(description, count, total, unit, (count - before) / (now - started)))
-    if before < told < count:  # whoever saw it begin also sees it end
-        rate = (count - before) / (time.monotonic() - started)
-        say(_progress_line(description, count, total, unit, rate))
+            tell(now)
+
+    yield advance
+    if done < told < count:  # whoever saw it begin also sees it end
+        tell(time.monotonic())
 
 
 def _share(count: float, total: float | None) -> str:

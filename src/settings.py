@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .document import flatten, parse_json
+from .deepspeed_file import DeepSpeedFile
+from .document import flatten
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -103,7 +104,7 @@ class StageSettings(Settings):
         """The settings that decide what a stage makes: no folders, a DeepSpeed file as its content."""
         settings = self.model_dump(mode="json", exclude={"inputs", "output"})
         if settings.get("deepspeed"):
-            settings["deepspeed"] = parse_json(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
+            settings["deepspeed"] = DeepSpeedFile.read(settings["deepspeed"]).content
         return settings
 
 

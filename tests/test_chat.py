@@ -40,9 +40,9 @@ def test_the_history_is_the_prompt(model_dir: Path, tokenizer: Any, monkeypatch:
     prompts: list[list[int]] = []
     real = LlamaSampler.stream
 
-    def spy(self: LlamaSampler, prompt: list[int], *rest: object) -> Iterator[int]:
+    def spy(self: LlamaSampler, prompt: list[int], *rest: Any, **options: Any) -> Iterator[int]:
         prompts.append(prompt)
-        return real(self, prompt, *rest)
+        return real(self, prompt, *rest, **options)
 
     monkeypatch.setattr(LlamaSampler, "stream", spy)
     chat = make_chat(model_dir, system="do please")

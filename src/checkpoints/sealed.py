@@ -42,6 +42,7 @@ class Checkpoints:
         folder: Path,
         keep_last: int = 2,
         keep_every: int | None = None,
+        *,
         zero_stage: int | None = None,
     ) -> None:
         self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
@@ -82,7 +83,7 @@ class Checkpoints:
         sums = [] if failures else gather_rows(_sums(aside))
         if is_main_process():
             if not failures:
-                failures = _attempt(lambda folder: self._publish(folder, final, step, sums), aside)
+                failures = _attempt(lambda folder: self._publish(folder, final, step, sums=sums), aside)
             if failures:
                 shutil.rmtree(aside, ignore_errors=True)
         failures = gather_rows(failures if is_main_process() else [])
@@ -102,7 +103,7 @@ class Checkpoints:
         short = gather_rows([free] if free < needed else [])
         return f"{min(short):,} bytes are free; expected {needed:,.0f}" if short else None
 
-    def _publish(self, aside: Path, final: Path, step: int, sums: list[tuple[str, int, str]]) -> None:
+    def _publish(self, aside: Path, final: Path, step: int, *, sums: list[tuple[str, int, str]]) -> None:
         files = {name: {"bytes": size, "sha256": digest} for name, size, digest in sums}
         for path in _files(aside):
             flush(path)

@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ..artifact import write_json
 from ..console import say
-from ..distributed.deepspeed_file import zero_stage
+from ..deepspeed_file import zero_stage
 from ..distributed.group import barrier, gather_rows
 from ..errors import ConfigError, LlamitaError
 from ..processes import is_main_process, world_size

@@ -66,7 +66,12 @@ class Speaker:
         A dialogue that outgrows the context has fewer answers than questions.
         """
         ids = self.sampler.converse(
-            questions, self.max_new_tokens, self.context, 1.0, seed=f"{self.seed}/{name}", label=name
+            questions,
+            self.max_new_tokens,
+            self.context,
+            temperature=1.0,
+            seed=f"{self.seed}/{name}",
+            label=name,
         )
         return [self._answers(turns) for turns in ids]
 

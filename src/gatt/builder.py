@@ -109,7 +109,7 @@ class DialogueBuilder:
             list(prompts.values()),
             self._settings.max_new_tokens,
             self._settings.samples_per_turn,
-            self._settings.temperature,
+            temperature=self._settings.temperature,
             seed=f"{self._settings.seed}/gatt/{turn}",
             keys=rows,
         )

@@ -9,14 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
 from ..batches import batches
 from ..console import track
 from ..corpus.shards import TokenShards
 from ..corpus.token_rows import positions
-from ..model.padding import UNTRAINED
+from ..model.padding import UNTRAINED, pad_right
 
 COUNTED = 100_000_000  # tokens of a stream are enough for the frequencies of the vocabulary
 
@@ -50,6 +49,7 @@ def model_nats(
     model: LlamaForCausalLM,
     held_out: TokenShards,
     context_length: int,
+    *,
     apart: bool,
     batch: int = 16,
     share: int = 0,
@@ -96,7 +96,7 @@ class _Window(NamedTuple):
 def _window_nats(model: LlamaForCausalLM, windows: list[_Window], apart: bool) -> float:
     """The last window may be shorter: pads on its right are seen by no real token and not counted."""
     seen, places, targets = (
-        pad_sequence(list(parts), batch_first=True, padding_value=pad).to(model.device)
+        pad_right(parts, pad)[0].to(model.device)
         for parts, pad in zip(zip(*windows, strict=True), (0, 0, UNTRAINED), strict=True)
     )
     logits = model(input_ids=seen, position_ids=places if apart else None, use_cache=False).logits

@@ -24,8 +24,9 @@ from ..training.arguments import trainer_section, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
 from ..training.health import watch
 from ..training.isolation import Isolation, isolate
-from ..training.loop import OrderedTrainer, run_trainer, save_trained
+from ..training.loop import run_trainer, save_trained
 from ..training.order import MixedOrder
+from ..training.ordered_trainer import OrderedTrainer
 from ..training.tracking import Tracker
 from .compression import bits_per_byte, model_nats, unigram_nats
 from .settings import PretrainSettings
@@ -64,21 +65,28 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         TrainingArguments,
         trainer_section(settings),
         out,
-        settings.seed,
-        settings.deepspeed,
+        seed=settings.seed,
+        deepspeed=settings.deepspeed,
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         collator = OneRowCollator() if settings.attention == "flash_attention_2" and apart else None
-        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
-        trainer.order = MixedOrder(rows.counts, corpus.weights, settings.seed)
+        flops = training_flops_per_token(model.config, rows.mean_attended())
+        trainer = OrderedTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=collator,
+            order=MixedOrder(rows.counts, corpus.weights, settings.seed),
+            description="pretrain",
+            watch=watch(settings, flops),
+        )
         if settings.validation_steps is not None:
-            trainer.add_callback(Validation(trainer, corpus, tracker, settings, apart))
+            trainer.add_callback(Validation(trainer, corpus, tracker, settings=settings, apart=apart))
         if apart:
             trainer.add_callback(Isolation(trainer, settings.attention, REMEDY))
-        flops = training_flops_per_token(model.config, rows.mean_attended())
         kernel = settings.attention if apart else settings.attention or "sdpa"
         with attending_within_segments(plain(model), arguments.device, kernel):
-            trained = run_trainer(trainer, tracker, "pretrain", length, "tokens", watch(settings, flops))
+            trained = run_trainer(trainer, tracker, items_per_row=length, unit="tokens")
     save_trained(trainer, tokenizer, out / "model")
     if not is_main_process():
         return {}
@@ -87,7 +95,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     if apart:
         isolate(saved, remedy=REMEDY)
     nats = {
-        "validation": sum(model_nats(saved, stream, length, apart) for stream in corpus.validation),
+        "validation": sum(model_nats(saved, stream, length, apart=apart) for stream in corpus.validation),
         "unigram": unigram_nats(corpus.train, corpus.validation, len(tokenizer)),
     }
     size = corpus.counts["validation"]["bytes"]

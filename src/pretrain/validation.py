@@ -19,7 +19,7 @@ class Validation(TrainerCallback):
     """Logs `validation_bits_per_byte` every `validation_steps` steps; the ranks share the text."""
 
     def __init__(
-        self, trainer: Any, corpus: Corpus, tracker: Tracker, settings: PretrainSettings, apart: bool
+        self, trainer: Any, corpus: Corpus, tracker: Tracker, *, settings: PretrainSettings, apart: bool
     ) -> None:
         self._trainer, self._corpus, self._tracker = trainer, corpus, tracker
         self._every, self._length, self._apart = settings.validation_steps, settings.context_length, apart
@@ -31,7 +31,12 @@ class Validation(TrainerCallback):
             return
         mine = sum(
             model_nats(
-                self._trainer.model, stream, self._length, self._apart, share=rank(), shares=world_size()
+                self._trainer.model,
+                stream,
+                self._length,
+                apart=self._apart,
+                share=rank(),
+                shares=world_size(),
             )
             for stream in self._corpus.validation
         )

@@ -55,7 +55,7 @@ def read_pairs(
     ordinary = read_comparisons(settings.mix, root, intake)
     train, mix = (_without(openings, rows, refused) for rows in (train, ordinary))
     pairs, mixed_pairs, test = (
-        encode_pairs(tokenizer, rows, settings.max_length, settings.cut_prompts, refused)
+        encode_pairs(tokenizer, rows, settings.max_length, cut_prompts=settings.cut_prompts, skipped=refused)
         for rows in (train, mix, held_out)
     )
     if settings.mix:
@@ -101,6 +101,7 @@ def encode_pairs(
     tokenizer: Any,
     comparisons: Sequence[Comparison],
     max_length: int,
+    *,
     cut_prompts: bool,
     skipped: Counter[str],
 ) -> list[Pair]:

@@ -47,22 +47,24 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
         RewardConfig,
         trainer_section(settings),
         out,
-        settings.seed,
-        settings.deepspeed,
+        seed=settings.seed,
+        deepspeed=settings.deepspeed,
         max_length=None,
     )
     if "warmup_steps" not in settings.trainer:
         arguments.warmup_steps = warm_up(arguments, len(pairs))
-    trainer = pair_trainer(
-        model,
-        tokenizer,
-        pairs,
-        arguments,
-        margins=settings.margin,
-        safety_weight=settings.safety_loss_weight,
-    )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        trained = run_trainer(trainer, tracker, f"reward ({settings.kind})", 1, "pairs", watch(settings))
+        trainer = pair_trainer(
+            model,
+            tokenizer,
+            pairs,
+            arguments=arguments,
+            margins=settings.margin,
+            safety_weight=settings.safety_loss_weight,
+            description=f"reward ({settings.kind})",
+            watch=watch(settings),
+        )
+        trained = run_trainer(trainer, tracker, items_per_row=1, unit="pairs")
     save_trained(trainer, tokenizer, out / "model")
     if not is_main_process():
         return {}

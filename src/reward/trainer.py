@@ -13,7 +13,8 @@ from trl import RewardConfig, RewardTrainer
 from ..batches import batches
 from ..distributed.group import all_reduce_sum
 from ..model.padding import pad_right
-from ..training.loop import OrderedTrainer
+from ..training.health import NOTHING_MORE, Watch
+from ..training.ordered_trainer import OrderedTrainer
 from .loss import centring_loss, margin, ranking_loss, safety_loss
 from .pairs import Pair, safety_label
 
@@ -50,11 +51,12 @@ class PairCollator:
 class PairTrainer(OrderedTrainer, RewardTrainer):
     """Trains on pairs; `safety_weight` is the weight of the auxiliary loss (0 leaves it out)."""
 
-    safety_weight = 0.0
     loss_is_scaled_for_ga = True  # by the shares below
+    columns = ["chosen_ids", "rejected_ids", "margin", "chosen_safe", "rejected_safe"]
 
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["chosen_ids", "rejected_ids", "margin", "chosen_safe", "rejected_safe"]
+    def __init__(self, *, safety_weight: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._safety_weight = safety_weight
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor]:
         """The micro-batches of one step, and its pairs and labelled answers over all ranks: `[2]`, int64."""
@@ -81,9 +83,9 @@ class PairTrainer(OrderedTrainer, RewardTrainer):
         if self.args.center_rewards_coefficient:
             loss = loss + self.args.center_rewards_coefficient * centring_loss(chosen, rejected)
         loss = loss * (len(chosen) / pairs * ranks)
-        if self.safety_weight:
+        if self._safety_weight:
             share = known_labels(inputs["safe"]) / labels * ranks
-            loss = loss + self.safety_weight * share * safety_loss(scores, inputs["safe"])
+            loss = loss + self._safety_weight * share * safety_loss(scores, inputs["safe"])
         return (loss, scores) if return_outputs else loss
 
 
@@ -96,10 +98,12 @@ def pair_trainer(
     model: LlamaForSequenceClassification,
     tokenizer: Any,
     pairs: Sequence[Pair],
-    arguments: RewardConfig,
     *,
+    arguments: RewardConfig,
     margins: str,
     safety_weight: float,
+    description: str = "reward",
+    watch: Watch = NOTHING_MORE,
 ) -> PairTrainer:
     """A trainer over encoded pairs with the margins of a row of table 27.
 
@@ -114,16 +118,17 @@ def pair_trainer(
             "rejected_safe": [safety_label(pair.comparison.rejected_safe) for pair in pairs],
         }
     )
-    trainer = PairTrainer(
+    return PairTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=PairCollator(tokenizer.pad_token_id, answers_of_a_pass(pairs, arguments.device)),
         processing_class=tokenizer,
+        safety_weight=safety_weight,
+        row_lengths=[max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs],
+        description=description,
+        watch=watch,
     )
-    trainer.safety_weight = safety_weight
-    trainer.row_lengths = [max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
-    return trainer
 
 
 def answers_of_a_pass(pairs: Sequence[Pair], device: torch.device) -> int:

@@ -14,7 +14,8 @@ from ..data.fine_tuning import fine_tuning_dialogues
 from ..data.intake import Intake
 from ..data.rows import Dialogue
 from ..data.sources import read_prompts
-from ..distributed.deepspeed_file import check_deepspeed_file
+from ..deepspeed_file import check_deepspeed_file
+from ..distributed.device import device
 from ..errors import DataError
 from ..model.checkpoint import context_length, load_tokenizer, tokenizer_hash
 from ..model.lora import trunk_of
@@ -61,7 +62,7 @@ def prepare(settings: RlhfSettings, inputs: Mapping[str, Path]) -> Context:
     """
     if any(entry.ppo for entry in settings.rounds):
         mini, micro = rank_sizes(settings.ppo)
-        check_deepspeed_file(settings.deepspeed, mini // micro)
+        check_deepspeed_file(settings.deepspeed, mini // micro, gpu=device().type == "cuda")
     tokenizer = load_tokenizer(inputs["sft"])
     if tokenizer_hash(load_tokenizer(inputs["base"])) != tokenizer_hash(tokenizer):
         raise DataError(

@@ -12,7 +12,7 @@ from ..artifact import RESUME, write_json
 from ..checkpoints.sealed import Checkpoints
 from ..checkpoints.universal import check_same_ranks
 from ..console import say, track
-from ..distributed.deepspeed_file import zero_stage
+from ..deepspeed_file import zero_stage
 from ..distributed.group import barrier
 from ..errors import Interrupted
 from ..jsonl import Row

@@ -91,7 +91,9 @@ class PpoTrainer:
         self._calibrate_critic = critic.calibrate
         start = copy.deepcopy(policy) if reference is None else reference
         self.policy, self.critic = (
-            Engine(model, rate, self._micro, accumulation, deepspeed, optimizer=optimizer)
+            Engine(
+                model, rate, self._micro, accumulation=accumulation, deepspeed=deepspeed, optimizer=optimizer
+            )
             for model, rate in ((policy, settings.learning_rate), (critic, settings.critic_learning_rate))
         )
         self.reference = in_precision_of(policy, start.to(device())).eval().requires_grad_(False)
@@ -202,7 +204,7 @@ class PpoTrainer:
 
     def _distribution(self, model: Callable[..., Any], ids: Tensor) -> Tensor:
         with computing_in(self._dtype, ids.device):
-            return next_token_distribution(model, ids, self._pad, self.settings.temperature)
+            return next_token_distribution(model, ids, self._pad, temperature=self.settings.temperature)
 
     def _values(self, ids: Tensor) -> Tensor:
         with computing_in(self._dtype, ids.device):

@@ -55,7 +55,7 @@ def sample_answers(context: Context, newest: Path, prompts: Sequence[EncodedProm
         [prompts[place].ids for place in mine],
         settings.max_new_tokens,
         entry.samples_per_prompt,
-        entry.temperature,
+        temperature=entry.temperature,
         seed=f"{settings.seed}/{entry.name}/samples",
         keys=mine,
         label=f"{entry.name}: sampling",

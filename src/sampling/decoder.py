@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..batches import tokens_at_once
+from ..model.padding import pad_right
 from .weights import LayerWeights, LlamaWeights
 
 
@@ -59,10 +60,7 @@ class Decoder:
         weights = self.weights
         rows = ((copies >= 0) & (copies < len(prompts))).nonzero().squeeze(-1)
         sources = copies[rows]
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
+        ids, last = pad_right(prompts)
         slots = slice(0, ids.shape[1])
 
         rotation = self._rotation(torch.arange(ids.shape[1], device=weights.device))
@@ -79,7 +77,7 @@ class Decoder:
                 enable_gqa=weights.heads != weights.kv_heads,
             )
             hidden = self._finish_layer(layer, hidden, attended.transpose(1, 2))
-        return hidden[torch.arange(len(prompts)), lengths - 1]
+        return hidden[torch.arange(len(prompts)), last]
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
@@ -144,10 +142,10 @@ class Decoder:
         """Output projection and feed-forward with their residuals; `attended` is `[..., heads, head_dim]`."""
         width = hidden.shape[-1]
         flat = hidden.reshape(-1, width)
-        flat = _add_linear(flat, attended.reshape(len(flat), -1), layer.output, layer.output_bias)
+        flat = _add_linear(flat, attended.reshape(len(flat), -1), layer.output, bias=layer.output_bias)
         normed = F.rms_norm(flat, (width,), layer.mlp_norm, self.weights.norm_eps)
         gate, up = _linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-        flat = _add_linear(flat, F.silu(gate).mul_(up), layer.down, layer.down_bias)
+        flat = _add_linear(flat, F.silu(gate).mul_(up), layer.down, bias=layer.down_bias)
         return flat.view(hidden.shape)
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -160,6 +158,6 @@ def _linear(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return product if bias is None else product + bias
 
 
-def _add_linear(residual: Tensor, inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+def _add_linear(residual: Tensor, inputs: Tensor, matrix: Tensor, *, bias: Tensor | None) -> Tensor:
     total = torch.addmm(residual, inputs, matrix)
     return total if bias is None else total + bias

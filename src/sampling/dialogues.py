@@ -8,14 +8,13 @@ row's answer is being drawn, and nobody waits for the longest answer of a turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..batches import batches
-from ..console import track
+from ..console import progress
 from .decoder import Decoder
 from .draws import uniforms
 from .sampler import FINISHED_SHARE, LlamaSampler
@@ -29,6 +28,7 @@ class DialogueSampler(LlamaSampler):
         questions: Sequence[Sequence[Sequence[int]]],
         max_new_tokens: int,
         context: int,
+        *,
         temperature: float = 1.0,
         seed: int | str = 0,
         label: str | None = None,
@@ -48,25 +48,29 @@ class DialogueSampler(LlamaSampler):
             `[dialogues][turns]` answers, EOS included where they ended by themselves; fewer turns than
             questions for a dialogue that outgrew the context.
         """
-        dialogues = [_Dialogue(turns, max_new_tokens, context, self.eos) for turns in questions]
+        dialogues = [_Dialogue(turns, max_new_tokens, context, ends=self.eos) for turns in questions]
         longest = max(map(len, questions), default=0)
         names = [(row, turn) for row in range(len(questions)) for turn in range(longest)]
         table = uniforms(seed, names, max_new_tokens).view(len(questions), longest, max_new_tokens)
         held = [row for row, dialogue in enumerate(dialogues) if not dialogue.over]
-        ended = chain.from_iterable(
-            self._hold([dialogues[row] for row in rows], table[rows], temperature)
-            for rows in batches(held, self.batch_size)
-        )
-        for _ in track(ended, label, sum(map(len, questions)), "answers", int):
-            pass
+        with progress(label, sum(map(len, questions)), "answers") as ended:
+            for rows in batches(held, self.batch_size):
+                self._hold([dialogues[row] for row in rows], table[rows], temperature, ended=ended)
         return [dialogue.answers for dialogue in dialogues]
 
-    def _hold(self, dialogues: Sequence[_Dialogue], table: Tensor, temperature: float) -> Iterator[int]:
+    def _hold(
+        self,
+        dialogues: Sequence[_Dialogue],
+        table: Tensor,
+        temperature: float,
+        *,
+        ended: Callable[[float], None],
+    ) -> None:
         """Holds dialogues side by side; `table` is `[dialogues, turns, tokens]`.
 
-        Yields how many answers have ended, step by step.
+        `ended` is called with how many answers have ended, step by step.
         """
-        live, ended = list(range(len(dialogues))), 0
+        live, before = list(range(len(dialogues))), 0
         decoder = Decoder(self._weights)
         device = self._weights.device
         opened = [dialogues[row].opening() for row in live]
@@ -75,8 +79,9 @@ class DialogueSampler(LlamaSampler):
             turns, places = zip(*(dialogues[row].place() for row in live), strict=True)
             tokens, _ = self._choose(logits, table[live, turns, places].to(device), temperature)
             fed = [dialogues[row].advance(drawn) for row, drawn in zip(live, tokens.tolist(), strict=True)]
-            before, ended = ended, sum(dialogue.ended for dialogue in dialogues)
-            yield ended - before
+            now = sum(dialogue.ended for dialogue in dialogues)
+            ended(now - before)
+            before = now
             going = [index for index, row in enumerate(live) if not dialogues[row].over]
             if not going:
                 return
@@ -90,7 +95,7 @@ class _Dialogue:
     """Where one dialogue stands: reading a question, drawing an answer, or over."""
 
     def __init__(
-        self, questions: Sequence[Sequence[int]], max_new_tokens: int, context: int, ends: Sequence[int]
+        self, questions: Sequence[Sequence[int]], max_new_tokens: int, context: int, *, ends: Sequence[int]
     ) -> None:
         self.questions, self.max_new_tokens, self.context, self.ends = (
             questions,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from queue import SimpleQueue
 from typing import Any
@@ -14,18 +14,18 @@ from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, Sto
 from transformers.generation import BaseStreamer
 
 from ..batches import batches
-from ..console import track
 from ..model.architecture import carries_state, context_of
+from ..model.padding import pad_left
 from ..model.precision import computing_in
 from ..model.special import eos_ids
 from .dialogues import DialogueSampler
 from .draws import draw, uniforms
 from .logprobs import never_sampled, policy_logprobs
-from .sampler import Samples
+from .sampler import Sampler, Samples
 from .weights import is_readable
 
 
-class GenerateSampler:
+class GenerateSampler(Sampler):
     """The interface of `DialogueSampler`, with the same draws, for other architectures.
 
     Args:
@@ -44,29 +44,12 @@ class GenerateSampler:
         self.eos = eos_ids(model.config)
         self._pad = never_sampled(model.config)
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        samples_per_prompt: int = 1,
-        temperature: float = 1.0,
-        seed: int | str = 0,
-        keys: Sequence[int] | None = None,
-        label: str | None = None,
-    ) -> Samples:
-        """See `LlamaSampler.sample`."""
-        keys = range(len(prompts)) if keys is None else keys
-        rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
-        names = [(keys[prompt], sample) for prompt, sample in rows]
-        asked = [prompts[prompt] for prompt, _ in rows]
-        answers, logprobs, finished = self._answer(asked, names, max_new_tokens, temperature, seed, label)
-        return Samples([prompt for prompt, _ in rows], answers, logprobs, finished)
-
     def converse(
         self,
         questions: Sequence[Sequence[Sequence[int]]],
         max_new_tokens: int,
         context: int,
+        *,
         temperature: float = 1.0,
         seed: int | str = 0,
         label: str | None = None,
@@ -87,14 +70,22 @@ class GenerateSampler:
                 break
             asked, names = [histories[row] for row in live], [(row, turn) for row in live]
             bar = label and f"{label}, turn {turn + 1}"
-            told, _, finished = self._answer(asked, names, max_new_tokens, temperature, seed, bar)
-            for row, answer, ended in zip(live, told, finished, strict=True):
+            told = self._sample_rows(
+                asked,
+                list(range(len(live))),
+                names,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                label=bar,
+            )
+            for row, answer, ended in zip(live, told.answer_ids, told.finished, strict=True):
                 answers[row].append(answer)
                 histories[row] += answer if ended else [*answer, self.eos[0]]
         return answers
 
     def stream(
-        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, seed: int | str = 0
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, *, seed: int | str = 0
     ) -> Iterator[int]:
         """See `LlamaSampler.stream`."""
         table = uniforms(seed, [(0, 0)], max_new_tokens)
@@ -103,7 +94,7 @@ class GenerateSampler:
 
         def work() -> None:
             try:
-                self._generate([prompt], table, temperature, _Tokens(tokens), _Until(left))
+                self._generate([prompt], table, temperature, streamer=_Tokens(tokens), stop=_Until(left))
             finally:
                 tokens.put(None)
 
@@ -116,39 +107,36 @@ class GenerateSampler:
             left.set()
             thread.join()
 
-    def _answer(
+    def _fill(
         self,
+        samples: Samples,
+        rows: list[int],
         prompts: Sequence[Sequence[int]],
-        names: list[tuple[int, int]],
-        max_new_tokens: int,
+        *,
+        table: Tensor,
         temperature: float,
-        seed: int | str,
-        label: str | None,
-    ) -> tuple[list[list[int]], list[list[float]], list[bool]]:
-        """One answer to each prompt by the draws of its name: ids, log-probabilities, whether it ended."""
-        table = uniforms(seed, names, max_new_tokens)
-        answers: list[list[int]] = [[] for _ in prompts]
-        logprobs: list[list[float]] = [[] for _ in prompts]
-        finished = [False] * len(prompts)
-        for batch in track(self._batches(prompts, max_new_tokens), label, len(prompts), "answers", len):
-            told, chances = self._generate([prompts[row] for row in batch], table[batch], temperature)
-            for row, ids, values in zip(batch, told.tolist(), chances.tolist(), strict=True):
-                end = next((at for at, token in enumerate(ids) if token in self.eos), None)
-                length = len(ids) if end is None else end + 1
-                answers[row], logprobs[row], finished[row] = ids[:length], values[:length], end is not None
-        return answers, logprobs, finished
+        ended: Callable[[float], None],
+    ) -> None:
+        asked = [prompts[samples.prompts[row]] for row in rows]
+        told, chances = self._generate(asked, table, temperature)
+        for row, ids, values in zip(rows, told.tolist(), chances.tolist(), strict=True):
+            end = next((at for at, token in enumerate(ids) if token in self.eos), None)
+            length = len(ids) if end is None else end + 1
+            samples.answer_ids[row], samples.logprobs[row] = ids[:length], values[:length]
+            samples.finished[row] = end is not None
+        ended(len(rows))
 
-    def _batches(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-        """Indices of prompts that are read at once, from the shortest to the longest.
+    def _batches(self, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+        """Prompts of several lengths share a batch only where that changes none of their answers.
 
-        Prompts of several lengths share a batch only where that changes none of their answers: some layers
-        that carry state read the pads, and beyond the context RoPE may depend on the longest of a batch.
+        Some layers that carry state read the pads, and beyond the context RoPE may depend on the longest of a
+        batch.
         """
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        longest = max(map(len, prompts), default=0) + max_new_tokens
+        longest = max(lengths, default=0) + max_new_tokens
         if not carries_state(self._model) and longest <= context_of(self._model.config):
-            return batches(order, self.batch_size)
-        alike = groupby(order, key=lambda row: len(prompts[row]))
+            return super()._batches(lengths, max_new_tokens)
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        alike = groupby(order, key=lengths.__getitem__)
         return [batch for _, rows in alike for batch in batches(list(rows), self.batch_size)]
 
     @torch.no_grad()
@@ -157,16 +145,13 @@ class GenerateSampler:
         prompts: Sequence[Sequence[int]],
         table: Tensor,
         temperature: float,
+        *,
         streamer: BaseStreamer | None = None,
         stop: StoppingCriteria | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Answers `[rows, steps]`, meaningless behind an EOS, and their log-probabilities (fp32)."""
-        device, longest = self._model.device, max(map(len, prompts))
-        ids = torch.full((len(prompts), longest), self.eos[0])
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[row, longest - len(prompt) :] = 1
+        device = self._model.device
+        ids, mask = pad_left(prompts, self.eos[0])
         drawing = _Drawn(table.to(device), self._pad, temperature)
         own = self._model.generation_config  # may ask for penalties, even where another one is given
         self._model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.eos[0])
@@ -182,7 +167,7 @@ class GenerateSampler:
                 )
         finally:
             self._model.generation_config = own
-        return told[:, longest:], torch.stack(drawing.logprobs, dim=1)
+        return told[:, ids.shape[1] :], torch.stack(drawing.logprobs, dim=1)
 
 
 def sampler_for(

@@ -33,7 +33,7 @@ def policy_logprobs(logits: Tensor, pad_token_id: int | None, temperature: float
 
 
 def next_token_distribution(
-    model: Callable[..., Any], ids: Tensor, pad_token_id: int | None, temperature: float = 1.0
+    model: Callable[..., Any], ids: Tensor, pad_token_id: int | None, *, temperature: float = 1.0
 ) -> Tensor:
     """What the policy expects after each token of right-padded rows; the gradient flows.
 
@@ -60,6 +60,7 @@ def answer_logprobs(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
+    *,
     temperature: float = 1.0,
     batch_size: int = 64,
     label: str | None = None,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..batches import batches
-from ..console import track
+from ..console import progress
 from ..model.special import eos_ids
 from .decoder import Decoder
 from .draws import draw, uniforms
@@ -52,7 +52,86 @@ def without_end(ids: list[int], finished: bool) -> list[int]:
     return ids[:-1] if finished else ids
 
 
-class LlamaSampler:
+class Sampler(ABC):
+    """Samples answers, row by row by named draws; what batches are and how they are decoded is its kind's."""
+
+    batch_size: int
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        samples_per_prompt: int = 1,
+        *,
+        temperature: float = 1.0,
+        seed: int | str = 0,
+        keys: Sequence[int] | None = None,
+        label: str | None = None,
+    ) -> Samples:
+        """Samples without top-k or top-p; `temperature=0` takes the likeliest token.
+
+        A draw depends on the seed, the prompt's key, the sample's number and the step alone: neither the
+        batch size nor the other prompts change an answer.
+
+        Args:
+            prompts: token ids, none empty.
+            keys: the number that names each prompt's draws; its index where not given. Ranks that share the
+                prompts out among them pass the global index.
+            label: of a progress bar; None shows none.
+        """
+        keys = range(len(prompts)) if keys is None else keys
+        rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
+        return self._sample_rows(
+            prompts,
+            [prompt for prompt, _ in rows],
+            [(keys[prompt], sample) for prompt, sample in rows],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            label=label,
+        )
+
+    def _sample_rows(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: list[int],
+        names: list[tuple[int, int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int | str,
+        label: str | None,
+    ) -> Samples:
+        """One answer a row, to the prompt whose index the row is, by the draws of the row's name."""
+        table = uniforms(seed, names, max_new_tokens)
+        samples = Samples(rows, [[] for _ in rows], [[] for _ in rows], [False] * len(rows))
+        with progress(label, len(rows), "answers") as ended:
+            for batch in self._batches([len(prompts[prompt]) for prompt in rows], max_new_tokens):
+                self._fill(samples, batch, prompts, table=table[batch], temperature=temperature, ended=ended)
+        return samples
+
+    def _batches(self, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+        """Rows that are decoded together, by the lengths of their prompts, from the shortest on."""
+        return batches(sorted(range(len(lengths)), key=lengths.__getitem__), self.batch_size)
+
+    @abstractmethod
+    def _fill(
+        self,
+        samples: Samples,
+        rows: list[int],
+        prompts: Sequence[Sequence[int]],
+        *,
+        table: Tensor,
+        temperature: float,
+        ended: Callable[[float], None],
+    ) -> None:
+        """Decodes the given rows of `samples` side by side and fills them in; `table` is `[rows, steps]`.
+
+        `ended` is called with how many answers have ended since the last call.
+        """
+
+
+class LlamaSampler(Sampler):
     """Samples from a snapshot of a model's weights.
 
     Args:
@@ -76,54 +155,16 @@ class LlamaSampler:
         self._eos = torch.tensor(self.eos, dtype=torch.long, device=self._weights.device)
         self._pad = never_sampled(model.config)
 
-    def sample(
+    def _fill(
         self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        samples_per_prompt: int = 1,
-        temperature: float = 1.0,
-        seed: int | str = 0,
-        keys: Sequence[int] | None = None,
-        label: str | None = None,
-    ) -> Samples:
-        """Samples without top-k or top-p; `temperature=0` takes the likeliest token.
-
-        A draw depends on the seed, the prompt's key, the sample's number and the step alone: neither the
-        batch size nor the other prompts change an answer.
-
-        Args:
-            prompts: token ids, none empty.
-            keys: the number that names each prompt's draws; its index where not given. Ranks that share the
-                prompts out among them pass the global index.
-            label: of a progress bar; None shows none.
-        """
-        keys = range(len(prompts)) if keys is None else keys
-        rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
-        table = uniforms(seed, [(keys[prompt], sample) for prompt, sample in rows], max_new_tokens)
-        order = sorted(range(len(rows)), key=lambda row: (len(prompts[rows[row][0]]), row))
-        samples = Samples(
-            [prompt for prompt, _ in rows], [[] for _ in rows], [[] for _ in rows], [False] * len(rows)
-        )
-        ended = chain.from_iterable(
-            self._sample_batch(prompts, rows, table[rows], temperature, samples)
-            for rows in batches(order, self.batch_size)
-        )
-        for _ in track(ended, label, len(rows), "answers", int):
-            pass
-        return samples
-
-    def _sample_batch(
-        self,
-        prompts: Sequence[Sequence[int]],
+        samples: Samples,
         rows: list[int],
+        prompts: Sequence[Sequence[int]],
+        *,
         table: Tensor,
         temperature: float,
-        samples: Samples,
-    ) -> Iterator[int]:
-        """Decodes the given rows of `samples` side by side and fills them in; `table` is `[rows, steps]`.
-
-        Yields how many answers have ended, step by step.
-        """
+        ended: Callable[[float], None],
+    ) -> None:
         device, steps = self._weights.device, table.shape[1]
         chosen = sorted({samples.prompts[row] for row in rows})
         place = {prompt: index for index, prompt in enumerate(chosen)}
@@ -132,7 +173,7 @@ class LlamaSampler:
         ids = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
         logprobs = torch.zeros(len(rows), steps, device=device)
         lengths = torch.full((len(rows),), steps, device=device)
-        ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        finished = torch.zeros(len(rows), dtype=torch.bool, device=device)
 
         decoder = Decoder(self._weights)
         logits = decoder.prefill([list(prompts[prompt]) for prompt in chosen], copies, steps)
@@ -140,11 +181,11 @@ class LlamaSampler:
         for step in range(steps):
             tokens, chances = self._choose(logits, table[live, step], temperature)
             ids[live, step], logprobs[live, step] = tokens, chances
-            stops = torch.isin(tokens, self._eos) & ~ended[live]
+            stops = torch.isin(tokens, self._eos) & ~finished[live]
             lengths[live[stops]] = step + 1
-            ended[live[stops]] = True
-            going = (~ended[live]).nonzero().squeeze(-1)
-            yield open_answers - len(going)
+            finished[live[stops]] = True
+            going = (~finished[live]).nonzero().squeeze(-1)
+            ended(open_answers - len(going))
             open_answers = len(going)
             if len(going) == 0:
                 break
@@ -155,14 +196,14 @@ class LlamaSampler:
                 logits = decoder.step(tokens)
 
         for row, length, end, answer, chances in zip(
-            rows, lengths.tolist(), ended.tolist(), ids.tolist(), logprobs.tolist(), strict=True
+            rows, lengths.tolist(), finished.tolist(), ids.tolist(), logprobs.tolist(), strict=True
         ):
             samples.answer_ids[row], samples.logprobs[row] = answer[:length], chances[:length]
             samples.finished[row] = end
-        yield open_answers  # at the limit
+        ended(open_answers)  # at the limit
 
     def stream(
-        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, seed: int | str = 0
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, *, seed: int | str = 0
     ) -> Iterator[int]:
         """Yields the tokens of one answer as they are sampled, the EOS that ends it included.
 

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..console import say
-from ..distributed.deepspeed_file import check_gradient_sum
+from ..deepspeed_file import check_gradient_sum
 from ..errors import ConfigError
 from ..processes import world_size
 from .settings import PAPER_OPTIMIZER, TrainedSettings
@@ -53,6 +53,7 @@ def training_arguments(
     kind: type[A],
     section: Mapping[str, Any],
     out: Path,
+    *,
     seed: int,
     deepspeed: str | None = None,
     **defaults: Any,

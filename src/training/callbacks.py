@@ -1,9 +1,9 @@
-"""The callback that the Trainer-based stages share: progress on the terminal, numbers to the tracker."""
+"""The callbacks that the Trainer-based stages share: progress, numbers to the tracker, an early end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -36,7 +36,7 @@ class Progress(TrainerCallback):
     """
 
     def __init__(
-        self, tracker: Tracker, description: str, items_per_epoch: float, unit: str, watch: Watch
+        self, tracker: Tracker, description: str, items_per_epoch: float, *, unit: str, watch: Watch
     ) -> None:
         self.tracker, self.description, self.watch = tracker, description, watch
         self.items_per_epoch, self.unit = items_per_epoch, unit
@@ -79,3 +79,25 @@ class Progress(TrainerCallback):
     ) -> None:
         next(self._bar, None)  # the bar sees its last step end
         self._bar = iter(())
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends a Trainer's run after the step under way, saved, when a signal came.
+
+    Args:
+        asked: see `interruption.interruptible`.
+
+    Attributes:
+        stopped: whether steps are left to do.
+    """
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self._asked = asked
+        self.stopped = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._asked():
+            self.stopped = state.global_step < state.max_steps
+            control.should_save = control.should_training_stop = True

@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from ..distributed.deepspeed_file import engine_config
+from ..deepspeed_file import engine_config
 from ..distributed.device import device
 from ..processes import is_main_process, world_size
 from .settings import PAPER_OPTIMIZER
@@ -44,9 +44,9 @@ class Engine:
         model: nn.Module,
         learning_rate: float,
         micro_batch_size: int,
+        *,
         accumulation: int,
         deepspeed: str | None = None,
-        *,
         optimizer: Mapping[str, Any] = PAPER_OPTIMIZER,
     ) -> None:
         chosen = PAPER_OPTIMIZER | dict(optimizer)
@@ -62,7 +62,12 @@ class Engine:
         )
         self._deepspeed: Any = None
         if deepspeed is not None:
-            config = engine_config(deepspeed, micro_batch_size, accumulation)
+            config = engine_config(
+                deepspeed,
+                gpu=device().type == "cuda",
+                micro_batch_size=micro_batch_size,
+                accumulation=accumulation,
+            )
             config["gradient_clipping"] = self._max_grad_norm
             self._deepspeed = _initialize(self.module, self._optimizer, config)
         self.module.eval()

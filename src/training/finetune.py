@@ -22,9 +22,10 @@ from ..model.lora import plain
 from ..model.padding import UNTRAINED
 from .arguments import training_arguments
 from .attention import NAME, attending_within_segments, one_row
-from .health import Watch
+from .health import NOTHING_MORE, Watch
 from .isolation import Isolation
-from .loop import NOTHING_MORE, OrderedTrainer, run_trainer, save_trained
+from .loop import run_trainer, save_trained
+from .ordered_trainer import OrderedTrainer
 from .tracking import Tracker
 
 
@@ -100,8 +101,8 @@ def finetune_packed(
         SFTConfig,
         trainer,
         out,
-        seed,
-        deepspeed,
+        seed=seed,
+        deepspeed=deepspeed,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
@@ -109,12 +110,15 @@ def finetune_packed(
         name: np.stack([row[name] for row in rows])  # type: ignore[literal-required]  # the row's own names
         for name in PackedRow.__annotations__
     }
+    attended = float(columns["position_ids"].mean()) + 1
     fine_tuner = PackedTrainer(
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_dict(columns).with_format("numpy"),
         data_collator=PackedCollator(),
         processing_class=tokenizer,
+        description=description,
+        watch=replace(watch, flops_per_item=training_flops_per_token(model.config, attended)),
     )
     if not carries_state(plain(model)):  # of those a row holds one dialogue
         fine_tuner.add_callback(Isolation(fine_tuner, attention, "expected a model with RoPE"))
@@ -123,10 +127,7 @@ def finetune_packed(
             f"attention: {attention} joins the rows of a batch, and a {type(plain(model)).__name__} would "
             "carry its state from one to the next; expected sdpa or eager"
         )
-    attended = float(columns["position_ids"].mean()) + 1
-    watch = replace(watch, flops_per_item=training_flops_per_token(model.config, attended))
-    length = columns["input_ids"].shape[1]
     with attending_within_segments(plain(model), arguments.device, attention):
-        metrics = run_trainer(fine_tuner, tracker, description, length, "tokens", watch)
+        metrics = run_trainer(fine_tuner, tracker, items_per_row=columns["input_ids"].shape[1], unit="tokens")
     save_trained(fine_tuner, tokenizer, save_to)
     return metrics

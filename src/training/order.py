@@ -98,8 +98,8 @@ class RankBatches(Sampler[list[int]]):
         order: Order,
         batch_size: int,
         rank: int,
-        ranks: int,
         *,
+        ranks: int,
         lengths: Sequence[int] | None = None,
         accumulation: int = 1,
     ) -> None:

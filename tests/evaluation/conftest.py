@@ -89,7 +89,9 @@ class StubSampler:
                 history = history + question
                 if len(history) + max_new_tokens > context:
                     break
-                answer = self.sample([history], max_new_tokens, temperature, seed).answer_ids[0]
+                answer = self.sample(
+                    [history], max_new_tokens, temperature=temperature, seed=seed
+                ).answer_ids[0]
                 dialogues[-1].append(answer)
                 history = history + answer
         return dialogues

@@ -103,7 +103,7 @@ def test_the_warm_up_is_three_percent_and_at_least_five_steps(
     tmp_path: Path, pairs: int, trainer: dict[str, Any], steps: int
 ):
     section = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "num_train_epochs": 1}
-    arguments = training_arguments(RewardConfig, section | trainer, tmp_path, 0)
+    arguments = training_arguments(RewardConfig, section | trainer, tmp_path, seed=0)
     assert stage.warm_up(arguments, pairs) == steps
 
 

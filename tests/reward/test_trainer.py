@@ -59,15 +59,14 @@ def first_row(out: Path, folder: Path, tokenizer: Any, pairs: list[Pair], **sect
     """What the tracker got for the first step."""
     model = load_reward_model(folder)
     arguments = training_arguments(
-        RewardConfig, {"max_steps": 1, "learning_rate": 1e-3, **section}, out, 0, max_length=None
+        RewardConfig, {"max_steps": 1, "learning_rate": 1e-3, **section}, out, seed=0, max_length=None
     )
     with Tracker(out, {}) as tracker:
         run_trainer(
-            pair_trainer(model, tokenizer, pairs, arguments, margins="small", safety_weight=0.5),
+            pair_trainer(model, tokenizer, pairs, arguments=arguments, margins="small", safety_weight=0.5),
             tracker,
-            "pairs",
-            1,
-            "pairs",
+            items_per_row=1,
+            unit="pairs",
         )
     return json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
 
@@ -106,9 +105,9 @@ def test_a_step_holds_pairs_of_all_lengths(tmp_path: Path, folder: Path, tokeniz
         for length in torch.randint(5, 120, (1600,), generator=draw).tolist()
     ]
     section = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
-    arguments = training_arguments(RewardConfig, section, tmp_path, 0, max_length=None)
+    arguments = training_arguments(RewardConfig, section, tmp_path, seed=0, max_length=None)
     pairwise = pair_trainer(
-        load_reward_model(folder), tokenizer, pairs, arguments, margins="small", safety_weight=0.0
+        load_reward_model(folder), tokenizer, pairs, arguments=arguments, margins="small", safety_weight=0.0
     )
     pairwise.data_collator = PairCollator(0, 8)
     steps: list[list[int]] = []
@@ -211,14 +210,14 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path, folder: Path,
 
     def weights(out: Path, *callbacks: TrainerCallback) -> dict[str, torch.Tensor]:
         model = load_reward_model(folder)
-        arguments = training_arguments(RewardConfig, section, out, 0, max_length=None)
+        arguments = training_arguments(RewardConfig, section, out, seed=0, max_length=None)
         pairwise = pair_trainer(
-            model, tokenizer, make_pairs(22), arguments, margins="small", safety_weight=0.5
+            model, tokenizer, make_pairs(22), arguments=arguments, margins="small", safety_weight=0.5
         )
         for callback in callbacks:
             pairwise.add_callback(callback)
         with Tracker(out, {}) as tracker:
-            run_trainer(pairwise, tracker, "pairs", 1, "pairs")
+            run_trainer(pairwise, tracker, items_per_row=1, unit="pairs")
         return model.state_dict()
 
     whole = weights(tmp_path / "whole")

@@ -62,7 +62,9 @@ def one_by_one(
 def test_equals_the_model_one_dialogue_at_a_time(
     model: LlamaForCausalLM, temperature: float, limit: int, batch_size: int
 ) -> None:
-    answers = DialogueSampler(model, batch_size).converse(QUESTIONS, limit, 512, temperature, seed="s")
+    answers = DialogueSampler(model, batch_size).converse(
+        QUESTIONS, limit, 512, temperature=temperature, seed="s"
+    )
     for row, questions in enumerate(QUESTIONS):
         assert answers[row] == one_by_one(model, row, questions, limit, temperature, 4)
 

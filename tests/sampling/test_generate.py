@@ -29,7 +29,7 @@ def test_a_llama_says_the_same_through_both(batch_size: int, temperature: float)
     for mine, theirs in zip(slow.logprobs, fast.logprobs, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-4)
     keys = list(range(9, 17))
-    part = GenerateSampler(model).sample(prompts[9:], 12, 3, temperature, seed=5, keys=keys)
+    part = GenerateSampler(model).sample(prompts[9:], 12, 3, temperature=temperature, seed=5, keys=keys)
     assert part.answer_ids == fast.answer_ids[27:]
 
 

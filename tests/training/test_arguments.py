@@ -74,7 +74,7 @@ def test_an_empty_section_is_the_papers(
     rows: int,
     accumulation: int,
 ):
-    found = training_arguments(kind, trainer_section(settings), tmp_path, 0)
+    found = training_arguments(kind, trainer_section(settings), tmp_path, seed=0)
     assert (found.learning_rate, found.warmup_steps) == (rate, warm_up)
     assert (found.lr_scheduler_type, found.num_train_epochs) == (schedule, epochs)
     if schedule == "cosine_with_min_lr":
@@ -109,7 +109,7 @@ def test_accumulation_makes_up_the_papers_batch_where_no_batch_size_is_given(
 ):
     monkeypatch.setattr(arguments, "world_size", lambda: ranks)
     settings = SftSettings.model_validate({"dialogues": SOURCE, **changes})
-    found = training_arguments(SFTConfig, trainer_section(settings), tmp_path, 0)
+    found = training_arguments(SFTConfig, trainer_section(settings), tmp_path, seed=0)
     assert found.per_device_train_batch_size == rows
     assert found.gradient_accumulation_steps == accumulation
     told = f"a step has {rows * accumulation * ranks} rows"
@@ -119,17 +119,17 @@ def test_accumulation_makes_up_the_papers_batch_where_no_batch_size_is_given(
 def test_the_section_goes_over_the_stage_over_the_paper(tmp_path: Path):
     section = {"learning_rate": 1e-3, "weight_decay": 0.0, "max_steps": 7}
     changed = PRETRAIN.model_copy(update={"trainer": section})
-    found = training_arguments(TrainingArguments, trainer_section(changed), tmp_path, 0)
+    found = training_arguments(TrainingArguments, trainer_section(changed), tmp_path, seed=0)
     assert (found.learning_rate, found.weight_decay, found.max_steps) == (1e-3, 0.0, 7)
     assert (found.warmup_steps, found.adam_beta2) == (2000, 0.95)
     line = PRETRAIN.model_copy(update={"trainer": {"lr_scheduler_type": "linear"}})
-    linear = training_arguments(TrainingArguments, trainer_section(line), tmp_path, 0)
+    linear = training_arguments(TrainingArguments, trainer_section(line), tmp_path, seed=0)
     assert not linear.lr_scheduler_kwargs  # those of the cosine don't fit a line
 
 
 def test_an_impossible_combination_is_a_config_error(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"trainer: .*warmup_steps"):
-        training_arguments(TrainingArguments, {"warmup_steps": -1}, tmp_path, 0)
+        training_arguments(TrainingArguments, {"warmup_steps": -1}, tmp_path, seed=0)
 
 
 def test_reserved_names_exist():

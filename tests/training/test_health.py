@@ -12,11 +12,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from llamita.artifact import RESUME
 from llamita.errors import RolledBack
-from llamita.training import health
+from llamita.training import health, spikes
 from llamita.training.arguments import training_arguments
-from llamita.training.health import SKIPPED, Watch, utilization
-from llamita.training.loop import OrderedTrainer, run_trainer
+from llamita.training.health import Watch, utilization
+from llamita.training.loop import run_trainer
 from llamita.training.order import SeededOrder
+from llamita.training.ordered_trainer import OrderedTrainer
+from llamita.training.spikes import SKIPPED
 from llamita.training.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
@@ -48,12 +50,14 @@ def train(out: Path, factor: float = 100.0, watch: Watch = SPIKES) -> tuple[list
     model = Watched(LlamaConfig(vocab_size=30, pad_token_id=0, **shape))
     model.factor, model.seen = factor, []
     section = {"per_device_train_batch_size": 1, "max_steps": 38, "save_steps": 10, "logging_steps": 4}
-    arguments = training_arguments(TrainingArguments, section, out, 0)
+    arguments = training_arguments(TrainingArguments, section, out, seed=0)
     rows = [{"input_ids": row, "labels": row} for row in ROWS]
     with Tracker(out, {}) as tracker:
-        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows)
+        trainer = OrderedTrainer(
+            model=model, args=arguments, train_dataset=rows, description="tiny", watch=watch
+        )
         try:
-            metrics = run_trainer(trainer, tracker, "tiny", 16, "tokens", watch)
+            metrics = run_trainer(trainer, tracker, items_per_row=16, unit="tokens")
         except RolledBack as error:
             return model.seen, error
     return model.seen, metrics
@@ -83,7 +87,7 @@ def test_without_a_limit_only_a_loss_that_is_no_number_went_wrong(tmp_path: Path
 
 
 def test_a_high_loss_at_the_beginning_is_no_spike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "ENOUGH", 28)
+    monkeypatch.setattr(spikes, "ENOUGH", 28)
     _, metrics = train(tmp_path)
     assert metrics["steps"] == 38
 

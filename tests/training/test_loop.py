@@ -12,8 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from llamita.errors import LlamitaError, RolledBack
 from llamita.training.arguments import training_arguments
-from llamita.training.health import MOST
-from llamita.training.loop import OrderedTrainer, run_trainer
+from llamita.training.loop import run_trainer
+from llamita.training.ordered_trainer import OrderedTrainer
+from llamita.training.spikes import MOST
 from llamita.training.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
@@ -33,10 +34,10 @@ def tiny() -> LlamaForCausalLM:
 def train(out: Path, rows: list[Any] = ROWS, **section: Any) -> tuple[LlamaForCausalLM, dict[str, Any]]:
     model = tiny()
     section = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1, **section}
-    arguments = training_arguments(TrainingArguments, section, out, 0)
+    arguments = training_arguments(TrainingArguments, section, out, seed=0)
     with Tracker(out, {}) as tracker:
-        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows)
-        return model, run_trainer(trainer, tracker, "tiny", 16, "tokens")
+        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=rows, description="tiny")
+        return model, run_trainer(trainer, tracker, items_per_row=16, unit="tokens")
 
 
 def test_says_how_it_went_on_the_tracker_and_in_the_metrics(

@@ -39,7 +39,7 @@ def test_steps_are_as_mixed_as_if_drawn_at_random(size: int, accumulation: int, 
     lengths = drawn_lengths(count * 60)
     order = SeededOrder(len(lengths), seed=0)
     options = {"lengths": lengths, "accumulation": accumulation}
-    shares = [list(RankBatches(order, size, rank, ranks, **options)) for rank in range(ranks)]
+    shares = [list(RankBatches(order, size, rank, ranks=ranks, **options)) for rank in range(ranks)]
     steps = [
         [row for share in shares for batch in share[at : at + accumulation] for row in batch]
         for at in range(0, len(shares[0]), accumulation)
@@ -56,8 +56,8 @@ def test_micro_batches_of_a_step_hold_rows_of_like_length() -> None:
     def padding(batches: list[list[int]]) -> int:
         return sum(max(lengths[row] for row in batch) - lengths[row] for batch in batches for row in batch)
 
-    plain = list(RankBatches(order, 8, 0, 1))
-    grouped = list(RankBatches(order, 8, 0, 1, lengths=lengths, accumulation=16))
+    plain = list(RankBatches(order, 8, 0, ranks=1))
+    grouped = list(RankBatches(order, 8, 0, ranks=1, lengths=lengths, accumulation=16))
     assert [len(batch) for batch in grouped] == [len(batch) for batch in plain]
     assert sorted(row for batch in grouped for row in batch) == list(range(len(lengths)))
     assert padding(grouped) < 0.15 * padding(plain)
@@ -66,22 +66,22 @@ def test_micro_batches_of_a_step_hold_rows_of_like_length() -> None:
 def test_sorted_micro_batches_resume_where_they_were() -> None:
     lengths = drawn_lengths(50)
     options = {"lengths": lengths, "accumulation": 3}
-    whole = list(RankBatches(SeededOrder(50, seed=1), 4, 0, 1, **options))
-    assert whole == list(RankBatches(SeededOrder(50, seed=1), 4, 0, 1, **options))
-    resumed = RankBatches(SeededOrder(50, seed=1), 4, 0, 1, **options)
+    whole = list(RankBatches(SeededOrder(50, seed=1), 4, 0, ranks=1, **options))
+    assert whole == list(RankBatches(SeededOrder(50, seed=1), 4, 0, ranks=1, **options))
+    resumed = RankBatches(SeededOrder(50, seed=1), 4, 0, ranks=1, **options)
     resumed.resume(0, 6)
     assert list(resumed) == [[]] * 6 + whole[6:]
 
 
 def test_without_rows_there_is_no_order():
     assert list(SeededOrder(0, 0)) == []
-    assert list(RankBatches(SeededOrder(0, 0), 4, 0, 1, lengths=[], accumulation=2)) == []
+    assert list(RankBatches(SeededOrder(0, 0), 4, 0, ranks=1, lengths=[], accumulation=2)) == []
 
 
 @pytest.mark.parametrize(("count", "size", "ranks"), [(24, 4, 2), (23, 4, 2), (5, 4, 3), (12, 2, 3)])
 def test_ranks_share_out_the_rows_of_one_and_have_equally_many(count: int, size: int, ranks: int) -> None:
     order = SeededOrder(count, seed=1)
-    shares = [RankBatches(order, size, rank, ranks) for rank in range(ranks)]
+    shares = [RankBatches(order, size, rank, ranks=ranks) for rank in range(ranks)]
     batches = [list(share) for share in shares]
     assert {len(one) for one in batches} == {len(share) for share in shares}
     together = [row for turn in zip(*batches, strict=True) for batch in turn for row in batch]
@@ -93,7 +93,7 @@ def test_ranks_share_out_the_rows_of_one_and_have_equally_many(count: int, size:
 
 
 def test_one_rank_alone_repeats_nothing() -> None:
-    batches = list(RankBatches(SeededOrder(10, 0), 4, 0, 1))
+    batches = list(RankBatches(SeededOrder(10, 0), 4, 0, ranks=1))
     assert [len(batch) for batch in batches] == [4, 4, 2]
 
 
@@ -128,7 +128,7 @@ def test_a_mix_is_shuffled_by_seed_and_epoch() -> None:
 def test_a_resumed_epoch_goes_on_where_it_was_whatever_the_ranks(size: int, ranks: int) -> None:
     order = MixedOrder([25], [1.0], seed=1)
     whole = list(order)
-    shares = [RankBatches(order, size, rank, ranks) for rank in range(ranks)]
+    shares = [RankBatches(order, size, rank, ranks=ranks) for rank in range(ranks)]
     for share in shares:
         share.resume(0, 3)
     batches = [list(share) for share in shares]
@@ -142,7 +142,7 @@ def test_a_resumed_epoch_goes_on_where_it_was_whatever_the_ranks(size: int, rank
 
 def test_the_last_row_of_a_trillion_is_found_as_fast_as_the_first() -> None:
     order = MixedOrder([10**12, 10**11], [1.0, 2.0], seed=0)
-    batches = RankBatches(order, 4, 0, 2)
+    batches = RankBatches(order, 4, 0, ranks=2)
     batches.resume(0, 0)
 
     def seconds(place: int) -> float:

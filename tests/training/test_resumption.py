@@ -17,7 +17,8 @@ from llamita import console
 from llamita.artifact import RESUME
 from llamita.errors import ConfigError, Interrupted
 from llamita.training.arguments import training_arguments
-from llamita.training.loop import OrderedTrainer, run_trainer
+from llamita.training.loop import run_trainer
+from llamita.training.ordered_trainer import OrderedTrainer
 from llamita.training.settings import NO_EFFECT
 from llamita.training.tracking import Tracker
 
@@ -62,12 +63,12 @@ def train(out: Path, callback: TrainerCallback | None = None) -> tuple[dict[str,
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=30, pad_token_id=0, **shape))
-    arguments = training_arguments(TrainingArguments, SECTION, out, 0)
+    arguments = training_arguments(TrainingArguments, SECTION, out, seed=0)
     with Tracker(out, {}) as tracker:
-        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=ROWS)
+        trainer = OrderedTrainer(model=model, args=arguments, train_dataset=ROWS, description="tiny")
         if callback is not None:
             trainer.add_callback(callback)
-        metrics = run_trainer(trainer, tracker, "tiny", 16, "tokens")
+        metrics = run_trainer(trainer, tracker, items_per_row=16, unit="tokens")
     assert trainer.optimizer is not None
     state = {"model": model.state_dict(), "optimizer": trainer.optimizer.state_dict()["state"]}
     return state, {name: value for name, value in metrics.items() if name not in CLOCKS}

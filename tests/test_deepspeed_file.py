@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llamita.distributed.deepspeed_file import (
+from llamita.deepspeed_file import (
     check_deepspeed_file,
     check_gradient_sum,
     engine_config,
@@ -16,7 +16,7 @@ from llamita.distributed.deepspeed_file import (
 )
 from llamita.errors import ConfigError
 
-from ..helpers.repository import zero_file
+from .helpers.repository import zero_file
 
 
 @pytest.mark.parametrize("data_types", [{}, {"data_types": {"grad_accum_dtype": "bf16"}}])
@@ -66,6 +66,6 @@ def test_files_that_do_not_suit_are_refused(tmp_path: Path) -> None:
     ):
         file.write_text(json.dumps(content))
         with pytest.raises(ConfigError, match=f"zero.json: .*{named}"):
-            check_deepspeed_file(str(file), 1)
+            check_deepspeed_file(str(file), 1, gpu=False)
         with pytest.raises(ConfigError, match=f"zero.json: .*{named}"):
-            engine_config(str(file), 1, 1)
+            engine_config(str(file), gpu=False, micro_batch_size=1, accumulation=1)
