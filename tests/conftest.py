@@ -6,10 +6,8 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -19,85 +17,17 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest
 
-from llamita.errors import ConfigError
-from llamita.runner import pipeline, stages
-from llamita.settings import Source, StageSettings
+from llamita.runner import stages
 
-PIPELINE = """\
-name: tiny
-seed: 7
-roots: {data: null}
-stages:
-  - {name: base, stage: maker, config: base.yaml}
-  - {name: chat, stage: taker, config: chat.yaml, inputs: {model: base}}
-  - {name: final, stage: rounds, config: final.yaml, inputs: {model: chat}}
-"""
-
-
-@dataclass
-class FakeTrainerArguments:
-    """Stands for TrainingArguments where importing transformers would take seconds."""
-
-    learning_rate: float = 1e-3
-    max_steps: int = -1
-    output_dir: str = ""
-
-
-class MakerSettings(StageSettings):
-    optional_inputs: ClassVar[frozenset[str]] = frozenset({"text"})
-    trainer_class: ClassVar[str | None] = "fake_maker.settings.FakeTrainerArguments"
-    trainer_reserved: ClassVar[dict[str, str]] = {"output_dir": "the artifact's folder"}
-
-    words: int = 3
-    trainer: dict[str, Any] = {}
-    deepspeed: str | None = None
-
-
-class TakerSettings(StageSettings):
-    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
-    optional_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
-
-    style: str = "plain"
-
-    def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
-        return {}  # the fake reads all text files of its inputs
-
-
-class RoundsSettings(StageSettings):
-    resumable: ClassVar[bool] = True
-    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
-
-    no_effect: ClassVar[frozenset[str]] = frozenset({"logging"})
-
-    rounds: int = 2
-    logging: int = 10
-
-
-@dataclass
-class FakeStages:
-    """What the fake stages did (`ran`), and what a test lets happen inside one (`during[name]`)."""
-
-    ran: list[str] = field(default_factory=list)
-    during: dict[str, Callable[[Path], None]] = field(default_factory=dict)
-
-    def run(self, settings: StageSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-        name = out.name.removesuffix(".partial")
-        self.ran.append(name)
-        parts = [type(settings).__name__]
-        if isinstance(settings, MakerSettings):
-            parts.append(
-                f"{settings.words} words"
-            )  # neither seed nor trainer: same contents for some changes
-        if isinstance(settings, TakerSettings):
-            parts.append(settings.style)
-        for folder in inputs.values():
-            files = [folder] if folder.is_file() else sorted(folder.glob("*.txt"))
-            parts += [path.read_text(encoding="utf-8") for path in files]
-        with (out / "begun.log").open("a", encoding="utf-8") as file:
-            file.write("begun\n")
-        self.during.get(name, lambda out: None)(out)
-        (out / "made.txt").write_text("\n".join(parts), encoding="utf-8")
-        return {"parts": len(parts), "seed": settings.seed}
+from .helpers.repository import SMOLLM
+from .helpers.text_pipeline import PIPELINE
+from .helpers.text_stages import (
+    FakeStages,
+    FakeTrainerArguments,
+    MakerSettings,
+    RoundsSettings,
+    TakerSettings,
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -136,18 +66,6 @@ def project(fake: FakeStages, tmp_path: Path) -> Path:
     return configs
 
 
-def problem(*overrides: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        pipeline.read_pipeline("configs/pipeline.yaml", overrides)
-    return str(caught.value)
-
-
-def replace(path: str, old: str, new: str) -> None:
-    text = Path(path).read_text()
-    assert old in text
-    Path(path).write_text(text.replace(old, new))
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """A real tokenizer of ours, of 420 tokens, trained on a page of text in a fraction of a second."""
@@ -162,7 +80,7 @@ def tokenizer() -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the real SmolLM2 run where `make smollm` has fetched it."""
-    if (Path(__file__).parents[1] / "models" / "SmolLM2-135M-Instruct" / "model.safetensors").is_file():
+    if (SMOLLM / "model.safetensors").is_file():
         return
     for item in items:
         if item.get_closest_marker("smollm"):

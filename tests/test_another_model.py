@@ -35,21 +35,14 @@ from llamita.sft.settings import SftSettings
 
 from .helpers.chatml import CHATML, chatml_tokenizer
 from .helpers.llama3 import llama3_tokenizer
-from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, turn, write_data
+from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
+from .helpers.rlhf import RLHF
+from .helpers.rows import turn
+from .helpers.stage_runs import run
 from .helpers.tiny import tiny_model
 
 EOS = 2
 SIZE = {"vocab_size": 400, "tie_word_embeddings": True, "pad_token_id": EOS, "max_position_embeddings": 256}
-RLHF = {
-    "prompts": [{"path": "dialogues.jsonl", "format": "messages"}],
-    "dialogues": SFT["dialogues"],
-    "rounds": [{"name": "v1", "prompts": 4, "samples_per_prompt": 3, "ppo": True}],
-    "ppo": {"iterations": 2, "episodes": 8, "mini_batch_size": 4, "critic_warmup_iterations": 0},
-    "max_new_tokens": 24,
-    "row_length": 256,
-    "trainer": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3},
-}
-RLHF["ppo"] |= {"learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -69,13 +62,6 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         model = Qwen2ForCausalLM(Qwen2Config(**shape | {"model_type": "qwen2"}))
     save_model(model, chatml_tokenizer(), root / "base")
     return root
-
-
-def run(stage: Any, settings: Any, values: dict[str, Any], root: Path, name: str, **inputs: str) -> Any:
-    out = root / name
-    out.mkdir()
-    folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}
-    return stage.run(settings.model_validate_json(json.dumps(values)), folders, out)
 
 
 @pytest.fixture(scope="module")

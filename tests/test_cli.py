@@ -8,9 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from llamita import __version__, artifact, cli
 from llamita.errors import DataError
 from llamita.runner import stages
 
-from .conftest import FakeStages
+from .helpers.text_stages import FakeStages
+from .helpers.waiting import wait_until
 
 
 def llamita(*arguments: str) -> Result:
@@ -263,10 +262,3 @@ def test_debug_may_stand_anywhere(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "Traceback" in stderr
     assert "nothing.yaml: no such file" in stderr
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

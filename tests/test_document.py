@@ -14,7 +14,8 @@ from llamita.document import parse_json, read_document
 from llamita.errors import ConfigError, DataError
 from llamita.runner import pipeline
 
-from .conftest import FakeStages, MakerSettings, replace
+from .helpers.text_pipeline import replace
+from .helpers.text_stages import FakeStages, MakerSettings
 
 DIGITS = "9" * 5000
 

@@ -35,8 +35,10 @@ from llamita.sft.settings import SftSettings
 from llamita.training.tracking import Tracker
 
 from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
+from .helpers.repository import zero_file
+from .helpers.rlhf import RLHF
+from .helpers.stage_runs import run
 from .helpers.tiny import save_tiny_model
-from .test_another_model import RLHF
 
 LORA = {"r": 4, "lora_alpha": 8}
 ROUNDS = [
@@ -59,13 +61,6 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     write_data(root / "data")
     save_tiny_model(root / "base", tokenizer, spread=0.05)
     return root
-
-
-def run(stage: Any, settings: Any, values: dict[str, Any], root: Path, name: str, **inputs: str) -> Any:
-    out = root / name
-    out.mkdir(exist_ok=True)
-    folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}
-    return stage.run(settings.model_validate_json(json.dumps(values)), folders, out)
 
 
 def tune(
@@ -191,7 +186,7 @@ def launched(
     stage: str, values: dict[str, Any], root: Path, name: str, **inputs: str
 ) -> list[dict[str, Any]]:
     """A stage on two ranks under ZeRO-2, into `root/name`; the rows of its metrics."""
-    file = Path(__file__).parents[1] / "configs" / "deepspeed" / "zero2.json"
+    file = zero_file(2)
     config = root / f"{name}.yaml"
     config.write_text(json.dumps(values | {"deepspeed": str(file)}))
     folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}

@@ -14,7 +14,7 @@ import pytest
 
 from llamita import artifact
 
-from .test_cli import wait_until
+from .helpers.waiting import wait_until
 
 STAGE = """
 import os, sys, time, types

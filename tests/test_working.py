@@ -13,8 +13,8 @@ from llamita.config import load_settings
 from llamita.errors import LlamitaError
 from llamita.runner import stages
 
-from .conftest import FakeStages, replace
-from .runner.test_pipeline import plan, run
+from .helpers.text_pipeline import plan, replace, run
+from .helpers.text_stages import FakeStages
 
 
 def begin(final: Path, fingerprint: str, text: str = "") -> str:

@@ -12,9 +12,9 @@ from llamita.chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogue
 from llamita.data.intake import Intake
 from llamita.data.rows import Dialogue
 from llamita.errors import ConfigError, DataError
-from llamita.settings import Source
 
-from ..helpers.material import turn, write
+from ..helpers.rows import turn, write
+from ..helpers.sources import source
 
 PLAIN = turn("is it red ?", "it is red") + turn("again ?", "yes")
 GHOST = turn("how are you ?", "fine") + turn("and today ?", "fine again")
@@ -27,16 +27,12 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(name: str) -> list[Source]:
-    return [Source(path=f"{name}.jsonl", format="messages")]
-
-
 def trained(row: Any) -> list[int]:
     return [label for label in row["labels"].tolist() if label != -100]
 
 
 def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Path, tokenizer: Any) -> None:
-    found = fine_tuning_dialogues(source("plain"), source("ghost"), data)
+    found = fine_tuning_dialogues(source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data)
     rows = [pack_dialogues(tokenizer, [one], 128, 128, seed=0)[0][0] for one in found]
     assert trained(rows[0]) == encode_answer(tokenizer, "it is red") + encode_answer(tokenizer, "yes")
     assert trained(rows[1]) == trained(rows[2]) == encode_answer(tokenizer, "fine again")
@@ -57,7 +53,9 @@ def test_everything_is_counted_and_only_ours_is_told_here(
     data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     intake = Intake()
-    found = fine_tuning_dialogues(source("plain"), source("ghost"), data, intake=intake)
+    found = fine_tuning_dialogues(
+        source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data, intake=intake
+    )
     assert intake.skipped == {"empty message": 1}
     assert "empty message" in capsys.readouterr().out  # by the reader
     lengths = [len(encode_prompt(tokenizer, one.messages[:-1])) for one in found]
@@ -87,11 +85,13 @@ def test_what_is_refused(data: Path, tokenizer: Any) -> None:
     system = {"role": "system", "content": "be fine"}
     write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
     with pytest.raises(DataError, match=r"both.jsonl:1: both an 'instruction' and a system message"):
-        fine_tuning_dialogues(source("plain"), source("both"), data)
+        fine_tuning_dialogues(source("messages", "plain.jsonl"), source("messages", "both.jsonl"), data)
 
 
 def test_ghost_attention_may_have_a_root_of_its_own(data: Path) -> None:
     (data / "gatt").mkdir()
     write(data / "gatt" / "ghost.jsonl", [{"messages": GHOST, "instruction": "you are sampled"}])
-    found = fine_tuning_dialogues(source("plain"), source("ghost"), data, data / "gatt")
+    found = fine_tuning_dialogues(
+        source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data, data / "gatt"
+    )
     assert [one.messages[0]["content"] for one in found] == ["is it red ?", "you are sampled"]

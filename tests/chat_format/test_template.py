@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,8 @@ from llamita.errors import DataError
 from llamita.model.checkpoint import load_tokenizer
 
 from ..helpers.chatml import CHATML, SPECIAL, chatml_tokenizer
+from ..helpers.repository import SMOLLM
 
-SMOLLM = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
 WORDS = [
     "hello",
     " ",

@@ -18,14 +18,15 @@ from llamita.data.settings import CorpusSettings
 from llamita.errors import DataError
 from llamita.model.checkpoint import tokenizer_hash
 
-from ..helpers.material import source, write
+from ..helpers.rows import write
+from ..helpers.sources import source_setting
 
 TEXTS = [f"it is red today {number}" for number in range(300)]
 
 
 def settings(**changes: Any) -> CorpusSettings:
     return CorpusSettings.model_validate(
-        {"documents": source("train", "text_rows"), "validation_share": 0.2} | changes
+        {"documents": source_setting("train", "text_rows"), "validation_share": 0.2} | changes
     )
 
 
@@ -66,7 +67,7 @@ def test_a_share_is_held_out_by_the_text_alone(data: Path, tokenizer: Any) -> No
 
 def test_equal_documents_stay_once_and_held_out_ones_are_not_trained(data: Path, tokenizer: Any) -> None:
     write(data / "held.jsonl", [{"text": TEXTS[3]}, {"text": "yes"}, {"text": "yes"}])
-    chosen = settings(validation=source("held", "text_rows"), validation_share=0)
+    chosen = settings(validation=source_setting("held", "text_rows"), validation_share=0)
     corpus = made(chosen, data, tokenizer)
     assert texts(corpus, "validation", tokenizer) == [TEXTS[3], "yes"]
     assert texts(corpus, "train", tokenizer) == [text for text in TEXTS if text != TEXTS[3]]
@@ -75,10 +76,13 @@ def test_equal_documents_stay_once_and_held_out_ones_are_not_trained(data: Path,
 
 def test_shards_and_counts(data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(data / "more.jsonl", [{"text": "again " * 20}])
-    documents = [*source("train", "text_rows"), {**source("more", "text_rows")[0], "weight": 2.5}]
+    documents = [
+        *source_setting("train", "text_rows"),
+        {**source_setting("more", "text_rows")[0], "weight": 2.5},
+    ]
     chosen = settings(
         documents=documents,
-        validation=source("held", "text_rows"),
+        validation=source_setting("held", "text_rows"),
         validation_share=0,
         shard_tokens=1000,
         deduplicate=False,
@@ -129,7 +133,7 @@ def test_shards_and_counts(data: Path, tokenizer: Any, capsys: pytest.CaptureFix
 def test_broken_rows_stop_it_or_are_listed(data: Path, tokenizer: Any) -> None:
     lines = ['{"text": "fine"}', '{"txt": "fine"}', "{", '{"text": "yes"}', "[1]"]
     (data / "broken.jsonl").write_text("\n".join(lines))
-    documents = source("broken", "text_rows")
+    documents = source_setting("broken", "text_rows")
     with pytest.raises(DataError, match=r"broken.jsonl:2: field 'text' is missing"):
         made(settings(documents=documents), data, tokenizer)
     with pytest.raises(
@@ -137,7 +141,10 @@ def test_broken_rows_stop_it_or_are_listed(data: Path, tokenizer: Any) -> None:
     ):
         made(settings(documents=documents, refuse_at_most=2), data, tokenizer)
     chosen = settings(
-        documents=documents, refuse_at_most=3, validation=source("held", "text_rows"), validation_share=0
+        documents=documents,
+        refuse_at_most=3,
+        validation=source_setting("held", "text_rows"),
+        validation_share=0,
     )
     corpus = made(chosen, data, tokenizer)
     assert corpus.counts["refused"] == 3
@@ -150,11 +157,11 @@ def test_broken_rows_stop_it_or_are_listed(data: Path, tokenizer: Any) -> None:
 
 def test_what_is_refused(data: Path, tokenizer: Any) -> None:
     write(data / "one.jsonl", [{"text": TEXTS[0]}])
-    nothing_held_out = settings(documents=source("one", "text_rows"), validation_share=1e-9)
+    nothing_held_out = settings(documents=source_setting("one", "text_rows"), validation_share=1e-9)
     with pytest.raises(DataError, match=r"validation documents: .*one document; validation_share: 1e-09 of"):
         made(nothing_held_out, data, tokenizer)
     with pytest.raises(DataError, match="'text_rowz' is not for this; did you mean 'text_rows'"):
-        made(settings(documents=source("one", "text_rowz")), data, tokenizer)
+        made(settings(documents=source_setting("one", "text_rowz")), data, tokenizer)
     with pytest.raises(DataError, match=r"no corpus.json; expected what `llamita prepare` makes"):
         Corpus(data, "abc")
 
@@ -204,7 +211,7 @@ def test_a_kill_at_any_moment_changes_nothing(
     ]
     write(data / "mixed.jsonl", rows)
     chosen = settings(
-        documents=[*source("mixed", "text_rows"), *source("train", "text_rows")],
+        documents=[*source_setting("mixed", "text_rows"), *source_setting("train", "text_rows")],
         shard_tokens=100,
         refuse_at_most=1000,
     )
@@ -237,11 +244,11 @@ def test_a_kill_at_any_moment_changes_nothing(
 
 def test_settings_that_cannot_be() -> None:
     for changes, message in (
-        ({"validation": source("held", "text_rows")}, "either `validation` sources or"),
+        ({"validation": source_setting("held", "text_rows")}, "either `validation` sources or"),
         ({"validation_share": 0.0}, "either `validation` sources or"),
         ({"validation_share": 1.0}, "less than 1"),
         ({"documents": [], "validation_share": 0.1}, "without `documents` nothing is held out"),
-        ({"documents": [{**source("a", "text_rows")[0], "weight": 0.0}]}, "greater than 0"),
+        ({"documents": [{**source_setting("a", "text_rows")[0], "weight": 0.0}]}, "greater than 0"),
     ):
         with pytest.raises(ValueError, match=message):
             settings(**changes)

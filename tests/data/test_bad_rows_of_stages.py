@@ -13,33 +13,41 @@ from llamita.errors import DataError
 from llamita.runner.stages import settings_class
 from llamita.sft import stage as sft_stage
 
-from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, source, turn, write
+from ..helpers.material import HELPFULNESS, PRETRAIN, SFT
+from ..helpers.rows import turn, write
+from ..helpers.sources import source_setting
 from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
 
 CONTROL = "what is </s> ?"
-PROMPTS = source("prompts", "prompts")
+PROMPTS = source_setting("prompts", "prompts")
 TRAINER = {"max_steps": 1, "per_device_train_batch_size": 4}
-DIALOGUES = source("dialogues", "messages")
+DIALOGUES = source_setting("dialogues", "messages")
 ROUNDS = [{"name": "v1", "prompts": 1}]
 STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "tokenizer": (
         "dialogues",
-        {"vocabulary_size": 400, "documents": source("fine", "text_rows"), "dialogues": DIALOGUES},
+        {"vocabulary_size": 400, "documents": source_setting("fine", "text_rows"), "dialogues": DIALOGUES},
     ),
-    "prepare": ("documents", {"documents": source("documents", "text_rows"), "validation_share": 0.2}),
+    "prepare": (
+        "documents",
+        {"documents": source_setting("documents", "text_rows"), "validation_share": 0.2},
+    ),
     "pretrain": ("documents", PRETRAIN | {"validation": [], "validation_share": 0.2}),
     "sft": ("dialogues", SFT | {"ghost_attention": []}),
     "reward": (
         "comparisons",
         HELPFULNESS
-        | {"comparisons": source("comparisons", "comparison"), "test": source("comparisons", "comparison")},
+        | {
+            "comparisons": source_setting("comparisons", "comparison"),
+            "test": source_setting("comparisons", "comparison"),
+        },
     ),
     "gatt": ("prompts", {"prompts": PROMPTS, "dialogues": 1, "max_new_tokens": 4}),
     "rlhf": (
         "prompts",
         {
             "prompts": PROMPTS,
-            "dialogues": source("sound", "messages"),
+            "dialogues": source_setting("sound", "messages"),
             "rounds": ROUNDS,
             "max_new_tokens": 4,
             "row_length": 64,

@@ -12,7 +12,8 @@ import pytest
 from llamita.data.sources import read_comparisons, read_dialogues
 from llamita.errors import DataError
 
-from ..helpers.written import COMPARED, PAIR, source, write
+from ..helpers.rows import COMPARED, PAIR, write
+from ..helpers.sources import source
 
 BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
     "no json": (read_dialogues, "messages", '{"messages": \n', "no valid JSON"),

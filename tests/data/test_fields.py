@@ -12,7 +12,8 @@ from llamita.data.rows import Comparison, Dialogue, Prompt
 from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
 from llamita.errors import DataError
 
-from ..helpers.written import COMPARED, PAIR, source, write
+from ..helpers.rows import COMPARED, PAIR, write
+from ..helpers.sources import source
 
 SYSTEM = [{"role": "system", "content": "be brief"}]
 USER, ANSWER = PAIR[:1], PAIR[1:]

@@ -16,7 +16,8 @@ import zstandard
 from llamita.data.sources import read_dialogues, read_documents
 from llamita.errors import DataError
 
-from ..helpers.written import dialogue, source, write
+from ..helpers.rows import dialogue, write
+from ..helpers.sources import source
 
 ASKED = {"prompt": "hi", "completion": "hello"}
 

@@ -11,7 +11,7 @@ import pytest
 from llamita.data.sources import read_dialogues, read_documents
 from llamita.errors import DataError
 
-from ..helpers.written import source
+from ..helpers.sources import source
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from llamita.runner.stages import REGISTRY, settings_class
 from llamita.settings import Source
 
 from ..helpers.chatml import chatml_tokenizer
-from ..helpers.written import COMPARED, PAIR, source, write
+from ..helpers.rows import COMPARED, PAIR, write
+from ..helpers.sources import source
 
 BAD: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "text_rows": (read_documents, {"text": "fine"}, {"txt": "fine"}),

@@ -16,7 +16,8 @@ from llamita.data.sources import read_comparisons, read_dialogues, read_document
 from llamita.errors import DataError
 from llamita.settings import Source
 
-from ..helpers.written import COMPARED, PAIR, dialogue, source, write
+from ..helpers.rows import COMPARED, PAIR, dialogue, write
+from ..helpers.sources import source
 
 # ------------------------------------------------------------------------------------------- formats
 

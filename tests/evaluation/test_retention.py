@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from llamita.errors import DataError
 from llamita.evaluation.retention import InstructedDialogue, measure_retention, read_instructed
 from llamita.evaluation.speaker import Answer, Speaker
 from llamita.measures import RETENTION_TURNS
+
+from ..helpers.rows import write
 
 MakeSpeaker = Callable[..., Speaker]
 
@@ -149,11 +150,6 @@ def test_a_cut_answer_ends_in_the_history_all_the_same(make_speaker: MakeSpeaker
     speaker = make_speaker(lambda prompt: "ay")
     cut, ended = Answer([7, 8], "x", finished=False), Answer([7, 2], "x", finished=True)
     assert speaker.history([[1, 5], [1, 6]], [cut, ended]) == [1, 5, 7, 8, 2, 1, 6, 7, 2]
-
-
-def write(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def test_reading(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from llamita.sampling.sampler import Samples
 from llamita.settings import Source
 
 from ..helpers.chatml import chatml_tokenizer
-from ..helpers.material import write
+from ..helpers.rows import write
 from ..helpers.tiny import save_tiny_model
 
 CHOSEN = {

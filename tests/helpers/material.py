@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
 
+from .rows import turn, write
+from .sources import source_setting
+
 COLORS = "red fine yes today bolo again friend thanks".split()
 RATINGS = ("significantly_better", "better", "slightly_better", "negligibly_better")
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def turn(user: str, answer: str | None = None) -> list[dict[str, str]]:
-    answers = [] if answer is None else [{"role": "assistant", "content": answer}]
-    return [{"role": "user", "content": user}, *answers]
 
 
 def comparisons(count: int, seed: int, safety: bool) -> list[dict[str, Any]]:
@@ -54,10 +47,6 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-def source(name: str, format: str) -> list[dict[str, str]]:
-    return [{"path": f"{name}.jsonl", "format": format}]
-
-
 MODEL = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -68,31 +57,31 @@ MODEL = {
 }
 TRAINER = {"per_device_train_batch_size": 4, "learning_rate": 3e-3, "logging_steps": 1}
 PRETRAIN = {
-    "documents": source("documents", "text_rows"),
-    "validation": source("validation", "text_rows"),
+    "documents": source_setting("documents", "text_rows"),
+    "validation": source_setting("validation", "text_rows"),
     "deduplicate": False,  # there are few colors
     "model": MODEL,
     "context_length": 32,
     "trainer": TRAINER | {"max_steps": 20, "warmup_steps": 0},
 }
 SFT = {
-    "dialogues": source("dialogues", "messages"),
-    "ghost_attention": source("gatt", "messages"),
+    "dialogues": source_setting("dialogues", "messages"),
+    "ghost_attention": source_setting("gatt", "messages"),
     "row_length": 104,
     "trainer": TRAINER | {"num_train_epochs": 4},
 }
 HELPFULNESS = {
     "kind": "helpfulness",
-    "comparisons": source("helpfulness", "comparison"),
-    "test": source("helpfulness_test", "comparison"),
+    "comparisons": source_setting("helpfulness", "comparison"),
+    "test": source_setting("helpfulness_test", "comparison"),
     "max_length": 96,
     "trainer": TRAINER | {"num_train_epochs": 2},
 }
 SAFETY = {
     "kind": "safety",
-    "comparisons": source("safety", "comparison"),
-    "test": source("safety_test", "comparison"),
-    "mix": source("helpfulness", "comparison"),
+    "comparisons": source_setting("safety", "comparison"),
+    "test": source_setting("safety_test", "comparison"),
+    "mix": source_setting("helpfulness", "comparison"),
     "safety_loss_weight": 1.0,
     "max_length": 96,
     "trainer": TRAINER | {"num_train_epochs": 2},

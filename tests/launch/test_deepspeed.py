@@ -14,8 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
-
-REPOSITORY = Path(__file__).parents[2]
+from ..helpers.repository import REPOSITORY, zero_file
 
 
 def start(
@@ -29,7 +28,7 @@ def start(
 
 
 def zero(stage: int | str) -> str:
-    return f"deepspeed={REPOSITORY}/configs/deepspeed/zero{stage}.json"
+    return f"deepspeed={zero_file(stage)}"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ def test_without_arguments_the_scripts_explain_themselves(script: str):
 
 @pytest.mark.parametrize("kind", ["0", "1", "2", "3", "2_offload", "3_offload"])
 def test_zero_files_leave_to_the_trainer_what_it_knows(kind: str):
-    settings = json.loads((REPOSITORY / "configs" / "deepspeed" / f"zero{kind}.json").read_text())
+    settings = json.loads(Path(zero_file(kind)).read_text())
     assert settings["zero_optimization"]["stage"] == int(kind[0])
     assert "optimizer" not in settings  # torch's AdamW: DeepSpeed's own would have to be compiled
     assert settings["bf16"]["enabled"] == settings["gradient_clipping"] == "auto"

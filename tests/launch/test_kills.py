@@ -3,61 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from llamita.artifact import MARKER, RESUME, working_folder
 
-from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write, write_data
-from ..rlhf.test_stage import make_inputs, settings
+from ..helpers.long_pretraining import OFTEN, pretraining
+from ..helpers.material import HELPFULNESS, SFT
+from ..helpers.repository import zero_file
+from ..helpers.rlhf import make_inputs, settings
+from ..helpers.stage_processes import command, kill, start, wait
 
-REPOSITORY = Path(__file__).parents[2]
 CLOCKS = ("seconds", "per_second", "peak_memory_gb")
-OFTEN = {"save_steps": 3, "logging_steps": 2}
-
-
-def command(stage: str, config: Path, out: Path, inputs: dict[str, Path], ranks: int) -> list[str]:
-    folders = [*(f"inputs.{name}={folder}" for name, folder in inputs.items()), f"output={out}"]
-    start = [sys.executable, "-m", "llamita.cli", stage, str(config), *folders]
-    return [*start, "--processes", str(ranks)] if ranks > 1 else start
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """The process and all that it started: what a power failure does."""
-    victims = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for victim in victims:
-        try:
-            victim.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(victims, timeout=30)
-    process.wait()
-
-
-def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    with log.open("ab") as file:
-        return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file)
-
-
-def wait(process: subprocess.Popen[bytes], until: Callable[[], bool]) -> bool:
-    """False if the process has ended before."""
-    while not until():
-        if process.poll() is not None:
-            assert process.returncode == 0
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def run_undisturbed(arguments: list[str], out: Path, log: Path) -> tuple[float, float]:
@@ -135,23 +97,6 @@ def check(
     assert not (out / RESUME).exists()
 
 
-@pytest.fixture
-def root(tmp_path: Path, tokenizer: Any) -> Path:
-    tokenizer.save_pretrained(str(tmp_path / "tokenizer"))
-    write_data(tmp_path / "data")
-    draw = random.Random(0)
-    words = "red fine yes today bolo again friend thanks".split()
-    texts = [{"text": " ".join(draw.choices(words, k=draw.randint(3, 40)))} for _ in range(4000)]
-    write(tmp_path / "data" / "documents.jsonl", texts)
-    return tmp_path
-
-
-def pretraining(root: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Path]]:
-    trainer = PRETRAIN["trainer"] | OFTEN | {"max_steps": 300, "per_device_train_batch_size": 2}
-    chosen = PRETRAIN | {"trainer": trainer, "shard_tokens": 5000} | changes
-    return chosen, {"tokenizer": root / "tokenizer", "data": root / "data"}
-
-
 @pytest.mark.long
 def test_pretraining_killed_ten_times(root: Path) -> None:
     check(root, "pretrain", *pretraining(root), kills=10)
@@ -160,8 +105,7 @@ def test_pretraining_killed_ten_times(root: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("zero", [2, 3])
 def test_two_ranks_of_pretraining_killed_ten_times(root: Path, zero: int) -> None:
-    file = f"{REPOSITORY}/configs/deepspeed/zero{zero}.json"
-    check(root, "pretrain", *pretraining(root, deepspeed=file), kills=10, ranks=2)
+    check(root, "pretrain", *pretraining(root, deepspeed=zero_file(zero)), kills=10, ranks=2)
 
 
 @pytest.mark.long

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from llamita.artifact import RESUME, working_folder
 from llamita.checkpoints.sealed import Checkpoints
 
-from .test_kills import REPOSITORY, command, kill, pretraining, root, start, wait
-
-__all__ = ["root"]  # a fixture
+from ..helpers.long_pretraining import pretraining
+from ..helpers.repository import zero_file
+from ..helpers.stage_processes import command, kill, start, wait
 
 
 def begin(root: Path, out: Path, ranks: int, until: int | None, **changes: Any) -> str:
@@ -36,10 +36,6 @@ def begin(root: Path, out: Path, ranks: int, until: int | None, **changes: Any) 
     return log.read_text()
 
 
-def zero(stage: int) -> str:
-    return f"{REPOSITORY}/configs/deepspeed/zero{stage}.json"
-
-
 def weights(out: Path) -> dict[str, Any]:
     return AutoModelForCausalLM.from_pretrained(out / "model").state_dict()
 
@@ -52,17 +48,17 @@ def logged(out: Path) -> list[dict[str, Any]]:
 def test_ranks_and_zero_stages_may_change_on_the_way(root: Path) -> None:
     alone, out = root / "alone", root / "changed"
     begin(root, alone, 1, None, trainer={"gradient_accumulation_steps": 2})
-    begin(root, out, 2, 12, deepspeed=zero(2))
-    told = begin(root, out, 2, 27, deepspeed=zero(3))
+    begin(root, out, 2, 12, deepspeed=zero_file(2))
+    told = begin(root, out, 2, 27, deepspeed=zero_file(3))
     assert "saved by 2 ranks under ZeRO-2, going on with 2 under ZeRO-3" in told
-    told = begin(root, out, 2, 42, deepspeed=zero(1), trainer={"save_steps": 5})
+    told = begin(root, out, 2, 42, deepspeed=zero_file(1), trainer={"save_steps": 5})
     assert "going on with 2 under ZeRO-1" in told
     one_rank = {"gradient_accumulation_steps": 2}
     told = begin(root, out, 1, None, trainer=one_rank)
     assert "saved under ZeRO-1, to go on without DeepSpeed; expected the same" in told
-    told = begin(root, out, 1, None, deepspeed=zero(2))
+    told = begin(root, out, 1, None, deepspeed=zero_file(2))
     assert "set trainer.gradient_accumulation_steps to 2" in told
-    told = begin(root, out, 1, None, deepspeed=zero(2), trainer=one_rank)
+    told = begin(root, out, 1, None, deepspeed=zero_file(2), trainer=one_rank)
     assert "saved by 2 ranks under ZeRO-1, going on with 1 under ZeRO-2" in told
     for row, other in zip(logged(alone), logged(out), strict=True):
         assert row["step"] == other["step"]

@@ -16,7 +16,7 @@ from llamita.chat_format.encoding import encode_answer, encode_prompt
 from llamita.model.padding import pad_right
 from llamita.model.scoring import terminal_scores
 
-from ..helpers.material import turn
+from ..helpers.rows import turn
 from ..helpers.tiny import EOS, ragged_prompts, save_tiny_reward_model
 
 ROWS = [[*prompt, EOS] for prompt in ragged_prompts(11)]

@@ -15,7 +15,8 @@ from llamita.errors import DataError
 from llamita.reward.pairs import Pair, read_pairs, safety_label
 from llamita.reward.settings import RewardSettings
 
-from ..helpers.material import source, turn, write
+from ..helpers.rows import turn, write
+from ..helpers.sources import source_setting
 
 
 def row(prompt: str, **more: Any) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def data(tmp_path: Path) -> Path:
 def settings(**changes: Any) -> RewardSettings:
     chosen = {
         "kind": "safety",
-        "comparisons": source("train", "comparison"),
+        "comparisons": source_setting("train", "comparison"),
         "held_out": 0 if "test" in changes else 20,
         "max_length": 64,
     }
@@ -67,7 +68,10 @@ def test_nor_those_of_test_sources_and_not_through_the_mix(
     data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = settings(
-        test=source("test", "comparison"), mix=source("ordinary", "comparison"), mix_share=0.5, max_length=64
+        test=source_setting("test", "comparison"),
+        mix=source_setting("ordinary", "comparison"),
+        mix_share=0.5,
+        max_length=64,
     )
     pairs, held_out, counts = read_pairs(chosen, data, tokenizer)
     assert len(held_out) == 4
@@ -81,7 +85,7 @@ def test_nor_those_of_test_sources_and_not_through_the_mix(
 def test_the_mix_is_a_share_of_the_whole_and_safe(
     data: Path, tokenizer: Any, share: float, expected: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mixed = settings(mix=source("ordinary", "comparison"), mix_share=share)
+    mixed = settings(mix=source_setting("ordinary", "comparison"), mix_share=share)
     pairs, _, counts = read_pairs(mixed, data, tokenizer)
     ordinary = [pair.comparison for pair in pairs if "what is" in pair.comparison.prompt[-1]["content"]]
     ordinary += [pair.comparison for pair in pairs if "is it 1000 " in pair.comparison.prompt[-1]["content"]]
@@ -103,8 +107,8 @@ def test_long_pairs_are_refused_and_counted(
 ) -> None:
     long, empty = row("is it 500 ?", chosen="yes " * 80), row("is it 501 ?", chosen=" ")
     write(data / "more.jsonl", [long, row("is it 600 ?", rejected="red " * 80), empty, row("is it 700 ?")])
-    sources = source("train", "comparison") + source("more", "comparison")
-    test = source("test", "comparison") + source("more", "comparison")
+    sources = source_setting("train", "comparison") + source_setting("more", "comparison")
+    test = source_setting("test", "comparison") + source_setting("more", "comparison")
     pairs, held_out, counts = read_pairs(settings(comparisons=sources, test=test), data, tokenizer)
     assert all(len(ids) <= 64 for pair in pairs + held_out for ids in (pair.chosen_ids, pair.rejected_ids))
     assert len(held_out) == 5
@@ -123,8 +127,8 @@ def test_a_pair_exactly_as_long_as_allowed_is_kept(data: Path, tokenizer: Any) -
     write(data / "one.jsonl", [row(first.comparison.prompt[0]["content"]), row("fine ?")])
     for length, left in ((len(first.chosen_ids), 1), (len(first.chosen_ids) - 1, 0)):
         chosen = settings(
-            comparisons=[source("one", "comparison")[0] | {"limit": 1}],
-            test=source("test", "comparison"),
+            comparisons=[source_setting("one", "comparison")[0] | {"limit": 1}],
+            test=source_setting("test", "comparison"),
             max_length=length,
         )
         if left:
@@ -145,8 +149,8 @@ def test_long_prompts_lose_their_beginning_where_asked_for_and_are_counted(
     answers = [encode_answer(tokenizer, text) for text in ("yes my friend yes", "bolo")]
     length = max(map(len, answers)) + 3
     chosen = settings(
-        comparisons=source("one", "comparison"),
-        test=source("test", "comparison"),
+        comparisons=source_setting("one", "comparison"),
+        test=source_setting("test", "comparison"),
         max_length=length,
         cut_prompts=True,
     )
@@ -174,8 +178,8 @@ def test_safety_labels() -> None:
 
 
 def test_settings_that_cannot_be() -> None:
-    both = {"test": source("test", "comparison"), "held_out": 5}
-    mix = {"kind": "helpfulness", "mix": source("ordinary", "comparison")}
+    both = {"test": source_setting("test", "comparison"), "held_out": 5}
+    mix = {"kind": "helpfulness", "mix": source_setting("ordinary", "comparison")}
     for changes, message in (
         (both, "either `test` sources or"),
         ({"held_out": 0}, "either `test` sources or"),

@@ -15,10 +15,10 @@ from llamita.errors import ConfigError, DataError
 from llamita.model.checkpoint import load_tokenizer
 from llamita.model.scorer import Scorer
 from llamita.reward import stage
-from llamita.reward.settings import RewardSettings
 from llamita.training.arguments import training_arguments
 
 from ..helpers.material import HELPFULNESS, SAFETY, write_data
+from ..helpers.reward import settings
 from ..helpers.tiny import save_tiny_model
 
 PLAIN = """
@@ -40,10 +40,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     root = tmp_path_factory.mktemp("inputs")
     model = save_tiny_model(root / "sft" / "model", tokenizer, spread=0.05).parent
     return {"model": model, "data": write_data(root / "data")}
-
-
-def settings(base: dict[str, Any], **changes: Any) -> RewardSettings:
-    return RewardSettings.model_validate_json(json.dumps(base | changes))
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from llamita.reward.pairs import Pair, read_pairs
 
 from ..helpers.material import SAFETY, write_data
 from ..helpers.plain_ppo import adam
+from ..helpers.reward import settings
 from ..helpers.tiny import save_tiny_model
 from ..helpers.two_ranks import on_two_ranks
-from .test_stage import settings
 
 TABLE_27 = {
     "significantly_better": 3.0,

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from llamita.jsonl import read_rows
 
-from .test_stage import make_inputs, settings
+from ..helpers.rlhf import make_inputs, settings
 
 
 @pytest.mark.long

@@ -18,67 +18,18 @@ from llamita.rlhf import context, rejection, stage
 from llamita.rlhf.ppo_trainer import PpoTrainer
 from llamita.rlhf.rejection import best_answers, round_prompts
 from llamita.rlhf.rollout import EncodedPrompt
-from llamita.rlhf.settings import RlhfSettings, RoundSettings
+from llamita.rlhf.settings import RoundSettings
 
-from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
+from ..helpers.rlhf import make_inputs, settings
+from ..helpers.rows import turn, write
+from ..helpers.tiny import save_tiny_model
 
 STEPS = ("sample_answers", "score_answers", "best_answers", "fine_tune", "improve")
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def turn(user: str, answer: str | None = None) -> list[dict[str, str]]:
-    answers = [] if answer is None else [{"role": "assistant", "content": answer}]
-    return [{"role": "user", "content": user}, *answers]
-
-
-def make_inputs(root: Path, tokenizer: Any) -> dict[str, Path]:
-    root.mkdir(exist_ok=True)
-    colors = "red fine yes today bolo again friend thanks".split()
-    write(
-        root / "prompts.jsonl",
-        [{"messages": turn(f"what is {c} ?"), "is_safety": c == "red"} for c in colors],
-    )
-    write(root / "dialogues.jsonl", [{"messages": turn(f"is it {c} ?", f"it is {c}")} for c in colors * 4])
-    write(root / "gatt.jsonl", [{"instruction": "you are fine", "messages": turn("how ?", "fine") * 2}])
-    return {
-        "data": root,
-        "base": save_tiny_model(root / "base" / "model", tokenizer, spread=0.05).parent,
-        "sft": save_tiny_model(root / "sft" / "model", tokenizer, seed=1, spread=0.05).parent,
-        "helpfulness": save_tiny_reward_model(root / "helpfulness", tokenizer, seed=2),
-        "safety": save_tiny_reward_model(root / "safety", tokenizer, seed=3),
-    }
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
     return make_inputs(tmp_path_factory.mktemp("inputs"), tokenizer)
-
-
-def settings(**changes: Any) -> RlhfSettings:
-    chosen = {
-        "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
-        "dialogues": [{"path": "dialogues.jsonl", "format": "messages"}],
-        "ghost_attention": [{"path": "gatt.jsonl", "format": "messages"}],
-        "rounds": [
-            {"name": "v1", "prompts": 3, "samples_per_prompt": 4, "temperature": 1.0},
-            {"name": "v2", "prompts": 3, "samples_per_prompt": 4, "temperature": 1.0, "ppo": True},
-        ],
-        "ppo": {
-            "iterations": 2,
-            "episodes": 8,
-            "mini_batch_size": 4,
-            "critic_warmup_iterations": 1,
-            "learning_rate": 1e-3,
-            "critic_learning_rate": 1e-3,
-        },
-        "max_new_tokens": 40,
-        "row_length": 64,
-        "trainer": {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-3},
-    }
-    return RlhfSettings.model_validate_json(json.dumps(chosen | changes))
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,9 @@ from llamita.sampling.draws import uniforms
 from llamita.training.tracking import Tracker
 
 from ..helpers.plain_ppo import Ids, PlainPpo, adam, plain_answer
+from ..helpers.rlhf import make_inputs, settings
+from ..helpers.rows import turn, write
 from ..helpers.two_ranks import on_two_ranks
-from .test_stage import make_inputs, settings, turn, write
 
 PPO = {
     "iterations": 4,

@@ -10,7 +10,8 @@ from llamita.config import load_settings
 from llamita.errors import ConfigError
 from llamita.runner import pipeline, stages
 
-from ..conftest import TakerSettings, problem, replace
+from ..helpers.text_pipeline import problem, replace
+from ..helpers.text_stages import TakerSettings
 
 
 def on_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:

@@ -20,7 +20,9 @@ from llamita.settings import StageSettings
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run as make_world
 
-from ..helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, source, turn, write, write_data
+from ..helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
+from ..helpers.rows import turn, write
+from ..helpers.sources import source_setting
 from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
 
 _watched: list[set[str]] = []
@@ -50,8 +52,8 @@ def opened_below(*roots: Path) -> Iterator[set[Path]]:
 
 
 ONE_STEP = {"max_steps": 1, "per_device_train_batch_size": 2, "learning_rate": 1e-3}
-DIALOGUES = source("dialogues", "messages")
-PROMPTS = source("prompts", "prompts")
+DIALOGUES = source_setting("dialogues", "messages")
+PROMPTS = source_setting("prompts", "prompts")
 SIZES = dict.fromkeys(
     (name for name in WorldSettings.model_fields if name not in StageSettings.model_fields), 6
 )
@@ -104,7 +106,7 @@ def step_of(kind: str, chosen: dict[str, Any], inputs: dict[str, Path], **named:
 
 def steps(inputs: dict[str, Path]) -> dict[str, Step]:
     elsewhere = [{"path": str(inputs["elsewhere"] / "validation.jsonl"), "format": "text_rows"}]
-    documents = {"documents": source("documents", "text_rows")}
+    documents = {"documents": source_setting("documents", "text_rows")}
     corpus = documents | {"validation": elsewhere, "deduplicate": False}
     instructed = {"trained": "test/gatt.jsonl", "unseen": "test/gatt_unseen.jsonl", "turns": 1}
     test = [{"path": "test/ordinary.jsonl", "format": "prompts"}]

@@ -16,18 +16,8 @@ from llamita.config import load_settings
 from llamita.errors import ConfigError, Interrupted, LlamitaError, RolledBack
 from llamita.runner import identity, launcher, pipeline, stages
 
-from ..conftest import FakeStages, problem, replace
-
-
-def run(*overrides: str, first: str | None = None, last: str | None = None) -> None:
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
-    pipeline.run(chosen)
-
-
-def plan(*overrides: str) -> dict[str, str]:
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
-    return {item.step.name: item.status.why for item in chosen if item.status}
-
+from ..helpers.text_pipeline import plan, problem, replace, run
+from ..helpers.text_stages import FakeStages
 
 # ------------------------------------------------------------------------------------------- running
 

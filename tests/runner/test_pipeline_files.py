@@ -9,7 +9,7 @@ import pytest
 from llamita.errors import ConfigError
 from llamita.runner import pipeline
 
-from ..conftest import problem, replace
+from ..helpers.text_pipeline import problem, replace
 
 
 @pytest.mark.parametrize(

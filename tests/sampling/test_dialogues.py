@@ -11,12 +11,9 @@ from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.draws import draw, uniforms
 from llamita.sampling.logprobs import policy_logprobs
 
+from ..helpers.questions import QUESTIONS
+
 EOS = 2
-QUESTIONS = [
-    [[1, 5, 6, 7], [1, 8], [1, 9, 10, 11, 12, 13], [1, 14]],
-    [[1, 20], [1, 21, 22, 23], [1, 24], [1, 25, 26]],
-    [[1, 30, 31], [1, 32, 33]],
-]
 
 
 @pytest.fixture(scope="module")

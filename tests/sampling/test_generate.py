@@ -11,8 +11,8 @@ from llamita.sampling.generate import GenerateSampler, sampler_for
 from llamita.sampling.logprobs import answer_logprobs
 
 from ..helpers.architectures import tiny_architecture
+from ..helpers.questions import QUESTIONS
 from ..helpers.tiny import EOS, ragged_prompts, tiny_model
-from .test_dialogues import QUESTIONS
 
 SHAPE = {"vocab_size": 29, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS, "initializer_range": 0.2}

@@ -16,8 +16,8 @@ from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.generate import GenerateSampler
 from llamita.sampling.logprobs import answer_logprobs
 
+from ..helpers.questions import QUESTIONS
 from ..helpers.tiny import ragged_prompts, tiny_model
-from .test_dialogues import QUESTIONS
 
 
 def sample(sampler: Any, label: str | None) -> int:

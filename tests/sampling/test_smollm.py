@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,8 @@ from llamita.model.checkpoint import load_causal_lm, load_tokenizer
 from llamita.sampling.logprobs import answer_logprobs
 from llamita.sampling.sampler import LlamaSampler
 
-SMOLLM = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
+from ..helpers.repository import SMOLLM
+
 WORDS = "how to bake bread for two friends who like the sea and old songs".split()
 
 pytestmark = pytest.mark.smollm

@@ -15,8 +15,10 @@ from llamita.errors import ConfigError, DataError
 from llamita.sft import stage
 from llamita.sft.settings import SftSettings
 
-from ..helpers.material import SFT, source, turn, write
+from ..helpers.material import SFT
+from ..helpers.rows import turn, write
 from ..helpers.slow_encoder import SlowEncoder
+from ..helpers.sources import source_setting
 from ..helpers.tiny import save_tiny_model
 
 SYSTEM = {"role": "system", "content": "you are fine"}
@@ -102,7 +104,7 @@ def test_the_first_loss_by_hand(
     for messages in GHOST:
         by_hand.add([*instruction, *messages], last_only=True)
 
-    changes = {"ghost_attention": source("gatt" if instructed else "gatt_plain", "messages")}
+    changes = {"ghost_attention": source_setting("gatt" if instructed else "gatt_plain", "messages")}
     metrics = run(inputs, tmp_path / "whole", changes)
     assert metrics["dialogues"] == 7
     assert metrics["rows"] < 7, "packed"

@@ -21,7 +21,7 @@ from llamita.training.arguments import trainer_section
 from llamita.training.settings import BATCH, NO_EFFECT, PACKED, PAPER_OPTIMIZER, RESERVED, TOKENIZED
 
 from ..helpers.material import PRETRAIN
-from ..rlhf.test_stage import settings as rlhf
+from ..helpers.rlhf import settings as rlhf
 
 DECIDING = """
     num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps

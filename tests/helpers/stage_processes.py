@@ -1,0 +1,48 @@
+"""Stages as processes of their own: started, waited for, killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+
+def command(stage: str, config: Path, out: Path, inputs: dict[str, Path], ranks: int) -> list[str]:
+    """The command line of a stage alone."""
+    folders = [*(f"inputs.{name}={folder}" for name, folder in inputs.items()), f"output={out}"]
+    start = [sys.executable, "-m", "llamita.cli", stage, str(config), *folders]
+    return [*start, "--processes", str(ranks)] if ranks > 1 else start
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """The process and all that it started: what a power failure does."""
+    victims = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for victim in victims:
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(victims, timeout=30)
+    process.wait()
+
+
+def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Starts it on one thread; `log` gets all that it says."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    with log.open("ab") as file:
+        return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file)
+
+
+def wait(process: subprocess.Popen[bytes], until: Callable[[], bool]) -> bool:
+    """False if the process has ended before."""
+    while not until():
+        if process.poll() is not None:
+            assert process.returncode == 0
+            return False
+        time.sleep(0.01)
+    return True

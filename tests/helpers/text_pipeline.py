@@ -1,0 +1,46 @@
+"""The pipeline of the fixture `project`, three stages that make text: run, planned, changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llamita.errors import ConfigError
+from llamita.runner import pipeline
+
+PIPELINE = """\
+name: tiny
+seed: 7
+roots: {data: null}
+stages:
+  - {name: base, stage: maker, config: base.yaml}
+  - {name: chat, stage: taker, config: chat.yaml, inputs: {model: base}}
+  - {name: final, stage: rounds, config: final.yaml, inputs: {model: chat}}
+"""
+
+
+def run(*overrides: str, first: str | None = None, last: str | None = None) -> None:
+    """Runs the pipeline, or its part from `first` to `last`."""
+    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
+    pipeline.run(chosen)
+
+
+def plan(*overrides: str) -> dict[str, str]:
+    """Stage -> why it would run, or "done"."""
+    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
+    return {item.step.name: item.status.why for item in chosen if item.status}
+
+
+def problem(*overrides: str) -> str:
+    """What is told of a pipeline that is refused."""
+    with pytest.raises(ConfigError) as caught:
+        pipeline.read_pipeline("configs/pipeline.yaml", overrides)
+    return str(caught.value)
+
+
+def replace(path: str, old: str, new: str) -> None:
+    """Changes the text of a file, which must hold `old`."""
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new))

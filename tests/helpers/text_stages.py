@@ -1,0 +1,82 @@
+"""Stages that make a text file instead of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from llamita.settings import Source, StageSettings
+
+
+@dataclass
+class FakeTrainerArguments:
+    """Stands for TrainingArguments where importing transformers would take seconds."""
+
+    learning_rate: float = 1e-3
+    max_steps: int = -1
+    output_dir: str = ""
+
+
+class MakerSettings(StageSettings):
+    """Of a stage that needs no input and has a trainer."""
+
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"text"})
+    trainer_class: ClassVar[str | None] = "fake_maker.settings.FakeTrainerArguments"
+    trainer_reserved: ClassVar[dict[str, str]] = {"output_dir": "the artifact's folder"}
+
+    words: int = 3
+    trainer: dict[str, Any] = {}
+    deepspeed: str | None = None
+
+
+class TakerSettings(StageSettings):
+    """Of a stage that needs another one's artifact."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    style: str = "plain"
+
+    def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
+        return {}  # the fake reads all text files of its inputs
+
+
+class RoundsSettings(StageSettings):
+    """Of a stage that goes on where it was killed."""
+
+    resumable: ClassVar[bool] = True
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    no_effect: ClassVar[frozenset[str]] = frozenset({"logging"})
+
+    rounds: int = 2
+    logging: int = 10
+
+
+@dataclass
+class FakeStages:
+    """What the fake stages did (`ran`), and what a test lets happen inside one (`during[name]`)."""
+
+    ran: list[str] = field(default_factory=list)
+    during: dict[str, Callable[[Path], None]] = field(default_factory=dict)
+
+    def run(self, settings: StageSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        """What each of the fake stages does: a file of its settings and of all text that it is given."""
+        name = out.name.removesuffix(".partial")
+        self.ran.append(name)
+        parts = [type(settings).__name__]
+        if isinstance(settings, MakerSettings):
+            # neither seed nor trainer: same contents for some changes
+            parts.append(f"{settings.words} words")
+        if isinstance(settings, TakerSettings):
+            parts.append(settings.style)
+        for folder in inputs.values():
+            files = [folder] if folder.is_file() else sorted(folder.glob("*.txt"))
+            parts += [path.read_text(encoding="utf-8") for path in files]
+        with (out / "begun.log").open("a", encoding="utf-8") as file:
+            file.write("begun\n")
+        self.during.get(name, lambda out: None)(out)
+        (out / "made.txt").write_text("\n".join(parts), encoding="utf-8")
+        return {"parts": len(parts), "seed": settings.seed}
