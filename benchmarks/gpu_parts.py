@@ -112,7 +112,7 @@ def _stages(run: Path) -> Result:
     for path in run.glob("**/*.partial/metrics.jsonl"):
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # the last line may be half of one
         if whole:
-            unfinished[path.parent.name.removesuffix(".partial")] = json.loads(whole.splitlines()[-1])
+            unfinished[path.parent.relative_to(run).as_posix().removesuffix(".partial")] = json.loads(whole.splitlines()[-1])
     return {"run": str(run), "stages": finished, "unfinished": unfinished}
 
 
