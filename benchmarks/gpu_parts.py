@@ -102,17 +102,19 @@ def smoke(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
 def _stages(run: Path) -> Result:
     """Seconds and metrics of the finished stages of a run, and how far an unfinished one is."""
     finished = {}
-    for path in sorted(run.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(run.glob("**/manifest.json"), key=lambda path: path.stat().st_mtime):
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        finished[path.parent.name] = {
+        finished[path.parent.relative_to(run).as_posix()] = {
             "seconds": manifest["wall_seconds"],
             "metrics": manifest["metrics"],
         }
     unfinished = {}
-    for path in run.glob("*.partial/metrics.jsonl"):
+    for path in run.glob("**/*.partial/metrics.jsonl"):
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # the last line may be half of one
         if whole:
-            unfinished[path.parent.name.removesuffix(".partial")] = json.loads(whole.splitlines()[-1])
+            unfinished[path.parent.relative_to(run).as_posix().removesuffix(".partial")] = json.loads(
+                whole.splitlines()[-1]
+            )
     return {"run": str(run), "stages": finished, "unfinished": unfinished}
 
 

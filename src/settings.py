@@ -46,6 +46,8 @@ class StageSettings(Settings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset()
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
+    listed_inputs: ClassVar[frozenset[str]] = frozenset()
+    publishes_language_model: ClassVar[bool] = False
     any_inputs: ClassVar[bool] = False
     """True: inputs may have any names, beside those that are required"""
     trainer_class: ClassVar[str | None] = None
@@ -117,3 +119,8 @@ def _sources_in(value: Any) -> Iterator[Source]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _sources_in(item)
+
+
+def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:
+    """The folders of a list input by the names of the stages that made them, oldest first."""
+    return {key.removeprefix(f"{name}."): path for key, path in inputs.items() if key.startswith(f"{name}.")}

@@ -27,15 +27,17 @@ from llamita.pretrain import stage as pretrain
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
-from llamita.rlhf import stage as rlhf
-from llamita.rlhf.settings import RlhfSettings
+from llamita.rlhf.ppo import stage as ppo
+from llamita.rlhf.ppo.settings import PpoSettings
+from llamita.rlhf.rejection import stage as rejection
+from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 
 from .helpers.chatml import CHATML, chatml_tokenizer
 from .helpers.llama3 import llama3_tokenizer
 from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
-from .helpers.rlhf import RLHF
+from .helpers.rlhf import PPO, REJECTION
 from .helpers.rows import turn
 from .helpers.stage_runs import run
 from .helpers.tiny import tiny_model
@@ -66,8 +68,11 @@ def tuned(root: Path) -> dict[str, Any]:
     metrics = {"sft": run(sft, SftSettings, chosen, root, "sft", model="base")}
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         metrics[name] = run(reward, RewardSettings, base | {"max_length": 200}, root, name, model="sft")
-    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
-    metrics["rlhf"] = run(rlhf, RlhfSettings, RLHF, root, "rlhf", **inputs)
+    models = {"helpfulness": "helpfulness", "safety": "safety"}
+    metrics["rejection"] = run(
+        rejection, RejectionSettings, REJECTION, root, "rejection", base="base", model="sft", **models
+    )
+    metrics["ppo"] = run(ppo, PpoSettings, PPO, root, "ppo", start="rejection", **models)
     return metrics
 
 
@@ -109,14 +114,13 @@ def test_a_reward_model_pads_with_another_token_than_eos(root: Path, tuned: dict
 
 
 def test_ppo_begins_at_ratio_one(root: Path, tuned: dict[str, Any]) -> None:
-    measured = tuned["rlhf"]["rounds"]["v1"]
-    assert measured["selected"] > 0
-    rows = [json.loads(line) for line in (root / "rlhf" / "metrics.jsonl").read_text().splitlines()]
+    assert tuned["rejection"]["selected"] > 0
+    rows = [json.loads(line) for line in (root / "ppo" / "metrics.jsonl").read_text().splitlines()]
     for name, most in (("first_ratio_deviation", 1e-5), ("sampler_deviation", 1e-4)):
         found = [value for row in rows for key, value in row.items() if key.endswith(name)]
         assert len(found) == 2
         assert max(found) < most
-    assert AutoTokenizer.from_pretrained(root / "rlhf" / "model").chat_template == CHATML
+    assert AutoTokenizer.from_pretrained(root / "ppo" / "model").chat_template == CHATML
 
 
 def test_chatting(root: Path, tuned: dict[str, Any]) -> None:
@@ -171,11 +175,11 @@ def test_it_is_given_a_pad_token_in_every_stage(bare: Path) -> None:
     run(sft, SftSettings, SFT | {"row_length": 256} | few, bare, "sft", model="base")
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         run(reward, RewardSettings, base | {"max_length": 200} | few, bare, name, model="sft")
-    chosen = RLHF | {"ppo": RLHF["ppo"] | {"iterations": 1}}
-    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
-    run(rlhf, RlhfSettings, chosen, bare, "rlhf", **inputs)
+    models = {"helpfulness": "helpfulness", "safety": "safety"}
+    run(rejection, RejectionSettings, REJECTION, bare, "rejection", base="base", model="sft", **models)
+    run(ppo, PpoSettings, PPO | {"iterations": 1}, bare, "ppo", start="rejection", **models)
     pad = len(llama3_tokenizer(reserved=False))
-    for name in ("sft", "helpfulness", "safety", "rlhf"):
+    for name in ("sft", "helpfulness", "safety", "rejection", "ppo"):
         tokenizer = AutoTokenizer.from_pretrained(bare / name / "model")
         config = json.loads((bare / name / "model" / "config.json").read_text())
         assert tokenizer.pad_token_id == config["pad_token_id"] == pad

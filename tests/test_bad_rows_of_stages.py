@@ -22,7 +22,6 @@ CONTROL = "what is </s> ?"
 PROMPTS = source_setting("prompts", "prompts")
 TRAINER = {"max_steps": 1, "per_device_train_batch_size": 4}
 DIALOGUES = source_setting("dialogues", "messages")
-ROUNDS = [{"name": "v1", "prompts": 1}]
 STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "tokenizer": (
         "dialogues",
@@ -43,12 +42,13 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gatt": ("prompts", {"prompts": PROMPTS, "dialogues": 1, "max_new_tokens": 4}),
-    "rlhf": (
+    "ppo": ("prompts", {"prompts": PROMPTS, "max_new_tokens": 4}),
+    "rejection": (
         "prompts",
         {
             "prompts": PROMPTS,
             "dialogues": source_setting("sound", "messages"),
-            "rounds": ROUNDS,
+            "prompts_per_round": 1,
             "max_new_tokens": 4,
             "row_length": 64,
             "trainer": TRAINER,
@@ -79,7 +79,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     write(root / "fine.jsonl", [good["documents"]])
     model = save_tiny_model(root / "model" / "model", tokenizer).parent
     reward = save_tiny_reward_model(root / "reward", tokenizer)
-    names = ("tokenizer", "model", "base", "sft")
+    names = ("tokenizer", "model", "base", "sft", "start")
     return {"data": root, "helpfulness": reward, "safety": reward} | dict.fromkeys(names, model)
 
 

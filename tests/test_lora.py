@@ -22,9 +22,11 @@ from llamita.model.lora import begin, plain, trunk_of
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
-from llamita.rlhf import stage as rlhf
-from llamita.rlhf.ppo_trainer import PpoTrainer
-from llamita.rlhf.settings import RlhfSettings
+from llamita.rlhf.ppo import stage as ppo
+from llamita.rlhf.ppo.settings import PpoSettings
+from llamita.rlhf.ppo.trainer import PpoTrainer
+from llamita.rlhf.rejection import stage as rejection
+from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.rlhf.trunk import SharedTrunk
 from llamita.sampling.decoder import Decoder
 from llamita.sampling.weights import copy_weights
@@ -34,16 +36,15 @@ from llamita.sft.settings import SftSettings
 from .helpers.lora import LORA, tune
 from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
 from .helpers.repository import zero_file
-from .helpers.rlhf import RLHF
+from .helpers.rlhf import PPO, REJECTION
 from .helpers.stage_runs import run
 from .helpers.tiny import save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
-ROUNDS = [
-    {"name": "v1", "prompts": 4, "samples_per_prompt": 3, "ppo": True},
-    {"name": "v2", "prompts": 4, "samples_per_prompt": 3, "ppo": True},
-]
+ADAPTED_REJECTION = REJECTION | {"lora": LORA, "row_length": 104}
+ADAPTED_PPO = PPO | {"lora": LORA}
+REWARD_MODELS = {"helpfulness": "helpfulness", "safety": "safety"}
 IDS = torch.randint(3, 360, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
@@ -62,10 +63,25 @@ def tuned(root: Path) -> dict[str, Any]:
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         chosen = base | {"lora": LORA, "trainer": base["trainer"] | {"learning_rate": 1e-2}}
         metrics[name] = run(reward, RewardSettings, chosen, root, name, model="sft")
-    chosen = RLHF | {"lora": LORA, "row_length": 104, "rounds": ROUNDS}
-    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
-    metrics["rlhf"] = run(rlhf, RlhfSettings, chosen, root, "rlhf", **inputs)
+    start = "sft"
+    for number in ("v1", "v2"):
+        sampled, start = f"{number}_rejection", f"{number}_ppo"
+        model = {"v1": "sft", "v2": "v1_ppo"}[number]
+        metrics[sampled] = sample(root, sampled, {"round": number}, model=model)
+        metrics[start] = train(root, start, {"round": number}, start=sampled)
     return metrics
+
+
+def sample(root: Path, name: str, changes: dict[str, Any], **inputs: str) -> Any:
+    """Rejection sampling from adapters."""
+    taken = {"base": "base", "model": "sft", **REWARD_MODELS} | inputs
+    return run(rejection, RejectionSettings, ADAPTED_REJECTION | changes, root, name, **taken)
+
+
+def train(root: Path, name: str, changes: dict[str, Any], **inputs: str) -> Any:
+    """PPO of adapters."""
+    taken = {"start": "sft", **REWARD_MODELS} | inputs
+    return run(ppo, PpoSettings, ADAPTED_PPO | changes, root, name, **taken)
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -74,7 +90,7 @@ def logits(model: Any) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("folder", ["sft", "rlhf/v1/rejection", "rlhf/v1/ppo", "rlhf/v2/ppo"])
+@pytest.mark.parametrize("folder", ["sft", "v1_rejection", "v1_ppo", "v2_ppo"])
 def test_a_saved_adapter_reloaded_and_merged_gives_the_same_logits(
     root: Path, tuned: dict[str, Any], folder: str
 ) -> None:
@@ -101,11 +117,7 @@ def test_the_reward_adapter_goes_on_from_that_of_sft(root: Path, tuned: dict[str
 
 
 def test_ppo_begins_at_ratio_one_and_no_divergence(root: Path, tuned: dict[str, Any]) -> None:
-    rows = [json.loads(line) for line in (root / "rlhf" / "metrics.jsonl").read_text().splitlines()]
-    ppo = [row for row in rows if "iteration" in row]
-    first = {row["round"]: row for row in reversed(ppo)}
-    assert len(first) == 2
-    for row in first.values():
+    for row in (tuned["v1_ppo"]["first"], tuned["v2_ppo"]["first"]):
         assert row["first_ratio_deviation"] < 1e-5
         assert row["kl"] == pytest.approx(0, abs=1e-5)
         assert row["sampler_deviation"] < 1e-4
@@ -123,15 +135,14 @@ def test_ppo_holds_one_copy_of_the_weights(
         trainers.append(self)
 
     monkeypatch.setattr(PpoTrainer, "__init__", noting)
-    chosen = RLHF | {"lora": LORA, "row_length": 104}
-    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
-    run(rlhf, RlhfSettings, chosen, root, "noted", **inputs)
+    train(root, "noted", {})
     [trainer] = trainers
     trunk = trainer.policy.module._trunk
     for other in (
         trainer.reference,
         trainer.critic.module.backbone,
-        *(s.model.base_model for s in trainer._scorers.values()),
+        trainer._reward_models.helpfulness.model.base_model,
+        trainer._reward_models.safety.model.base_model,
     ):
         assert other._trunk is trunk
     base = load_causal_lm(root / "base").state_dict()
@@ -170,14 +181,13 @@ def test_two_ranks_under_zero_2(root: Path, tuned: dict[str, Any]) -> None:
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
     assert max((one[name] - base[name]).abs().max().item() for name in one) > 1e-3
 
-    inputs = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
-    chosen = RLHF | {"lora": LORA, "row_length": 104, "rounds": ROUNDS[:1]}
-    rows = launched("rlhf", chosen, root, "rlhf_ranks", **inputs)
-    first, *_, last = [row for row in rows if "iteration" in row]
+    sampled, trained = "rejection_ranks", "ppo_ranks"
+    launched("rejection", ADAPTED_REJECTION, root, sampled, base="base", model="sft", **REWARD_MODELS)
+    first, *_, last = launched("ppo", ADAPTED_PPO, root, trained, start=sampled, **REWARD_MODELS)
     assert first["kl"] == pytest.approx(0, abs=1e-5)
     assert first["sampler_deviation"] < 1e-4
     assert last["first_ratio_deviation"] < 1e-5
-    start, end = (root / "rlhf_ranks" / "v1" / step / "adapter" for step in ("rejection", "ppo"))
+    start, end = (root / name / "adapter" for name in (sampled, trained))
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (start, end))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -186,28 +196,22 @@ def test_two_ranks_under_zero_2(root: Path, tuned: dict[str, Any]) -> None:
 # -------------------------------------------------------------------------------------- what can't work
 
 
-def prepare_rlhf(root: Path, lora: dict[str, Any] = LORA, **inputs: str) -> None:
-    known = {"base": "base", "sft": "sft", "helpfulness": "helpfulness", "safety": "safety"}
-    chosen = RLHF | {"lora": lora, "row_length": 104}
-    run(rlhf, RlhfSettings, chosen, root, "refused", **(known | inputs))
-
-
 def test_a_reward_model_without_an_adapter(root: Path, tuned: dict[str, Any]) -> None:
     chosen = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | {"max_steps": 1}}
     run(reward, RewardSettings, chosen, root, "whole", model="sft")
     with pytest.raises(DataError, match="whole: no adapter; with `lora` expected a model trained with it"):
-        prepare_rlhf(root, helpfulness="whole")
+        train(root, "refused", {}, helpfulness="whole")
 
 
 def test_an_adapter_of_another_base(root: Path, tuned: dict[str, Any], tokenizer: Any) -> None:
     save_tiny_model(root / "other", tokenizer, seed=9)
     with pytest.raises(DataError, match=r"helpfulness/adapter: its trunk is .*base, not .*other"):
-        prepare_rlhf(root, base="other")
+        sample(root, "refused", {}, base="other")
 
 
 def test_an_adapter_of_another_shape(root: Path, tuned: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"lora: r: 8, but .*adapter, which is to go on, has 4"):
-        prepare_rlhf(root, lora=LORA | {"r": 8})
+        train(root, "refused", {"lora": LORA | {"r": 8}})
     narrow = HELPFULNESS | {"lora": LORA | {"target_modules": ["q_proj"]}}
     with pytest.raises(DataError, match=r"sft/adapter: not an adapter of this model: .*k_proj"):
         run(reward, RewardSettings, narrow, root, "narrow", model="sft")

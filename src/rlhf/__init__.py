@@ -1,1 +1,1 @@
-"""Stage: rounds of rejection sampling and PPO (paper, section 3.2.3)."""
+"""Stages `rejection` and `ppo`: what a round of RLHF is made of (paper, section 3.2.3)."""

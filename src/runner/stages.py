@@ -36,7 +36,8 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "gatt": ("llamita.gatt", "GattSettings"),
     "sft": ("llamita.sft", "SftSettings"),
     "reward": ("llamita.reward", "RewardSettings"),
-    "rlhf": ("llamita.rlhf", "RlhfSettings"),
+    "rejection": ("llamita.rlhf.rejection", "RejectionSettings"),
+    "ppo": ("llamita.rlhf.ppo", "PpoSettings"),
     "evaluate": ("llamita.evaluation", "EvaluateSettings"),
     "report": ("llamita.report", "ReportSettings"),
 }

@@ -6,7 +6,7 @@ its own from `deepspeed.initialize`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,24 +76,20 @@ class Engine:
         """The model's forward pass, for training and without gradients alike."""
         return (self._deepspeed or self.module)(*args, **kwargs)
 
-    def update(self, losses: Iterable[Tensor]) -> float:
-        """One optimizer step on the sum of `accumulation` losses over all ranks.
-
-        Args:
-            losses: of this rank's micro-batches, each its share of the global mean; taken one after the
-                other, so that a generator holds one graph at a time.
-
-        Returns:
-            The gradient's norm before clipping.
-        """
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of a micro-batch's share of the mean loss; `accumulation` of them make a step."""
         if self._deepspeed is not None:
-            for loss in losses:
-                # DeepSpeed averages over ranks and micro-batches; our shares are to be summed.
-                self._deepspeed.backward(loss * (world_size() * self._accumulation))
-                self._deepspeed.step()
-            return float(self._deepspeed.get_global_grad_norm() or 0.0)
-        for loss in losses:
+            # DeepSpeed averages over ranks and micro-batches; our shares are to be summed. It steps by
+            # itself at the last micro-batch, and must be asked at each.
+            self._deepspeed.backward(loss * (world_size() * self._accumulation))
+            self._deepspeed.step()
+        else:
             loss.backward()
+
+    def step(self) -> float:
+        """One optimizer step on the gradients of all ranks; returns their norm before clipping."""
+        if self._deepspeed is not None:
+            return float(self._deepspeed.get_global_grad_norm() or 0.0)
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         if world_size() > 1:
             for parameter in parameters:

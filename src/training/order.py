@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import accumulate, chain, repeat
 from typing import Any, Protocol
 
-import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ..batches import batches
-from .permutation import Permutation
-
-_permutation = lru_cache(maxsize=64)(Permutation)
+from .permutation import Epochs, permutation
 
 
 class Order(Protocol):
@@ -30,20 +26,20 @@ class Order(Protocol):
 class SeededOrder:
     """Shuffles `count` rows anew in each epoch, the same way for the same seed on any number of ranks."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self._count, self._seed = count, seed
-        self.set_epoch(0)
+    def __init__(self, count: int, seed: int | str) -> None:
+        self._count, self._epochs, self._epoch = count, Epochs(count, seed), 0
 
     def set_epoch(self, epoch: int) -> None:
         """To be called before each epoch."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        self._rows: list[int] = torch.randperm(self._count, generator=generator).tolist()
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, place: int) -> int:
-        return self._rows[place]
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        return self._epochs[self._epoch * self._count + place]
 
 
 class MixedOrder:
@@ -64,6 +60,7 @@ class MixedOrder:
             for count, weight in zip(counts, weights, strict=True)
         ]
         self._ends = list(accumulate(self._taken))
+        self._epochs = Epochs(self._ends[-1], seed)
         self._first = [0, *accumulate(counts)]
 
     def set_epoch(self, epoch: int) -> None:
@@ -74,11 +71,11 @@ class MixedOrder:
         return self._ends[-1]
 
     def __getitem__(self, place: int) -> int:
-        drawn = _permutation(len(self), f"{self._seed}/epoch/{self._epoch}")[place]
+        drawn = self._epochs[self._epoch * len(self) + place]
         source = bisect_right(self._ends, drawn)
         turn = (self._epoch + 1) * self._taken[source] - (self._ends[source] - drawn)
         cycle, turn = divmod(turn, self._counts[source])
-        rows = _permutation(self._counts[source], f"{self._seed}/source/{source}/{cycle}")
+        rows = permutation(self._counts[source], f"{self._seed}/source/{source}/{cycle}")
         return self._first[source] + rows[turn]
 
 

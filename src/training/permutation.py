@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 ROUNDS = 6
 WORD = (1 << 64) - 1
@@ -45,3 +46,17 @@ def _mixed(word: int) -> int:
     word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & WORD
     word = (word ^ word >> 27) * 0x94D049BB133111EB & WORD
     return word ^ word >> 31
+
+
+permutation = lru_cache(maxsize=64)(Permutation)
+
+
+class Epochs:
+    """An endless row of epochs, each with all of `count` items in an order of its own: `epochs[place]`."""
+
+    def __init__(self, count: int, seed: int | str) -> None:
+        self._count, self._seed = count, seed
+
+    def __getitem__(self, place: int) -> int:
+        epoch, place = divmod(place, self._count)
+        return permutation(self._count, f"{self._seed}/epoch/{epoch}")[place]

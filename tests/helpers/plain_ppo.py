@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from llamita.sampling.draws import uniforms
+from llamita.training.permutation import Permutation
 
 Ids = list[int]
 Score = Callable[[Ids, Ids], float]  # prompt and answer -> a score in (0, 1)
@@ -40,7 +41,7 @@ class Episode:
 
 @dataclass
 class PlainPpo:
-    """The settings have the names of the YAML; `prompts` are token ids and whether they are adversarial."""
+    """`ppo` has the names of the YAML; `prompts` are token ids and whether they are adversarial."""
 
     policy: Any
     reference: Any
@@ -49,17 +50,14 @@ class PlainPpo:
     safety: Score
     helpfulness: Score
     ppo: dict[str, Any]
-    trainer: dict[str, float]
-    max_new_tokens: int
-    safety_threshold: float
     seed: str
 
     def __post_init__(self) -> None:
         self.scale: tuple[float, float] | None = None
         self.eos, self.pad = self.policy.config.eos_token_id, self.policy.config.pad_token_id
         self.optimizers = {
-            "policy": adam(self.policy, self.ppo["learning_rate"], self.trainer),
-            "critic": adam(self.critic, self.ppo["critic_learning_rate"], self.trainer),
+            "policy": adam(self.policy, self.ppo["learning_rate"], self.ppo),
+            "critic": adam(self.critic, self.ppo["critic_learning_rate"], self.ppo),
         }
 
     def run(self) -> list[dict[str, float]]:
@@ -95,18 +93,18 @@ class PlainPpo:
         count, pool = self.ppo["episodes"], len(self.prompts)
         episodes = []
         for place in range((number - 1) * count, number * count):
-            epoch = random.Random(f"{self.seed}/epoch/{place // pool}").sample(range(pool), pool)
+            epoch = Permutation(pool, f"{self.seed}/epoch/{place // pool}")
             prompt, is_safety = self.prompts[epoch[place % pool]]
             answer = plain_answer(
                 self.policy,
                 prompt,
-                self.max_new_tokens,
+                self.ppo["max_new_tokens"],
                 self.ppo["temperature"],
-                uniforms(f"{self.seed}/rollout", [(place, 0)], self.max_new_tokens)[0].tolist(),
+                uniforms(f"{self.seed}/rollout", [(place, 0)], self.ppo["max_new_tokens"])[0].tolist(),
             )
             content = answer[:-1] if answer[-1] == self.eos else answer
             safety, helpfulness = self.safety(prompt, content), self.helpfulness(prompt, content)
-            score = safety if is_safety or safety < self.safety_threshold else helpfulness
+            score = safety if is_safety or safety < self.ppo["safety_threshold"] else helpfulness
             episodes.append(Episode(prompt, answer, safety, helpfulness, score))
         return episodes
 
@@ -167,7 +165,7 @@ class PlainPpo:
         model, optimizer = getattr(self, name), self.optimizers[name]
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), self.trainer["max_grad_norm"])
+        torch.nn.utils.clip_grad_norm_(model.parameters(), self.ppo["max_grad_norm"])
         optimizer.step()
 
     # ------------------------------------------------------------------------------------- models
@@ -192,18 +190,18 @@ class PlainPpo:
         return (self.critic.score(hidden)[start : start + len(row.answer), 0] - mean) / spread
 
 
-def adam(model: Any, rate: float, trainer: dict[str, float]) -> torch.optim.AdamW:
+def adam(model: Any, rate: float, settings: dict[str, float]) -> torch.optim.AdamW:
     """Weight decay on matrices alone; settings by the names of `TrainingArguments`."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     return torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": trainer["weight_decay"]},
+            {"params": matrices, "weight_decay": settings["weight_decay"]},
             {"params": vectors, "weight_decay": 0.0},
         ],
         lr=rate,
-        betas=(trainer["adam_beta1"], trainer["adam_beta2"]),
-        eps=trainer["adam_epsilon"],
+        betas=(settings["adam_beta1"], settings["adam_beta2"]),
+        eps=settings["adam_epsilon"],
     )
 
 

@@ -16,7 +16,7 @@ from llamita.artifact import MARKER, RESUME, working_folder
 from ..helpers.long_pretraining import OFTEN, pretraining
 from ..helpers.material import HELPFULNESS, SFT
 from ..helpers.repository import zero_file
-from ..helpers.rlhf import make_inputs, settings
+from ..helpers.rlhf import inputs_of, make_inputs, ppo, rejection
 from ..helpers.stage_processes import command, kill, start, wait
 
 CLOCKS = ("seconds", "per_second", "peak_memory_gb")
@@ -115,8 +115,8 @@ def test_the_other_stages_killed_three_times(root: Path, tokenizer: Any) -> None
     sft = SFT | {"trainer": SFT["trainer"] | OFTEN | {"num_train_epochs": 20}}
     check(root, "sft", sft, data | {"model": inputs["base"]}, kills=3)
     reward = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | OFTEN | {"num_train_epochs": 20}}
-    check(root, "reward", reward, data | {"model": inputs["sft"]}, kills=3)
-    rlhf = settings().model_dump(mode="json", exclude={"inputs", "output"})
-    rlhf["trainer"] |= OFTEN | {"save_steps": 1}
-    rlhf["ppo"]["save_iterations"] = 1
-    check(root, "rlhf", rlhf, inputs, kills=3)
+    check(root, "reward", reward, data | {"model": inputs["start"]}, kills=3)
+    sampling = rejection(trainer=rejection().trainer | OFTEN | {"save_steps": 1})
+    for kind, chosen in (("rejection", sampling), ("ppo", ppo(save_iterations=1))):
+        values = chosen.model_dump(mode="json", exclude={"inputs", "output"})
+        check(root, kind, values, inputs_of(kind, inputs), kills=3)

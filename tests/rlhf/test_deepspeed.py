@@ -1,4 +1,4 @@
-"""The whole stage on two CPU ranks through the real launcher, under ZeRO-2."""
+"""Both stages on two CPU ranks through the real launcher, under ZeRO-2."""
 
 from __future__ import annotations
 
@@ -13,8 +13,21 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llamita.jsonl import read_rows
+from llamita.settings import StageSettings
 
-from ..helpers.rlhf import make_inputs, settings
+from ..helpers.rlhf import inputs_of, make_inputs, ppo, rejection
+
+
+def on_two_ranks(kind: str, settings: StageSettings, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Runs a stage through the launcher and returns its metrics."""
+    config = out.with_suffix(".yaml")
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps(settings.model_dump(exclude={"inputs", "output"})))
+    folders = [*(f"inputs.{name}={folder}" for name, folder in inputs.items()), f"output={out}"]
+    command = [sys.executable, "-m", "llamita.cli", kind, str(config), *folders, "--processes", "2"]
+    subprocess.run(command, check=True, timeout=600, cwd=out.parent)
+    metrics: dict[str, Any] = json.loads((out / "manifest.json").read_text())["metrics"]
+    return metrics
 
 
 @pytest.mark.long
@@ -32,25 +45,22 @@ def test_two_ranks_under_zero_2(tmp_path: Path, tokenizer: Any) -> None:
             }
         )
     )
-    chosen = settings(deepspeed=str(file)).model_dump(exclude={"inputs", "output"})
-    config = tmp_path / "rlhf.yaml"
-    config.write_text(json.dumps(chosen))
-    out = tmp_path / "run" / "rlhf"
-    folders = [*(f"inputs.{name}={folder}" for name, folder in inputs.items()), f"output={out}"]
-    command = [sys.executable, "-m", "llamita.cli", "rlhf", str(config), *folders, "--processes", "2"]
-    subprocess.run(command, check=True, timeout=600, cwd=tmp_path)
+    sampled = tmp_path / "run" / "rejection"
+    chosen = rejection(deepspeed=str(file))
+    assert on_two_ranks("rejection", chosen, inputs_of("rejection", inputs), sampled)["samples"] == 12
+    rows = read_rows(sampled / "samples.jsonl")
+    assert [row["prompt"] for row in rows] == [i for i in range(3) for _ in range(4)]
 
-    assert json.loads((out / "manifest.json").read_text())["metrics"]["versions"][-1]["name"] == "v2"
-    rows = [row for row in read_rows(out / "metrics.jsonl") if "iteration" in row]
+    trained = tmp_path / "run" / "ppo"
+    started = inputs_of("ppo", inputs) | {"start": sampled}
+    measured = on_two_ranks("ppo", ppo(deepspeed=str(file)), started, trained)
+    rows = read_rows(trained / "metrics.jsonl")
     assert [row["iteration"] for row in rows] == [1, 2]
+    assert rows[1] == {"step": 2, **measured["last"]}
     assert rows[1]["first_ratio_deviation"] < 1e-5
     assert rows[1]["sampler_deviation"] < 1e-4
-    assert [row["prompt"] for row in read_rows(out / "v1" / "samples.jsonl")] == [
-        i for i in range(3) for _ in range(4)
-    ]
     before, after = (
-        AutoModelForCausalLM.from_pretrained(out / name / "model").state_dict()
-        for name in ("v2/rejection", "v2/ppo")
+        AutoModelForCausalLM.from_pretrained(out / "model").state_dict() for out in (sampled, trained)
     )
     moved = max((after[name] - before[name]).abs().max().item() for name in after)
     assert 0 < moved < 0.1

@@ -5,9 +5,7 @@ Every setting is off its default, the two scorers disagree, and prompts are of b
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,20 +16,31 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from llamita.chat_format.encoding import encode_dialogues
+from llamita.chat_format.fine_tuning import fine_tuning_dialogues
 from llamita.chat_format.llama2 import MARKS
 from llamita.jsonl import read_rows
-from llamita.rlhf import context, stage
-from llamita.rlhf.context import Context
-from llamita.rlhf.improvement import improve
+from llamita.rlhf import models
+from llamita.rlhf.ppo import stage as ppo_stage
+from llamita.rlhf.rejection import stage as rejection_stage
 from llamita.sampling.draws import uniforms
-from llamita.training.tracking import Tracker
+from llamita.training.permutation import Permutation
 
 from ..helpers.plain_ppo import Ids, PlainPpo, adam, plain_answer
-from ..helpers.rlhf import make_inputs, settings
+from ..helpers.rlhf import inputs_of, make_inputs, ppo, rejection
 from ..helpers.rows import turn, write
 from ..helpers.two_ranks import on_two_ranks
 
-PPO = {
+OPTIMIZER = {
+    "adam_beta1": 0.8,
+    "adam_beta2": 0.9,
+    "adam_epsilon": 1e-3,
+    "weight_decay": 0.3,
+    "max_grad_norm": 0.5,
+}
+SHARED: dict[str, Any] = {"seed": 5, "round": "v3", "max_new_tokens": 6, "safety_threshold": 0.6}
+PPO: dict[str, Any] = {
+    **SHARED,
+    **OPTIMIZER,
     "iterations": 4,
     "episodes": 12,
     "mini_batch_size": 6,
@@ -47,23 +56,13 @@ PPO = {
     "temperature": 0.6,
     "missing_eos_penalty": 0.4,
 }
-TRAINER = {
-    "max_steps": 1,
-    "per_device_train_batch_size": 64,
-    "learning_rate": 3e-3,
-    "adam_beta1": 0.8,
-    "adam_beta2": 0.9,
-    "adam_epsilon": 1e-3,
-    "weight_decay": 0.3,
-    "max_grad_norm": 0.5,
-}
-SETTINGS: dict[str, Any] = {
-    "seed": 5,
-    "rounds": [{"name": "v1", "prompts": 12, "samples_per_prompt": 8, "temperature": 0.7, "ppo": True}],
+TRAINER = {"max_steps": 1, "per_device_train_batch_size": 64, "learning_rate": 3e-3, **OPTIMIZER}
+REJECTION: dict[str, Any] = {
+    **SHARED,
+    "prompts_per_round": 12,
+    "samples_per_prompt": 8,
+    "temperature": 0.7,
     "selection_repeats": 3,
-    "ppo": PPO,
-    "max_new_tokens": 6,
-    "safety_threshold": 0.6,
     "trainer": TRAINER,
 }
 
@@ -98,7 +97,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
 
 def _end_some_answers(inputs: dict[str, Path]) -> None:
     """Makes EOS one token in three or so, or hardly an answer would be usable."""
-    folder = inputs["sft"] / "model"
+    folder = inputs["model"] / "model"
     model = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
         states = [model.model(torch.tensor([ids])).last_hidden_state[0, -1] for ids, *_ in prompts_of(inputs)]
@@ -107,13 +106,17 @@ def _end_some_answers(inputs: dict[str, Path]) -> None:
     model.save_pretrained(folder)
 
 
-def prepared(inputs: dict[str, Path], **changes: Any) -> Context:
-    whole = context.prepare(settings(**SETTINGS | changes), inputs)
-    return dataclasses.replace(whole, safety=scorer(one_safety), helpfulness=scorer(one_helpfulness))
+def scorers(patch: pytest.MonkeyPatch) -> None:
+    """Lets plain functions score in place of the reward models, each where its model would be read."""
+
+    def loaded(folder: Path, *_: Any, **__: Any) -> Any:
+        return scorer({"safety": one_safety, "helpfulness": one_helpfulness}[folder.name])
+
+    patch.setattr(models, "Scorer", loaded)
 
 
 def prompts_of(inputs: dict[str, Path]) -> list[tuple[Ids, bool, list[Any]]]:
-    tokenizer = AutoTokenizer.from_pretrained(inputs["sft"] / "model")
+    tokenizer = AutoTokenizer.from_pretrained(inputs["model"] / "model")
     return [
         (tokenizer.apply_chat_template(row["messages"], return_dict=False), row["is_safety"], row["messages"])
         for row in map(json.loads, (inputs["data"] / "prompts.jsonl").read_text().splitlines())
@@ -121,8 +124,9 @@ def prompts_of(inputs: dict[str, Path]) -> list[tuple[Ids, bool, list[Any]]]:
 
 
 def run_ppo(inputs: dict[str, Path], out: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    with Tracker(out, {}) as tracker:
-        ends = improve(prepared(inputs), inputs["sft"] / "model", 0, tracker, out)
+    with pytest.MonkeyPatch.context() as patch:
+        scorers(patch)
+        ends = ppo_stage.run(ppo(**PPO), inputs_of("ppo", inputs), out)
     return ends, AutoModelForCausalLM.from_pretrained(out / "model").state_dict()
 
 
@@ -136,7 +140,7 @@ def alone(
 def test_ppo_is_what_plain_python_makes_of_the_settings(
     inputs: dict[str, Path], alone: tuple[dict[str, Any], dict[str, Tensor]]
 ) -> None:
-    policy, reference = (AutoModelForCausalLM.from_pretrained(inputs["sft"] / "model") for _ in range(2))
+    policy, reference = (AutoModelForCausalLM.from_pretrained(inputs["model"] / "model") for _ in range(2))
     plain = PlainPpo(
         policy=policy,
         reference=reference,
@@ -145,10 +149,7 @@ def test_ppo_is_what_plain_python_makes_of_the_settings(
         safety=one_safety,
         helpfulness=one_helpfulness,
         ppo=PPO,
-        trainer=TRAINER,
-        max_new_tokens=SETTINGS["max_new_tokens"],
-        safety_threshold=SETTINGS["safety_threshold"],
-        seed="5/v1/ppo",
+        seed="5/v3/ppo",
     )
     first, *_, last = plain.run()
     ends, weights = alone
@@ -168,8 +169,8 @@ def test_ppo_on_two_ranks_is_ppo_on_one(
     (ends, weights), _ = on_two_ranks(lambda: run_ppo(inputs, tmp_path), tmp_path)
     for name, expected in alone[1].items():
         torch.testing.assert_close(weights[name], expected, atol=2e-5, rtol=1e-4, msg=name)
-    for end, expected in alone[0].items():
-        for name, value in expected.items():
+    for end in ("first", "last"):
+        for name, value in alone[0][end].items():
             if "second" not in name and "deviation" not in name:
                 assert ends[end][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
 
@@ -180,14 +181,13 @@ def test_ppo_on_two_ranks_is_ppo_on_one(
 def run_rejection(
     inputs: dict[str, Path], out: Path, **trainer: int
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """The stage with one round of rejection sampling; its selection and its weights."""
-    rounds = [SETTINGS["rounds"][0] | {"ppo": False}]
-    whole = prepared(inputs, rounds=rounds, trainer=TRAINER | trainer)
+    """The stage's selection and its weights."""
+    chosen = rejection(**REJECTION | {"trainer": TRAINER | trainer})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "prepare", lambda settings, inputs: whole)
-        stage.run(whole.settings, inputs, out)
+        scorers(patch)
+        rejection_stage.run(chosen, inputs_of("rejection", inputs), out)
     return (
-        read_rows(out / "v1" / "selection.jsonl"),
+        read_rows(out / "selection.jsonl"),
         AutoModelForCausalLM.from_pretrained(out / "model").state_dict(),
     )
 
@@ -204,22 +204,22 @@ def selected(inputs: dict[str, Path], round_folder: Path) -> tuple[list[dict[str
 
 def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str, Any]]]:
     """The piecewise scores of all samples, and the selected rows."""
-    tokenizer = AutoTokenizer.from_pretrained(inputs["sft"] / "model")
-    model = AutoModelForCausalLM.from_pretrained(inputs["sft"] / "model")
+    tokenizer = AutoTokenizer.from_pretrained(inputs["model"] / "model")
+    model = AutoModelForCausalLM.from_pretrained(inputs["model"] / "model")
     pool = prompts_of(inputs)
-    order = random.Random("5/rounds").sample(range(len(pool)), len(pool))
+    order = Permutation(len(pool), "5/prompts")
     scores, rows = [], []
-    for number, place in enumerate(order):
-        ids, is_safety, messages = pool[place]
+    for number in range(len(pool)):
+        ids, is_safety, messages = pool[order[number]]
         best = None
         for sample in range(8):
-            numbers = uniforms("5/v1/samples", [(number, sample)], 6)[0].tolist()
+            numbers = uniforms("5/v3/samples", [(number, sample)], 6)[0].tolist()
             answer = plain_answer(model, ids, 6, 0.7, numbers)
             ended = answer[-1] == tokenizer.eos_token_id
             content = answer[:-1] if ended else answer
             text = tokenizer.decode(content).strip()
             safety, helpfulness = one_safety(ids, content), one_helpfulness(ids, content)
-            unsafe = safety < SETTINGS["safety_threshold"]
+            unsafe = safety < SHARED["safety_threshold"]
             scores.append(safety if is_safety or unsafe else helpfulness)
             usable = ended and text and not any(mark in text for mark in MARKS)
             if not usable or (unsafe and not is_safety):
@@ -235,7 +235,7 @@ def test_the_selection_is_what_plain_python_makes_of_the_settings(
     inputs: dict[str, Path], selected: tuple[list[dict[str, Any]], dict[str, Tensor]], round_folder: Path
 ) -> None:
     scores, expected = plain_selection(inputs)
-    assert [row["score"] for row in read_rows(round_folder / "v1" / "scores.jsonl")] == pytest.approx(scores)
+    assert [row["score"] for row in read_rows(round_folder / "scores.jsonl")] == pytest.approx(scores)
     assert [row["messages"] for row in selected[0]] == [row["messages"] for row in expected]
     assert [row["is_safety"] for row in selected[0]] == [row["is_safety"] for row in expected]
     assert [row["score"] for row in selected[0]] == pytest.approx([row["score"] for row in expected])
@@ -250,14 +250,14 @@ def test_fine_tuning_starts_from_the_base_and_trains_last_answers_alone(
     selection, weights = selected
     tokenizer = AutoTokenizer.from_pretrained(inputs["base"] / "model")
     model = AutoModelForCausalLM.from_pretrained(inputs["base"] / "model")
-    examples = [
-        (one.input_ids, one.labels) for one in encode_dialogues(tokenizer, prepared(inputs).demonstrations)
-    ]
+    chosen = rejection(**REJECTION)
+    demonstrations = fine_tuning_dialogues(chosen.dialogues, chosen.ghost_attention, inputs["data"])
+    examples = [(one.input_ids, one.labels) for one in encode_dialogues(tokenizer, demonstrations)]
     for row in selection:
         prompt = tokenizer.apply_chat_template(row["messages"][:-1], return_dict=False)
         whole = tokenizer.apply_chat_template(row["messages"], return_dict=False)
         labels = [-100] * len(prompt) + whole[len(prompt) :]
-        examples += [(whole, labels)] * SETTINGS["selection_repeats"]
+        examples += [(whole, labels)] * REJECTION["selection_repeats"]
     tokens = sum(label != -100 for _, labels in examples for label in labels)
     optimizer = adam(model, TRAINER["learning_rate"], TRAINER)
     for ids, labels in examples:

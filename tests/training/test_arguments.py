@@ -15,7 +15,7 @@ from trl import RewardConfig, SFTConfig
 from llamita.errors import ConfigError
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward.settings import RewardSettings
-from llamita.rlhf.settings import RlhfSettings
+from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.sft.settings import SftSettings
 from llamita.training import arguments
 from llamita.training.arguments import trainer_section, training_arguments
@@ -42,11 +42,11 @@ SOURCE = [{"path": "x.jsonl", "format": "messages"}]
 PRETRAIN = PretrainSettings.model_validate({"documents": SOURCE, "validation": SOURCE})
 SFT = SftSettings.model_validate({"dialogues": SOURCE})
 REWARD = RewardSettings.model_validate({"kind": "safety", "comparisons": SOURCE, "held_out": 1})
-RLHF = RlhfSettings.model_validate(
+REJECTION = RejectionSettings.model_validate(
     {
         "prompts": SOURCE,
         "dialogues": SOURCE,
-        "rounds": [{"name": "v1", "prompts": 1}],
+        "prompts_per_round": 1,
         "max_new_tokens": 8,
         "trainer": {"max_steps": 10},
     }
@@ -58,10 +58,10 @@ RLHF = RlhfSettings.model_validate(
     [
         (PRETRAIN, TrainingArguments, 3e-4, 2000, "cosine_with_min_lr", 1, 1, 1024),
         (SFT, SFTConfig, 2e-5, 0, "cosine", 2, 1, 64),
-        (RLHF, SFTConfig, 2e-5, 0, "cosine", 2, 1, 64),
+        (REJECTION, SFTConfig, 2e-5, 0, "cosine", 2, 1, 64),
         (REWARD, RewardConfig, 1e-5, 0, "cosine_with_min_lr", 1, 1, 512),  # warm-up: by the number of pairs
     ],
-    ids=["pretrain", "sft", "rlhf", "reward"],
+    ids=["pretrain", "sft", "rejection", "reward"],
 )
 def test_an_empty_section_is_the_papers(
     tmp_path: Path,

@@ -34,9 +34,9 @@ def train(engine: Engine, rank: int, ranks: int, micro: int) -> list[float]:
     norms = []
     for step in range(3):
         inputs, targets = (table[rank::ranks].split(micro) for table in data(step))
-        norms.append(
-            engine.update((engine(x) - y).square().sum() / ROWS for x, y in zip(inputs, targets, strict=True))
-        )
+        for x, y in zip(inputs, targets, strict=True):
+            engine.backward((engine(x) - y).square().sum() / ROWS)
+        norms.append(engine.step())
     return norms
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from llamita.training.permutation import Permutation
+from llamita.training.permutation import Epochs, Permutation
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17, 1000, 4097])
@@ -39,3 +39,10 @@ def test_places_outside_are_refused() -> None:
     for place in (-1, 5):
         with pytest.raises(IndexError):
             Permutation(5, "a")[place]
+
+
+def test_each_item_stands_once_an_epoch() -> None:
+    order = [Epochs(7, "a seed")[place] for place in range(21)]
+    assert [sorted(order[start : start + 7]) for start in (0, 7, 14)] == [list(range(7))] * 3
+    assert order[:7] != order[7:14]
+    assert order != [Epochs(7, "another seed")[place] for place in range(21)]

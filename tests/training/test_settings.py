@@ -20,7 +20,7 @@ from llamita.training.arguments import trainer_section
 from llamita.training.settings import BATCH, NO_EFFECT, PACKED, PAPER_OPTIMIZER, RESERVED, TOKENIZED
 
 from ..helpers.material import PRETRAIN
-from ..helpers.rlhf import settings as rlhf
+from ..helpers.rlhf import ppo, rejection
 
 DECIDING = """
     num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps
@@ -59,16 +59,24 @@ def decisive(settings: StageSettings, resuming: bool = False) -> dict[str, Any]:
         {"sampling_batch_size": 7},
         {"attention": "eager"},
         {"keep_every": 5},
-        {"ppo.micro_batch_size": 2},
-        {"ppo.save_iterations": 1},
         {"trainer.logging_steps": 1},
         {"trainer.save_steps": 7},
         {"trainer.gradient_checkpointing_kwargs": {"use_reentrant": False}},
         {"trainer.per_device_train_batch_size": 2, "trainer.gradient_accumulation_steps": 2},
     ],
 )
-def test_rlhf_keeps_its_steps_when_no_result_changes(change: dict[str, Any]) -> None:
-    before, after = rlhf(), rlhf(**_changed(change))
+def test_work_is_kept_when_no_result_changes(change: dict[str, Any]) -> None:
+    keeps_its_work(rejection(), rejection(**_changed(change)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"sampling_batch_size": 7}, {"micro_batch_size": 2}, {"save_iterations": 1}]
+)
+def test_ppo_keeps_its_work_when_no_result_changes(change: dict[str, Any]) -> None:
+    keeps_its_work(ppo(), ppo(**change))
+
+
+def keeps_its_work(before: StageSettings, after: StageSettings) -> None:
     assert flatten(after.fingerprinted()) != flatten(before.fingerprinted())
     assert decisive(after) == decisive(before)
     assert decisive(after, resuming=True) == decisive(before, resuming=True)
@@ -80,13 +88,12 @@ def test_rlhf_keeps_its_steps_when_no_result_changes(change: dict[str, Any]) -> 
         ({"trainer.learning_rate": 1e-5}, False),
         ({"trainer.gradient_accumulation_steps": 2}, True),  # the checkpoint's own rows are compared instead
         ({"loss_spike": 5.0}, True),
-        ({"ppo.iterations": 3}, False),
         ({"dtype": "bfloat16"}, False),
         ({"seed": 3}, False),
     ],
 )
 def test_what_changes_a_result_counts(change: dict[str, Any], resumes: bool) -> None:
-    before, after = rlhf(), rlhf(**_changed(change))
+    before, after = rejection(), rejection(**_changed(change))
     assert decisive(after) != decisive(before)
     assert (decisive(after, resuming=True) == decisive(before, resuming=True)) is resumes
 
@@ -109,7 +116,7 @@ def test_the_defaults_of_the_trainer_count_whether_written_out_or_not(
 
 def _changed(change: dict[str, Any]) -> dict[str, Any]:
     """Changes of `section.key` as keyword arguments."""
-    whole = rlhf().model_dump(mode="json", exclude={"inputs", "output"})
+    whole = rejection().model_dump(mode="json", exclude={"inputs", "output"})
     for name, value in change.items():
         section, _, key = name.partition(".")
         if key:

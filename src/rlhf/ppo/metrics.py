@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..distributed.group import all_reduce_sum
-from ..processes import rank, world_size
-from . import ppo
-from .rollout import Episodes, MicroBatch
+from ...distributed.group import all_reduce_sum
+from ...processes import rank, world_size
+from . import losses
+from .rollout import Episodes, MicroBatch, joined
 
 Metrics = dict[str, float]
 
 
-def reward_metrics(episodes: Episodes) -> Metrics:
+def episode_metrics(episodes: Episodes) -> Metrics:
     """Means over the answers of all ranks."""
     columns = {
         "reward": episodes.reward,
@@ -30,27 +30,23 @@ def reward_metrics(episodes: Episodes) -> Metrics:
     return {name: float(total) / rows for name, total in zip(columns, sums, strict=True)}
 
 
-def drift_metrics(batches: Sequence[MicroBatch]) -> Metrics:
-    """How the policy differs from its start and from the sampler, and how good the critic's guesses were."""
+def model_metrics(batches: Sequence[MicroBatch]) -> Metrics:
+    """How the policy differs from its start and from the sampler, its entropy, and how the critic guessed."""
     mask, old = joined(batches, "mask"), joined(batches, "old_logprobs")
     from_start = (old - joined(batches, "reference_logprobs"))[mask].double().sum()
     from_sampler = (old - joined(batches, "sampled_logprobs"))[mask].double().abs().sum()
     rows = sum(len(batch.ids) for batch in batches) * world_size()
-    explained = ppo.explained_variance(joined(batches, "old_values"), joined(batches, "returns"), mask)
+    explained = losses.explained_variance(joined(batches, "old_values"), joined(batches, "returns"), mask)
     return {
         "kl": float(all_reduce_sum(from_start)) / rows,
-        "sampler_deviation": per_token(from_sampler, mask),
+        "sampler_deviation": _per_token(from_sampler, mask),
         "explained_variance": float(explained),
+        "entropy": _per_token(torch.stack([batch.entropy for batch in batches]).sum(), mask),
     }
 
 
-def per_token(total: Tensor, mask: Tensor) -> float:
+def _per_token(total: Tensor, mask: Tensor) -> float:
     return float(all_reduce_sum(total) / all_reduce_sum(mask.sum()))
-
-
-def joined(batches: Sequence[MicroBatch], name: str) -> Tensor:
-    """One table of all micro-batches, flat, pads included."""
-    return torch.cat([getattr(batch, name).flatten() for batch in batches])
 
 
 def largest_over_ranks(value: Tensor) -> float:

@@ -11,25 +11,26 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from llamita.data.rows import Prompt
 from llamita.errors import ConfigError, LlamitaError
-from llamita.rlhf.critic import Critic
-from llamita.rlhf.ppo_trainer import PpoTrainer
-from llamita.rlhf.rollout import EncodedPrompt
-from llamita.rlhf.settings import PpoSettings
+from llamita.model.reward_models import RewardModels, Scores
+from llamita.rlhf.ppo.critic import Critic
+from llamita.rlhf.ppo.settings import PpoSettings
+from llamita.rlhf.ppo.trainer import PpoTrainer
+from llamita.rlhf.prompts import EncodedPrompt
 from llamita.sampling.logprobs import answer_logprobs
 from llamita.sampling.sampler import LlamaSampler
 
-from ..helpers.tiny import ragged_prompts, tiny_model
+from ...helpers.tiny import ragged_prompts, tiny_model
 
 WANTED = 7
 Ids = Sequence[Sequence[int]]
 
 
-def share_of_the_wanted_token(prompts: Ids, answers: Ids) -> Tensor:
+def share_of_the_wanted_token(prompts: Ids, answers: Ids, _: object) -> Tensor:
     shares = [sum(token == WANTED for token in answer) / (len(answer) + 1) for answer in answers]
     return 0.05 + 0.9 * torch.tensor(shares, dtype=torch.float64)
 
 
-def always_safe(prompts: Ids, answers: Ids) -> Tensor:
+def always_safe(prompts: Ids, answers: Ids, _: object) -> Tensor:
     return torch.full((len(answers),), 0.9, dtype=torch.float64)
 
 
@@ -41,8 +42,15 @@ def tiny_critic() -> Critic:
     return Critic(reward_model)
 
 
-def trainer(policy: LlamaForCausalLM | None = None, dtype: str = "float32", **settings: object) -> PpoTrainer:
+def trainer(
+    policy: LlamaForCausalLM | None = None,
+    helpfulness: Scores = share_of_the_wanted_token,
+    **settings: object,
+) -> PpoTrainer:
     chosen = {
+        "prompts": [{"path": "unread", "format": "prompts"}],
+        "max_new_tokens": 6,
+        "seed": 1,
         "iterations": 20,
         "episodes": 64,
         "mini_batch_size": 16,
@@ -55,13 +63,9 @@ def trainer(policy: LlamaForCausalLM | None = None, dtype: str = "float32", **se
     return PpoTrainer(
         policy or tiny_model(spread=0.05),
         tiny_critic(),
-        safety=always_safe,
-        helpfulness=share_of_the_wanted_token,
+        reward_models=RewardModels(helpfulness, always_safe),
         prompts=prompts,
         settings=PpoSettings(**chosen | settings),
-        max_new_tokens=6,
-        seed=1,
-        dtype=dtype,
     )
 
 
@@ -225,23 +229,12 @@ def test_a_mini_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.M
         trainer()
 
 
-def test_each_prompt_stands_once_an_epoch() -> None:
-    from llamita.rlhf.ppo_trainer import _in_epochs
-
-    order = _in_epochs(range(21), 7, seed=0)
-    assert [sorted(order[start : start + 7]) for start in (0, 7, 14)] == [list(range(7))] * 3
-    assert order[:7] != order[7:14]
-    assert _in_epochs(range(5, 21, 3), 7, seed=0) == order[5:21:3]
-
-
 def test_eos_belongs_to_the_answer() -> None:
     """A policy is taught to stop at once: only the mask's last place, the EOS, can carry that."""
 
-    def brevity(prompts: Ids, answers: Ids) -> Tensor:
+    def brevity(prompts: Ids, answers: Ids, _: object) -> Tensor:
         return torch.tensor([0.9 if answer == [] else 0.2 for answer in answers], dtype=torch.float64)
 
     policy = tiny_model(spread=0.05)
-    ppo = trainer(policy, iterations=10)
-    ppo._scorers = {"safety": always_safe, "helpfulness": brevity}
-    history = list(ppo.iterations())
+    history = list(trainer(policy, brevity, iterations=10).iterations())
     assert history[-1]["answer_length"] < 1.5 < history[0]["answer_length"]

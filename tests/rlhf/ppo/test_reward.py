@@ -6,30 +6,13 @@ import random
 import pytest
 import torch
 
-from llamita.rlhf.reward import (
+from llamita.rlhf.ppo.reward import (
     kl_penalised_reward,
     last_answer_state,
     logit,
-    piecewise_reward,
     whiten,
     whitened_reward,
 )
-
-
-def test_piecewise_reward_by_hand() -> None:
-    rows = [  # safety, helpfulness, is_safety -> reward
-        (0.90, 0.30, False, 0.30),
-        (0.90, 0.30, True, 0.90),
-        (0.14, 0.80, False, 0.14),
-        (0.15, 0.80, False, 0.80),
-        (0.14, 0.80, True, 0.14),
-    ]
-    safety, helpfulness, is_safety, expected = (
-        torch.tensor(column, dtype=torch.bool if isinstance(column[0], bool) else torch.float64)
-        for column in zip(*rows, strict=True)
-    )
-    assert piecewise_reward(safety, helpfulness, is_safety).tolist() == expected.tolist()
-    assert piecewise_reward(safety, helpfulness, is_safety, threshold=0.95)[0] == 0.9
 
 
 def test_logit_inverts_the_sigmoid_and_stays_finite() -> None:
@@ -71,7 +54,7 @@ def test_the_score_stands_on_the_last_token_of_the_answer() -> None:
     new = torch.tensor([[9.0, -1.0, -2.0, 9.0], [9.0, 9.0, -0.5, -1.5], [-3.0, 9.0, 9.0, 9.0]])
     start = torch.tensor([[0.0, -1.5, -1.0, 0.0], [0.0, 0.0, -0.5, -2.5], [-1.0, 0.0, 0.0, 0.0]])
     new.requires_grad_()
-    found = kl_penalised_reward(torch.tensor([1.0, -2.0, 3.0]), new, start, mask, coefficient=0.1)
+    found = kl_penalised_reward(torch.tensor([1.0, -2.0, 3.0]), new, start, mask=mask, coefficient=0.1)
     expected = [[0, -0.05, 0.1 + 1, 0], [0, 0, 0.0, -0.1 - 2], [0.2 + 3, 0, 0, 0]]
     torch.testing.assert_close(found, torch.tensor(expected))
     assert not found.requires_grad, "the penalty is a reward, not a loss"

@@ -28,6 +28,7 @@ def policy_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
     advantages: Tensor,
+    *,
     mask: Tensor,
     tokens: int,
     clip_threshold: float = 0.2,
@@ -54,6 +55,7 @@ def value_loss(
     values: Tensor,
     old_values: Tensor,
     returns: Tensor,
+    *,
     mask: Tensor,
     tokens: int,
     clip_threshold: float | None = 0.2,
@@ -80,7 +82,7 @@ def value_loss(
 
 
 def generalised_advantages(
-    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, gae_lambda: float = 0.95
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016); the episode ends with the answer's last token.
 

@@ -12,28 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..distributed.group import all_reduce_sum
+from ...distributed.group import all_reduce_sum
 
 # Scores this close to 0 or 1 tell nothing apart; it bounds the logit at about +-13.8.
 _SCORE_MARGIN = 1e-6
-
-
-def piecewise_reward(
-    safety: Tensor, helpfulness: Tensor, is_safety: Tensor, threshold: float = 0.15
-) -> Tensor:
-    """Rc: the safety score where the prompt is adversarial or the answer looks unsafe, helpfulness elsewhere.
-
-    The paper's threshold of 0.15 found unsafe answers with precision 0.89 and recall 0.55.
-
-    Args:
-        safety: `[rows]` in (0, 1).
-        helpfulness: `[rows]` in (0, 1).
-        is_safety: `[rows]` bool, whether the prompt is an adversarial one.
-
-    Returns:
-        `[rows]` in (0, 1).
-    """
-    return torch.where(is_safety | (safety < threshold), safety, helpfulness)
 
 
 def logit(score: Tensor) -> Tensor:
@@ -80,7 +62,7 @@ def last_answer_state(mask: Tensor) -> Tensor:
 
 
 def kl_penalised_reward(
-    scores: Tensor, logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, coefficient: float
+    scores: Tensor, logprobs: Tensor, reference_logprobs: Tensor, *, mask: Tensor, coefficient: float
 ) -> Tensor:
     """The reward of each token: -beta * log(policy / start), and the score too on the answer's last token.
 

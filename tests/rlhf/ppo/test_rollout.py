@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from llamita.data.rows import Prompt
-from llamita.rlhf.rollout import EncodedPrompt, Episodes, judge, rank_share
+from llamita.model.reward_models import RewardModels
+from llamita.rlhf.ppo.rollout import Episodes, rank_share, score_episodes
+from llamita.rlhf.prompts import EncodedPrompt
 from llamita.sampling.sampler import Samples
 
 SAFETY = [0.9, 0.8, 0.7, 0.1, 0.9, 0.9]
@@ -24,14 +26,8 @@ def judged(finished: Sequence[bool], penalty: float) -> Episodes:
     def saying(scores: Sequence[float]) -> Tensor:
         return torch.tensor(scores, dtype=torch.float64)
 
-    return judge(
-        prompts,
-        samples,
-        safety=lambda *_: saying(SAFETY),
-        helpfulness=lambda *_: saying(HELPFULNESS),
-        safety_threshold=0.15,
-        missing_eos_penalty=penalty,
-    )
+    models = RewardModels(helpfulness=lambda *_: saying(HELPFULNESS), safety=lambda *_: saying(SAFETY))
+    return score_episodes(prompts, samples, reward_models=models, missing_eos_penalty=penalty)
 
 
 def test_the_reward_is_the_whitened_logit_of_the_piecewise_score() -> None:
@@ -54,16 +50,14 @@ def test_reward_models_read_answers_without_the_token_that_ended_them() -> None:
     samples = Samples([0, 0], [[7, other_eos], [7, 8]], [[-1.0, -1.0]] * 2, [True, False])
     seen = []
 
-    def scores(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+    def scores(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], _: object) -> Tensor:
         seen.append(answers)
         return torch.tensor([0.4, 0.6], dtype=torch.float64)
 
-    judge(
+    score_episodes(
         [EncodedPrompt(Prompt([], is_safety=False), [1, 5])],
         samples,
-        safety=scores,
-        helpfulness=scores,
-        safety_threshold=0.15,
+        reward_models=RewardModels(scores, scores),
         missing_eos_penalty=1.0,
     )
     assert seen == [[[7], [7, 8]]] * 2

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llamita.rlhf import ppo
+from llamita.rlhf.ppo import losses
 
 ROWS, TIME = 3, 6
 SPANS = [(1, 5), (3, 6), (0, 1)]  # states of each answer
@@ -32,7 +32,7 @@ def cells() -> list[tuple[int, int]]:
 
 def test_log_ratio_is_clamped_and_masked(mask: Tensor) -> None:
     new, old = table(1, 30), table(2, 30)
-    found = ppo.log_ratio(new, old, mask)
+    found = losses.log_ratio(new, old, mask)
     for row in range(ROWS):
         for time in range(TIME):
             plain = max(-20.0, min(20.0, float(new[row, time] - old[row, time])))
@@ -48,14 +48,16 @@ def test_policy_loss(mask: Tensor) -> None:
         clipped = max(0.8, min(1.2, ratio))
         advantage = float(advantages[row, time])
         total -= min(ratio * advantage, clipped * advantage)
-    assert ppo.policy_loss(new, old, advantages, mask, 17, 0.2).item() == pytest.approx(total / 17)
+    assert losses.policy_loss(
+        new, old, advantages, mask=mask, tokens=17, clip_threshold=0.2
+    ).item() == pytest.approx(total / 17)
 
 
 def test_policy_loss_by_hand() -> None:
     def loss(ratio: float, advantage: float) -> float:
         new = torch.tensor([[math.log(ratio)]], dtype=torch.float64)
         zero, real = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
-        return ppo.policy_loss(new, zero, torch.full((1, 1), advantage), real, 1).item()
+        return losses.policy_loss(new, zero, torch.full((1, 1), advantage), mask=real, tokens=1).item()
 
     assert loss(1.5, 2.0) == pytest.approx(-2.4)  # no more gain beyond 1.2
     assert loss(0.5, 2.0) == pytest.approx(-1.0)
@@ -71,19 +73,27 @@ def test_value_loss(mask: Tensor) -> None:
         near = before + max(-0.2, min(0.2, value - before))
         clipped_total += 0.5 * max((value - target) ** 2, (near - target) ** 2)
         plain_total += 0.5 * (value - target) ** 2
-    assert ppo.value_loss(values, old, returns, mask, 11).item() == pytest.approx(clipped_total / 11)
-    assert ppo.value_loss(values, old, returns, mask, 11, None).item() == pytest.approx(plain_total / 11)
+    assert losses.value_loss(values, old, returns, mask=mask, tokens=11).item() == pytest.approx(
+        clipped_total / 11
+    )
+    assert losses.value_loss(
+        values, old, returns, mask=mask, tokens=11, clip_threshold=None
+    ).item() == pytest.approx(plain_total / 11)
     assert clipped_total > plain_total
 
 
 def test_gradients_of_the_losses(mask: Tensor) -> None:
     old, advantages, returns = table(2, 0.2), table(3), table(6)
     inputs = table(1, 0.2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda new: ppo.policy_loss(new, old, advantages, mask, 9), inputs)
-    assert torch.autograd.gradcheck(lambda new: ppo.value_loss(new, old, returns, mask, 9), inputs)
+    assert torch.autograd.gradcheck(
+        lambda new: losses.policy_loss(new, old, advantages, mask=mask, tokens=9), inputs
+    )
+    assert torch.autograd.gradcheck(
+        lambda new: losses.value_loss(new, old, returns, mask=mask, tokens=9), inputs
+    )
     for loss in (
-        ppo.policy_loss(inputs, old, advantages, mask, 9),
-        ppo.value_loss(inputs, old, returns, mask, 9),
+        losses.policy_loss(inputs, old, advantages, mask=mask, tokens=9),
+        losses.value_loss(inputs, old, returns, mask=mask, tokens=9),
     ):
         (gradient,) = torch.autograd.grad(loss, inputs)
         assert gradient[~mask].abs().max() == 0, "tokens outside the answer are not trained"
@@ -92,15 +102,17 @@ def test_gradients_of_the_losses(mask: Tensor) -> None:
 
 def test_losses_of_parts_add_up_to_the_loss_of_the_whole(mask: Tensor) -> None:
     new, old, advantages = table(1, 0.3), table(2, 0.3), table(3)
-    whole = ppo.policy_loss(new, old, advantages, mask, 8)
-    parts = [ppo.policy_loss(new[i], old[i], advantages[i], mask[i], 8) for i in ([0], [1, 2])]
+    whole = losses.policy_loss(new, old, advantages, mask=mask, tokens=8)
+    parts = [losses.policy_loss(new[i], old[i], advantages[i], mask=mask[i], tokens=8) for i in ([0], [1, 2])]
     torch.testing.assert_close(sum(parts), whole)
 
 
 @pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (1.0, 0.0)])
 def test_generalised_advantages_from_the_definition(mask: Tensor, gamma: float, gae_lambda: float) -> None:
     rewards, values = table(7), table(8)
-    advantages, returns = ppo.generalised_advantages(rewards, values, mask, gamma, gae_lambda)
+    advantages, returns = losses.generalised_advantages(
+        rewards, values, mask, gamma=gamma, gae_lambda=gae_lambda
+    )
     for row, (start, end) in enumerate(SPANS):
         for time in range(TIME):
             # the sum of later errors, each discounted from here: no recursion
@@ -122,16 +134,16 @@ def test_approximate_kl_and_clipped_tokens(mask: Tensor) -> None:
     ratios = table(9, 0.4)
     kl = sum(math.exp(ratios[c]) - 1 - float(ratios[c]) for c in cells())
     clipped = sum(abs(math.exp(ratios[c]) - 1) > 0.2 for c in cells())
-    assert ppo.approximate_kl(ratios, mask).item() == pytest.approx(kl)
-    assert ppo.clipped_tokens(ratios, mask).item() == clipped > 0
-    assert ppo.approximate_kl(torch.zeros(ROWS, TIME), mask) == 0
+    assert losses.approximate_kl(ratios, mask).item() == pytest.approx(kl)
+    assert losses.clipped_tokens(ratios, mask).item() == clipped > 0
+    assert losses.approximate_kl(torch.zeros(ROWS, TIME), mask) == 0
 
 
 def test_approximate_kl_estimates_the_divergence() -> None:
     old, new = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.4, 0.4, 0.2])
     exact = (old * (old / new).log()).sum()
     per_token = [
-        ppo.approximate_kl((new / old).log()[[i]], torch.ones(1, dtype=torch.bool)) for i in range(3)
+        losses.approximate_kl((new / old).log()[[i]], torch.ones(1, dtype=torch.bool)) for i in range(3)
     ]
     torch.testing.assert_close(sum(p * k for p, k in zip(old, per_token, strict=True)), exact)
 
@@ -139,7 +151,7 @@ def test_approximate_kl_estimates_the_divergence() -> None:
 def test_entropy(mask: Tensor) -> None:
     logits = torch.randn(ROWS, TIME, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     logits[..., 0] = float("-inf")  # the pad, which is never sampled
-    found = ppo.entropy(logits.log_softmax(-1), mask).item()
+    found = losses.entropy(logits.log_softmax(-1), mask).item()
     total = 0.0
     for cell in cells():
         weights = [math.exp(x) for x in logits[cell][1:].tolist()]
@@ -150,8 +162,8 @@ def test_entropy(mask: Tensor) -> None:
 def test_explained_variance() -> None:
     returns = torch.tensor([1.0, 2.0, 3.0, 4.0, 99.0])
     real = torch.tensor([True, True, True, True, False])
-    assert ppo.explained_variance(returns + 7, returns, real) == 1
-    assert ppo.explained_variance(torch.zeros(5), returns, real) == 0
+    assert losses.explained_variance(returns + 7, returns, real) == 1
+    assert losses.explained_variance(torch.zeros(5), returns, real) == 0
     errors = torch.tensor([0.5, -0.5, 0.5, -0.5, 99.0])
-    found = ppo.explained_variance(returns - errors, returns, real).item()
+    found = losses.explained_variance(returns - errors, returns, real).item()
     assert found == pytest.approx(1 - 0.25 / 1.25)

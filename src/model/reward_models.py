@@ -1,0 +1,66 @@
+"""Both reward models as one judge of answers (section 3.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Ids = Sequence[Sequence[int]]
+Scores = Callable[[Ids, Ids, "str | None"], Tensor]
+"""Prompts, answers without the token that ended them, a bar's label -> `[rows]` float64 in (0, 1)."""
+
+
+class Judged(NamedTuple):
+    """Scores of answers, `[rows]` float64 in (0, 1); `score` is the piecewise one."""
+
+    safety: Tensor
+    helpfulness: Tensor
+    score: Tensor
+
+
+@dataclass(frozen=True)
+class RewardModels:
+    """Scores answers by both models; `safety_threshold` is that of `piecewise_reward`."""
+
+    helpfulness: Scores
+    safety: Scores
+    safety_threshold: float = 0.15
+
+    def judge(
+        self, prompts: Ids, answers: Ids, is_safety: Sequence[bool], *, label: str | None = None
+    ) -> Judged:
+        """Scores of answers as token ids, without the token that ended them.
+
+        Args:
+            is_safety: whether each prompt is an adversarial one.
+            label: of the progress bars; None shows none.
+        """
+        safety, helpfulness = (
+            scores(prompts, answers, label and f"{label}: {name} scores")
+            for name, scores in (("safety", self.safety), ("helpfulness", self.helpfulness))
+        )
+        adversarial = torch.tensor(is_safety, dtype=torch.bool)
+        score = piecewise_reward(safety, helpfulness, adversarial, threshold=self.safety_threshold)
+        return Judged(safety, helpfulness, score)
+
+
+def piecewise_reward(
+    safety: Tensor, helpfulness: Tensor, is_safety: Tensor, *, threshold: float = 0.15
+) -> Tensor:
+    """Rc: the safety score where the prompt is adversarial or the answer looks unsafe, helpfulness elsewhere.
+
+    The paper's threshold of 0.15 found unsafe answers with precision 0.89 and recall 0.55.
+
+    Args:
+        safety: `[rows]` in (0, 1).
+        helpfulness: `[rows]` in (0, 1).
+        is_safety: `[rows]` bool, whether the prompt is an adversarial one.
+
+    Returns:
+        `[rows]` in (0, 1).
+    """
+    return torch.where(is_safety | (safety < threshold), safety, helpfulness)

@@ -1,0 +1,116 @@
+"""The stage `ppo`: a chat model trained against both reward models (section 3.2.3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...artifact import RESUME, write_json
+from ...chat_format.encoding import check_of
+from ...checkpoints.sealed import Checkpoints
+from ...checkpoints.universal import check_same_ranks
+from ...console import say, track
+from ...data.intake import Intake
+from ...deepspeed_file import check_deepspeed_file, zero_stage
+from ...distributed import group
+from ...distributed.device import device
+from ...errors import Interrupted
+from ...model.checkpoint import context_length, load_causal_lm, load_reward_model
+from ...model.lora import trunk_of
+from ...model.saving import save_model
+from ...processes import is_main_process
+from ...training.interruption import interruptible
+from ...training.tracking import Tracker
+from ..models import common_tokenizer, load_reward_models
+from ..prompts import read_pool
+from ..trunk import SharedTrunk
+from .critic import Critic
+from .metrics import Metrics
+from .settings import PpoSettings
+from .trainer import PpoTrainer, rank_sizes
+
+ENDS = "ends.json"  # in a checkpoint: metrics of the first iteration and of the last one
+
+
+def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Trains the model in `inputs["start"]` into `out/model`; the critic begins as the helpfulness model.
+
+    With `lora` adapters are trained, the start's as well as the critic's.
+
+    Metrics: those of the `first` and the `last` iteration, `prompts`, and those of `data.intake.Intake`.
+    Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
+    """
+    group.setup(settings.deepspeed)
+    mini, micro = rank_sizes(settings)
+    check_deepspeed_file(settings.deepspeed, mini // micro, gpu=device().type == "cuda")
+    tokenizer = common_tokenizer(inputs, "start")
+    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    room = context_length(inputs["start"])
+    pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
+    intake.write(out)
+    trunk = SharedTrunk(trunk_of(inputs["start"]), settings.adapter) if settings.adapter else None
+    reward_models = load_reward_models(settings, inputs, tokenizer, trunk=trunk)
+    policy, critic, reference = _models(inputs, trunk)
+    trainer = PpoTrainer(
+        policy,
+        critic,
+        reward_models=reward_models,
+        prompts=pool,
+        settings=settings,
+        reference=reference,
+    )
+    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+        checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
+        first, last = _train(trainer, checkpoints, tracker)
+    if is_main_process():
+        if trunk is None:
+            save_model(policy, tokenizer, out / "model")
+        else:
+            trunk.save("policy", tokenizer, out)
+    group.barrier()
+    return {"first": first, "last": last, "prompts": len(pool), **intake.metrics()}
+
+
+def _models(inputs: Mapping[str, Path], trunk: SharedTrunk | None) -> tuple[Any, Critic, Any]:
+    """Policy, critic, and the reference where it is no copy of the policy: whole models, or adapters."""
+    if trunk is None:
+        return load_causal_lm(inputs["start"]), Critic(load_reward_model(inputs["helpfulness"])), None
+    policy, reference = (trunk.language_model(name, inputs["start"]) for name in ("policy", "reference"))
+    reward_model = trunk.reward_model("critic", inputs["helpfulness"])
+    for trained in (policy, reward_model.base_model):
+        trained.train_adapter()
+    return policy, Critic(reward_model), reference
+
+
+def _train(trainer: PpoTrainer, checkpoints: Checkpoints, tracker: Tracker) -> tuple[Metrics, Metrics]:
+    """Runs all iterations, or those that are left; returns the metrics of the first and of the last one."""
+    total, every = trainer.settings.iterations, trainer.settings.save_iterations
+    done, ends = 0, []
+    if (checkpoint := checkpoints.newest()) is not None:
+        check_same_ranks(checkpoint, trainer.settings.deepspeed)
+        done = checkpoints.step(checkpoint)
+        trainer.load(checkpoint)
+        ends = json.loads((checkpoint / ENDS).read_text(encoding="utf-8"))
+        say(f"PPO: going on after iteration {done}")
+    tracker.rewind(done)
+    with interruptible() as asked:
+        iterations = trainer.iterations(done)
+        for metrics in track(iterations, "PPO", total, "iterations", done=done):
+            done = int(metrics["iteration"])
+            tracker.log(metrics, done)
+            ends = [*ends[:1], metrics]
+            stop = asked() and done < total
+            if stop or done % every == 0 or done == total:
+                checkpoints.save(done, partial(_save, trainer, ends))
+            if stop:
+                raise Interrupted(f"PPO: stopped after iteration {done}; run it again to go on")
+    return ends[0], ends[-1]
+
+
+def _save(trainer: PpoTrainer, ends: list[Metrics], folder: Path) -> None:
+    trainer.save(folder)
+    if is_main_process():
+        write_json(folder / ENDS, ends)

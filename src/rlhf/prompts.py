@@ -1,0 +1,48 @@
+"""Prompts of rejection sampling and PPO as token ids, those that leave no room for an answer left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..chat_format.encoding import encode_prompt
+from ..console import say
+from ..data.intake import Intake
+from ..data.rows import Prompt
+from ..data.sources import read_prompts
+from ..errors import DataError
+from .settings import RlhfSettings
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt with its token ids, from BOS to [/INST]."""
+
+    prompt: Prompt
+    ids: list[int]
+
+    def row(self) -> dict[str, Any]:
+        """As the prompts of a round are kept, the way sources read them."""
+        return {"messages": self.prompt.messages, "is_safety": self.prompt.is_safety}
+
+
+def read_pool(
+    settings: RlhfSettings, root: Path, tokenizer: Any, *, context_length: int, intake: Intake
+) -> list[EncodedPrompt]:
+    """The prompts below `root` that leave an answer of `max_new_tokens` room in the context.
+
+    Those left out are counted in `intake`. Raises DataError where none is left, or for a broken row.
+    """
+    prompts = read_prompts(settings.prompts, root, intake)
+    encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
+    room = context_length - settings.max_new_tokens
+    longest = min(room, settings.max_prompt_length or room)
+    why = "no room for an answer in the context" if longest == room else "max_prompt_length"
+    pool = [prompt for prompt in encoded if len(prompt.ids) <= longest]
+    if not pool:
+        raise DataError(f"all {len(encoded)} prompts are longer than {longest} tokens ({why})")
+    if long := len(encoded) - len(pool):
+        say(f"{long:,} prompts left out: longer than {longest} tokens ({why})")
+    intake.skipped[f"prompt longer than {longest} tokens"] = long
+    return pool

@@ -1,0 +1,170 @@
+"""The stage `rejection`: the newest model's best answers, and the base model fine-tuned on them (3.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...chat_format.encoding import chat_format, check_of
+from ...chat_format.packing import pack_dialogues
+from ...console import say
+from ...data.fine_tuning import fine_tuning_dialogues
+from ...data.intake import Intake
+from ...data.rows import Dialogue
+from ...distributed import group
+from ...distributed.device import device
+from ...distributed.steps import made_rows
+from ...jsonl import Row, read_rows
+from ...model.architecture import carries_state, context_of
+from ...model.checkpoint import context_length, load_causal_lm
+from ...model.lora import begin, plain, trunk_of
+from ...sampling.generate import sampler_for
+from ...settings import listed
+from ...training.arguments import trainer_section
+from ...training.finetune import finetune_packed
+from ...training.health import watch
+from ...training.tracking import Tracker
+from ..models import common_tokenizer, load_reward_models
+from ..prompts import EncodedPrompt, read_pool
+from ..trunk import SharedTrunk
+from .answers import best_answers, choose_prompts, is_usable, sample_answers, score_answers
+from .settings import RejectionSettings
+
+PROMPTS, SAMPLES, SCORES, SELECTION = (
+    f"{name}.jsonl" for name in ("prompts", "samples", "scores", "selection")
+)
+
+
+def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """Samples from `inputs["model"]`, fine-tunes `inputs["base"]` on the best answers into `out/model`.
+
+    The base is trained on the demonstrations and the best answers of this round and of all earlier ones
+    (`selections`), as the paper ended up doing: with the last round's alone, V3 lost skills.
+
+    Metrics: see `_select`; those of `data.intake.Intake` (what was left out), of packing and of the training.
+    Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
+    """
+    group.setup(settings.deepspeed)
+    tokenizer = common_tokenizer(inputs, "model", "base")
+    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    demonstrations = fine_tuning_dialogues(
+        settings.dialogues,
+        settings.ghost_attention,
+        inputs["data"],
+        gatt_root=inputs.get("gatt"),
+        intake=intake,
+    )
+    room = context_length(inputs["base"])
+    pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
+    intake.write(out)
+    selected = _select(settings, inputs, tokenizer, pool=pool, out=out)
+    rounds = [*listed(inputs, "selections").values(), out]
+    best = [
+        Dialogue(row["messages"], trained="last")  # earlier answers of a dialogue are not the model's own
+        for folder in rounds
+        for row in read_rows(folder / SELECTION)
+    ]
+    dialogues = [*demonstrations, *best * settings.selection_repeats]
+    trained = _fine_tune(settings, inputs["base"], tokenizer, dialogues=dialogues, out=out)
+    return selected | intake.metrics() | trained
+
+
+def _select(
+    settings: RejectionSettings,
+    inputs: Mapping[str, Path],
+    tokenizer: Any,
+    *,
+    pool: Sequence[EncodedPrompt],
+    out: Path,
+) -> dict[str, Any]:
+    """Samples, scores and selects; what a killed run had finished of it is read again.
+
+    Returns `prompts`, `samples`, `finished_share`, `mean_score` of all samples, `best_score` (mean over the
+    selected), `selected`, and the prompts without a selected answer: `without_answer` (all cut, empty or with
+    control strings), `all_unsafe` (ordinary prompts whose usable answers are all below the safety threshold).
+    """
+
+    def chosen() -> list[Row]:
+        earlier = [
+            row for folder in listed(inputs, "selections").values() for row in read_rows(folder / PROMPTS)
+        ]
+        places = choose_prompts(pool, settings.prompts_per_round, earlier, seed=settings.seed)
+        return [{"pool": place, **pool[place].row()} for place in places]
+
+    def sampled() -> list[Row]:
+        model = load_causal_lm(inputs["model"], settings.dtype).to(device())
+        sampler = sampler_for(model, settings.sampling_batch_size)
+        return sample_answers(sampler, tokenizer, prompts, settings=settings)
+
+    def scored() -> list[Row]:
+        trunk = SharedTrunk(trunk_of(inputs["base"]), settings.adapter) if settings.adapter else None
+        reward_models = load_reward_models(settings, inputs, tokenizer, trunk=trunk)
+        return score_answers(reward_models, samples, prompts)
+
+    prompts = [pool[row["pool"]] for row in made_rows(out / PROMPTS, chosen)]
+    samples = made_rows(out / SAMPLES, sampled)
+    scores = made_rows(out / SCORES, scored)
+    marks, threshold = chat_format(tokenizer).marks, settings.safety_threshold
+    selection = made_rows(
+        out / SELECTION,
+        lambda: best_answers(samples, scores, prompts, marks=marks, safety_threshold=threshold),
+    )
+    answered = {row["prompt"] for row in samples if is_usable(row, marks)}
+    counts = {
+        "prompts": len(prompts),
+        "selected": len(selection),
+        "without_answer": len(prompts) - len(answered),
+        "all_unsafe": len(answered) - len(selection),
+    }
+    _say_selection(counts)
+    return counts | {
+        "samples": len(samples),
+        "finished_share": _mean([row["finished"] for row in samples]),
+        "mean_score": _mean([row["score"] for row in scores]),
+        "best_score": _mean([row["score"] for row in selection]),
+    }
+
+
+def _say_selection(counts: Mapping[str, int]) -> None:
+    say(
+        f"answers selected for {counts['selected']:,} of {counts['prompts']:,} prompts; no usable answer for "
+        f"{counts['without_answer']:,}, all answers unsafe for {counts['all_unsafe']:,}"
+    )
+    if not counts["selected"]:
+        say("no answer was selected; the round trains on demonstrations and earlier rounds alone")
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _fine_tune(
+    settings: RejectionSettings, base: Path, tokenizer: Any, *, dialogues: Sequence[Dialogue], out: Path
+) -> dict[str, Any]:
+    """Fine-tunes the base model, in every round anew and for as many steps."""
+    model = begin(load_causal_lm, base, settings.adapter, seed=settings.seed)
+    rows, counts = pack_dialogues(
+        tokenizer,
+        dialogues,
+        settings.row_length,
+        context_length=context_of(model.config),
+        seed=settings.seed,
+        alone=carries_state(plain(model)),
+    )
+    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+        trained = finetune_packed(
+            model,
+            tokenizer,
+            rows,
+            trainer=trainer_section(settings),
+            seed=settings.seed,
+            out=out,
+            save_to=out / "model",
+            tracker=tracker,
+            deepspeed=settings.deepspeed,
+            description="fine-tuning",
+            watch=watch(settings),
+            attention=settings.attention,
+        )
+    return counts | trained

@@ -1,0 +1,110 @@
+"""PPO as a stage, with models of random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from llamita.errors import ConfigError
+from llamita.jsonl import read_rows
+from llamita.rlhf.ppo import stage
+from llamita.rlhf.ppo.trainer import PpoTrainer
+
+from ...helpers.rlhf import inputs_of, make_inputs, ppo
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    return inputs_of("ppo", make_inputs(tmp_path_factory.mktemp("inputs"), tokenizer))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    return out, stage.run(ppo(), inputs, out)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_model_and_metrics(undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path]) -> None:
+    out, metrics = undisturbed
+    trained, start = weights(out / "model"), weights(inputs["start"] / "model")
+    assert not torch.equal(trained["lm_head.weight"], start["lm_head.weight"])
+    rows = read_rows(out / "metrics.jsonl")
+    assert [(row["iteration"], row["step"]) for row in rows] == [(1, 1), (2, 2)]
+    for name in ("kl", "helpfulness_score", "safety_score", "entropy", "explained_variance", "answer_length"):
+        assert name in rows[0]
+    assert (metrics["first"]["iteration"], metrics["last"]["iteration"]) == (1, 2)
+    assert metrics["prompts"] == 8
+    json.dumps(metrics)
+
+
+def test_half_precision_reaches_the_passes(inputs: dict[str, Path], tmp_path: Path) -> None:
+    measured = stage.run(ppo(dtype="bfloat16"), inputs, tmp_path)
+    assert measured["last"]["sampler_deviation"] > 1e-4
+    assert weights(tmp_path / "model")["lm_head.weight"].dtype == torch.float32
+
+
+def test_rounds_draw_apart(
+    undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    measured = stage.run(ppo(round="v7", iterations=1), inputs, tmp_path)
+    assert measured["first"]["score"] != undisturbed[1]["first"]["score"]
+
+
+@pytest.mark.parametrize("saved", [0, 1, 2])
+def test_it_goes_on_after_the_iteration_that_was_saved(
+    undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path, saved: int
+) -> None:
+    chosen = ppo(save_iterations={0: 10, 1: 1, 2: 2}[saved])
+    original, made = PpoTrainer.iterate, []
+
+    def iterate(self: PpoTrainer, iteration: int) -> dict[str, float]:
+        if killed and iteration > max(1, saved):
+            raise KeyboardInterrupt
+        made.append(iteration)
+        return original(self, iteration)
+
+    def interrupting(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PpoTrainer, "iterate", iterate)
+        if saved == 2:
+            patch.setattr(stage, "save_model", interrupting)
+        killed = True
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(chosen, inputs, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PpoTrainer, "iterate", iterate)
+        killed = False
+        del made[:]
+        stage.run(chosen, inputs, tmp_path)
+    assert made == list(range(saved + 1, 3))
+    final, theirs = weights(tmp_path / "model"), weights(undisturbed[0] / "model")
+    assert all(torch.equal(final[name], theirs[name]) for name in theirs)
+    keys = [[row["step"] for row in read_rows(out / "metrics.jsonl")] for out in (tmp_path, undisturbed[0])]
+    assert keys[0] == keys[1]
+
+
+def test_settings_that_do_not_fit_are_told_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mini_batch_size 5"):
+        ppo(mini_batch_size=5)
+    file = tmp_path / "zero.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage.group, "setup", lambda _: None)
+        file.write_text('{"zero_optimization": {"stage": 3}}')
+        with pytest.raises(ConfigError, match=r"zero\.json"):
+            stage.run(ppo(deepspeed=str(file)), {}, tmp_path)
+        file.write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": true}}')
+        with pytest.raises(ConfigError, match="2 micro-batches in bf16"):
+            stage.run(ppo(deepspeed=str(file), micro_batch_size=2), {}, tmp_path)

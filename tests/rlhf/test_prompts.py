@@ -1,0 +1,51 @@
+"""Which prompts leave room for an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.data.intake import Intake
+from llamita.errors import DataError
+from llamita.jsonl import read_rows
+from llamita.model.checkpoint import load_tokenizer
+from llamita.rlhf.prompts import EncodedPrompt, read_pool
+
+from ..helpers.rlhf import make_inputs, ppo
+from ..helpers.rows import turn, write
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    return make_inputs(tmp_path_factory.mktemp("inputs"), tokenizer)
+
+
+def pool(inputs: dict[str, Path], **changes: Any) -> tuple[list[EncodedPrompt], dict[str, int]]:
+    intake = Intake()
+    tokenizer = load_tokenizer(inputs["start"])
+    found = read_pool(ppo(**changes), inputs["data"], tokenizer, context_length=128, intake=intake)
+    return found, intake.metrics()["skipped"]
+
+
+def test_prompts_without_room_are_counted(inputs: dict[str, Path]) -> None:
+    long, some = "what " * 100, read_rows(inputs["data"] / "prompts.jsonl")
+    write(inputs["data"] / "long.jsonl", [*some, {"messages": turn(long)}])
+    source = [{"path": "long.jsonl", "format": "prompts"}]
+    found, skipped = pool(inputs, prompts=source)
+    assert len(found) == 8
+    assert skipped == {"prompt longer than 88 tokens": 1}
+    with pytest.raises(DataError, match=r"longer than 1 tokens \(no room for an answer in the context\)"):
+        pool(inputs, max_new_tokens=127)
+
+
+def test_prompts_above_the_length_that_is_asked_for_are_counted(inputs: dict[str, Path]) -> None:
+    lengths = [len(prompt.ids) for prompt in pool(inputs)[0]]
+    limit = max(lengths) - 1
+    found, skipped = pool(inputs, max_prompt_length=limit)
+    assert [len(prompt.ids) for prompt in found] == [length for length in lengths if length <= limit]
+    assert skipped == {f"prompt longer than {limit} tokens": sum(length > limit for length in lengths)}
+    assert len(pool(inputs, max_prompt_length=limit + 1)[0]) == len(lengths)
+    with pytest.raises(DataError, match=r"all 8 prompts are longer than 2 tokens \(max_prompt_length\)"):
+        pool(inputs, max_prompt_length=2)
