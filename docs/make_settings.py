@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llamita.data.settings import CorpusSettings, RowSettings
-from llamita.runner.pipeline import PipelineSettings
+from llamita.runner.entries import PipelineSettings
 from llamita.runner.stages import REGISTRY, settings_class
 from llamita.settings import StageSettings
 from llamita.training.settings import PAPER_OPTIMIZER, FineTunedSettings, PackedSettings, TrainedSettings

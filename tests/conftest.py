@@ -19,6 +19,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest
 
+from llamita import artifact
 from llamita.errors import ConfigError
 from llamita.runner import pipeline, stages
 from llamita.settings import Source, StageSettings
@@ -63,6 +64,35 @@ class TakerSettings(StageSettings):
         return {}  # the fake reads all text files of its inputs
 
 
+class TunerSettings(StageSettings):
+    """As `rejection`: publishes a language model, takes a list and the name of its round."""
+
+    resumable: ClassVar[bool] = True
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"judge"})
+    listed_inputs: ClassVar[frozenset[str]] = frozenset({"earlier"})
+    publishes_language_model: ClassVar[bool] = True
+
+    round: str = "alone"
+    strength: int = 1
+    deepspeed: str | None = None
+
+
+class JudgeSettings(StageSettings):
+    """As `reward`: takes a language model and publishes another kind of model."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    strictness: int = 1
+
+
+class GatherSettings(StageSettings):
+    """As `report`: takes artifacts by any names."""
+
+    any_inputs: ClassVar[bool] = True
+
+
 class RoundsSettings(StageSettings):
     resumable: ClassVar[bool] = True
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -73,6 +103,16 @@ class RoundsSettings(StageSettings):
     logging: int = 10
 
 
+FAKES: dict[str, type[StageSettings]] = {
+    "maker": MakerSettings,
+    "taker": TakerSettings,
+    "rounds": RoundsSettings,
+    "tuner": TunerSettings,
+    "judge": JudgeSettings,
+    "gather": GatherSettings,
+}
+
+
 @dataclass
 class FakeStages:
     """What the fake stages did (`ran`), and what a test lets happen inside one (`during[name]`)."""
@@ -81,7 +121,7 @@ class FakeStages:
     during: dict[str, Callable[[Path], None]] = field(default_factory=dict)
 
     def run(self, settings: StageSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-        name = out.name.removesuffix(".partial")
+        name = artifact.stage_name(out)
         self.ran.append(name)
         parts = [type(settings).__name__]
         if isinstance(settings, MakerSettings):
@@ -90,6 +130,8 @@ class FakeStages:
             )  # neither seed nor trainer: same contents for some changes
         if isinstance(settings, TakerSettings):
             parts.append(settings.style)
+        if isinstance(settings, TunerSettings):
+            parts.append(f"{settings.round} {settings.strength}")
         for folder in inputs.values():
             files = [folder] if folder.is_file() else sorted(folder.glob("*.txt"))
             parts += [path.read_text(encoding="utf-8") for path in files]
@@ -109,9 +151,9 @@ def _interruptible() -> None:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeStages:
-    """Registers the kinds `maker`, `taker` and `rounds`, and makes `tmp_path` the current folder."""
+    """Registers the kinds of `FAKES`, and makes `tmp_path` the current folder."""
     fakes = FakeStages()
-    for kind, settings in (("maker", MakerSettings), ("taker", TakerSettings), ("rounds", RoundsSettings)):
+    for kind, settings in FAKES.items():
         package = f"fake_{kind}"
         for name in (package, f"{package}.settings", f"{package}.stage"):
             monkeypatch.setitem(sys.modules, name, types.ModuleType(name))

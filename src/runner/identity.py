@@ -24,10 +24,11 @@ class Step:
     final: Path
     processes: int = 1
     upstream: Mapping[str, str] = field(default_factory=dict)  # input name -> the stage that makes it
+    pipeline_name: str | None = None  # `v1/ppo` of a stage in a round; None: that of its folder
 
     @property
     def name(self) -> str:
-        return self.final.name
+        return self.pipeline_name or self.final.name
 
 
 @dataclass(frozen=True)

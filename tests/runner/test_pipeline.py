@@ -14,18 +14,18 @@ import pytest
 from llamita import artifact, working
 from llamita.config import load_settings
 from llamita.errors import ConfigError, Interrupted, LlamitaError, RolledBack
-from llamita.runner import identity, launcher, pipeline, stages
+from llamita.runner import identity, launcher, pipeline, schedule, stages
 
 from ..conftest import FakeStages, problem, replace
 
 
 def run(*overrides: str, first: str | None = None, last: str | None = None) -> None:
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
-    pipeline.run(chosen)
+    chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
+    schedule.run(chosen)
 
 
 def plan(*overrides: str) -> dict[str, str]:
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
+    chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
     return {item.step.name: item.status.why for item in chosen if item.status}
 
 
@@ -67,9 +67,9 @@ def test_planning_what_is_done_imports_no_torch(
     run()
     for library in ("torch", "transformers", "trl"):
         monkeypatch.setitem(sys.modules, library, None)  # importing it now raises ImportError
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml"))
+    chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml"))
     pipeline.check_trainers([item for item in chosen if item.status and not item.status.done])
-    pipeline.run(chosen)
+    schedule.run(chosen)
 
 
 def test_a_changed_setting_redoes_its_stage_and_what_depends_on_it(
@@ -334,9 +334,9 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         started.append(list(arguments))
         assert environment["DS_ACCELERATOR"] == "cpu"
         monkeypatch.setenv("RANK", "0")  # what rank 0 does with the settings that it is given
-        resolved = Path(arguments[-1])
+        resolved = Path(arguments[-3])
         settings = load_settings(resolved, stages.settings_class("maker"))
-        stages.execute(stages.single_step("maker", settings, resolved, 1))
+        stages.execute(stages.single_step("maker", settings, resolved))
         monkeypatch.delenv("RANK")
         return 0
 
@@ -350,6 +350,8 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         "llamita.cli",
         "maker",
         str(Path("runs/tiny/base.settings.json").absolute()),
+        "--name",
+        "base",
     ]
     assert not Path("runs/tiny/base.settings.json").exists()
     assert plan()["base"] == "done"  # rank 0 came to the same fingerprint
@@ -367,7 +369,7 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
 
 
 def test_show_prints_plan_and_resolved_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pipeline.show(pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", ["base.words=8"])))
+    schedule.show(schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", ["base.words=8"])))
     out = capsys.readouterr().out
     assert "base: new" in out
     assert "    words: 8\n" in out
