@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -216,6 +219,22 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(fak
         assert plan()[name] == ("unfinished, goes on" if resumable else "unfinished, starts again")
     run()
     assert len(killed) == 5
+    assert tree(Path("runs/tiny")) == tree(Path("runs/undisturbed"))
+    assert set(plan().values()) == {"done"}
+
+
+def test_a_run_that_is_killed_without_notice_ends_like_an_undisturbed_one(fake: FakeStages) -> None:
+    fake.during = {name: lambda out: time.sleep(0.02) for name in NAMES}
+    run("name=undisturbed")
+    draws = random.Random(1)
+    for _ in range(5):
+        if not (child := os.fork()):
+            run()
+            os._exit(0)
+        time.sleep(draws.uniform(0.05, 0.2))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    run()
     assert tree(Path("runs/tiny")) == tree(Path("runs/undisturbed"))
     assert set(plan().values()) == {"done"}
 

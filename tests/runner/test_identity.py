@@ -157,7 +157,8 @@ def test_the_files_opened_are_those_hashed(
 
 
 def test_every_kind_of_stage_is_compared(inputs: dict[str, Path]) -> None:
-    assert {step.kind for step in steps(inputs).values()} | {"world"} == set(stages.REGISTRY)
+    without = {"world", "rejection", "ppo"}
+    assert {step.kind for step in steps(inputs).values()} | without == set(stages.REGISTRY)
 
 
 def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
