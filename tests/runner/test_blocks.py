@@ -201,29 +201,26 @@ def test_from_and_until_name_the_possibilities(name: str, words: str) -> None:
     assert str(caught.value).startswith(f"--until {name}: {words}")
 
 
-def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(fake: FakeStages) -> None:
-    run("name=undisturbed")
-    draws = random.Random(0)
-    killed: list[str] = []
-
-    def kill(out: Path) -> None:
-        killed.append(artifact.stage_name(out))
-        fake.during.clear()
+@pytest.mark.parametrize(
+    ("name", "why"), [("v2/judge", "unfinished, starts again"), ("v2/ppo", "unfinished, goes on")]
+)
+def test_a_run_that_was_stopped_in_a_round_resumes_there(fake: FakeStages, name: str, why: str) -> None:
+    def stop(out: Path) -> None:
         raise KeyboardInterrupt
 
-    for name in sorted(draws.sample(NAMES[2:], 5), key=NAMES.index):
-        fake.during[name] = kill
-        with pytest.raises(KeyboardInterrupt):
-            run()
-        resumable = steps()[name].settings.resumable
-        assert plan()[name] == ("unfinished, goes on" if resumable else "unfinished, starts again")
-    run()
-    assert len(killed) == 5
-    assert tree(Path("runs/tiny")) == tree(Path("runs/undisturbed"))
-    assert set(plan().values()) == {"done"}
+    fake.during[name] = stop
+    with pytest.raises(KeyboardInterrupt):
+        run(last="v2/ppo")
+    assert plan()[name] == why
+    fake.during.clear()
+    run(last="v2/ppo")
+    again = NAMES.index(name)
+    assert fake.ran == [*NAMES[: again + 1], *NAMES[again:7]]
+    begun = Path("runs/tiny", name, "begun.log").read_text()
+    assert begun == ("begun\nbegun\n" if "goes on" in why else "begun\n")
 
 
-def test_a_run_that_is_killed_without_notice_ends_like_an_undisturbed_one(fake: FakeStages) -> None:
+def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(fake: FakeStages) -> None:
     fake.during = {name: lambda out: time.sleep(0.02) for name in NAMES}
     run("name=undisturbed")
     draws = random.Random(1)
