@@ -113,18 +113,22 @@ def run(
         typer.Option("--dry-run", help="Only show the plan: settings, what is done, what is to do and why."),
     ] = False,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage, as sft or v1/ppo.")
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="STAGE", help="Take what stands before this stage as it is."),
+        typer.Option(
+            "--from",
+            metavar="STAGE",
+            help="Start at this stage and reuse earlier stages' outputs without checking them.",
+        ),
     ] = None,
 ) -> None:
-    """Run a pipeline: all its stages in order, each into runs/NAME/STAGE.
+    """Run a pipeline: its stages in order, each into runs/NAME/STAGE, those of rounds into runs/NAME/v1/STAGE.
 
     What is done and unchanged is not done again, so the same command also goes on after a stop.
     Settings of the pipeline and of its stages can be given behind:
-    name=my_run seed=1 roots.data=FOLDER sft.trainer.learning_rate=1e-4
+    name=my_run seed=1 roots.data=FOLDER sft.trainer.learning_rate=1e-4 v2/ppo.processes=2
     """
     chosen = schedule.plan(pipeline.read_pipeline(config, overrides or []), start, until)
     pipeline.check_trainers([item for item in chosen if item.status and not item.status.done])

@@ -16,7 +16,7 @@ Stage `sft` writes `runs/<run>/sft`, stage `v1/rejection` writes `runs/<run>/v1/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,7 +65,7 @@ def read_pipeline(
     except MisplacedError as error:
         raise document.error(error.key, str(error)) from None
     _check_overrides(of_stages, placed, document.path)
-    context = _Context(document, settings, placed, of_stages, folders_needed)
+    context = _Context(document, settings, placed, overrides=of_stages, folders_needed=folders_needed)
     return _all_or_errors(range(len(placed)), lambda at: _planned(context, at))
 
 
@@ -97,6 +97,7 @@ class _Override:
     stage: str
     key: KeyPath
     value: str
+    _: KW_ONLY
     text: str
 
 
@@ -108,7 +109,7 @@ def _apply_overrides(document: Document, overrides: Sequence[str]) -> list[_Over
         if key[0] in PipelineSettings.model_fields:
             document.override(key, value, text)
         else:
-            of_stages.append(_Override(str(key[0]), key[1:], value, text))
+            of_stages.append(_Override(str(key[0]), key[1:], value, text=text))
     return of_stages
 
 
@@ -133,11 +134,12 @@ class _Context:
     document: Document
     settings: PipelineSettings
     placed: Sequence[PlacedStage]
+    _: KW_ONLY
     overrides: Sequence[_Override]
     folders_needed: bool
 
     def resolver(self, at: int) -> Resolver:
-        return Resolver(self.placed, at, self.settings.roots, _publishes_language_model)
+        return Resolver(self.placed, at, roots=self.settings.roots, publishes=_publishes_language_model)
 
     def overrides_of(self, stage: PlacedStage, *, entry: bool) -> list[_Override]:
         """Those of its entry, or of its settings."""
@@ -149,7 +151,7 @@ class _Context:
 
 
 def _planned(context: _Context, at: int) -> Planned:
-    stage, run = context.placed[at], RUNS / context.settings.name
+    stage = context.placed[at]
     context, entry = _with_entry_overrides(context, stage)
     if problem := stages.check_kind(entry.stage):
         raise context.document.error((*stage.place, "stage"), problem)
@@ -157,11 +159,18 @@ def _planned(context: _Context, at: int) -> Planned:
     settings = parse_settings(document, stages.settings_class(entry.stage))
     if wrong := stages.check_inputs(entry.stage, settings, entry.inputs):
         raise context.document.error((*stage.place, "inputs", wrong[0]), wrong[1])
-    references = _references(context, at, entry, type(settings))
+    references = _references(context, at, entry, schema=type(settings))
     inputs = {name: _folder(context, at, reference) for name, reference in references.items()}
     upstream = {name: reference.text for name, reference in references.items() if reference.is_stage}
-    final = (run / stage.name).absolute()
-    step = Step(entry.stage, settings, inputs, final, entry.processes, upstream, stage.name)
+    step = Step(
+        entry.stage,
+        settings,
+        inputs,
+        (RUNS / context.settings.name / stage.name).absolute(),
+        processes=entry.processes,
+        upstream=upstream,
+        pipeline_name=stage.name,
+    )
     return Planned(step, document)
 
 
@@ -221,7 +230,7 @@ def _config(pipeline: Document, place: KeyPath, name: str) -> Path:
 
 
 def _references(
-    context: _Context, at: int, entry: StageEntry, schema: type[StageSettings]
+    context: _Context, at: int, entry: StageEntry, *, schema: type[StageSettings]
 ) -> dict[str, Reference]:
     """What each input refers to, those of a list as `NAME.STAGE`."""
     resolver = context.resolver(at)

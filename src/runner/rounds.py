@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from ..document import KeyPath, nearest
 from ..errors import ConfigError
@@ -20,6 +20,7 @@ class PlacedStage:
     """`sft`, or `v1/ppo` in a round"""
     entry: StageEntry
     place: KeyPath
+    _: KW_ONLY
     round: str | None = None
     block: RoundsEntry | None = None
 
@@ -67,7 +68,7 @@ def _placed(entry: StageEntry | RoundsEntry, place: KeyPath) -> list[PlacedStage
     if isinstance(entry, StageEntry):
         return [PlacedStage(entry.name, entry, place)]
     return [
-        PlacedStage(f"{name}/{inner.name}", inner, (*place, "stages", index), name, entry)
+        PlacedStage(f"{name}/{inner.name}", inner, (*place, "stages", index), round=name, block=entry)
         for name in entry.rounds
         for index, inner in enumerate(entry.stages)
         if inner.only is None or name in inner.only
@@ -114,6 +115,7 @@ class Resolver:
     placed: Sequence[PlacedStage]
     at: int
     """the stage's place among these"""
+    _: KW_ONLY
     roots: Collection[str]
     publishes: Callable[[PlacedStage], bool]
     """whether a stage publishes a language model"""

@@ -113,7 +113,7 @@ def single_step(
     if settings.output is None:
         raise ConfigError(f"{config}: output: where should the result go? Give output=FOLDER")
     inputs = {name: _input(f"{config}: inputs.{name}", value) for name, value in folders.items()}
-    return Step(kind, settings, inputs, Path(settings.output), processes, pipeline_name=name)
+    return Step(kind, settings, inputs, Path(settings.output), processes=processes, pipeline_name=name)
 
 
 def _input(key: str, value: str) -> Path:

@@ -288,6 +288,14 @@ def test_a_list_for_a_stage_alone(fake: FakeStages, tmp_path: Path) -> None:
     step = stages.single_step("tuner", read, Path("configs/rejection.yaml"))
     assert listed(step.inputs, "earlier") == {"v1": tmp_path / "one", "v2/rejection": tmp_path / "two"}
     assert step.name == "mine"
+    with Path("configs/rejection.yaml").open("a") as file:
+        file.write("inputs: {earlier: {v1: ../two, 2: ../model}}\n")  # relative to the YAML
+    read = load_settings("configs/rejection.yaml", TunerSettings, ["inputs.earlier.v3=one"])
+    assert read.folders() == {
+        "earlier.v1": str(tmp_path / "two"),
+        "earlier.2": str(tmp_path / "model"),
+        "earlier.v3": str(tmp_path / "one"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ PLACED = expand(settings(entry("pretrain"), entry("sft"), ROUNDS, entry("evaluat
 
 def resolver(name: str, placed: list[PlacedStage] = PLACED) -> Resolver:
     at = [one.name for one in placed].index(name)
-    return Resolver(placed, at, ["data"], lambda one: one.entry.stage == "tuner")
+    return Resolver(placed, at, roots=["data"], publishes=lambda one: one.entry.stage == "tuner")
 
 
 def test_a_block_becomes_plain_stages_in_the_order_of_its_rounds() -> None:
