@@ -124,7 +124,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run a pipeline: its stages in order, each into runs/NAME/STAGE, those of rounds into runs/NAME/v1/STAGE.
+    """Run a pipeline: all its stages in order, each into runs/NAME/STAGE (of a round: runs/NAME/v1/STAGE).
 
     What is done and unchanged is not done again, so the same command also goes on after a stop.
     Settings of the pipeline and of its stages can be given behind:
