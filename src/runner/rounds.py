@@ -36,7 +36,7 @@ class Reference:
 
 
 class MisplacedError(ConfigError):
-    """A problem with the key that it is about."""
+    """A name that can't be used where it is written, with its key in the YAML."""
 
     def __init__(self, key: KeyPath, problem: str) -> None:
         super().__init__(problem)

@@ -111,6 +111,11 @@ def test_wrong_blocks_name_their_line(old: str, new: str, line: int, words: str)
     assert any(words in one for one in told), problem()
 
 
+def test_a_block_without_rounds() -> None:
+    replace("configs/pipeline.yaml", "rounds: [v1, v2, v3]\n    previous: sft", "previous: sft")
+    assert problem() == "configs/pipeline.yaml:6: stages.2.rounds: this key is missing"
+
+
 def test_an_error_that_rounds_share_is_told_once() -> None:
     Path("configs/rejection.yaml").write_text("strenght: 2\n")
     assert problem().count("strenght: unknown key") == 1

@@ -77,6 +77,10 @@ def test_other_references_are_looked_for_outside(reference: str) -> None:
     assert not resolver("v2/ppo").one(reference, ()).is_stage
 
 
+def test_a_root_may_be_called_as_a_later_stage() -> None:
+    assert not Resolver(PLACED, 1, roots=["evaluate"], publishes=bool).one("evaluate", ()).is_stage
+
+
 @pytest.mark.parametrize(
     ("stage", "value", "means"),
     [
