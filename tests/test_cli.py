@@ -232,7 +232,7 @@ def test_report_takes_the_stages_of_rounds(
     (project / "pipeline.yaml").write_text(BLOCK)
     (project / "polite.yaml").write_text("{}")
     assert llamita("run", "pipeline.yaml").exit_code == 0
-    for name in ("v1/tune.old", "v1.old/tune", "v1/tune/inner"):  # backups, and what a stage keeps in its own
+    for name in ("v1/tune.old", "v1.old/tune", "base/inner"):  # backups, and what a stage keeps in its own
         shutil.copytree("runs/tiny/v2/tune", f"runs/tiny/{name}")
     Path("runs/tiny/v2/tune").rename("runs/tiny/v2/tune.partial")
     assert llamita("report", "runs/tiny").exit_code == 0

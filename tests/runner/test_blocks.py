@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -143,6 +144,9 @@ def test_names_of_nested_folders(fake: FakeStages) -> None:
     names = [artifact.stage_name(Path("runs/tiny", name)) for name in ("sft", "v1/judge", "v2/ppo")]
     assert names == ["sft", "v1/judge", "v2/ppo"]
     assert {artifact.run_name(Path("runs/tiny", name)) for name in names} == {"tiny"}
+    shutil.copytree("runs/tiny/v1/judge", "runs/other/copied")
+    assert artifact.stage_name(Path("runs/other/copied")) == "copied"
+    assert artifact.run_name(Path("runs/other/copied")) == "other"
     unfinished: dict[str, tuple[str, str]] = {}
 
     def look(out: Path) -> None:
