@@ -266,7 +266,7 @@ def test_rlhf_is_told_how_it_is_written_now(project: Path, arguments: list[str])
     assert result.exit_code == 2
     assert "there is no stage 'rlhf' any more" in result.stderr
     assert "      - name: rejection\n        stage: rejection\n" in result.stderr
-    assert " rlhf " not in llamita("--help").stdout
+    assert "rlhf" not in llamita("--help").stdout
 
 
 def test_chat_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:

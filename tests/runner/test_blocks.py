@@ -19,7 +19,7 @@ from llamita.errors import ConfigError, LlamitaError
 from llamita.runner import launcher, pipeline, schedule, stages
 from llamita.settings import listed
 
-from ..conftest import FakeStages, TunerSettings, problem, replace
+from ..conftest import FakeStages, problem, replace
 from ..helpers.blocks import NAMES, settings, steps
 
 pytestmark = pytest.mark.usefixtures("blocks")
@@ -274,46 +274,3 @@ def test_each_stage_of_a_round_has_a_launcher_of_its_own(
     assert artifact.read_manifest(Path("runs/tiny/v3/rejection"))["name"] == "v3/rejection"
     assert set(plan(*changed).values()) == {"done"}  # rank 0 came to the same fingerprints
     assert not list(Path("runs/tiny").rglob("*.settings.json"))
-
-
-# ------------------------------------------------------------------------------------------- alone
-
-
-def test_a_list_for_a_stage_alone(fake: FakeStages, tmp_path: Path) -> None:
-    for name in ("model", "one", "two"):
-        (tmp_path / name).mkdir()
-    given = [
-        "inputs.model=model",
-        "inputs.earlier.v1=one",
-        "inputs.earlier.v2/rejection=two",
-        "output=out/mine",
-    ]
-    read = load_settings("configs/rejection.yaml", TunerSettings, given)
-    step = stages.single_step("tuner", read, Path("configs/rejection.yaml"))
-    assert listed(step.inputs, "earlier") == {"v1": tmp_path / "one", "v2/rejection": tmp_path / "two"}
-    assert step.name == "mine"
-    with Path("configs/rejection.yaml").open("a") as file:
-        file.write("inputs: {earlier: {v1: ../two, 2: ../model}}\n")  # relative to the YAML
-    read = load_settings("configs/rejection.yaml", TunerSettings, ["inputs.earlier.v3=one"])
-    assert read.folders() == {
-        "earlier.v1": str(tmp_path / "two"),
-        "earlier.2": str(tmp_path / "model"),
-        "earlier.v3": str(tmp_path / "one"),
-    }
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ("inputs.earlier=model", "inputs.earlier: this input takes a list: inputs.earlier.NAME=FOLDER"),
-        ("inputs.judge.v1=model", "inputs.judge: this input takes one folder: inputs.judge=FOLDER"),
-        ("inputs.earlir.v1=model", "inputs.earlir: stage 'tuner' has no such input"),
-        ("inputs.earlier.v1=nowhere", "inputs.earlier.v1: no such folder: "),
-    ],
-)
-def test_a_wrong_list_for_a_stage_alone(given: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    read = load_settings("configs/rejection.yaml", TunerSettings, ["inputs.model=model", given, "output=o"])
-    with pytest.raises(ConfigError) as caught:
-        stages.single_step("tuner", read, Path("configs/rejection.yaml"))
-    assert words in str(caught.value)
