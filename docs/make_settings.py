@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llamita.data.settings import CorpusSettings, RowSettings
-from llamita.runner.pipeline import PipelineSettings
+from llamita.runner.entries import PipelineSettings
 from llamita.runner.stages import REGISTRY, settings_class
 from llamita.settings import StageSettings
 from llamita.training.settings import PAPER_OPTIMIZER, FineTunedSettings, PackedSettings, TrainedSettings
@@ -36,8 +36,8 @@ def page() -> str:
     shared: dict[str, type[BaseModel]] = {
         "Every stage that reads rows (all but world and report)": RowSettings,
         "Every stage that trains": TrainedSettings,
-        "Every stage that trains on packed rows (pretrain, sft, rlhf)": PackedSettings,
-        "Every stage that fine-tunes on dialogues (sft, rlhf)": FineTunedSettings,
+        "Every stage that trains on packed rows (pretrain, sft, rejection)": PackedSettings,
+        "Every stage that fine-tunes on dialogues (sft, rejection)": FineTunedSettings,
         "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
     }
     sections |= {**shared, **stages}
@@ -51,8 +51,9 @@ def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) ->
     yield f"## {title}\n\n{inspect.getdoc(schema)}\n"
     if issubclass(schema, StageSettings) and title.startswith("Stage "):
         optional = [f"{name} (optional)" for name in sorted(schema.optional_inputs)]
+        lists = [f"{name} (list)" for name in sorted(schema.listed_inputs)]
         anything = ["any names"] if schema.any_inputs else []
-        inputs = ", ".join([*sorted(schema.required_inputs), *optional, *anything])
+        inputs = ", ".join([*sorted(schema.required_inputs), *optional, *lists, *anything])
         yield f"Inputs: {inputs or 'none'}. Names below `trainer:`: {schema.trainer_class or 'none'}.\n"
     if defaults := _trainer_defaults(schema):
         yield f"Defaults below `trainer:`: {defaults}.\n"
@@ -84,7 +85,7 @@ def _own_keys(schema: type[BaseModel]) -> dict[str, str]:
 def _row(name: str, field: FieldInfo, meaning: str) -> str:
     text = _type(field.annotation, field.metadata).replace("|", r"\|")
     shown = "" if field.is_required() else f"`{json.dumps(field.default, default=lambda section: {})}`"
-    return f"| `{name}` | {text} | {shown} | {' '.join(meaning.split())} |"
+    return f"| `{field.alias or name}` | {text} | {shown} | {' '.join(meaning.split())} |"
 
 
 def _type(kind: Any, metadata: Iterable[Any] = ()) -> str:

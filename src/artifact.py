@@ -34,13 +34,19 @@ def final_folder(folder: Path) -> Path:
 
 
 def stage_name(folder: Path) -> str:
-    """`sft` for `runs/smoke/sft` and `runs/smoke/sft.partial`."""
-    return final_folder(folder).name
+    """`sft` for `runs/smoke/sft` and `runs/smoke/sft.partial`; a stage of a round notes `v1/ppo` there."""
+    final = final_folder(folder)
+    for note in (folder / MARKER, folder / MANIFEST):
+        with suppress(OSError, ValueError, AttributeError):
+            name = parse_json(note.read_text(encoding="utf-8")).get("name")
+            if isinstance(name, str) and final.absolute().as_posix().endswith(f"/{name}"):
+                return name
+    return final.name
 
 
 def run_name(folder: Path) -> str:
-    """`smoke` for `runs/smoke/sft` and `runs/smoke/sft.partial`."""
-    return folder.absolute().parent.name
+    """`smoke` for `runs/smoke/sft`, `runs/smoke/sft.partial` and `runs/smoke/v1/ppo`."""
+    return folder.absolute().parents[stage_name(folder).count("/")].name
 
 
 def model_folder(folder: Path) -> Path:

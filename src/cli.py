@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from .console import error_console, say
 from .document import nearest, read_document
 from .errors import ConfigError, DataError, Interrupted, LlamitaError
 from .processes import is_main_process
-from .runner import pipeline, stages
+from .runner import pipeline, schedule, stages
 from .runner.identity import Step
 from .runner.identity import status as status_of
 from .terminal import ending_signals, print_whatever_happens
@@ -32,7 +32,8 @@ STAGE_HELP = {
     "pretrain": "Train a base model on text.",
     "sft": "Teach a base model to chat: supervised fine-tuning, with Ghost Attention.",
     "reward": "Train a reward model on comparisons (helpfulness or safety).",
-    "rlhf": "Improve a chat model by rounds of rejection sampling and PPO.",
+    "rejection": "Sample answers, select the best of each prompt and fine-tune on them: rejection sampling.",
+    "ppo": "Improve a chat model against reward models by PPO.",
     "evaluate": "Measure the versions of a chat model.",
 }
 
@@ -112,25 +113,29 @@ def run(
         typer.Option("--dry-run", help="Only show the plan: settings, what is done, what is to do and why."),
     ] = False,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage, as sft or v1/ppo.")
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="STAGE", help="Take what stands before this stage as it is."),
+        typer.Option(
+            "--from",
+            metavar="STAGE",
+            help="Start at this stage and reuse earlier stages' outputs without checking them.",
+        ),
     ] = None,
 ) -> None:
-    """Run a pipeline: all its stages in order, each into runs/NAME/STAGE.
+    """Run a pipeline: all its stages in order, each into runs/NAME/STAGE (of a round: runs/NAME/v1/STAGE).
 
     What is done and unchanged is not done again, so the same command also goes on after a stop.
     Settings of the pipeline and of its stages can be given behind:
-    name=my_run seed=1 roots.data=FOLDER sft.trainer.learning_rate=1e-4
+    name=my_run seed=1 roots.data=FOLDER sft.trainer.learning_rate=1e-4 v2/ppo.processes=2
     """
-    chosen = pipeline.plan(pipeline.read_pipeline(config, overrides or []), start, until)
+    chosen = schedule.plan(pipeline.read_pipeline(config, overrides or []), start, until)
     pipeline.check_trainers([item for item in chosen if item.status and not item.status.done])
     if dry_run:
-        pipeline.show(chosen)
+        schedule.show(chosen)
     else:
-        pipeline.run(chosen)
+        schedule.run(chosen)
 
 
 def _stage_command(kind: str) -> Callable[..., None]:
@@ -140,9 +145,10 @@ def _stage_command(kind: str) -> Callable[..., None]:
         processes: Annotated[
             int, typer.Option(min=1, help="Ranks to start, where the YAML names a DeepSpeed file.")
         ] = 1,
+        name: Annotated[str | None, typer.Option(hidden=True, help="Its name in a pipeline.")] = None,
     ) -> None:
         settings = load_settings(config, stages.settings_class(kind), overrides or [])
-        step = stages.single_step(kind, settings, config, processes)
+        step = stages.single_step(kind, settings, config, processes=processes, name=name)
         if is_main_process():
             working.recover(step.final)
         status = status_of(step)
@@ -159,6 +165,11 @@ def _stage_command(kind: str) -> Callable[..., None]:
 for _kind, _help in STAGE_HELP.items():
     _inputs = "Folders are given behind: inputs.NAME=FOLDER output=FOLDER"
     app.command(_kind, help=f"{_help} {_inputs}", short_help=_help)(_stage_command(_kind))
+
+
+@app.command("rlhf", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def _rlhf() -> None:
+    raise ConfigError(stages.RLHF_NOW)
 
 
 @app.command(short_help="Check YAML files without running anything.")
@@ -182,8 +193,10 @@ def kind_of(config: Path, stage: str | None = None) -> str:
 
     Raises ConfigError where none of these tells.
     """
-    named = [kind for kind in stages.REGISTRY if config.stem.startswith(kind)]
+    named = [kind for kind in (*stages.REGISTRY, "rlhf") if config.stem.startswith(kind)]
     kind = stage or (named[0] if named else _kind_in_pipeline(config))
+    if kind == "rlhf":
+        raise ConfigError(f"{config}: {stages.RLHF_NOW}")
     if kind not in stages.REGISTRY:
         hint = nearest(kind or config.stem, stages.REGISTRY)
         raise ConfigError(
@@ -195,10 +208,16 @@ def kind_of(config: Path, stage: str | None = None) -> str:
 def _kind_in_pipeline(config: Path) -> str | None:
     beside = config.with_name("pipeline.yaml")
     entries = read_document(beside).data.get("stages") if beside.is_file() else None
-    if not isinstance(entries, list):
-        return None
-    naming = (entry for entry in entries if isinstance(entry, dict) and entry.get("config") == config.name)
+    naming = (entry for entry in _stages_in(entries) if entry.get("config") == config.name)
     return next((entry.get("stage") for entry in naming), None)
+
+
+def _stages_in(entries: Any) -> Iterator[dict[str, Any]]:
+    """The entries of stages, those of blocks included, of a pipeline that was not yet checked."""
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict):
+            yield entry
+            yield from _stages_in(entry.get("stages"))
 
 
 @app.command()
@@ -223,14 +242,22 @@ def report(
 
     A folder such as sft.old beside sft is a backup and left out.
     """
-    finished = sorted(path.parent for path in run_folder.glob(f"*/{artifact.MANIFEST}"))
-    inputs = {folder.name: folder for folder in finished if folder.suffix != artifact.PARTIAL}
-    inputs = {name: inputs[name] for name in inputs if name.partition(".")[0] not in inputs.keys() - {name}}
+    inputs = _finished(run_folder)
     inputs.pop("report", None)
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")
     settings = stages.settings_class("report")()
     stages.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
+
+
+def _finished(run_folder: Path) -> dict[str, Path]:
+    """The finished stages of a run by their names, those of rounds as `v1/ppo`; no backups."""
+    flat = [path.parent for path in run_folder.glob(f"*/{artifact.MANIFEST}")]
+    nested = [path.parent for path in run_folder.glob(f"*/*/{artifact.MANIFEST}")]
+    nested = [folder for folder in nested if folder.parent not in flat and "." not in folder.parent.name]
+    folders = sorted(folder for folder in (*flat, *nested) if folder.suffix != artifact.PARTIAL)
+    found = {folder.relative_to(run_folder).as_posix(): folder for folder in folders}
+    return {name: found[name] for name in found if name.partition(".")[0] not in found.keys() - {name}}
 
 
 def _end(*_: object) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from .deepspeed_file import DeepSpeedFile
@@ -48,15 +49,12 @@ def parse_settings(document: Document, schema: type[S]) -> S:
 
 def _resolve_folders(document: Document, schema: type[StageSettings]) -> None:
     data = document.data
-    inputs = data.get("inputs")
-    places: list[tuple[KeyPath, dict[str, Any]]] = [(("deepspeed",), data), (("output",), data)]
-    if isinstance(inputs, dict):
-        places += [(("inputs", name), inputs) for name in inputs]
-    for key, section in places:
-        if isinstance(value := section.get(str(key[-1])), str):
+    places: list[tuple[KeyPath, dict[Any, Any]]] = [(("deepspeed",), data), (("output",), data)]
+    for key, section in [*places, *_inputs_of(data)]:
+        if isinstance(value := section.get(key[-1]), str):
             path = document.absolute_path(key, value, follow=key != ("output",))
             on_the_hub = key[0] == "inputs" and not path.exists() and is_hub_id(value)
-            section[str(key[-1])] = value if on_the_hub else str(path)
+            section[key[-1]] = value if on_the_hub else str(path)
     if "deepspeed" in schema.model_fields and isinstance(data.get("deepspeed"), str):
         try:
             DeepSpeedFile.read(data["deepspeed"])
@@ -64,6 +62,18 @@ def _resolve_folders(document: Document, schema: type[StageSettings]) -> None:
             raise document.error(("deepspeed",), f"no such file: {data['deepspeed']}") from None
         except ValueError as error:
             raise document.error(("deepspeed",), f"{data['deepspeed']} is no valid JSON: {error}") from None
+
+
+def _inputs_of(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[Any, Any]]]:
+    """Each input with the section that it is in; those of a list are a section of their own."""
+    inputs = data.get("inputs")
+    if not isinstance(inputs, dict):
+        return
+    for name, value in inputs.items():
+        if isinstance(value, dict):
+            yield from ((("inputs", name, one), value) for one in value)
+        else:
+            yield ("inputs", name), inputs
 
 
 # ------------------------------------------------------------------------------------------- messages
@@ -77,7 +87,7 @@ def _messages(errors: Sequence[ErrorDetails], document: Document, schema: type[S
         if error["type"] == "value_error":
             key = _named_key(key, error["msg"], document.data)
         told = problems.setdefault(key, [])
-        problem = _problem(error, key, schema)
+        problem = _problem(error, key, schema, data=document.data)
         if problem not in told:
             told.append(problem)
     in_order = sorted(problems, key=lambda key: document.lines.get(key, 0))
@@ -105,10 +115,10 @@ def _named_key(section: KeyPath, message: str, data: Any) -> KeyPath:
     return section if named is None else (*section, named)
 
 
-def _problem(error: ErrorDetails, key: KeyPath, schema: type[Settings]) -> str:
+def _problem(error: ErrorDetails, key: KeyPath, schema: type[Settings], *, data: Any) -> str:
     if error["type"] == "extra_forbidden":
-        section = _section_schema(schema, key[:-1])
-        return _unknown_key(key[-1], list(section.model_fields) if section else [], schema)
+        section = _section_schema(schema, key[:-1], data)
+        return _unknown_key(key[-1], list(_fields(section)) if section else [], schema)
     if error["type"] == "missing":
         return "this key is missing"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
@@ -126,14 +136,26 @@ def _unknown_key(name: object, allowed: list[str], schema: type[Settings]) -> st
     return f"unknown key{hint or ';'} allowed: {', '.join(allowed)}"
 
 
-def _section_schema(schema: type[Settings], key: KeyPath) -> type[BaseModel] | None:
+def _section_schema(schema: type[Settings], key: KeyPath, data: Any) -> type[BaseModel] | None:
     """The settings class of a section, found by walking the annotations."""
     annotation: Any = schema
     for part in key:
-        model = next(_models_in(annotation), None)
-        if model is not None and part in model.model_fields:
-            annotation = model.model_fields[str(part)].annotation
-    return next(_models_in(annotation), None)
+        model = _most_like(data, annotation)
+        if model is not None and part in (fields := _fields(model)):
+            annotation = fields[str(part)].annotation
+        data = data[part]
+    return _most_like(data, annotation)
+
+
+def _most_like(data: Any, annotation: Any) -> type[BaseModel] | None:
+    """Of the classes that a section may be, the one that has most of its keys."""
+    given = data.keys() if isinstance(data, dict) else set()
+    return max(_models_in(annotation), key=lambda model: len(given & _fields(model).keys()), default=None)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a class by their names in a YAML."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -23,21 +24,37 @@ KeyPath = tuple[str | int, ...]
 LARGEST = 2**63 - 1  # of whole numbers in a YAML, as of seeds
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a value comes from that the file of a document does not have."""
+
+    where: str
+    """as errors name it"""
+    folder: Path
+    """that its relative paths start from"""
+
+
 @dataclasses.dataclass
 class Document:
     path: Path
     data: dict[str, Any]
     lines: dict[KeyPath, int]
-    overrides: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
+    """of every key; that of `()` is the section of another file that this document is"""
+    origins: dict[KeyPath, Origin] = dataclasses.field(default_factory=dict)
 
     def where(self, key: KeyPath) -> str:
         """`file:line` of a key or of the nearest section around it, or the override that set it."""
-        for end in range(len(key), 0, -1):
-            if key[:end] in self.overrides:
-                return f"override '{_short(self.overrides[key[:end]])}' ({self.path})"
+        for end in range(len(key), -1, -1):
+            if key[:end] in self.origins:
+                return self.origins[key[:end]].where
             if key[:end] in self.lines:
                 return f"{self.path}:{self.lines[key[:end]]}"
         return str(self.path)
+
+    def origin(self, key: KeyPath) -> Origin:
+        """Where a key's value comes from."""
+        origins = (self.origins.get(key[:end]) for end in range(len(key), 0, -1))
+        return Origin(self.where(key), next((one.folder for one in origins if one), self.path.parent))
 
     def error(self, key: KeyPath, problem: str) -> ConfigError:
         name = f"{dotted(key)}: " if key else ""
@@ -45,26 +62,34 @@ class Document:
 
     def override(self, key: KeyPath, value: str, text: str) -> None:
         """Sets one key to a value that is read as YAML; `text` is how the user wrote it."""
+        told = f"override '{_short(text)}'"
+        self.assign(key, _value(value, told), Origin(f"{told} ({self.path})", Path.cwd()))
+
+    def assign(self, key: KeyPath, value: Any, origin: Origin) -> None:
+        """Sets one key to a value from elsewhere; sections that are missing are made."""
         parent: Any = self.data
         for part in key[:-1]:
             if isinstance(parent, dict) and parent.get(part) is None:
                 parent[part] = {}
-            parent = _child(parent, part, text)
+            parent = _child(parent, part, origin)
         if isinstance(parent, list):
-            _child(parent, key[-1], text)
+            _child(parent, key[-1], origin)
         elif not isinstance(parent, dict):
-            raise ConfigError(f"override '{_short(text)}': {dotted(key[:-1])} is no section")
-        parent[key[-1]] = _value(value, f"override '{_short(text)}'")
-        self.overrides = {old: by for old, by in self.overrides.items() if old[: len(key)] != key}
-        self.overrides[key] = text
+            raise ConfigError(f"{origin.where}: {dotted(key[:-1])} is no section")
+        parent[key[-1]] = value
+        self.origins = {old: by for old, by in self.origins.items() if old[: len(key)] != key}
+        self.origins[key] = origin
+
+    def copy(self) -> Document:
+        """The same, to be changed alone."""
+        return Document(self.path, copy.deepcopy(self.data), self.lines, dict(self.origins))
 
     def absolute_path(self, key: KeyPath, path: str, *, follow: bool = True) -> Path:
-        """A path in a YAML is relative to that YAML, one from the command line to the current folder.
+        """A path is relative to the YAML that it is in, one from the command line to the current folder.
 
         `follow`: whether a link is replaced by what it leads to; links above it always are.
         """
-        overridden = any(key[:end] in self.overrides for end in range(1, len(key) + 1))
-        place = (Path.cwd() if overridden else self.path.parent) / Path(path).expanduser()
+        place = self.origin(key).folder / Path(path).expanduser()
         return place.resolve() if follow or place.name in ("", "..") else place.parent.resolve() / place.name
 
 
@@ -98,7 +123,12 @@ def split_override(text: str) -> tuple[KeyPath, str]:
     parts = name.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(f"override '{_short(text)}': expected key=value, as in trainer.learning_rate=1e-3")
-    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts), value
+    return key_path(parts), value
+
+
+def key_path(parts: Iterable[str]) -> KeyPath:
+    """The parts of a dotted key; whole numbers are positions in a list."""
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in parts)
 
 
 def dotted(key: KeyPath) -> str:
@@ -140,11 +170,11 @@ def shown(value: Any) -> str:
     return f"{brief(value)} ({kinds[type(value)]})" if type(value) in kinds else brief(value)
 
 
-def _child(parent: Any, part: str | int, text: str) -> Any:
+def _child(parent: Any, part: str | int, origin: Origin) -> Any:
     try:
         return parent[part]
     except (KeyError, IndexError, TypeError):
-        raise ConfigError(f"override '{_short(text)}': there is no {part} to change") from None
+        raise ConfigError(f"{origin.where}: there is no {part} to change") from None
 
 
 class _Constructor(SafeConstructor):

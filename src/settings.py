@@ -39,17 +39,20 @@ class StageSettings(Settings):
 
     seed: int = 0
     """of every draw; in a pipeline its own seed is the default"""
-    inputs: dict[str, str] = {}
-    """input name -> folder, or a model on the Hub as org/name[@revision]; the pipeline fills it"""
+    inputs: dict[str, str | dict[str, str]] = {}
+    """input name -> folder, or a model on the Hub as org/name[@revision], or for an input that takes a list a
+    section of these; the pipeline fills it"""
     output: str | None = None
     """the artifact's folder, for a stage that is started alone"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset()
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
     listed_inputs: ClassVar[frozenset[str]] = frozenset()
-    publishes_language_model: ClassVar[bool] = False
+    """inputs that take a list of folders, which may be empty or left out; see `listed`"""
     any_inputs: ClassVar[bool] = False
     """True: inputs may have any names, beside those that are required"""
+    publishes_language_model: ClassVar[bool] = False
+    """True: `model/` of the artifact is a language model; `previous` and `all` in a pipeline refer to such"""
     trainer_class: ClassVar[str | None] = None
     """whose names the section `trainer:` takes, as "trl.SFTConfig" """
     trainer_reserved: ClassVar[dict[str, str]] = {}
@@ -102,12 +105,22 @@ class StageSettings(Settings):
         """Names of the inputs that a stage with these settings needs, and of those that it may be given."""
         return self.required_inputs, self.optional_inputs
 
+    def folders(self) -> dict[str, str]:
+        """The inputs by their names, those of a list as `NAME.STAGE`."""
+        return {name: value for name, value in flatten(self.inputs).items() if isinstance(value, str)}
+
     def fingerprinted(self) -> dict[str, Any]:
         """The settings that decide what a stage makes: no folders, a DeepSpeed file as its content."""
         settings = self.model_dump(mode="json", exclude={"inputs", "output"})
         if settings.get("deepspeed"):
             settings["deepspeed"] = DeepSpeedFile.read(settings["deepspeed"]).content
         return settings
+
+
+def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:
+    """The folders of an input that takes a list, by the stages that made them, oldest first."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): path for key, path in inputs.items() if key.startswith(prefix)}
 
 
 def _sources_in(value: Any) -> Iterator[Source]:

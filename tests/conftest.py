@@ -22,13 +22,7 @@ from llamita.runner import stages
 
 from .helpers.repository import SMOLLM
 from .helpers.text_pipeline import PIPELINE
-from .helpers.text_stages import (
-    FakeStages,
-    FakeTrainerArguments,
-    MakerSettings,
-    RoundsSettings,
-    TakerSettings,
-)
+from .helpers.text_stages import FAKES, FakeStages, FakeTrainerArguments
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,9 +34,9 @@ def _interruptible() -> None:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeStages:
-    """Registers the kinds `maker`, `taker` and `rounds`, and makes `tmp_path` the current folder."""
+    """Registers the kinds of `FAKES`, and makes `tmp_path` the current folder."""
     fakes = FakeStages()
-    for kind, settings in (("maker", MakerSettings), ("taker", TakerSettings), ("rounds", RoundsSettings)):
+    for kind, settings in FAKES.items():
         package = f"fake_{kind}"
         for name in (package, f"{package}.settings", f"{package}.stage"):
             monkeypatch.setitem(sys.modules, name, types.ModuleType(name))

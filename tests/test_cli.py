@@ -22,6 +22,16 @@ from llamita.runner import stages
 from .helpers.text_stages import FakeStages
 from .helpers.waiting import wait_until
 
+BLOCK = """\
+name: tiny
+stages:
+  - {name: base, stage: maker}
+  - rounds: [v1, v2]
+    previous: base
+    stages:
+      - {name: tune, stage: tuner, config: polite.yaml, inputs: {model: previous}}
+"""
+
 
 def llamita(*arguments: str) -> Result:
     return CliRunner().invoke(cli.app, list(arguments))
@@ -212,6 +222,50 @@ def test_report_is_drawn_from_what_is_finished(
         assert llamita("report", "runs/tiny").exit_code == 0
     assert fake.ran == ["base", "report", "report"]
     assert artifact.read_manifest(Path("runs/tiny/report"))["inputs"].keys() == {"base"}
+
+
+def test_report_takes_the_stages_of_rounds(
+    project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(stages.REGISTRY, "report", stages.REGISTRY["gather"])
+    (project / "pipeline.yaml").write_text(BLOCK)
+    (project / "polite.yaml").write_text("{}")
+    assert llamita("run", "pipeline.yaml").exit_code == 0
+    for name in ("v1/tune.old", "v1.old/tune", "base/inner"):  # backups, and what a stage keeps in its own
+        shutil.copytree("runs/tiny/v2/tune", f"runs/tiny/{name}")
+    Path("runs/tiny/v2/tune").rename("runs/tiny/v2/tune.partial")
+    assert llamita("report", "runs/tiny").exit_code == 0
+    inputs = artifact.read_manifest(Path("runs/tiny/report"))["inputs"]
+    assert {name: given["path"] for name, given in inputs.items()} == {
+        name: f"runs/tiny/{name}" for name in ("base", "v1/tune")
+    }
+
+
+def test_a_block_of_rounds_in_every_command(project: Path, fake: FakeStages) -> None:
+    (project / "pipeline.yaml").write_text(BLOCK)
+    (project / "polite.yaml").write_text("strength: 3\n")  # no kind in its name: the pipeline tells it
+    result = llamita("validate", "pipeline.yaml", "polite.yaml")
+    assert result.stdout == "pipeline.yaml: ok\npolite.yaml: ok\n", said(result)
+    result = llamita("run", "pipeline.yaml", "--dry-run", "--until", "v1/tune", "v1/tune.strength=4")
+    assert "v1/tune: new, after base" in result.stdout
+    assert "    strength: 4\n" in result.stdout
+    assert fake.ran == []
+    assert llamita("run", "pipeline.yaml", "--until", "v1/tune").exit_code == 0
+    result = llamita("run", "pipeline.yaml", "--from", "v2/tune")
+    assert result.stdout.splitlines()[0] == "[1/1] v2/tune: new", said(result)
+    assert fake.ran == ["base", "v1/tune", "v2/tune"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["rlhf", "rlhf.yaml", "inputs.sft=x", "--processes", "2"], ["validate", "rlhf.yaml"]]
+)
+def test_rlhf_is_told_how_it_is_written_now(project: Path, arguments: list[str]) -> None:
+    (project / "rlhf.yaml").write_text("seed: 1\n")
+    result = llamita(*arguments)
+    assert result.exit_code == 2
+    assert "there is no stage 'rlhf' any more" in result.stderr
+    assert "      - name: rejection\n        stage: rejection\n" in result.stderr
+    assert "rlhf" not in llamita("--help").stdout
 
 
 def test_chat_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ class PretrainSettings(CorpusSettings, PackedSettings):
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model", "data", "corpus"})
     trainer_class: ClassVar[str | None] = "transformers.TrainingArguments"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
+    publishes_language_model: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset({"shard_tokens", "validation_steps"})
     trainer_defaults: ClassVar[dict[str, Any]] = {
         "learning_rate": 3e-4,

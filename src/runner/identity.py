@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ class Step:
     settings: StageSettings
     inputs: Mapping[str, Path]
     final: Path
+    _: KW_ONLY
     processes: int = 1
     upstream: Mapping[str, str] = field(default_factory=dict)  # input name -> the stage that makes it
+    pipeline_name: str | None = None  # `v1/ppo` of a stage in a round; None: that of its folder
 
     @property
     def name(self) -> str:
-        return self.final.name
+        return self.pipeline_name or self.final.name
 
 
 @dataclass(frozen=True)

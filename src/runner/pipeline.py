@@ -1,77 +1,41 @@
-"""The stages of a run in sequence: what is done is not done again, what broke goes on.
-
-`pipeline.yaml` lists the stages in order and what each takes from which:
+"""Reading a `pipeline.yaml`: its stages and blocks of rounds become steps with settings and folders.
 
     name: smoke
     seed: 0                   # every stage's seed, unless its own YAML sets one
     roots: {data: null}       # folders that are given on the command line: roots.data=DIR
     stages:
-      - {name: sft, stage: sft, config: sft.yaml, inputs: {model: pretrain, data: world}}
+      - {name: sft, stage: sft, config: sft.yaml, inputs: {model: pretrain, data: data}}
+      - rounds: [v1, v2]      # stages v1/rejection and v2/rejection
+        previous: sft
+        stages:
+          - {name: rejection, stage: rejection, config: rejection.yaml, inputs: {model: previous, …}}
 
-An input names an earlier stage, a root, a path, or a model on the Hub (`org/name`). Stage `sft` writes
-`runs/<run>/sft`.
+Stage `sft` writes `runs/<run>/sft`, stage `v1/rejection` writes `runs/<run>/v1/rejection`; docs/pipeline.md.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, Field
-
-from .. import artifact, working
 from ..config import parse_settings
-from ..console import duration, say
-from ..document import Document, KeyPath, brief, flatten, nearest, read_document, split_override
-from ..errors import ConfigError, LlamitaError
+from ..document import Document, KeyPath, brief, key_path, nearest, read_document, split_override
+from ..errors import ConfigError
 from ..hub import fetch, is_hub_id
-from ..settings import Settings
+from ..settings import StageSettings
 from ..trainer_names import check_trainer_section
 from . import stages
+from .entries import PipelineSettings, StageEntry
 from .identity import Status, Step
-from .identity import status as status_of
+from .rounds import MisplacedError, PlacedStage, Reference, Resolver, expand, is_list
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 RUNS = Path("runs")
-
-
-def _folder_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(f"{name!r} becomes a folder: letters, digits, '-' and '_' only")
-    return name
-
-
-FolderName = Annotated[str, AfterValidator(_folder_name)]
-
-
-class StageEntry(Settings):
-    """One stage of a pipeline."""
-
-    name: FolderName
-    """of the artifact's folder, and what later stages take it by"""
-    stage: str
-    """its kind"""
-    config: str
-    """its YAML, relative to this one"""
-    inputs: dict[str, str] = {}
-    """input name -> an earlier stage, a root, a path, or a model on the Hub as org/name[@revision]"""
-    processes: Annotated[int, Field(ge=1)] = 1
-    """ranks of a stage whose YAML names a DeepSpeed file"""
-
-
-class PipelineSettings(Settings):
-    """A `pipeline.yaml`."""
-
-    name: FolderName
-    """of the run: its folder is `runs/<name>`"""
-    seed: int = 0
-    """every stage's, unless its own YAML sets one"""
-    roots: dict[str, str | None] = {}
-    """folders given on the command line: `roots.data=FOLDER` for `{data: null}`"""
-    stages: list[StageEntry]
-    """in the order in which they run"""
+OF_THE_ENTRY = ("inputs", "processes")  # keys of an override that are not settings of the stage
 
 
 @dataclass(frozen=True)
@@ -83,119 +47,241 @@ class Planned:
     status: Status | None = None
 
 
-# ------------------------------------------------------------------------------------------- reading
-
-
 def read_pipeline(
     path: str | Path, overrides: Sequence[str] = (), *, folders_needed: bool = True
 ) -> list[Planned]:
     """Resolves a pipeline and the settings of all its stages, `trainer:` sections not yet checked.
 
-    Overrides are keys of the pipeline (`seed=1`, `roots.data=DIR`) or of a stage (`sft.trainer.max_steps=9`).
+    Overrides are keys of the pipeline (`seed=1`, `roots.data=DIR`) or of a stage (`sft.trainer.max_steps=9`);
+    the name of a stage in rounds means that of every round, `v2/ppo.seed=1` that of one.
     `folders_needed=False` lets roots and paths be absent, for a check of the files alone.
     Raises ConfigError with all that is wrong.
     """
     document = read_document(path)
-    entries = document.data.get("stages")
-    names = [e.get("name") for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    stage_overrides = _apply_overrides(document, overrides, names)
+    of_stages = _apply_overrides(document, overrides)
     settings = parse_settings(document, PipelineSettings)
-    planned, errors = [], []
-    for index in range(len(settings.stages)):
+    try:
+        placed = expand(settings)
+    except MisplacedError as error:
+        raise document.error(error.key, str(error)) from None
+    _check_overrides(of_stages, placed, document.path)
+    context = _Context(document, settings, placed, overrides=of_stages, folders_needed=folders_needed)
+    return _all_or_errors(range(len(placed)), lambda at: _planned(context, at))
+
+
+def check_trainers(planned: Sequence[Planned]) -> None:
+    """Checks the `trainer:` sections, which imports the trainers' classes (seconds). Raises ConfigError."""
+    _all_or_errors(planned, lambda item: check_trainer_section(item.document, type(item.step.settings)))
+
+
+def _all_or_errors(items: Iterable[T], make: Callable[[T], R]) -> list[R]:
+    """What is made of each; or the errors of all, those that several rounds share once."""
+    made, errors = [], []
+    for item in items:
         try:
-            planned.append(_planned(document, settings, index, stage_overrides, folders_needed))
+            made.append(make(item))
         except ConfigError as error:
             errors.append(str(error))
     if errors:
-        raise ConfigError("\n".join(errors))
-    return planned
+        raise ConfigError("\n".join(dict.fromkeys(errors)))
+    return made
 
 
-def _apply_overrides(
-    document: Document, overrides: Sequence[str], names: list[Any]
-) -> dict[str, list[tuple[KeyPath, str, str]]]:
-    """Applies those of the pipeline itself; returns those of its stages' YAMLs by stage."""
-    by_stage: dict[str, list[tuple[KeyPath, str, str]]] = {}
+# ------------------------------------------------------------------------------------------- overrides
+
+
+@dataclass(frozen=True)
+class _Override:
+    """`stage.key=value` of the command line."""
+
+    stage: str
+    key: KeyPath
+    value: str
+    _: KW_ONLY
+    text: str
+
+
+def _apply_overrides(document: Document, overrides: Sequence[str]) -> list[_Override]:
+    """Applies those of the pipeline itself; returns those of its stages."""
+    of_stages = []
     for text in overrides:
         key, value = split_override(text)
         if key[0] in PipelineSettings.model_fields:
             document.override(key, value, text)
-        elif key[0] not in names or len(key) < 2:
-            allowed = [*PipelineSettings.model_fields, *(str(name) for name in names)]
-            raise ConfigError(
-                f"override '{text}': {key[0]!r} is no stage and no key of {document.path}"
-                f"{nearest(key[0], allowed)}; expected stage.key=value or one of {', '.join(allowed)}"
-            )
-        elif key[1] in ("inputs", "processes"):
-            document.override(("stages", names.index(key[0]), *key[1:]), value, text)
         else:
-            by_stage.setdefault(str(key[0]), []).append((key[1:], value, text))
-    return by_stage
+            of_stages.append(_Override(str(key[0]), key[1:], value, text=text))
+    return of_stages
 
 
-def _planned(
-    document: Document,
-    settings: PipelineSettings,
-    index: int,
-    overrides: dict[str, list[tuple[KeyPath, str, str]]],
-    folders_needed: bool,
-) -> Planned:
-    entry, place = settings.stages[index], ("stages", index)
-    if entry.name in [other.name for other in settings.stages[:index]]:
-        raise document.error((*place, "name"), f"there is a stage {entry.name!r} above already")
-    if entry.name in PipelineSettings.model_fields:
-        raise document.error(
-            (*place, "name"), f"{entry.name!r} is a key of the pipeline; choose another name"
-        )
-    if entry.stage not in stages.REGISTRY:
-        hint = nearest(entry.stage, stages.REGISTRY)
-        allowed = ", ".join(stages.REGISTRY)
-        raise document.error((*place, "stage"), f"no such stage: {entry.stage!r}{hint}; there are {allowed}")
-    config = document.absolute_path((*place, "config"), entry.config)
+def _check_overrides(overrides: Sequence[_Override], placed: Sequence[PlacedStage], path: Path) -> None:
+    names = list(dict.fromkeys(name for one in placed for name in (one.entry.name, one.name)))
+    for one in overrides:
+        if one.stage not in names or not one.key:
+            allowed = [*PipelineSettings.model_fields, *names]
+            raise ConfigError(
+                f"override '{one.text}': {one.stage!r} is no stage and no key of {path}"
+                f"{nearest(one.stage, allowed)}; expected stage.key=value or one of {', '.join(allowed)}"
+            )
+
+
+# ------------------------------------------------------------------------------------------- one stage
+
+
+@dataclass(frozen=True)
+class _Context:
+    """A whole pipeline, of which one stage is read."""
+
+    document: Document
+    settings: PipelineSettings
+    placed: Sequence[PlacedStage]
+    _: KW_ONLY
+    overrides: Sequence[_Override]
+    folders_needed: bool
+
+    def resolver(self, at: int) -> Resolver:
+        return Resolver(self.placed, at, roots=self.settings.roots, publishes=_publishes_language_model)
+
+    def overrides_of(self, stage: PlacedStage, *, entry: bool) -> list[_Override]:
+        """Those of its entry, or of its settings."""
+        return [
+            one
+            for one in self.overrides
+            if one.stage in (stage.name, stage.entry.name) and (one.key[0] in OF_THE_ENTRY) is entry
+        ]
+
+
+def _planned(context: _Context, at: int) -> Planned:
+    stage = context.placed[at]
+    context, entry = _with_entry_overrides(context, stage)
+    if problem := stages.check_kind(entry.stage):
+        raise context.document.error((*stage.place, "stage"), problem)
+    document = _settings_document(context, stage)
+    settings = parse_settings(document, stages.settings_class(entry.stage))
+    if wrong := stages.check_inputs(entry.stage, settings, entry.inputs):
+        raise context.document.error((*stage.place, "inputs", wrong[0]), wrong[1])
+    references = _references(context, at, entry, schema=type(settings))
+    inputs = {name: _folder(context, at, reference) for name, reference in references.items()}
+    upstream = {name: reference.text for name, reference in references.items() if reference.is_stage}
+    step = Step(
+        entry.stage,
+        settings,
+        inputs,
+        (RUNS / context.settings.name / stage.name).absolute(),
+        processes=entry.processes,
+        upstream=upstream,
+        pipeline_name=stage.name,
+    )
+    return Planned(step, document)
+
+
+def _with_entry_overrides(context: _Context, stage: PlacedStage) -> tuple[_Context, StageEntry]:
+    """The pipeline as this stage sees it: overrides may change the entry for one round alone."""
+    overrides = context.overrides_of(stage, entry=True)
+    if not overrides:
+        return context, stage.entry
+    document = context.document.copy()
+    for one in overrides:
+        document.override((*stage.place, *one.key), one.value, one.text)
+    entry: Any = parse_settings(document, PipelineSettings)
+    for part in stage.place:
+        entry = entry[part] if isinstance(part, int) else getattr(entry, part)
+    return replace(context, document=document), entry
+
+
+def _settings_document(context: _Context, stage: PlacedStage) -> Document:
+    """The stage's YAML with what its entry, the command line, its round and the pipeline's seed add to it."""
+    pipeline, entry = context.document, stage.entry
+    if entry.config is None:
+        document = Document(pipeline.path, {}, {(): pipeline.lines.get(stage.place, 1)})
+    else:
+        document = read_document(_config(pipeline, stage.place, entry.config))
+    for key, value in _leaves(entry.with_):
+        place = (*stage.place, "with", *key)
+        inner = key_path(".".join(key).split("."))
+        if inner[0] in ("inputs", "output"):
+            raise pipeline.error(place, f"{inner[0]!r} is no setting; inputs are a key of the entry itself")
+        document.assign(inner, value, pipeline.origin(place))
+    for one in context.overrides_of(stage, entry=False):
+        document.override(one.key, one.value, one.text)
+    document.data.setdefault("seed", context.settings.seed)
+    if stage.round and "round" in stages.settings_class(entry.stage).model_fields:
+        document.data.setdefault("round", stage.round)
+    return document
+
+
+def _leaves(section: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each value of nested sections with its keys."""
+    for key, value in section.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def _config(pipeline: Document, place: KeyPath, name: str) -> Path:
+    config = pipeline.absolute_path((*place, "config"), name)
     if not config.is_file():
         siblings = [path.name for path in config.parent.glob("*.yaml")]
-        raise document.error((*place, "config"), f"no such file: {config}{nearest(config.name, siblings)}")
-    stage_document = read_document(config)
-    for key, text_value, text in overrides.get(entry.name, []):
-        stage_document.override(key, text_value, text)
-    stage_document.data.setdefault("seed", settings.seed)
-    stage_settings = parse_settings(stage_document, stages.settings_class(entry.stage))
-    if wrong := stages.check_inputs(entry.stage, stage_settings, entry.inputs):
-        raise document.error((*place, "inputs", wrong[0]), wrong[1])
+        raise pipeline.error((*place, "config"), f"no such file: {config}{nearest(config.name, siblings)}")
+    return config
 
-    inputs, upstream = {}, {}
+
+# ------------------------------------------------------------------------------------------- its inputs
+
+
+def _references(
+    context: _Context, at: int, entry: StageEntry, *, schema: type[StageSettings]
+) -> dict[str, Reference]:
+    """What each input refers to, those of a list as `NAME.STAGE`."""
+    resolver = context.resolver(at)
+    if schema.any_inputs and not entry.inputs:
+        return {one.name: Reference(one.name, (), is_stage=True) for one in resolver.before}
+    found: dict[str, Reference] = {}
     for name, value in entry.inputs.items():
-        if value in [other.name for other in settings.stages[:index]]:
-            upstream[name], inputs[name] = value, (RUNS / settings.name / value).absolute()
-        else:
-            inputs[name] = _outside_folder(document, settings, index, name, folders_needed)
-    final = (RUNS / settings.name / entry.name).absolute()
-    return Planned(
-        Step(entry.stage, stage_settings, inputs, final, entry.processes, upstream), stage_document
-    )
+        key = (*resolver.stage.place, "inputs", name)
+        try:
+            if name in schema.listed_inputs:
+                found |= _labelled(name, resolver.several(value, key))
+            elif is_list(value):
+                raise MisplacedError(key, f"this input takes one folder, found the list {brief(value)}")
+            else:
+                found[name] = resolver.one(str(value), key)
+        except MisplacedError as error:
+            raise context.document.error(error.key, str(error)) from None
+    return found
 
 
-def _outside_folder(
-    document: Document, settings: PipelineSettings, index: int, name: str, needed: bool
-) -> Path:
-    """An input that no earlier stage makes: a root or a path."""
-    key: KeyPath = ("stages", index, "inputs", name)
-    value = settings.stages[index].inputs[name]
-    if value in settings.roots:
+def _publishes_language_model(stage: PlacedStage) -> bool:
+    kind = stage.entry.stage
+    return kind in stages.REGISTRY and stages.settings_class(kind).publishes_language_model
+
+
+def _labelled(name: str, references: Sequence[Reference]) -> dict[str, Reference]:
+    """A path goes by the name of its folder."""
+    found: dict[str, Reference] = {}
+    for one in references:
+        label = one.text if one.is_stage or is_hub_id(one.text) else Path(one.text).name
+        if f"{name}.{label}" in found:
+            raise MisplacedError(one.key, f"the list has another {label!r}; rename one of the folders")
+        found[f"{name}.{label}"] = one
+    return found
+
+
+def _folder(context: _Context, at: int, reference: Reference) -> Path:
+    if reference.is_stage:
+        return (RUNS / context.settings.name / reference.text).absolute()
+    document, key, value = context.document, reference.key, reference.text
+    if value in context.settings.roots:
         key = ("roots", value)
-        root = settings.roots[value]
-        if root is None and needed:
+        root = context.settings.roots[value]
+        if root is None and context.folders_needed:
             raise document.error(key, f"no folder given; add roots.{value}=FOLDER to the command")
         value = root or "."
     folder = document.absolute_path(key, value)
-    if needed and not folder.exists():
+    if context.folders_needed and not folder.exists():
         if is_hub_id(value):
             return _fetched(document, key, value)
-        earlier = [stage.name for stage in settings.stages[:index]]
-        later = [stage.name for stage in settings.stages[index:]]
-        if value in later:
-            raise document.error(key, f"stage {value!r} does not come before; put it above this one")
-        names = [*earlier, *settings.roots]
+        names = context.resolver(at).names()
         raise document.error(
             key,
             f"{value!r} is no earlier stage, no root and no folder{nearest(value, names)}; "
@@ -209,100 +295,3 @@ def _fetched(document: Document, key: KeyPath, name: str) -> Path:
         return fetch(name)
     except ConfigError as error:
         raise document.error(key, str(error)) from None
-
-
-def check_trainers(planned: Sequence[Planned]) -> None:
-    """Checks the `trainer:` sections, which imports the trainers' classes (seconds). Raises ConfigError."""
-    errors = []
-    for item in planned:
-        try:
-            check_trainer_section(item.document, type(item.step.settings))
-        except ConfigError as error:
-            errors.append(str(error))
-    if errors:
-        raise ConfigError("\n".join(errors))
-
-
-# ------------------------------------------------------------------------------------------- planning
-
-
-def plan(planned: Sequence[Planned], first: str | None = None, last: str | None = None) -> list[Planned]:
-    """The part of the pipeline from `first` to `last`, each step with its status.
-
-    What stands before `first` is taken as it is. A step whose input is made again waits for it: if the new
-    input has the same contents, the step is done after all.
-    """
-    names = [item.step.name for item in planned]
-    for option, name in (("--from", first), ("--until", last)):
-        if name is not None and name not in names:
-            raise ConfigError(
-                f"{option} {name}: no such stage{nearest(name, names)}; there are {', '.join(names)}"
-            )
-    start = names.index(first) if first else 0
-    end = names.index(last) + 1 if last else len(names)
-    if start >= end:
-        raise ConfigError(f"--from {first} comes after --until {last}")
-    chosen: list[Planned] = []
-    for item in planned[:end]:
-        working.recover(item.step.final)
-        if names.index(item.step.name) >= start:
-            chosen.append(Planned(item.step, item.document, _status(item.step, chosen)))
-    return chosen
-
-
-def _status(step: Step, before: Sequence[Planned]) -> Status:
-    remade = {item.step.name for item in before if item.status and not item.status.done}
-    waits = sorted(remade & set(step.upstream.values()))
-    for name, folder in step.inputs.items():
-        if step.upstream.get(name) not in remade and not folder.exists():
-            raise LlamitaError(
-                f"stage {step.name!r} needs {folder}, which is not there yet; run without --from, or from "
-                f"{step.upstream.get(name)!r}"
-            )
-    if not waits:
-        return status_of(step)
-    seconds = None
-    if (step.final / artifact.MANIFEST).is_file():
-        seconds = artifact.read_manifest(step.final).get("wall_seconds")
-    again = "new" if seconds is None else "made again if its inputs come out different"
-    return Status(False, f"{again}, after {', '.join(waits)}", seconds)
-
-
-def show(chosen: Sequence[Planned]) -> None:
-    """Prints the plan with the resolved settings of every stage."""
-    for item in chosen:
-        step = item.step
-        say(f"{step.name}: {item.status.why if item.status else 'not compared'}")
-        say(f"    stage {step.kind}, settings from {item.document.path}")
-        for name, folder in step.inputs.items():
-            say(f"    input {name}: {folder}")
-        say(f"    output {step.final}")
-        for key, value in flatten(step.settings.model_dump(exclude={"inputs", "output"})).items():
-            say(f"    {key}: {brief(value, 200)}")
-
-
-# ------------------------------------------------------------------------------------------- running
-
-
-def run(chosen: Sequence[Planned]) -> None:
-    """Makes what is not done, in order. Raises what a stage raises; what was published before it stays."""
-    to_do = [item for item in chosen if item.status and not item.status.done]
-    for number, item in enumerate(chosen, start=1):
-        step = item.step
-        prefix = f"[{number}/{len(chosen)}] {step.name}"
-        to_do = [other for other in to_do if other is not item]
-        status = status_of(step)  # again: its inputs may have been made anew, or come out the same
-        if status.done:
-            say(f"{prefix}: done before")
-            continue
-        say(f"{prefix}: {status.why}")
-        stages.execute(step)
-        seconds = artifact.read_manifest(step.final)["wall_seconds"]
-        say(f"{prefix}: done in {duration(seconds)}{_time_left(to_do)}")
-    say(f"all done: {chosen[-1].step.final.parent}")
-
-
-def _time_left(to_do: Sequence[Planned]) -> str:
-    """What the rest took the last time, where that is known of every stage."""
-    known = [item.status.seconds for item in to_do if item.status and item.status.seconds]
-    return f"; about {duration(sum(known))} left" if to_do and len(known) == len(to_do) else ""

@@ -8,7 +8,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -41,6 +41,26 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "evaluate": ("llamita.evaluation", "EvaluateSettings"),
     "report": ("llamita.report", "ReportSettings"),
 }
+RLHF_NOW = """there is no stage 'rlhf' any more; write its rounds as a block of 'rejection' and 'ppo', as in
+  - rounds: [v1, v2]
+    previous: sft
+    stages:
+      - name: rejection
+        stage: rejection
+        config: rejection.yaml
+        inputs:
+          base: pretrain
+          model: previous
+          selections: all.rejection
+          helpfulness: helpfulness
+          safety: safety
+          data: data
+      - name: ppo
+        stage: ppo
+        config: ppo.yaml
+        only: [v2]
+        inputs: {start: rejection, helpfulness: helpfulness, safety: safety, data: data}
+and `versions: all` among the inputs of stage 'evaluate'; see docs/pipeline.md"""
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy")
 
 
@@ -56,27 +76,44 @@ def stage_run(kind: str) -> StageRun:
     return cast(StageRun, importlib.import_module(f"{package}.stage").run)
 
 
-def check_inputs(kind: str, settings: StageSettings, given: Mapping[str, Any]) -> tuple[str, str] | None:
+def check_kind(kind: str) -> str | None:
+    """What is wrong with the name of a kind, or None."""
+    if kind in REGISTRY:
+        return None
+    if kind == "rlhf":
+        return RLHF_NOW
+    return f"no such stage: {kind!r}{nearest(kind, REGISTRY)}; there are {', '.join(REGISTRY)}"
+
+
+def check_inputs(kind: str, settings: StageSettings, given: Collection[str]) -> tuple[str, str] | None:
     """What is wrong with the names of a stage's inputs: (input name, problem), or None."""
     required, optional = settings.inputs_taken()
-    allowed = sorted(required | optional)
+    allowed = sorted(required | optional | settings.listed_inputs)
     takes = f"with its settings it takes {', '.join(allowed)}"
     for name in given:
         if name not in allowed and not settings.any_inputs:
             return name, f"stage {kind!r} has no such input{nearest(name, allowed)}; {takes}"
-    for name in sorted(required - given.keys()):
+    for name in sorted(required - set(given)):
         return name, f"stage {kind!r} needs this input; {takes}"
     return None
 
 
-def single_step(kind: str, settings: StageSettings, config: Path, processes: int) -> Step:
+def single_step(
+    kind: str, settings: StageSettings, config: Path, *, processes: int = 1, name: str | None = None
+) -> Step:
     """A stage that is started alone, its folders given by `inputs.NAME=DIR` and `output=DIR`."""
-    if wrong := check_inputs(kind, settings, settings.inputs):
+    folders = settings.folders()
+    if wrong := check_inputs(kind, settings, {key.partition(".")[0]: key for key in folders}):
         raise ConfigError(f"{config}: inputs.{wrong[0]}: {wrong[1]} (give inputs.{wrong[0]}=FOLDER)")
+    for key in folders:
+        of_list, dot, _ = key.partition(".")
+        if bool(dot) != (of_list in settings.listed_inputs):
+            right = f"one folder: inputs.{of_list}=FOLDER" if dot else f"a list: inputs.{of_list}.NAME=FOLDER"
+            raise ConfigError(f"{config}: inputs.{of_list}: this input takes {right}")
     if settings.output is None:
         raise ConfigError(f"{config}: output: where should the result go? Give output=FOLDER")
-    inputs = {name: _input(f"{config}: inputs.{name}", value) for name, value in settings.inputs.items()}
-    return Step(kind, settings, inputs, Path(settings.output), processes)
+    inputs = {name: _input(f"{config}: inputs.{name}", value) for name, value in folders.items()}
+    return Step(kind, settings, inputs, Path(settings.output), processes=processes, pipeline_name=name)
 
 
 def _input(key: str, value: str) -> Path:
@@ -113,7 +150,7 @@ def _attempt(step: Step) -> str | None:
     """Makes the artifact, or says why its training is to go on from an earlier state."""
     try:
         if getattr(step.settings, "deepspeed", None):
-            launch(step.kind, step.settings, step.inputs, step.final, step.processes)
+            launch(step)
         else:
             _make(step)
     except RolledBack as reason:
@@ -125,7 +162,7 @@ def _make(step: Step) -> None:
     standing(step)  # refuses a place that is another's
     hashes = input_hashes(step)
     wanted = identity(step, hashes).fingerprint
-    begun = identity(step, hashes, resuming=True).marker()
+    begun = {**identity(step, hashes, resuming=True).marker(), "name": step.name}
     with (
         _disk_full_told(step),
         working.open_working(step.final, begun, step.settings.resumable) as out,

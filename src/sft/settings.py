@@ -15,6 +15,7 @@ class SftSettings(FineTunedSettings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})
+    publishes_language_model: ClassVar[bool] = True
 
     dialogues: list[Source] = Field(min_length=1)
     """dialogues whose answers are all trained"""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llamita.errors import ConfigError
-from llamita.runner import pipeline
+from llamita.runner import pipeline, schedule
 
 PIPELINE = """\
 name: tiny
@@ -22,13 +22,13 @@ stages:
 
 def run(*overrides: str, first: str | None = None, last: str | None = None) -> None:
     """Runs the pipeline, or its part from `first` to `last`."""
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
-    pipeline.run(chosen)
+    chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
+    schedule.run(chosen)
 
 
 def plan(*overrides: str) -> dict[str, str]:
     """Stage -> why it would run, or "done"."""
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
+    chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
     return {item.step.name: item.status.why for item in chosen if item.status}
 
 

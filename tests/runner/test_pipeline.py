@@ -14,7 +14,7 @@ import pytest
 from llamita import artifact, hashes, working
 from llamita.config import load_settings
 from llamita.errors import ConfigError, Interrupted, LlamitaError, RolledBack
-from llamita.runner import identity, launcher, pipeline, stages
+from llamita.runner import identity, launcher, pipeline, schedule, stages
 
 from ..helpers.text_pipeline import plan, problem, replace, run
 from ..helpers.text_stages import FakeStages
@@ -57,9 +57,9 @@ def test_planning_what_is_done_imports_no_torch(
     run()
     for library in ("torch", "transformers", "trl"):
         monkeypatch.setitem(sys.modules, library, None)  # importing it now raises ImportError
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml"))
+    chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml"))
     pipeline.check_trainers([item for item in chosen if item.status and not item.status.done])
-    pipeline.run(chosen)
+    schedule.run(chosen)
 
 
 def test_a_changed_setting_redoes_its_stage_and_what_depends_on_it(
@@ -324,9 +324,9 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         started.append(list(arguments))
         assert environment["DS_ACCELERATOR"] == "cpu"
         monkeypatch.setenv("RANK", "0")  # what rank 0 does with the settings that it is given
-        resolved = Path(arguments[-1])
+        resolved = Path(arguments[-3])
         settings = load_settings(resolved, stages.settings_class("maker"))
-        stages.execute(stages.single_step("maker", settings, resolved, 1))
+        stages.execute(stages.single_step("maker", settings, resolved))
         monkeypatch.delenv("RANK")
         return 0
 
@@ -340,6 +340,8 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         "llamita.cli",
         "maker",
         str(Path("runs/tiny/base.settings.json").absolute()),
+        "--name",
+        "base",
     ]
     assert not Path("runs/tiny/base.settings.json").exists()
     assert plan()["base"] == "done"  # rank 0 came to the same fingerprint
@@ -357,7 +359,7 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
 
 
 def test_show_prints_plan_and_resolved_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pipeline.show(pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml", ["base.words=8"])))
+    schedule.show(schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", ["base.words=8"])))
     out = capsys.readouterr().out
     assert "base: new" in out
     assert "    words: 8\n" in out

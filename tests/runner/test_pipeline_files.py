@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llamita.errors import ConfigError
-from llamita.runner import pipeline
+from llamita.runner import pipeline, schedule
 
 from ..helpers.text_pipeline import problem, replace
 
@@ -86,7 +86,7 @@ def test_wrong_overrides_are_named(project: Path, override: str, words: str) -> 
 )
 def test_trainer_sections_are_checked_before_any_work(project: Path, section: str, words: str) -> None:
     replace("configs/base.yaml", "words: 3", f"trainer: {section}")
-    chosen = pipeline.plan(pipeline.read_pipeline("configs/pipeline.yaml"))
+    chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml"))
     with pytest.raises(ConfigError, match=r"base\.yaml:1: trainer\.") as caught:
         pipeline.check_trainers(chosen)
     assert words in str(caught.value)

@@ -60,7 +60,7 @@ def test_an_output_that_is_a_link_keeps_its_name(project: Path, fake: FakeStages
     Path("text.txt").write_text("given")
     given = ["inputs.model=text.txt", "output=alone"]
     settings = load_settings(project / "chat.yaml", stages.settings_class("taker"), given)
-    step = stages.single_step("taker", settings, project / "chat.yaml", 1)
+    step = stages.single_step("taker", settings, project / "chat.yaml")
     stages.execute(step)
     assert fake.ran == ["alone"]
     assert artifact.read_manifest(tmp_path / "big_alone")["name"] == "alone"

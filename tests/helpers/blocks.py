@@ -1,0 +1,41 @@
+"""A pipeline of three rounds of fake stages: a judge that is refreshed, rejection sampling and PPO."""
+
+from __future__ import annotations
+
+from llamita.runner import pipeline
+from llamita.runner.identity import Step
+
+from .text_stages import TunerSettings
+
+PIPELINE = """\
+name: tiny
+roots: {data: null}
+stages:
+  - {name: base, stage: maker, with: {words: 3}}
+  - {name: sft, stage: tuner, inputs: {model: base}}
+  - rounds: [v1, v2, v3]
+    previous: sft
+    stages:
+      - {name: judge, stage: judge, inputs: {model: previous}}
+      - name: rejection
+        stage: tuner
+        config: rejection.yaml
+        inputs: {model: previous, judge: judge, earlier: all.rejection}
+      - {name: ppo, stage: tuner, only: [v2, v3], inputs: {model: rejection, judge: judge}}
+  - {name: evaluate, stage: tuner, inputs: {model: sft, earlier: all}}
+  - {name: report, stage: gather}
+"""
+NAMES = [
+    *("base", "sft", "v1/judge", "v1/rejection", "v2/judge", "v2/rejection", "v2/ppo"),
+    *("v3/judge", "v3/rejection", "v3/ppo", "evaluate", "report"),
+]
+
+
+def steps(*overrides: str) -> dict[str, Step]:
+    planned = pipeline.read_pipeline("configs/pipeline.yaml", overrides)
+    return {item.step.name: item.step for item in planned}
+
+
+def settings(step: Step) -> TunerSettings:
+    assert isinstance(step.settings, TunerSettings)
+    return step.settings

@@ -1,0 +1,56 @@
+"""A stage that is started alone, with an input that takes a list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llamita.config import load_settings
+from llamita.errors import ConfigError
+from llamita.runner import stages
+from llamita.settings import listed
+
+from ..helpers.text_stages import TunerSettings
+
+pytestmark = pytest.mark.usefixtures("blocks")
+
+
+def test_a_list_for_a_stage_alone(tmp_path: Path) -> None:
+    for name in ("model", "one", "two"):
+        (tmp_path / name).mkdir()
+    given = [
+        "inputs.model=model",
+        "inputs.earlier.v1=one",
+        "inputs.earlier.v2/rejection=two",
+        "output=out/mine",
+    ]
+    read = load_settings("configs/rejection.yaml", TunerSettings, given)
+    step = stages.single_step("tuner", read, Path("configs/rejection.yaml"))
+    assert listed(step.inputs, "earlier") == {"v1": tmp_path / "one", "v2/rejection": tmp_path / "two"}
+    assert step.name == "mine"
+    with Path("configs/rejection.yaml").open("a") as file:
+        file.write("inputs: {earlier: {v1: ../two, 2: ../model}}\n")  # relative to the YAML
+    read = load_settings("configs/rejection.yaml", TunerSettings, ["inputs.earlier.v3=one"])
+    assert read.folders() == {
+        "earlier.v1": str(tmp_path / "two"),
+        "earlier.2": str(tmp_path / "model"),
+        "earlier.v3": str(tmp_path / "one"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("inputs.earlier=model", "inputs.earlier: this input takes a list: inputs.earlier.NAME=FOLDER"),
+        ("inputs.judge.v1=model", "inputs.judge: this input takes one folder: inputs.judge=FOLDER"),
+        ("inputs.earlir.v1=model", "inputs.earlir: stage 'tuner' has no such input"),
+        ("inputs.earlier.v1=nowhere", "inputs.earlier.v1: no such folder: "),
+    ],
+)
+def test_a_wrong_list_for_a_stage_alone(given: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    read = load_settings("configs/rejection.yaml", TunerSettings, ["inputs.model=model", given, "output=o"])
+    with pytest.raises(ConfigError) as caught:
+        stages.single_step("tuner", read, Path("configs/rejection.yaml"))
+    assert words in str(caught.value)
