@@ -132,8 +132,3 @@ def _sources_in(value: Any) -> Iterator[Source]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _sources_in(item)
-
-
-def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:
-    """The folders of a list input by the names of the stages that made them, oldest first."""
-    return {key.removeprefix(f"{name}."): path for key, path in inputs.items() if key.startswith(f"{name}.")}

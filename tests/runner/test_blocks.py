@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llamita import artifact
+from llamita import artifact, hashes
 from llamita.config import load_settings
 from llamita.errors import ConfigError, LlamitaError
 from llamita.runner import launcher, pipeline, schedule, stages
@@ -133,7 +133,7 @@ def test_all_rounds_run_in_order_into_nested_folders(
     earlier = Path("runs/tiny/v1/rejection").absolute()
     assert manifest["inputs"]["earlier.v1/rejection"] == {
         "path": str(earlier),
-        "hash": artifact.content_hash(earlier),
+        "hash": hashes.content_hash(earlier),
     }
     assert set(plan().values()) == {"done"}
     run(last="v1/rejection")
