@@ -88,3 +88,18 @@ def test_say_leaves_brackets_and_long_lines_alone(capsys: pytest.CaptureFixture[
 )
 def test_duration(seconds: float, text: str) -> None:
     assert console.duration(seconds) == text
+
+
+def test_work_without_items_reports_its_progress(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.progress("sample", 40, "answers") as advance:
+        for _ in range(10):
+            clock[0] += 2.0
+            advance(4)
+    with console.progress(None, 40) as advance:
+        advance(40)
+    assert capsys.readouterr().out.splitlines() == [
+        "sample: 20/40 answers, 2.0 answers/s, 10.0 s left",
+        "sample: 40/40 answers, 2.0 answers/s",
+    ]
