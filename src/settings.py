@@ -45,6 +45,7 @@ class StageSettings(Settings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset()
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
+    listed_inputs: ClassVar[frozenset[str]] = frozenset()
     any_inputs: ClassVar[bool] = False
     """True: inputs may have any names, beside those that are required"""
     trainer_class: ClassVar[str | None] = None
@@ -105,6 +106,11 @@ class StageSettings(Settings):
         if settings.get("deepspeed"):
             settings["deepspeed"] = parse_json(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
         return settings
+
+
+def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:
+    """The folders of a list input by the names of the stages that made them, oldest first."""
+    return {key.removeprefix(f"{name}."): path for key, path in inputs.items() if key.startswith(f"{name}.")}
 
 
 def _sources_in(value: Any) -> Iterator[Source]:
