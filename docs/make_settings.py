@@ -51,8 +51,9 @@ def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) ->
     yield f"## {title}\n\n{inspect.getdoc(schema)}\n"
     if issubclass(schema, StageSettings) and title.startswith("Stage "):
         optional = [f"{name} (optional)" for name in sorted(schema.optional_inputs)]
+        lists = [f"{name} (a list, may be left out)" for name in sorted(schema.listed_inputs)]
         anything = ["any names"] if schema.any_inputs else []
-        inputs = ", ".join([*sorted(schema.required_inputs), *optional, *anything])
+        inputs = ", ".join([*sorted(schema.required_inputs), *optional, *lists, *anything])
         yield f"Inputs: {inputs or 'none'}. Names below `trainer:`: {schema.trainer_class or 'none'}.\n"
     if defaults := _trainer_defaults(schema):
         yield f"Defaults below `trainer:`: {defaults}.\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -42,7 +41,7 @@ def loss_curves(report: Report) -> str | None:
             axes.set_title(words(kind))
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-            axes.legend(loc="upper right")
+            axes.legend(loc="upper right", fontsize=None if len(members) <= len(MEMBERS) else "x-small")
         row[0].set_ylabel("loss")
         return to_svg(figure, "loss", "Training loss by step for each trained stage")
 
@@ -60,7 +59,8 @@ def reward_accuracy(report: Report) -> str | None:
     with style():
         figure, (axes,) = panels(1, 2.7)
         width = 0.8 / len(models)
-        for place, (name, colour) in enumerate(zip(models, cycle(MEMBERS))):
+        for place, name in enumerate(models):
+            colour, paler = MEMBERS[place % len(MEMBERS)], place >= len(MEMBERS)
             found = _accuracies(models[name])
             for group, key in enumerate(groups):
                 value, error = found[key], found[f"{key}_se"]
@@ -68,10 +68,11 @@ def reward_accuracy(report: Report) -> str | None:
                     continue
                 x = group + (place - (len(models) - 1) / 2) * width
                 label = words(name) if key == "accuracy" else None
-                axes.bar(x, value, width * 0.94, color=colour, label=label)
+                axes.bar(x, value, width * 0.94, color=colour, alpha=0.5 if paler else 1, label=label)
                 axes.errorbar(x, value, yerr=error, color=COLOUR["ink"], lw=1)
-                percent = f"{value:.0%}".rstrip("%" if len(models) > 2 else "")
-                axes.text(x, value + (error or 0) + 0.02, percent, ha="center", color=COLOUR["ink"])
+                if len(models) <= len(MEMBERS):
+                    percent = f"{value:.0%}".rstrip("%" if len(models) > 2 else "")
+                    axes.text(x, value + (error or 0) + 0.02, percent, ha="center", color=COLOUR["ink"])
         axes.axhline(0.5, color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
         axes.text(len(groups) - 0.55, 0.51, "chance", color=COLOUR["soft"], ha="left", va="bottom")
         axes.set_xticks(range(len(groups)), [GROUP_LABELS.get(name) or words(name) for name in groups])
@@ -111,4 +112,4 @@ def wall_time(report: Report) -> str | None:
 
 
 def _legend_above(axes: Axes) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0, handlelength=1)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, borderaxespad=0, handlelength=1)

@@ -74,21 +74,23 @@ def _tiles(report: Report) -> list[dict[str, str]]:
         ("false refusals", "false_refusal_rate", True, "of ordinary prompts, first → last version"),
     ):
         if last.get(key) is not None:
-            tiles.append(_tile(label, first.get(key), last[key], percent, detail))
+            tiles.append(_tile(label, first.get(key), last[key], percent=percent, detail=detail))
     with_gatt, without = (report["gatt_retention"][name] for name in ("with", "without"))
     asked = [turn for turn in asked_turns(report) if with_gatt.get(turn) is not None]
     if asked:
         turn = asked[-1]
         reached = share_of(report["gatt_dialogues"]["with"] or {}, turn)
         detail = f"at turn {turn}{reached}, without → with GAtt"
-        tiles.append(_tile("instruction kept", without.get(turn), with_gatt[turn], True, detail))
+        tiles.append(
+            _tile("instruction kept", without.get(turn), with_gatt[turn], percent=True, detail=detail)
+        )
     if report["wall_seconds"]:
         total = duration(sum(report["wall_seconds"].values()))
         tiles.append({"label": "wall time", "before": "", "value": total, "detail": "all stages together"})
     return tiles
 
 
-def _tile(label: str, before: float | None, after: float, percent: bool, detail: str) -> dict[str, str]:
+def _tile(label: str, before: float | None, after: float, *, percent: bool, detail: str) -> dict[str, str]:
     def shown(value: float) -> str:
         if not percent:
             return f"{value:.2f}"

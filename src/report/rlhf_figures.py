@@ -51,7 +51,7 @@ def ppo_progress(report: Report) -> str | None:
         figure, row = panels(len(PPO_PANELS), 2.4)
         for axes, (key, title) in zip(row, PPO_PANELS, strict=True):
             for (name, series), look in zip(stages.items(), line_styles(), strict=False):
-                _iteration_line(axes, series, key, words(name), look)
+                _iteration_line(axes, series, key, label=words(name), **look)
             axes.set_title(title)
             axes.set_xlabel("iteration")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -61,7 +61,7 @@ def ppo_progress(report: Report) -> str | None:
         return to_svg(figure, "ppo", "Reward and KL divergence by iteration of each PPO stage")
 
 
-def _iteration_line(axes: Axes, series: Report, key: str, label: str, look: dict[str, Any]) -> None:
+def _iteration_line(axes: Axes, series: Report, key: str, **look: Any) -> None:
     """The values that are known; where none is, the label alone, for the legend."""
     known = [(x, y) for x, y in zip(series["iteration"], series[key], strict=True) if y is not None]
-    axes.plot([x for x, _ in known], [y for _, y in known], label=label, **look)
+    axes.plot([x for x, _ in known], [y for _, y in known], **look)

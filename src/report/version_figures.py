@@ -51,7 +51,7 @@ def versions(report: Report) -> str | None:
         figure, row = panels(len(measured), 2.7)
         for axes, (title, series) in zip(row, measured, strict=True):
             for key, label, colour in series:
-                _version_line(axes, report, key, label, colour)
+                _version_line(axes, report, key, label=label, color=colour)
             axes.set_title(title)
             name_ticks(axes, list(measured_versions(report)), WIDTH / len(measured))
             if title == "gold helpfulness":
@@ -74,7 +74,7 @@ def reward_by_round(report: Report) -> str | None:
     with style():
         figure, (axes,) = panels(1, 2.7)
         for key, label, colour in series:
-            _version_line(axes, report, key, label, colour)
+            _version_line(axes, report, key, label=label, color=colour)
         name_ticks(axes, list(measured_versions(report)), 0.7 * WIDTH)
         axes.set_ylim(0, 1.05)
         legend_beside(axes)
@@ -92,10 +92,10 @@ def _series(report: Report, key: str) -> tuple[list[int], list[float], list[floa
     return list(places), list(values), list(errors)
 
 
-def _version_line(axes: Axes, report: Report, key: str, label: str | None, colour: str) -> None:
+def _version_line(axes: Axes, report: Report, key: str, **look: Any) -> None:
     places, values, errors = _series(report, key)
     if places:
-        axes.errorbar(places, values, yerr=errors, color=colour, marker="o", label=label)
+        axes.errorbar(places, values, yerr=errors, marker="o", **look)
 
 
 def _demonstration_line(axes: Axes, value: float | None) -> None:

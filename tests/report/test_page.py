@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from llamita.report import figures, rlhf_figures
 from llamita.report import page as page_module
-from llamita.report import rlhf_figures
 from llamita.report.artifacts import read_artifacts
 from llamita.report.collect import collect, empty_report
 from llamita.report.page import render
 from llamita.report.settings import ReportSettings
 from llamita.report.stage import run
-from llamita.report.style import PALETTE
+from llamita.report.style import PALETTE, name_ticks, panels
 
 from ..helpers.finished_run import inputs_of
 
@@ -277,3 +277,21 @@ def test_same_run_same_bytes(example: Path, capsys: pytest.CaptureFixture[str]) 
     assert texts[0] == texts[1]
     assert json.loads(texts[0][1])["run"]["name"] == "smoke"
     assert f"{example}/report/report.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("width", "label", "rotation"), [(4.0, "v1\nbest of n", 0), (1.0, "v1 best of n", 40)]
+)
+def test_names_below_a_panel_slant_where_they_would_touch(width: float, label: str, rotation: int) -> None:
+    _, (axes,) = panels(1, 2.0)
+    name_ticks(axes, ["sft", "v1/best_of_n", "v2/ppo"], width)
+    tick = axes.get_xticklabels()[1]
+    assert (tick.get_text(), tick.get_rotation()) == (label, rotation)
+
+
+def test_more_models_than_colours_are_told_apart(report: dict) -> None:
+    report["reward"] |= {f"v{number}/reward": report["reward"]["safety"] for number in range(4)}
+    drawn = figures.reward_accuracy(report)
+    assert len([label for label in labels(drawn) if label.endswith("reward")]) == 4
+    assert drawn is not None
+    assert drawn.count("opacity: 0.5") == 8  # seven bars of the sixth model, and its place in the legend
