@@ -73,8 +73,8 @@ class Speaker:
         """
         ids = self.sampler.converse(
             questions,
-            max_new_tokens=self.max_new_tokens,
-            context=self.context,
+            self.max_new_tokens,
+            self.context,
             temperature=1.0,
             seed=f"{self.seed}/{name}",
             label=name,
