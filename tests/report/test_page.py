@@ -216,14 +216,17 @@ def test_a_ppo_that_has_just_begun_is_drawn_without_what_it_lacks(report: dict) 
     assert "safety score" in labels(rlhf_figures.ppo_progress(report))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_of_three_rounds(three_rounds: Path) -> None:
-    page = render(collect("smoke", read_artifacts(inputs_of(three_rounds))))
-    check(page)
-    for number in (1, 2, 3):
-        for stage in ("reward", "rejection", "ppo"):
-            assert f">v{number} {stage}</text>" in page  # wall time and legends
-            assert f"<summary>v{number} {stage} <" in page
-        assert page.count(f"<th>v{number} rejection</th>") == 2  # versions and rejection sampling
+    report = collect("smoke", read_artifacts(inputs_of(three_rounds)))
+    check(page := render(report))
+    names = {f"v{number} {stage}" for number in (1, 2, 3) for stage in ("reward", "rejection", "ppo")}
+    assert all(f"<summary>{name} <" in page for name in names)
+    assert names <= set(labels(figures.wall_time(report)))
+    assert {name for name in names if "ppo" not in name} <= set(labels(figures.loss_curves(report)))
+    assert {name for name in names if "ppo" in name} <= set(labels(rlhf_figures.ppo_progress(report)))
+    assert labels(rlhf_figures.rejection_scores(report)).count("rejection") == 3
+    assert page.count("<th>v3 rejection</th>") == 2  # versions and rejection sampling
     assert "<th>prompts with a selected answer</th><td>690</td><td>690</td><td>690</td>" in page
     start = page.index("<thead><tr><th>prompt</th>")
     columns = re.findall("<th>([^<]+)</th>", page[start : page.index("</thead>", start)])
