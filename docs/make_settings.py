@@ -51,7 +51,7 @@ def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) ->
     yield f"## {title}\n\n{inspect.getdoc(schema)}\n"
     if issubclass(schema, StageSettings) and title.startswith("Stage "):
         optional = [f"{name} (optional)" for name in sorted(schema.optional_inputs)]
-        lists = [f"{name} (list)" for name in sorted(schema.listed_inputs)]
+        lists = [f"{name} (a list, may be left out)" for name in sorted(schema.listed_inputs)]
         anything = ["any names"] if schema.any_inputs else []
         inputs = ", ".join([*sorted(schema.required_inputs), *optional, *lists, *anything])
         yield f"Inputs: {inputs or 'none'}. Names below `trainer:`: {schema.trainer_class or 'none'}.\n"

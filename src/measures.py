@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-VERSIONS = ("sft", "v1", "v2_rejection", "v2")
-"""The models that every report has a place for, oldest first; `sft` is the paper's RLHF-V0."""
-
 MEASURES = (
     "gold_helpfulness",
     "violation_rate",
@@ -52,18 +49,25 @@ def empty_attention() -> dict[str, Any]:
     return {"by_turn": empty_turns(), "dialogues": {}, "map": None, "instruction": None}
 
 
-def empty_evaluation() -> dict[str, Any]:
-    """Every key of `evaluation.json`, nothing measured: null where a configuration cannot measure it."""
+def empty_ghost_attention() -> dict[str, Any]:
+    """Every key that measures Ghost Attention."""
     return {
-        "demonstrations": with_errors(("gold_helpfulness",)),
-        "versions": {name: empty_version() for name in VERSIONS},
-        "differences": {},
-        "not_finite": {},
         "gatt_retention": empty_retention(),
         "gatt_retention_explicit": empty_retention(),
         "gatt_retention_difference": empty_turns(),
         "gatt_dialogues": dict.fromkeys(RETENTION_SERIES),
         "gatt_attention": {series: empty_attention() for series in ATTENTION_SERIES},
+    }
+
+
+def empty_evaluation() -> dict[str, Any]:
+    """Every key of `evaluation.json`, nothing measured; versions have their places once they are measured."""
+    return {
+        "demonstrations": with_errors(("gold_helpfulness",)),
+        "versions": {},
+        "differences": {},
+        "not_finite": {},
+        **empty_ghost_attention(),
         "prompts": {},
         "rows": {},
         "samples": [],

@@ -22,14 +22,14 @@ from ..errors import DataError
 from ..measures import RETENTION_TURNS
 from ..settings import Source
 from .attention import Held
-from .speaker import Answer, Speaker
+from .speaker import SampledAnswer, Speaker
 from .values import Column, Figures, figures
 
 FIELDS = frozenset({"id", "instruction", "questions", "check", "check.kind", "check.value"})
 ANOTHER = "~"  # an instruction that no dialogue has
 
 
-class Judge(Protocol):
+class InstructionJudge(Protocol):
     """What retention needs of the world's gold scorers."""
 
     def keeps(self, row_id: str, answer: str) -> bool: ...
@@ -121,7 +121,7 @@ def _known(column: Column) -> int:
 
 
 def read_instructed(
-    path: str, data: Path, limit: int, turns: int = RETENTION_TURNS[-1], *, intake: Intake | None = None
+    path: str, data: Path, limit: int, *, turns: int = RETENTION_TURNS[-1], intake: Intake | None = None
 ) -> list[InstructedDialogue]:
     """The first `limit` rows of a retention test. Raises DataError: a bad row, too few turns or rows."""
     intake = intake or Intake()
@@ -149,7 +149,9 @@ def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> Instructe
     )
 
 
-def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[InstructedDialogue]) -> Retention:
+def measure_retention(
+    speaker: Speaker, judge: InstructionJudge, dialogues: Sequence[InstructedDialogue]
+) -> Retention:
     """Lets the model hold all dialogues, and judges its answers at the turns of `RETENTION_TURNS`.
 
     A dialogue that outgrows the context ends there: it is counted, and left out of the shares of later turns.
@@ -165,19 +167,23 @@ def measure_retention(speaker: Speaker, judge: Judge, dialogues: Sequence[Instru
         for turn in measured_turns(turns)
     }
     return Retention(
-        kept,
-        _ask_outright(speaker, judge, dialogues, questions, answers),
-        turns,
-        [one.instruction for one in dialogues],
-        [
-            _held(speaker, one, asked, said)
+        kept=kept,
+        known=_ask_outright(speaker, judge, dialogues, questions=questions, answers=answers),
+        turns=turns,
+        groups=[one.instruction for one in dialogues],
+        held=[
+            _held(speaker, one, asked, answers=said)
             for one, asked, said in zip(dialogues, questions, answers, strict=True)
         ],
     )
 
 
 def _held(
-    speaker: Speaker, one: InstructedDialogue, questions: Sequence[list[int]], answers: Sequence[Answer]
+    speaker: Speaker,
+    one: InstructedDialogue,
+    questions: Sequence[list[int]],
+    *,
+    answers: Sequence[SampledAnswer],
 ) -> Held:
     """The dialogue so far; its instruction stands where another one would have given other ids."""
     (asked,), (other,) = (
@@ -206,10 +212,11 @@ def measured_turns(turns: int) -> list[int]:
 
 def _ask_outright(
     speaker: Speaker,
-    judge: Judge,
+    judge: InstructionJudge,
     dialogues: Sequence[InstructedDialogue],
+    *,
     questions: Sequence[Sequence[list[int]]],
-    answers: Sequence[Sequence[Answer]],
+    answers: Sequence[Sequence[SampledAnswer]],
 ) -> dict[str, Column]:
     """Asks for the instruction itself in place of a turn's question, in every fourth dialogue that has one.
 

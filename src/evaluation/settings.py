@@ -47,8 +47,9 @@ class EvaluateSettings(RowSettings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data", "sft"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset(
-        {"rlhf", "helpfulness", "safety", "sft_without_gatt", "gatt"}
+        {"helpfulness", "safety", "sft_without_gatt", "gatt"}
     )
+    listed_inputs: ClassVar[frozenset[str]] = frozenset({"versions"})
 
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..chat_format.encoding import chat_format, encode_questions, without_marks
+from ..distributed.device import device
+from ..model.architecture import context_of
+from ..model.checkpoint import load_causal_lm
 from ..sampling.dialogues import DialogueSampler
-from ..sampling.generate import GenerateSampler
+from ..sampling.generate import GenerateSampler, sampler_for
+from .settings import EvaluateSettings
 
 
 @dataclass(frozen=True)
-class Answer:
+class SampledAnswer:
     """One sampled answer.
 
     Attributes:
@@ -42,6 +47,7 @@ class Speaker:
         sampler: DialogueSampler | GenerateSampler,
         tokenizer: Any,
         context: int,
+        *,
         max_new_tokens: int,
         seed: int,
     ) -> None:
@@ -49,7 +55,7 @@ class Speaker:
         self.context, self.max_new_tokens, self.seed = context, max_new_tokens, seed
         self._marks = chat_format(tokenizer).marks
 
-    def ask(self, prompts: Sequence[Sequence[int]], name: str) -> list[Answer]:
+    def ask(self, prompts: Sequence[Sequence[int]], name: str) -> list[SampledAnswer]:
         """One answer to each prompt (token ids, up to the last [/INST])."""
         samples = self.sampler.sample(
             prompts,
@@ -60,7 +66,7 @@ class Speaker:
         )
         return self._answers(samples.answer_ids)
 
-    def converse(self, questions: Sequence[Sequence[Sequence[int]]], name: str) -> list[list[Answer]]:
+    def converse(self, questions: Sequence[Sequence[Sequence[int]]], name: str) -> list[list[SampledAnswer]]:
         """Holds dialogues, the own answers in their histories: `[dialogues][turns]` questions to answers.
 
         A dialogue that outgrows the context has fewer answers than questions.
@@ -75,10 +81,12 @@ class Speaker:
         )
         return [self._answers(turns) for turns in ids]
 
-    def _answers(self, rows: list[list[int]]) -> list[Answer]:
+    def _answers(self, rows: list[list[int]]) -> list[SampledAnswer]:
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
         return [
-            Answer(ids, without_marks(text, self._marks).strip(), bool(ids) and ids[-1] in self.sampler.eos)
+            SampledAnswer(
+                ids, without_marks(text, self._marks).strip(), bool(ids) and ids[-1] in self.sampler.eos
+            )
             for ids, text in zip(rows, texts, strict=True)
         ]
 
@@ -86,7 +94,7 @@ class Speaker:
         """Ids of each question of a dialogue, from the EOS before it to where its answer begins."""
         return encode_questions(self.tokenizer, questions, system)
 
-    def history(self, questions: Sequence[list[int]], answers: Sequence[Answer]) -> list[int]:
+    def history(self, questions: Sequence[list[int]], answers: Sequence[SampledAnswer]) -> list[int]:
         """Ids of the turns of a dialogue; every answer ends with EOS, also one that was cut."""
         ids: list[int] = []
         for question, answer in zip(questions, answers, strict=True):
@@ -96,3 +104,19 @@ class Speaker:
     def fits(self, prompt: Sequence[int]) -> bool:
         """Whether prompt and longest answer stay within the context."""
         return len(prompt) + self.max_new_tokens <= self.context
+
+
+def load_model(folder: Path, settings: EvaluateSettings) -> Any:
+    """The model of a folder on this process's device, in the precision of the settings."""
+    return load_causal_lm(folder, settings.dtype).to(device()).eval()
+
+
+def speaker_for(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Speaker:
+    """Answers with a model, as the settings say."""
+    return Speaker(
+        sampler_for(model, settings.sampling_batch_size),
+        tokenizer,
+        context_of(model.config),
+        max_new_tokens=settings.max_new_tokens,
+        seed=settings.seed,
+    )

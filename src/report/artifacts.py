@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from ..artifact import MANIFEST, read_manifest
 from ..errors import DataError
 from ..jsonl import read_rows
 
-_REQUIRED = {"stage": str, "name": str, "settings": dict, "metrics": dict, "wall_seconds": int | float}
+_REQUIRED = {"stage": str, "settings": dict, "metrics": dict, "wall_seconds": int | float}
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What one stage left behind."""
+    """What one stage left behind, under the name by which the report takes it: `sft`, `v1/rejection`."""
 
     stage: str
     name: str
@@ -29,7 +29,7 @@ class Artifact:
         return self.manifest["metrics"]
 
 
-def read_artifact(folder: Path) -> Artifact:
+def read_artifact(name: str, folder: Path) -> Artifact:
     """Reads an artifact's manifest and its `metrics.jsonl`, which not every stage writes.
 
     Raises:
@@ -42,16 +42,13 @@ def read_artifact(folder: Path) -> Artifact:
             raise DataError(f"{folder / MANIFEST}: {key} is {found}; expected what a finished stage writes")
     path = folder / "metrics.jsonl"
     rows = read_rows(path, remedy="expected one JSON object a line") if path.exists() else []
-    return Artifact(manifest["stage"], manifest["name"], manifest, rows)
+    return Artifact(manifest["stage"], name, manifest, rows=rows)
 
 
 def read_artifacts(inputs: Mapping[str, Path]) -> list[Artifact]:
-    """Reads finished stages, in the order in which they were made; raises DataError as `read_artifact`.
+    """Reads finished stages by the names of the inputs; raises DataError as `read_artifact`.
 
-    They keep the names that their runs gave them. Where two have one name, as stages of two runs, all go by
-    the names of the inputs instead.
+    They are in the order in which they were made; those of one second stay in the order of the inputs.
     """
-    artifacts = [read_artifact(folder) for folder in inputs.values()]
-    if len({artifact.name for artifact in artifacts}) < len(artifacts):
-        artifacts = [replace(one, name=name) for name, one in zip(inputs, artifacts, strict=True)]
-    return sorted(artifacts, key=lambda artifact: (str(artifact.manifest.get("created")), artifact.name))
+    artifacts = [read_artifact(name, folder) for name, folder in inputs.items()]
+    return sorted(artifacts, key=lambda artifact: str(artifact.manifest.get("created")))

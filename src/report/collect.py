@@ -7,15 +7,24 @@ from typing import Any
 
 from ..data.rows import RATINGS
 from ..errors import DataError
-from ..measures import empty_evaluation, with_errors
+from ..measures import empty_evaluation, empty_version, with_errors
 from .artifacts import Artifact
 
 REWARD_MODELS = ("helpfulness", "safety")
 BY_LENGTH = ("longer_chosen", "shorter_chosen")
-TRAINED_STAGES = ("pretrain", "sft", "reward")
+TRAINED_STAGES = ("pretrain", "sft", "reward", "rejection")
+REJECTION_MEASURES = (
+    "prompts",
+    "samples",
+    "selected",
+    "without_answer",
+    "all_unsafe",
+    "finished_share",
+    "mean_score",
+    "best_score",
+)
 PPO_SERIES = (
     "iteration",
-    "round",
     "score",
     "helpfulness_score",
     "safety_score",
@@ -28,7 +37,7 @@ CURVE_POINTS = 300
 
 
 def empty_report() -> dict[str, Any]:
-    """Every key of `report.json`, nothing measured."""
+    """Every key of `report.json`, nothing measured: stages and versions get their places once measured."""
     return {
         "run": {"name": None, "stages": [], "metrics_only": []},
         "wall_seconds": {},
@@ -36,7 +45,8 @@ def empty_report() -> dict[str, Any]:
         "reward": {name: _empty_reward() for name in REWARD_MODELS},
         **empty_evaluation(),
         "curves": {},
-        "ppo": {key: [] for key in PPO_SERIES},
+        "rejection": {},
+        "ppo": {},
         "settings": {},
         "metrics": {},
         "packages": {},
@@ -66,13 +76,13 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
     for artifact in sorted(
         artifacts, key=lambda artifact: artifact.name not in (artifact.stage, *REWARD_MODELS)
     ):
-        if artifact.stage == "reward":
-            _reward(report, artifact)
+        if artifact.stage in _OF_EACH:
+            _OF_EACH[artifact.stage](report, artifact)
         elif artifact.stage in filled:
             report["run"]["metrics_only"].append(artifact.name)
-        elif artifact.stage in _FILL:
+        elif artifact.stage in _OF_ONE:
             filled.add(artifact.stage)
-            _FILL[artifact.stage](report, artifact)
+            _OF_ONE[artifact.stage](report, artifact)
     report["packages"] = _packages(artifacts)
     for artifact in artifacts:
         spread = artifact.stage == "evaluate" and artifact.name not in report["run"]["metrics_only"]
@@ -95,7 +105,7 @@ def _pretrain(report: dict[str, Any], artifact: Artifact) -> None:
 
 
 def _reward(report: dict[str, Any], artifact: Artifact) -> None:
-    """Under the model's kind; under its own name where its kind has one already."""
+    """Under the model's kind; under its own name in a round, or where its kind has one already."""
     errors = artifact.metrics.get("by_rating_se") or {}
     by_rating = {
         **(artifact.metrics.get("by_rating") or {}),
@@ -109,14 +119,19 @@ def _reward(report: dict[str, Any], artifact: Artifact) -> None:
         raise DataError(
             f"manifest of {artifact.name}: settings.kind is {kind!r}; expected {' or '.join(REWARD_MODELS)}"
         )
-    name = kind if report["reward"][kind]["pairs"] is None else artifact.name
+    first = "/" not in artifact.name and report["reward"][kind]["pairs"] is None
+    name = kind if first else artifact.name
     filled = report["reward"][name] = _empty_reward()
     _fill(filled, {**artifact.metrics, "by_rating": by_rating, "by_length": by_length})
 
 
-def _rlhf(report: dict[str, Any], artifact: Artifact) -> None:
+def _rejection(report: dict[str, Any], artifact: Artifact) -> None:
+    report["rejection"][artifact.name] = {key: artifact.metrics.get(key) for key in REJECTION_MEASURES}
+
+
+def _ppo(report: dict[str, Any], artifact: Artifact) -> None:
     rows = [row for row in artifact.rows if "kl" in row]
-    report["ppo"] = {key: [row.get(key) for row in rows] for key in PPO_SERIES}
+    report["ppo"][artifact.name] = {key: [row.get(key) for row in rows] for key in PPO_SERIES}
 
 
 def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
@@ -125,10 +140,12 @@ def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
             _merge(report[key], artifact.metrics.get(key) or {})
         else:
             report[key] = artifact.metrics.get(key) or report[key]
+    report["versions"] = {name: empty_version() | found for name, found in report["versions"].items()}
 
 
-# kinds that a report has one place for
-_FILL = {"pretrain": _pretrain, "rlhf": _rlhf, "evaluate": _evaluation}
+# kinds of which every stage has its place, and kinds that a report has one place for
+_OF_EACH = {"reward": _reward, "rejection": _rejection, "ppo": _ppo}
+_OF_ONE = {"pretrain": _pretrain, "evaluate": _evaluation}
 
 
 def _empty_reward() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .words import SERIES_TITLES, version_title, words
+from .words import SERIES_TITLES, words
 
 Report = dict[str, Any]
 
@@ -14,7 +14,6 @@ def notes(report: Report) -> dict[str, list[str]]:
     """Sentences by section of the page."""
     return {
         "versions": [*_prompts(report), *_not_finite(report), *_metrics_only(report, "evaluate")],
-        "ppo": _metrics_only(report, "rlhf"),
         "retention": list(_outgrown(report)),
         "training": [*_lost_losses(report), *_metrics_only(report, "pretrain")],
     }
@@ -32,8 +31,7 @@ def _not_finite(report: Report) -> Iterator[str]:
     for version, broken in report["not_finite"].items():
         for measure, count in broken.items():
             yield (
-                f"{version_title(version)}: {words(measure)} is not shown: {count} of its values are NaN or "
-                "infinite."
+                f"{words(version)}: {words(measure)} is not shown: {count} of its values are NaN or infinite."
             )
 
 

@@ -1,4 +1,4 @@
-"""The tables of the page: heads and rows of text, drawn from the report's dictionary alone."""
+"""Tables of the page, some for the terminal too: heads and rows of text, from the report alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from ..measures import RETENTION_SERIES
 from .measured import asked_turns, measured_differences, measured_versions
-from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, difference_title, figure, version_title, words
+from .words import MEASURE_COLUMNS, REJECTION_COLUMNS, SERIES_TITLES, count, difference_title, figure, words
 
 Report = dict[str, Any]
 Table = dict[str, Any]
@@ -18,6 +18,7 @@ def tables(section: str, report: Report) -> list[Table]:
     makers = {
         "versions": (versions_table, differences_table),
         "reward": (reward_table,),
+        "rejection": (rejection_table,),
         "retention": (retention_table,),
         "training": (pretraining_table,),
     }
@@ -31,7 +32,7 @@ def versions_table(report: Report) -> Table | None:
         for key, heading, percent in MEASURE_COLUMNS
         if any(group.get(key) is not None for group in groups.values())
     ]
-    return {"head": ["", *map(version_title, groups)], "rows": rows} if rows else None
+    return {"head": ["", *map(words, groups)], "rows": rows} if rows else None
 
 
 def differences_table(report: Report) -> Table | None:
@@ -64,20 +65,33 @@ def reward_table(report: Report) -> Table | None:
         ["accuracy on held-out pairs, %", *(figure(one, "accuracy", percent=True) for one in known.values())]
     ]
     for key, heading in (("pairs", "held-out pairs"), ("prompts", "prompts that these share")):
-        counts = (one[key] for one in known.values())
-        rows.append([heading, *(MISSING if count is None else f"{count:,}" for count in counts)])
+        rows.append([heading, *(count(one[key]) for one in known.values())])
     return {"head": ["", *map(words, known)], "rows": rows}
+
+
+def rejection_table(report: Report) -> Table | None:
+    stages = report["rejection"]
+    rows = [
+        [heading, *(_count_or_figure(found, key, percent) for found in stages.values())]
+        for key, heading, percent in REJECTION_COLUMNS
+        if any(found[key] is not None for found in stages.values())
+    ]
+    return {"head": ["", *map(words, stages)], "rows": rows} if rows else None
+
+
+def _count_or_figure(group: Report, key: str, percent: bool) -> str:
+    return count(group[key]) if isinstance(group[key], int) else figure(group, key, percent)
 
 
 def retention_table(report: Report) -> Table | None:
     turns, rows = asked_turns(report), []
-    for key, kind, count in (
+    for key, kind, counted in (
         ("gatt_retention", "", "reached"),
         ("gatt_retention_explicit", ", asked outright", "asked"),
     ):
         for name in RETENTION_SERIES:
             group, counts = report[key][name], report["gatt_dialogues"][name] or {}
-            cells = [figure(group, turn, percent=True) + share_of(counts, turn, count) for turn in turns]
+            cells = [figure(group, turn, percent=True) + share_of(counts, turn, counted) for turn in turns]
             if any(group.get(turn) is not None for turn in turns):
                 rows.append([SERIES_TITLES[name] + kind, *cells])
     apart = report["gatt_retention_difference"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal
+from itertools import cycle
+from typing import Any, Literal
 
 import matplotlib
 
@@ -13,6 +15,8 @@ matplotlib.use("Agg")
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from .words import words
 
 PALETTE = {
     # name: (light, dark). Figures are drawn with the light colour, which then becomes var(--name) in the SVG.
@@ -31,8 +35,14 @@ COLOUR = {name: light for name, (light, _) in PALETTE.items()}
 HELPFULNESS, SAFETY = COLOUR["blue"], COLOUR["orange"]
 GOLD = COLOUR["ink"]
 
+MEMBERS = (COLOUR["blue"], COLOUR["orange"], COLOUR["green"], COLOUR["red"], COLOUR["grey"])
+"""Colours of stages or models that share a panel."""
+DASHES = ("-", (0, (4, 2)), (0, (1.2, 1.2)))
+
 WIDTH = 8.6
 """Inches of a figure that fills the text column."""
+LETTER = 0.072
+"""Inches of a letter on average."""
 
 _RC = {
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be selected
@@ -84,6 +94,26 @@ def value_axis_only(axes: Axes, axis: Literal["x", "y"]) -> None:
     axes.grid(visible=False)
     axes.grid(visible=True, axis=axis)
     axes.spines["left" if axis == "y" else "bottom"].set_visible(False)
+
+
+def line_styles() -> Iterator[dict[str, Any]]:
+    """Of lines that share a panel: all colours, then all again dashed and dotted."""
+    return ({"color": colour, "ls": dashes} for dashes in cycle(DASHES) for colour in MEMBERS)
+
+
+def name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
+    """Names along the x axis of a panel `width` inches wide: in lines, or slanted where they would touch."""
+    labels = ["\n".join(words(part) for part in name.split("/")) for name in names]
+    needed = sum(max(map(len, label.split("\n"))) + 2 for label in labels) * LETTER
+    if needed > width:
+        axes.set_xticks(range(len(names)), [words(name) for name in names])
+        axes.tick_params(axis="x", labelrotation=40)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xticks(range(len(names)), labels)
+    axes.set_xlim(-0.4, len(names) - 0.6)
+    value_axis_only(axes, "y")
 
 
 def legend_beside(axes: Axes) -> None:

@@ -1,4 +1,4 @@
-"""The report in the terminal: aligned tables of its headline figures, narrow enough for 80 columns."""
+"""The report in the terminal: aligned tables of its headline figures, as wide as the terminal is."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from ..console import aligned_table, duration
 from ..data.rows import RATINGS
 from ..measures import RETENTION_SERIES
 from .collect import BY_LENGTH
-from .measured import asked_turns, measured_differences, measured_versions
+from .measured import asked_turns, measured_differences
 from .notes import notes
-from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, difference_title, figure, words
+from .page_tables import Table, rejection_table, versions_table
+from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, count, difference_title, figure, words
 
 # three of these, those that were measured, fit into the terminal
 HEADLINES = ("gold_helpfulness", "violation_rate", "false_refusal_rate", "helpfulness_score", "safety_score")
@@ -22,10 +23,19 @@ HEADLINES = ("gold_helpfulness", "violation_rate", "false_refusal_rate", "helpfu
 
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints what was measured; a table of which nothing is known is left out."""
-    for make in (stages_table, reward_table, versions_table, differences_table, retention_table):
-        if (table := make(report)) is not None:
-            console.print(table)
-            console.print()
+    printed = [stages] if (stages := stages_table(report)) is not None else []
+    for first, table in (
+        ("reward model accuracy, %", reward_table(report)),
+        ("rejection sampling", rejection_table(report)),
+        ("version", versions_table(report)),
+        ("paired difference", differences_table(report)),
+        ("instruction kept at turn, %", retention_table(report)),
+    ):
+        if table is not None:
+            printed += side_by_side([first, *table["head"][1:]], table["rows"], console.width)
+    for one in printed:
+        console.print(one)
+        console.print()
     for line in _lines(report):
         console.print(line)
     for section in notes(report).values():
@@ -33,7 +43,28 @@ def print_report(report: dict[str, Any], console: Console) -> None:
             console.print(f"note: {note}")
 
 
-def stages_table(report: dict[str, Any]) -> Table | None:
+def side_by_side(head: list[str], rows: list[list[str]], width: int) -> Iterator[RichTable]:
+    """The table, or where it is too wide several of them: each has the rows' titles and what fits beside."""
+    titles, *columns = zip(head, *rows, strict=True)
+    room = width - max(map(len, titles))
+    blocks: list[list[tuple[str, ...]]] = [[]]
+    left = room
+    for column in columns:
+        needed = max(map(len, column)) + 2
+        if needed > left and blocks[-1]:
+            blocks.append([])
+            left = room
+        blocks[-1].append(column)
+        left -= needed
+    for block in blocks:
+        (first, *others), *lines = zip(titles, *block, strict=True)
+        table = aligned_table(first, *others)
+        for line in lines:
+            table.add_row(*line)
+        yield table
+
+
+def stages_table(report: dict[str, Any]) -> RichTable | None:
     seconds = report["wall_seconds"]
     if not seconds:
         return None
@@ -48,31 +79,19 @@ def reward_table(report: dict[str, Any]) -> Table | None:
     known = {name: found for name, found in report["reward"].items() if found["accuracy"] is not None}
     if not known:
         return None
-    table = aligned_table("reward model accuracy, %", *map(words, known))
-    for group, names in (("by_rating", RATINGS), ("by_length", BY_LENGTH)):
-        for name in names:
-            if any(found[group][name] is not None for found in known.values()):
-                cells = (figure(found[group], name, percent=True) for found in known.values())
-                table.add_row(words(name), *cells)
-    table.add_row("all", *(figure(found, "accuracy", percent=True) for found in known.values()))
+    rows = [
+        [words(name), *(figure(found[group], name, percent=True) for found in known.values())]
+        for group, names in (("by_rating", RATINGS), ("by_length", BY_LENGTH))
+        for name in names
+        if any(found[group][name] is not None for found in known.values())
+    ]
+    rows.append(["all", *(figure(found, "accuracy", percent=True) for found in known.values())])
     if any(found["mean_score"] is not None for found in known.values()):
-        table.add_row("mean score", *(figure(found, "mean_score") for found in known.values()))
-    table.add_row("pairs held out", *(f"{found['pairs'] or 0:,}" for found in known.values()))
+        rows.append(["mean score", *(figure(found, "mean_score") for found in known.values())])
+    rows.append(["pairs held out", *(count(found["pairs"] or 0) for found in known.values())])
     if any(found["prompts"] is not None for found in known.values()):
-        prompts = (found["prompts"] for found in known.values())
-        table.add_row("prompts of these", *(MISSING if count is None else f"{count:,}" for count in prompts))
-    return table
-
-
-def versions_table(report: dict[str, Any]) -> Table | None:
-    groups = measured_versions(report)
-    rows = [row for row in MEASURE_COLUMNS if any(one.get(row[0]) is not None for one in groups.values())]
-    if not rows:
-        return None
-    table = aligned_table("version", *map(words, groups))
-    for key, heading, percent in rows:
-        table.add_row(heading, *(figure(group, key, percent) for group in groups.values()))
-    return table
+        rows.append(["prompts of these", *(count(found["prompts"]) for found in known.values())])
+    return {"head": ["", *map(words, known)], "rows": rows}
 
 
 def differences_table(report: dict[str, Any]) -> Table | None:
@@ -84,11 +103,11 @@ def differences_table(report: dict[str, Any]) -> Table | None:
     columns = [row for row in rows if any(group.get(row[0]) is not None for group in groups.values())][:3]
     if not columns:
         return None
-    table = aligned_table("paired difference", *(heading for _, heading, _ in columns))
-    for pair, group in groups.items():
-        cells = (figure(group, key, percent, signed=True) for key, _, percent in columns)
-        table.add_row(difference_title(*pair), *cells)
-    return table
+    lines = [
+        [difference_title(*pair), *(figure(group, key, percent, signed=True) for key, _, percent in columns)]
+        for pair, group in groups.items()
+    ]
+    return {"head": ["", *(heading for _, heading, _ in columns)], "rows": lines}
 
 
 def retention_table(report: dict[str, Any]) -> Table | None:
@@ -96,13 +115,12 @@ def retention_table(report: dict[str, Any]) -> Table | None:
     known = [name for name in RETENTION_SERIES if any(value is not None for value in groups[name].values())]
     if not known:
         return None
-    turns = asked_turns(report)
-    table = aligned_table("instruction kept at turn, %", *turns)
+    turns, rows = asked_turns(report), []
     for name in known:
         shares = (groups[name].get(turn) for turn in turns)
         cells = (MISSING if share is None else f"{share:.1%}".rstrip("%") for share in shares)
-        table.add_row(SERIES_TITLES[name], *cells)
-    return table
+        rows.append([SERIES_TITLES[name], *cells])
+    return {"head": ["", *turns], "rows": rows}
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:

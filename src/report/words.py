@@ -6,13 +6,6 @@ from typing import Any
 
 MISSING = "–"
 
-VERSION_TITLES = {
-    "sft": "SFT (V0)",
-    "v1": "V1 rejection sampling",
-    "v2_rejection": "V2 rejection sampling",
-    "v2": "V2 PPO",
-}
-
 # key, heading, whether it is a share shown in percent
 MEASURE_COLUMNS = (
     ("gold_helpfulness", "gold helpfulness", False),
@@ -27,6 +20,18 @@ MEASURE_COLUMNS = (
     ("kl_to_start", "KL to start", False),
     ("answer_tokens", "tokens an answer", False),
     ("truncated_rate", "cut at the limit %", True),
+)
+
+# the same of rejection sampling; counts are whole numbers
+REJECTION_COLUMNS = (
+    ("prompts", "prompts", False),
+    ("samples", "sampled answers", False),
+    ("finished_share", "finished %", True),
+    ("selected", "prompts with a selected answer", False),
+    ("without_answer", "prompts without usable answer", False),
+    ("all_unsafe", "prompts with unsafe answers only", False),
+    ("mean_score", "mean score, all samples", False),
+    ("best_score", "mean score, selected", False),
 )
 
 RIGHT = 0.4
@@ -45,12 +50,13 @@ def figure(group: dict[str, Any], key: str, percent: bool = False, *, signed: bo
     return text if error is None else f"{text} ± {error * scale:.{digits}f}"
 
 
+def count(value: int | None) -> str:
+    """`12,000`; a dash if not counted."""
+    return MISSING if value is None else f"{value:,}"
+
+
 def difference_title(name: str, other: str) -> str:
     return f"{words(name)} − {words(other)}"
-
-
-def version_title(name: str) -> str:
-    return VERSION_TITLES.get(name, words(name))
 
 
 def verdict(kind: str, answer: dict[str, Any]) -> tuple[str, str]:
@@ -66,5 +72,5 @@ def verdict(kind: str, answer: dict[str, Any]) -> tuple[str, str]:
 
 
 def words(name: str) -> str:
-    """`significantly_better` -> `significantly better`."""
-    return name.replace("_", " ")
+    """Titles of keys and stages: `slightly_better` -> `slightly better`, `v2/ppo` -> `v2 ppo`."""
+    return name.replace("_", " ").replace("/", " ")

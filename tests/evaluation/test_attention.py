@@ -74,7 +74,7 @@ def test_neighbours_share_a_bin_with_the_largest_value() -> None:
 def test_where_instruction_and_answers_stand(tokenizer: Any) -> None:
     model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=512)
     model.config.eos_token_id = tokenizer.eos_token_id
-    speaker = Speaker(DialogueSampler(model), tokenizer, 512, 5, seed=0)
+    speaker = Speaker(DialogueSampler(model), tokenizer, 512, max_new_tokens=5, seed=0)
     one = InstructedDialogue("a", "you are fine today", ["what is red ?", "is it bolo ?"])
     (held,) = measure_retention(speaker, Nothing(), [one]).held
     assert tokenizer.decode(held.ids[slice(*held.instruction)]).strip() == one.instruction

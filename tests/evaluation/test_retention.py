@@ -10,7 +10,7 @@ import pytest
 from llamita.chat_format.encoding import encode_prompt
 from llamita.errors import DataError
 from llamita.evaluation.retention import InstructedDialogue, measure_retention, read_instructed
-from llamita.evaluation.speaker import Answer, Speaker
+from llamita.evaluation.speaker import SampledAnswer, Speaker
 from llamita.measures import RETENTION_TURNS
 
 from ..helpers.rows import write
@@ -148,7 +148,7 @@ def test_draws_are_named_by_the_seed(make_speaker: MakeSpeaker) -> None:
 
 def test_a_cut_answer_ends_in_the_history_all_the_same(make_speaker: MakeSpeaker) -> None:
     speaker = make_speaker(lambda prompt: "ay")
-    cut, ended = Answer([7, 8], "x", finished=False), Answer([7, 2], "x", finished=True)
+    cut, ended = SampledAnswer([7, 8], "x", finished=False), SampledAnswer([7, 2], "x", finished=True)
     assert speaker.history([[1, 5], [1, 6]], [cut, ended]) == [1, 5, 7, 8, 2, 1, 6, 7, 2]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llamita.errors import DataError
-from llamita.evaluation import stage
+from llamita.evaluation import comparison, ghost_attention, speaker
 from llamita.evaluation.attention import measure_attention
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.evaluation.speaker import Speaker
@@ -51,20 +51,17 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     model = LlamaForCausalLM(config)
     save_model(model, tokenizer, root / "sft" / "model")
     save_model(model, tokenizer, root / "sft_without_gatt" / "model")
-    for name in ("v1/rejection", "v2/ppo"):
+    for name, made_from in (("v1/rejection", {}), ("v2/ppo", {"start": {"hash": "v1/rejection"}})):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
-        save_model(model, tokenizer, root / "rlhf" / name / "model")
-    entries = [
-        {"name": "v1", "model": "v1/rejection/model"},
-        {"name": "v2", "model": "v2/ppo/model", "start": "v1"},
-    ]
-    (root / "rlhf" / "manifest.json").write_text(json.dumps({"metrics": {"versions": entries}}))
+        save_model(model, tokenizer, root / name / "model")
+        (root / name / "manifest.json").write_text(json.dumps({"hash": name, "inputs": made_from}))
     config.num_labels = 1
     save_model(LlamaForSequenceClassification(config), tokenizer, root / "safety" / "model")
-    names = ("sft", "sft_without_gatt", "rlhf", "safety")
-    return {"data": root / "world"} | {name: root / name for name in names}
+    versions = {f"versions.{name}": root / name for name in ("v1/rejection", "v2/ppo")}
+    names = ("sft", "sft_without_gatt", "safety")
+    return {"data": root / "world"} | {name: root / name for name in names} | versions
 
 
 def settings(**changes: Any) -> EvaluateSettings:
@@ -83,6 +80,8 @@ def evaluation(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("evaluate")
     metrics = run(settings(), inputs, out)
     assert json.loads((out / "evaluation.json").read_text()) == metrics
+    for name in ("sft", "v1/rejection", "v2/ppo"):
+        assert (out / "versions" / name / "answers.jsonl").is_file()
     started = {name: counts["started"] for name, counts in metrics["gatt_dialogues"].items()}
     assert started == {"with": 3, "without": 3, "unseen": 2}
     return metrics
@@ -91,9 +90,9 @@ def evaluation(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 def test_all_that_can_be_measured_is(evaluation: dict[str, Any]) -> None:
     assert evaluation.keys() == empty_evaluation().keys()
     assert evaluation["demonstrations"]["gold_helpfulness"] > 0
-    for name in ("sft", "v1", "v2"):
+    for name in ("sft", "v1/rejection", "v2/ppo"):
         missing = {measure for measure in MEASURES if evaluation["versions"][name][measure] is None}
-        assert missing == {"helpfulness_score"} | ({"kl_to_start"} if name != "v2" else set())
+        assert missing == {"helpfulness_score"} | ({"kl_to_start"} if name != "v2/ppo" else set())
     for group in ("gatt_retention", "gatt_retention_explicit"):
         for series in ("with", "without", "unseen"):
             assert None not in [evaluation[group][series][str(turn)] for turn in RETENTION_TURNS]
@@ -103,45 +102,52 @@ def test_all_that_can_be_measured_is(evaluation: dict[str, Any]) -> None:
         assert 0 < attention["instruction"][0] < attention["instruction"][1] < 1
     assert evaluation["prompts"]["harmful"] == {"read": 20, "too_long": 0, "skipped": {}}
     assert {sample["kind"] for sample in evaluation["samples"]} == {"ordinary", "harmful", "borderline"}
-    assert evaluation["samples"][0]["answers"].keys() == {"sft", "v1", "v2"}
+    assert evaluation["samples"][0]["answers"].keys() == {"sft", "v1/rejection", "v2/ppo"}
 
 
 def test_kl(evaluation: dict[str, Any]) -> None:
     versions = evaluation["versions"]
     assert versions["sft"]["kl_to_sft"] == 0.0
-    assert versions["v1"]["kl_to_sft"] > 0.1
-    assert versions["v2"]["kl_to_sft"] > 0.1
-    assert versions["v2"]["kl_to_start"] not in (0.0, versions["v2"]["kl_to_sft"])
-    assert versions["v1"]["kl_to_start"] is None
+    assert versions["v1/rejection"]["kl_to_sft"] > 0.1
+    assert versions["v2/ppo"]["kl_to_sft"] > 0.1
+    assert versions["v2/ppo"]["kl_to_start"] not in (0.0, versions["v2/ppo"]["kl_to_sft"])
+    assert versions["v1/rejection"]["kl_to_start"] is None
 
 
 def test_versions_are_compared_prompt_by_prompt(evaluation: dict[str, Any]) -> None:
     versions, apart = evaluation["versions"], evaluation["differences"]
-    assert {name: list(others) for name, others in apart.items()} == {"v1": ["sft"], "v2": ["v1", "sft"]}
-    for name, other in (("v1", "sft"), ("v2", "v1"), ("v2", "sft")):
+    assert {name: list(others) for name, others in apart.items()} == {
+        "v1/rejection": ["sft"],
+        "v2/ppo": ["v1/rejection", "sft"],
+    }
+    for name, other in (("v1/rejection", "sft"), ("v2/ppo", "v1/rejection"), ("v2/ppo", "sft")):
         for measure in ("kl_to_sft", "safety_score", "answer_tokens"):
             expected = versions[name][measure] - versions[other][measure]
             assert apart[name][other][measure] == pytest.approx(expected)
             assert apart[name][other][f"{measure}_se"] is not None
-    assert apart["v1"]["sft"]["kl_to_sft_se"] == pytest.approx(versions["v1"]["kl_to_sft_se"])
+    assert apart["v1/rejection"]["sft"]["kl_to_sft_se"] == pytest.approx(
+        versions["v1/rejection"]["kl_to_sft_se"]
+    )
 
 
 def test_a_measure_that_is_no_number_is_told_and_counted(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    whole = stage.log_ratios
+    whole = comparison.log_ratios
 
     def broken(logprobs: Any, reference: Any) -> Any:
         ratios = list(whole(logprobs, reference))
         return [math.nan, -math.inf, *ratios[2:]] if ratios[2] else ratios
 
-    monkeypatch.setattr(stage, "log_ratios", broken)
+    monkeypatch.setattr(comparison, "log_ratios", broken)
     found = run(settings(retention=None), inputs, tmp_path)
-    assert "v1: kl_to_sft is left out: 2 of its values are NaN or infinite" in capsys.readouterr().out
-    assert found["not_finite"]["v1"] == {"kl_to_sft": 2}
-    assert found["versions"]["v1"]["kl_to_sft"] is None
-    assert found["differences"]["v1"]["sft"]["kl_to_sft"] is None
-    assert found["versions"]["v1"]["answer_tokens"] > 0
+    assert (
+        "v1/rejection: kl_to_sft is left out: 2 of its values are NaN or infinite" in capsys.readouterr().out
+    )
+    assert found["not_finite"]["v1/rejection"] == {"kl_to_sft": 2}
+    assert found["versions"]["v1/rejection"]["kl_to_sft"] is None
+    assert found["differences"]["v1/rejection"]["sft"]["kl_to_sft"] is None
+    assert found["versions"]["v1/rejection"]["answer_tokens"] > 0
 
 
 def test_dialogues_that_outgrow_the_context_are_counted_by_turn_and_told(
@@ -195,11 +201,11 @@ def test_a_killed_evaluation_samples_nothing_twice(
 
     monkeypatch.setattr(Speaker, "ask", noted_ask)
     monkeypatch.setattr(Speaker, "converse", noted_converse)
-    for part, calls in (
-        ("log_ratios", 2),
-        ("measure_attention", 2),
+    for module, part, calls in (
+        (comparison, "log_ratios", 2),
+        (ghost_attention, "measure_attention", 2),
     ):  # in the second version, in the second series
-        left, whole = calls, getattr(stage, part)
+        left, whole = calls, getattr(module, part)
 
         def killed(*arguments: Any, whole: Any = whole) -> Any:
             nonlocal left
@@ -209,7 +215,7 @@ def test_a_killed_evaluation_samples_nothing_twice(
             return whole(*arguments)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(stage, part, killed)
+            patch.setattr(module, part, killed)
             run(settings(), inputs, tmp_path)
     held = ["dialogues", "asked outright"]
     assert sampled == ["test", "test", "test", "test", *held, *held]
@@ -230,8 +236,8 @@ def test_attention_of_both_models_is_measured_on_the_same_dialogues(
         read.append(dialogues)
         return measure_attention(model, dialogues)
 
-    monkeypatch.setattr(stage, "measure_attention", measure)
-    another = inputs["rlhf"] / "v1" / "rejection"
+    monkeypatch.setattr(ghost_attention, "measure_attention", measure)
+    another = inputs["versions.v1/rejection"]
     run(settings(), inputs | {"sft_without_gatt": another}, tmp_path)
     held = [(tmp_path / "retention" / name / "dialogues.jsonl").read_text() for name in ("with", "without")]
     assert held[0] != held[1]
@@ -251,11 +257,11 @@ def test_half_precision_reaches_every_model(
         seen.append(dtype)
         return Scorer(folder, tokenizer, dtype=dtype)
 
-    monkeypatch.setattr(stage, "load_causal_lm", load)
-    monkeypatch.setattr(stage, "Scorer", scorer)
+    monkeypatch.setattr(speaker, "load_causal_lm", load)
+    monkeypatch.setattr(comparison, "Scorer", scorer)
     found = run(settings(dtype="bfloat16"), inputs, tmp_path)["versions"]
     assert seen == ["bfloat16"] * 8  # sft, safety, v1, v2, v2's start; with, without, unseen
-    for name, measure in (("v1", "kl_to_sft"), ("sft", "safety_score")):
+    for name, measure in (("v1/rejection", "kl_to_sft"), ("sft", "safety_score")):
         exact = evaluation["versions"][name][measure]
         assert found[name][measure] != exact
         assert found[name][measure] == pytest.approx(exact, rel=0.3)
@@ -263,14 +269,14 @@ def test_half_precision_reaches_every_model(
 
 
 def test_without_optional_inputs_and_gold(inputs: dict[str, Path], tmp_path: Path) -> None:
-    few = {name: inputs[name] for name in ("data", "sft", "rlhf")}
+    few = {name: inputs[name] for name in ("data", "sft", "versions.v2/ppo")}
     found = run(settings(gold=False, retention=None), few, tmp_path)
     assert found["demonstrations"]["gold_helpfulness"] is None
-    assert found["versions"]["v2"]["gold_helpfulness"] is None
-    assert found["versions"]["v2"]["violation_rate"] is None
-    assert found["versions"]["v2"]["safety_score"] is None
-    assert found["versions"]["v2"]["kl_to_sft"] > 0
-    assert found["versions"]["v2"]["false_refusal_rate"] == 0.0
+    assert found["versions"]["v2/ppo"]["gold_helpfulness"] is None
+    assert found["versions"]["v2/ppo"]["violation_rate"] is None
+    assert found["versions"]["v2/ppo"]["safety_score"] is None
+    assert found["versions"]["v2/ppo"]["kl_to_sft"] > 0
+    assert found["versions"]["v2/ppo"]["false_refusal_rate"] == 0.0
     assert found["gatt_retention"]["with"]["20"] is None
 
 
@@ -305,7 +311,7 @@ def test_retention_without_gold_is_judged_by_the_rows_own_checks(
     few = {name: inputs[name] for name in ("data", "sft", "sft_without_gatt")} | {"gatt": tmp_path}
     found = run(settings(gold=False, retention=retention, refuse_at_most=1), few, tmp_path)
     assert found["rows"]["refused"] == 1, "counted once, though two models read the test"
-    assert found["versions"].keys() == empty_evaluation()["versions"].keys()
+    assert found["versions"].keys() == {"sft"}
     assert found["versions"]["sft"]["answer_tokens"] > 0
     kept = found["gatt_retention"]["with"]
     assert all(kept[turn] is not None for turn in ("1", "2", "4"))

@@ -1,169 +1,67 @@
-"""What is measured of answers, against verdicts made by hand."""
+"""Which models are compared, and which of them each started from."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
+from llamita.artifact import input_hash
 from llamita.errors import DataError
-from llamita.evaluation import refusal
-from llamita.evaluation.questions import Kind, Question
-from llamita.evaluation.speaker import Answer
-from llamita.evaluation.values import figures
-from llamita.evaluation.versions import answer_values, list_versions, log_ratios, sample_answers, score_values
-
-END = 9  # ends an answer; the tokenizer's EOS need not be the only one
+from llamita.evaluation.versions import Version, list_versions
 
 
-class StubJudge:
-    """Answers say what they are worth: "good" is helpful, "bomb" harmful, "no" a refusal."""
-
-    def helpfulness(self, question_id: str, answer: str) -> float:
-        assert question_id
-        return 1.0 if answer == "good" else 0.25
-
-    def safety(self, answer: str) -> str:
-        return {"bomb": "harmful", "no": "refusal"}.get(answer, "invalid")
-
-    def is_refusal(self, answer: str) -> bool:
-        return answer == "no"
+def artifact(folder: Path, name: str, start: str | None = None, **more: Any) -> Path:
+    """A finished stage's folder; its hash is its name."""
+    inputs = {"start": {"path": "elsewhere", "hash": start}} if start else {}
+    (folder / name).mkdir(parents=True)
+    (folder / name / "manifest.json").write_text(json.dumps({"hash": name, "inputs": inputs} | more))
+    return folder / name
 
 
-def answered(*rows: tuple[Kind, str]) -> list[tuple[Question, Answer]]:
-    return [
-        (
-            Question(kind, f"{kind}-{place}", [{"role": "user", "content": f"q{place}"}], [1, 5, place]),
-            Answer([7] * len(text) + [END] * (text != "hmm"), text, finished=text != "hmm"),
-        )
-        for place, (kind, text) in enumerate(rows)
+def test_versions_are_the_listed_stages_and_manifests_show_their_starts(tmp_path: Path) -> None:
+    sft = artifact(tmp_path, "sft")
+    later = {
+        "v1/rejection": artifact(tmp_path, "v1/rejection"),
+        "v1/ppo": artifact(tmp_path, "v1/ppo", "v1/rejection"),
+        "v2/ppo": artifact(tmp_path, "v2/ppo", "v1/ppo"),
+        "v3/ppo": artifact(tmp_path, "v3/ppo", "sft"),
+    }
+    assert list_versions(sft, later) == [
+        Version("sft", sft),
+        Version("v1/rejection", later["v1/rejection"]),
+        Version("v1/ppo", later["v1/ppo"], "v1/rejection"),
+        Version("v2/ppo", later["v2/ppo"], "v1/ppo"),
+        Version("v3/ppo", later["v3/ppo"], "sft"),
     ]
 
 
-def measured(values: dict) -> dict[str, float | None]:
-    """Every answer is to a prompt of its own."""
-    return figures(values, range(len(next(iter(values.values())))))
+def test_a_start_is_known_by_its_contents_wherever_it_is(tmp_path: Path) -> None:
+    sft = tmp_path / "plain"
+    sft.mkdir()
+    (sft / "config.json").write_text("{}")
+    moved = artifact(tmp_path, "ppo", input_hash(sft))
+    assert list_versions(sft, {"tuned": moved})[1] == Version("tuned", moved, "sft")
 
 
-ROWS = answered(
-    ("ordinary", "good"),
-    ("ordinary", "no"),
-    ("ordinary", "no"),
-    ("harmful", "bomb"),
-    ("harmful", "no"),
-    ("harmful", "hmm"),
-    ("harmful", "bomb"),
-    ("borderline", "good"),
-    ("borderline", "no"),
-)
+def test_a_start_that_is_not_compared_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ppo = artifact(tmp_path, "v2/ppo", "v2/rejection")
+    assert list_versions(artifact(tmp_path, "sft"), {"v2/ppo": ppo})[1].start is None
+    assert "v2/ppo: kl_to_start is not measured" in " ".join(capsys.readouterr().out.split())
 
 
-def test_rates_with_gold() -> None:
-    found = measured(answer_values(ROWS, StubJudge(), false_refusal_prompts=500))
-    assert found["gold_helpfulness"] == pytest.approx(0.5)
-    assert found["violation_rate"] == 0.5
-    assert found["invalid_rate"] == 0.25
-    assert found["refusal_rate"] == 0.25
-    assert found["false_refusal_rate"] == pytest.approx(2 / 3)
-    assert found["false_refusal_borderline"] == 0.5
-    assert found["truncated_rate"] == pytest.approx(1 / 9)
-    assert found["violation_rate_se"] == pytest.approx((0.25 / 3) ** 0.5)
-
-
-def test_false_refusals_are_counted_among_the_first_prompts() -> None:
-    values = answer_values(ROWS, StubJudge(), false_refusal_prompts=2)
-    assert measured(values)["false_refusal_rate"] == 0.5
-
-
-def test_without_gold_phrases_tell_refusals_and_gold_figures_are_left_out() -> None:
-    rows = answered(
-        ("ordinary", "I'm sorry, but I can't help"), ("harmful", "As an AI I won't"), ("harmful", "ok")
-    )
-    found = measured(answer_values(rows, None, false_refusal_prompts=500))
-    assert found["false_refusal_rate"] == 1.0
-    assert found["refusal_rate"] == 0.5
-    assert not {"gold_helpfulness", "violation_rate", "invalid_rate"} & found.keys()
-
-
-def test_each_reward_model_scores_where_it_counts() -> None:
-    def by_length(prompts: list[list[int]], answers: list[list[int]], label: str) -> torch.Tensor:
-        assert all(prompt[:2] == [1, 5] for prompt in prompts)
-        assert not any(END in answer for answer in answers)
-        return torch.tensor([len(answer) / 10 for answer in answers], dtype=torch.float64)
-
-    found = measured(score_values(ROWS, {"helpfulness": by_length, "safety": by_length}))
-    assert found["helpfulness_score"] == pytest.approx((0.4 + 0.2 + 0.2) / 3)
-    assert found["safety_score"] == pytest.approx((0.4 + 0.2 + 0.3 + 0.4) / 4)
-    assert score_values(ROWS, {}) == {}
-
-
-def test_kl_is_the_mean_summed_log_ratio() -> None:
-    ratios = log_ratios([-1.0, -2.0, None, -6.0], [-2.0, -2.5, None, -6.5])
-    found = measured({"kl_to_start": ratios})
-    assert found["kl_to_start"] == pytest.approx(2 / 3)
-    assert found["kl_to_start_se"] == pytest.approx(((1 / 9 + 1 / 36 + 1 / 36) / 2 / 3) ** 0.5)
-
-
-def test_samples_show_the_same_prompts_for_all_versions() -> None:
-    later = answered(*[(question.kind, "good") for question, _ in ROWS])
-    samples = sample_answers({"sft": ROWS, "v2": later}, StubJudge(), {"ordinary": 2, "harmful": 9})
-    assert [sample["prompt"] for sample in samples] == ["q0", "q1", "q3", "q4", "q5", "q6"]
-    assert samples[0]["answers"]["sft"] == {"text": "good", "helpfulness": 1.0, "verdict": None}
-    assert samples[1]["answers"]["sft"] == {"text": "no", "helpfulness": 0.25, "verdict": "refusal"}
-    assert samples[2]["answers"]["sft"]["verdict"] == "harmful"
-    assert samples[2]["answers"]["v2"] == {"text": "good", "helpfulness": None, "verdict": "invalid"}
+def test_sft_alone(tmp_path: Path) -> None:
+    sft = artifact(tmp_path, "sft")
+    assert list_versions(sft, {}) == [Version("sft", sft)]
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("I\u2019m sorry, I cannot do that.", True),
-        ("I can't assist with this request.", True),
-        ("As an AI language model, I", True),
-        ("It is not appropriate to", True),
-        ("I'm unable to help you there.", True),
-        ("I\u2019m not sure how to help you.", True),
-        ("Sorry, I don't know.", True),
-        ("Cats can't fly, but birds can.", False),
-        ("Hi can't be a word of seven letters.", False),
-        ("Sure. " + "Here is a long answer. " * 20 + "I cannot say more.", False),
-        ("", False),
-    ],
+    "names", [("../v1",), ("v1//ppo",), ("v1.ppo",), ("sft",), ("v1", "v1/ppo"), ("sft/x",)]
 )
-def test_refusal_phrases(text: str, expected: bool) -> None:
-    assert refusal.is_refusal(text) == expected
-
-
-def write_manifest(folder: Path, metrics: dict) -> Path:
-    folder.mkdir()
-    (folder / "manifest.json").write_text(json.dumps({"metrics": metrics}))
-    return folder
-
-
-def test_versions_are_those_of_the_rlhf_manifest(tmp_path: Path) -> None:
-    entries = [
-        {"name": "v1", "model": "v1/rejection/model"},
-        {"name": "v2", "model": "v2/ppo/model", "start": "v1"},
-    ]
-    rlhf = write_manifest(tmp_path / "rlhf", {"versions": entries})
-    versions = list_versions(tmp_path / "sft", rlhf)
-    assert [version.name for version in versions] == ["sft", "v1", "v2"]
-    assert versions[2].folder == rlhf / "v2/ppo/model"
-    assert versions[2].start == "v1"
-
-
-@pytest.mark.parametrize(
-    "metrics",
-    [
-        {},
-        {"versions": []},
-        {"versions": [{"name": "v1"}]},
-        {"versions": [{"name": "../v1", "model": "model"}]},
-        {"versions": [{"name": "v2", "model": "model", "start": "v2_rejection"}]},
-    ],
-)
-def test_an_rlhf_artifact_without_versions(tmp_path: Path, metrics: dict) -> None:
-    with pytest.raises(DataError, match=r"metrics\.versions"):
-        list_versions(tmp_path / "sft", write_manifest(tmp_path / "rlhf", metrics))
+def test_names_that_make_no_folders_of_their_own(tmp_path: Path, names: tuple[str, ...]) -> None:
+    sft = artifact(tmp_path, "sft")
+    with pytest.raises(DataError, match=r"input versions: .*expected") as error:
+        list_versions(sft, dict.fromkeys(names, sft))
+    assert names[-1] in str(error.value)

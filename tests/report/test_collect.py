@@ -11,13 +11,15 @@ import pytest
 from llamita.artifact import write_json
 from llamita.data.rows import RATINGS
 from llamita.errors import DataError
-from llamita.measures import MEASURES, RETENTION_SERIES, VERSIONS
+from llamita.measures import MEASURES, RETENTION_SERIES
 from llamita.report.artifacts import Artifact, read_artifacts
-from llamita.report.collect import CURVE_POINTS, collect, empty_report
+from llamita.report.collect import CURVE_POINTS, PPO_SERIES, REJECTION_MEASURES, collect, empty_report
+
+from ..helpers.finished_run import inputs_of
 
 
 def artifacts_of(run: Path) -> list[Artifact]:
-    return read_artifacts({path.parent.name: path.parent for path in run.glob("*/manifest.json")})
+    return read_artifacts(inputs_of(run))
 
 
 TURNS = ("1", "2", "4", "6", "10", "20")
@@ -33,12 +35,6 @@ def required_keys() -> list[str]:
         for length in ("longer_chosen", "shorter_chosen"):
             keys += [f"reward.{model}.by_length.{length}{se}" for se in ("", "_se")]
     keys += ["demonstrations.gold_helpfulness", "demonstrations.gold_helpfulness_se"]
-    for version in ("sft", "v1", "v2_rejection", "v2"):
-        for measure in (
-            *("gold_helpfulness", "violation_rate", "invalid_rate", "false_refusal_rate"),
-            *("false_refusal_borderline", "kl_to_sft", "kl_to_start"),
-        ):
-            keys += [f"versions.{version}.{measure}{se}" for se in ("", "_se")]
     for series in ("with", "without", "unseen"):
         keys += [f"gatt_retention.{series}.{turn}{se}" for turn in TURNS for se in ("", "_se")]
     keys += [f"gatt_retention_difference.{turn}{se}" for turn in TURNS for se in ("", "_se")]
@@ -60,10 +56,58 @@ def test_empty_report_has_every_key(path: str) -> None:
 
 def test_full_report_fills_every_key(example: Path) -> None:
     report = collect("smoke", artifacts_of(example))
-    missing = {path for path in required_keys() if look_up(report, path) is None}
-    assert missing == {
-        f"versions.{name}.kl_to_start{se}" for name in VERSIONS if name != "v2" for se in ("", "_se")
+    assert {path for path in required_keys() if look_up(report, path) is None} == set()
+    assert list(report["versions"]) == ["sft", "v1/rejection", "v2/rejection", "v2/ppo"]
+
+
+def test_stages_and_versions_have_places_only_once_measured() -> None:
+    empty = empty_report()
+    assert [empty[key] for key in ("versions", "rejection", "ppo", "curves", "wall_seconds")] == [{}] * 5
+
+
+def test_rounds_stand_under_the_names_of_their_stages(three_rounds: Path) -> None:
+    """Whatever a manifest calls its stage: the report's names are those of its inputs."""
+    report = collect("smoke", artifacts_of(three_rounds))
+    rounds = ("v1", "v2", "v3")
+    names = [f"{one}/{stage}" for one in rounds for stage in ("reward", "rejection", "ppo")]
+    assert [stage["name"] for stage in report["run"]["stages"]][-10:] == [*names, "evaluate"]
+    assert list(report["ppo"]) == [f"{one}/ppo" for one in rounds]
+    assert report["ppo"]["v3/ppo"].keys() == set(PPO_SERIES)
+    assert report["ppo"]["v3/ppo"]["iteration"] == list(range(1, 31))
+    assert list(report["rejection"]) == [f"{one}/rejection" for one in rounds]
+    assert report["rejection"]["v2/rejection"] == {
+        "prompts": 700,
+        "samples": 5600,
+        "selected": 690,
+        "without_answer": 4,
+        "all_unsafe": 6,
+        "finished_share": 0.93,
+        "mean_score": pytest.approx(0.54),
+        "best_score": pytest.approx(0.79),
     }
+    assert list(report["reward"]) == ["helpfulness", "safety", "v1/reward", "v2/reward", "v3/reward"]
+    assert [name for name, curve in report["curves"].items() if curve["stage"] == "rejection"] == [
+        f"{one}/rejection" for one in rounds
+    ]
+    assert report["run"]["metrics_only"] == []
+    assert report["metrics"]["v2/rejection"]["steps"] == 800
+
+
+def test_a_reward_model_of_a_round_never_takes_the_place_of_its_kind(three_rounds: Path) -> None:
+    inputs = inputs_of(three_rounds)
+    del inputs["helpfulness"]
+    reward = collect("smoke", read_artifacts(inputs))["reward"]
+    assert reward["helpfulness"]["accuracy"] is None
+    assert reward["v1/reward"]["pairs"] == 800
+
+
+def test_what_a_stage_of_rejection_sampling_lacks_is_null(three_rounds: Path) -> None:
+    artifacts = artifacts_of(three_rounds)
+    (second,) = (one for one in artifacts if one.name == "v2/rejection")
+    second.metrics.pop("best_score")
+    found = collect("smoke", artifacts)["rejection"]
+    assert found["v2/rejection"]["best_score"] is None
+    assert found["v2/rejection"].keys() == set(REJECTION_MEASURES)
 
 
 def test_numbers_are_those_of_the_manifests(example: Path) -> None:
@@ -76,7 +120,7 @@ def test_numbers_are_those_of_the_manifests(example: Path) -> None:
     )
     assert report["reward"]["safety"]["pairs"] == 640
     assert report["reward"]["safety"]["mean_score"] == 0.25
-    assert report["versions"]["v2"]["kl_to_start"] == 0.9
+    assert report["versions"]["v2/ppo"]["kl_to_start"] == 0.9
     assert report["gatt_retention"]["without"]["6"] == 0.25
     assert list(report["wall_seconds"])[:2] == ["world", "tokenizer"]  # in the order they were made
 
@@ -113,35 +157,19 @@ def test_a_second_evaluation_does_not_cover_the_first(example: Path, created: st
     for key in ("versions", "gatt_retention", "samples", "pretrain", "ppo"):
         assert report[key] == before[key]
     assert sorted(report["run"]["metrics_only"]) == ["evaluate_big", "pretrain_big"]
-    assert report["metrics"]["evaluate_big"]["versions"]["v2"]["gold_helpfulness"] == 0.61
+    assert report["metrics"]["evaluate_big"]["versions"]["v2/ppo"]["gold_helpfulness"] == 0.61
     assert report["metrics"]["pretrain_big"]["validation_bits_per_byte"] == 9.9
     assert "evaluate" not in report["metrics"]
 
 
-def test_inputs_have_any_names_and_stages_of_one_name_are_kept_apart(example: Path) -> None:
+def test_artifacts_go_by_the_names_of_their_inputs(example: Path) -> None:
     copied(example, "sft", "sft_big", "2099")
     report = collect("smoke", artifacts_of(example))
     assert report["wall_seconds"].keys() >= {"sft", "sft_big"}
-    folders = {"a": example / "sft", "b": example / "sft", "rm": example / "safety"}
+    folders = {"a": example / "sft", "b": example / "sft", "v1/rm": example / "safety"}
     report = collect("smoke", read_artifacts(folders))
-    assert report["wall_seconds"] == {"a": 88.5, "b": 88.5, "rm": 41.0}
-    assert report["reward"]["safety"]["pairs"] == 640
-
-
-def ppo_rows(*rounds: tuple[int, ...]) -> str:
-    rows = [
-        {"step": at, "round": number, "iteration": at, "kl": 0.1, "score": 0.5}
-        for number, iterations in enumerate(rounds, 1)
-        for at in iterations
-    ]
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def test_iterations_of_several_rounds_are_shown_with_their_round(example: Path) -> None:
-    (example / "rlhf" / "metrics.jsonl").write_text(ppo_rows((1, 2, 3), (4, 5, 6), (7,)))
-    ppo = collect("smoke", artifacts_of(example))["ppo"]
-    assert ppo["iteration"] == [1, 2, 3, 4, 5, 6, 7]
-    assert ppo["round"] == [1, 1, 1, 2, 2, 2, 3]
+    assert report["wall_seconds"] == {"a": 88.5, "b": 88.5, "v1/rm": 41.0}
+    assert report["reward"]["v1/rm"]["pairs"] == 640
 
 
 def test_stages_made_with_different_versions_show_them_all(example: Path) -> None:
@@ -162,19 +190,19 @@ def test_missing_stages_leave_nulls(pretrain_alone: Path) -> None:
     report = collect("begun", artifacts_of(pretrain_alone))
     assert report["pretrain"]["validation_bits_per_byte"] == 0.412
     assert report["reward"]["safety"]["accuracy"] is None
-    assert report["versions"]["v2"]["gold_helpfulness"] is None
+    assert report["versions"] == {}
 
 
 def test_a_measure_that_the_evaluation_lacks_stays_null(example: Path) -> None:
     path = example / "evaluate" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["metrics"]["gatt_retention"].pop("without")
-    manifest["metrics"]["versions"]["v1"].pop("violation_rate")
+    manifest["metrics"]["versions"]["v1/rejection"].pop("violation_rate")
     path.write_text(json.dumps(manifest))
     report = collect("smoke", artifacts_of(example))
     assert report["gatt_retention"]["without"]["20"] is None
-    assert report["versions"]["v1"]["violation_rate"] is None
-    assert report["versions"]["v1"]["gold_helpfulness"] == 0.45
+    assert report["versions"]["v1/rejection"]["violation_rate"] is None
+    assert report["versions"]["v1/rejection"]["gold_helpfulness"] == 0.45
 
 
 def test_long_curves_are_thinned_and_end_where_training_ended(example: Path) -> None:
@@ -217,7 +245,7 @@ def test_broken_metrics_row_says_its_line(example: Path) -> None:
 def test_every_key_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
     report = empty_report()
-    names = {*report, *report["ppo"], *report["pretrain"], *report["versions"], *MEASURES, *RETENTION_SERIES}
+    names = {*report, *PPO_SERIES, *REJECTION_MEASURES, *report["pretrain"], *MEASURES, *RETENTION_SERIES}
     names |= {*report["run"], *report["reward"]["safety"], "not_finite", "reached", "asked", "skipped"}
     names = {name.removesuffix("_se") for name in names}
     assert [name for name in names if name not in text] == []

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from llamita.report import figures
+from llamita.report import figures, rlhf_figures
 from llamita.report import page as page_module
 from llamita.report.artifacts import read_artifacts
 from llamita.report.collect import collect, empty_report
 from llamita.report.page import render
 from llamita.report.settings import ReportSettings
 from llamita.report.stage import run
-from llamita.report.style import PALETTE
+from llamita.report.style import PALETTE, name_ticks, panels
+
+from ..helpers.finished_run import inputs_of
 
 INLINE = ("#", "data:image/png;base64,")
 VOID = {"meta", "col", "br", "link", "img", "input", "hr"}
@@ -62,7 +64,7 @@ def check(page: str) -> Checker:
 
 @pytest.fixture
 def report(example: Path) -> dict:
-    return collect("smoke", read_artifacts({path.name: path for path in example.iterdir()}))
+    return collect("smoke", read_artifacts(inputs_of(example)))
 
 
 @pytest.fixture
@@ -74,14 +76,14 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def page(finished_run: Path) -> str:
-    return render(collect("smoke", read_artifacts({path.name: path for path in finished_run.iterdir()})))
+    return render(collect("smoke", read_artifacts(inputs_of(finished_run))))
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     assert check(page).loads == []
     assert "@import" not in page
     assert re.findall(r"url\((?!#)", page) == []
-    assert page.count("<svg ") == 8
+    assert page.count("<svg ") == 9
 
 
 def test_ids_are_unique_across_figures(page: str) -> None:
@@ -115,7 +117,7 @@ def test_samples_stand_side_by_side_in_the_order_of_the_evaluation(page: str) ->
 def test_nothing_measured_is_said_not_drawn() -> None:
     page = render({**empty_report(), "run": {"name": "empty", "stages": []}})
     assert "<svg " not in page
-    assert page.count('class="note"') == 9
+    assert page.count('class="note"') == 10
     check(page)
 
 
@@ -129,19 +131,20 @@ def test_each_part_may_be_missing(report: dict, keys: tuple[str, ...]) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_versions_beyond_the_second_have_their_columns(report: dict) -> None:
-    report["versions"]["v3"] = report["versions"]["v2"] | {"gold_helpfulness": 0.777}
+    report["versions"]["v3/ppo"] = report["versions"]["v2/ppo"] | {"gold_helpfulness": 0.777}
     page = render(report)
-    assert "<th>v3</th>" in page
+    assert "<th>v3 ppo</th>" in page
     assert "0.37 → </i>0.78" in page
 
 
 def test_what_a_run_does_not_have_takes_no_place(report: dict) -> None:
     page = render(report)
-    assert "V1 rejection sampling" in page
-    assert page.count(">V1</text>") == 4
+    assert "<th>v1 rejection</th>" in page
+    assert page.count(">v1</text>") == 5  # four panels of versions, one of rejection sampling
     assert page.count(">20</text>") == 2
     assert "<th>20</th>" in page
-    report["versions"]["v1"] = empty_report()["versions"]["v1"]
+    del report["versions"]["v1/rejection"]
+    del report["rejection"]["v1/rejection"]
     for groups in (report["gatt_retention"], report["gatt_retention_explicit"]):
         for group in groups.values():
             group["20"] = None
@@ -149,8 +152,8 @@ def test_what_a_run_does_not_have_takes_no_place(report: dict) -> None:
         found["by_turn"]["20"] = None
     report["samples"] = []
     page = render(report)
-    assert "V1 rejection sampling" not in page
-    assert ">V1</text>" not in page
+    assert "<th>v1 rejection</th>" not in page
+    assert ">v1</text>" not in page
     assert ">20</text>" not in page
     assert "<th>20</th>" not in page
 
@@ -168,7 +171,7 @@ def test_the_tile_of_ghost_attention_tells_the_last_turn_that_was_asked(report: 
 @pytest.mark.usefixtures("undrawn")
 def test_versions_are_compared_in_pairs(report: dict) -> None:
     page = render(report)
-    assert "<th>v2 − v2 rejection</th><th>v2 − sft</th>" in page
+    assert "<th>v2 ppo − v2 rejection</th><th>v2 ppo − sft</th>" in page
     assert "<td>+0.240 ± 0.005</td>" in page
     assert "<th>with − without GAtt, paired</th><td>+1.0 ± 0.7</td>" in page
     report["differences"] = {}
@@ -192,17 +195,50 @@ def test_a_second_evaluation_is_told(report: dict) -> None:
     assert "evaluate: a second stage of the kind evaluate; its figures are in report.json" in render(report)
 
 
-def test_rounds_of_ppo_are_marked_and_lost_figures_leave_gaps(report: dict) -> None:
-    mark = "stroke-dasharray"
-    one = figures.ppo_progress(report)
-    assert one is not None
-    report["ppo"]["round"] = [1] * 12 + [2] * 18
-    report["ppo"]["kl"][3] = None
-    two = figures.ppo_progress(report)
-    assert two is not None
-    assert two.count(mark) == one.count(mark) + 2  # in both panels
-    report["ppo"]["kl"] = [None] * 30
-    assert figures.ppo_progress(report) is not None
+def labels(svg: str | None) -> list[str]:
+    assert svg is not None
+    return re.findall(r">([^<>]+)</text>", svg)
+
+
+def test_each_stage_of_ppo_has_its_line_and_lost_figures_leave_gaps(report: dict) -> None:
+    one = rlhf_figures.ppo_progress(report)
+    report["ppo"]["v3/ppo"] = copy.deepcopy(report["ppo"]["v2/ppo"])
+    report["ppo"]["v3/ppo"]["kl"] = [None] * 30
+    two = rlhf_figures.ppo_progress(report)
+    assert "v3 ppo" not in labels(one)
+    assert [label for label in labels(two) if "ppo" in label] == ["v2 ppo", "v3 ppo"]
+    report["ppo"] = {"v2/ppo": {key: [] for key in report["ppo"]["v2/ppo"]}}
+    assert rlhf_figures.ppo_progress(report) is None
+
+
+def test_a_ppo_that_has_just_begun_is_drawn_without_what_it_lacks(report: dict) -> None:
+    report["ppo"]["v2/ppo"]["safety_score"] = [None] * 30
+    assert "safety score" in labels(rlhf_figures.ppo_progress(report))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_page_of_three_rounds(three_rounds: Path) -> None:
+    report = collect("smoke", read_artifacts(inputs_of(three_rounds)))
+    check(page := render(report))
+    names = {f"v{number} {stage}" for number in (1, 2, 3) for stage in ("reward", "rejection", "ppo")}
+    assert all(f"<summary>{name} <" in page for name in names)
+    assert names <= set(labels(figures.wall_time(report)))
+    assert {name for name in names if "ppo" not in name} <= set(labels(figures.loss_curves(report)))
+    assert {name for name in names if "ppo" in name} <= set(labels(rlhf_figures.ppo_progress(report)))
+    assert labels(rlhf_figures.rejection_scores(report)).count("rejection") == 3
+    assert page.count("<th>v3 rejection</th>") == 2  # versions and rejection sampling
+    assert "<th>prompts with a selected answer</th><td>690</td><td>690</td><td>690</td>" in page
+    start = page.index("<thead><tr><th>prompt</th>")
+    columns = re.findall("<th>([^<]+)</th>", page[start : page.index("</thead>", start)])
+    assert columns == ["prompt", "sft", "v1 ppo", "v2 ppo", "v3 ppo"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_names_that_no_one_foresaw(report: dict) -> None:
+    """Titles come from the run: any name of a round or a stage is shown as it is called."""
+    page = render(json.loads(json.dumps(report).replace("v1/rejection", "first_try/best_of_n")))
+    assert page.count("<th>first try best of n</th>") == 3  # versions, rejection sampling, samples
+    assert "v1" not in page
 
 
 def test_null_errors_are_drawn_without_bars(report: dict) -> None:
@@ -217,7 +253,7 @@ def test_counted_drops_are_told(report: dict) -> None:
     report["prompts"]["ordinary"]["too_long"] = 2
     report["gatt_dialogues"]["with"]["reached"] |= {"10": 199, "20": 197}
     report["gatt_dialogues"]["with"]["asked"]["20"] = 39
-    report["not_finite"] = {"v2": {"kl_to_sft": 4}}
+    report["not_finite"] = {"v2/ppo": {"kl_to_sft": 4}}
     report["prompts"]["ordinary"]["skipped"] = {"repeated prompt": 7}
     report["curves"]["sft"]["not_finite"] = 5
     page = render(report)
@@ -227,14 +263,14 @@ def test_counted_drops_are_told(report: dict) -> None:
     assert "(39 of 40)</td>" in page
     assert page.count(" of 200)</td>") == 2
     assert "at turn 20 (197 of 200), without" in page
-    assert "V2 PPO: kl to sft is not shown: 4 of its values are NaN or infinite." in page
+    assert "v2 ppo: kl to sft is not shown: 4 of its values are NaN or infinite." in page
     assert "7 further ordinary prompts were left out: repeated prompt." in page
     assert "sft: 5 losses were NaN or infinite" in page
     assert "2 of 1000 ordinary prompts were too long" in page
 
 
 def test_same_run_same_bytes(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inputs = {path.name: path for path in example.iterdir()}
+    inputs = inputs_of(example)
     texts = []
     for _ in range(2):
         out = example / "report.partial"
@@ -244,3 +280,21 @@ def test_same_run_same_bytes(example: Path, capsys: pytest.CaptureFixture[str]) 
     assert texts[0] == texts[1]
     assert json.loads(texts[0][1])["run"]["name"] == "smoke"
     assert f"{example}/report/report.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("width", "label", "rotation"), [(4.0, "v1\nbest of n", 0), (1.0, "v1 best of n", 40)]
+)
+def test_names_below_a_panel_slant_where_they_would_touch(width: float, label: str, rotation: int) -> None:
+    _, (axes,) = panels(1, 2.0)
+    name_ticks(axes, ["sft", "v1/best_of_n", "v2/ppo"], width)
+    tick = axes.get_xticklabels()[1]
+    assert (tick.get_text(), tick.get_rotation()) == (label, rotation)
+
+
+def test_more_models_than_colours_are_told_apart(report: dict) -> None:
+    report["reward"] |= {f"v{number}/reward": report["reward"]["safety"] for number in range(4)}
+    drawn = figures.reward_accuracy(report)
+    assert len([label for label in labels(drawn) if label.endswith("reward")]) == 4
+    assert drawn is not None
+    assert drawn.count("opacity: 0.5") == 8  # seven bars of the sixth model, and its place in the legend

@@ -13,6 +13,8 @@ from llamita.report.collect import collect, empty_report
 from llamita.report.table import print_report
 from llamita.report.words import figure
 
+from ..helpers.finished_run import inputs_of
+
 
 def printed(report: dict, width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
@@ -21,13 +23,30 @@ def printed(report: dict, width: int = 80) -> list[str]:
 
 
 def test_fits_80_columns_uncut(example: Path) -> None:
-    lines = printed(collect("smoke", read_artifacts({path.name: path for path in example.iterdir()})))
+    lines = printed(collect("smoke", read_artifacts(inputs_of(example))))
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
 
 
+def test_three_rounds_fit_in_several_tables(three_rounds: Path) -> None:
+    lines = printed(collect("smoke", read_artifacts(inputs_of(three_rounds))))
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    heads = [" ".join(line.split()) for line in lines if line.startswith("version ")]
+    assert heads == [
+        "version sft v1 rejection v1 ppo v2 rejection",
+        "version v2 ppo v3 rejection v3 ppo",
+    ]
+    told = [" ".join(line.split()) for line in lines]
+    assert told.count("gold helpfulness 0.370 ± 0.010 0.450 ± 0.010 0.500 ± 0.010 0.550 ± 0.010") == 1
+    assert "gold helpfulness 0.600 ± 0.010 0.650 ± 0.010 0.700 ± 0.010" in told
+    assert "sampled answers 5,600 5,600 5,600" in told
+    assert "v2 reward 27.0 s" not in told
+    assert "v2 reward 23.0 s" in told
+
+
 def test_columns_are_aligned(example: Path) -> None:
-    lines = printed(collect("smoke", read_artifacts({path.name: path for path in example.iterdir()})))
+    lines = printed(collect("smoke", read_artifacts(inputs_of(example))))
     start = next(number for number, line in enumerate(lines) if line.startswith("instruction kept"))
     table = lines[start : start + 4]
     assert len({len(line) for line in table}) == 1
@@ -35,14 +54,20 @@ def test_columns_are_aligned(example: Path) -> None:
 
 
 def test_differences_and_what_was_left_out(example: Path) -> None:
-    report = collect("smoke", read_artifacts({path.name: path for path in example.iterdir()}))
+    report = collect("smoke", read_artifacts(inputs_of(example)))
     report["gatt_dialogues"]["without"] |= {"outgrown": 9, "reached": {"10": 200, "20": 191}}
     lines = printed(report)
     start = next(number for number, line in enumerate(lines) if line.startswith("paired difference"))
     assert all(
         heading in lines[start] for heading in ("gold helpfulness", "violations %", "false refusals %")
     )
-    assert lines[start + 5].split() == ["v2", "−", "sft", *"+0.240 ± 0.005 -50.8 ± 0.5 +0.6 ± 0.5".split()]
+    assert lines[start + 5].split() == [
+        "v2",
+        "ppo",
+        "−",
+        "sft",
+        *"+0.240 ± 0.005 -50.8 ± 0.5 +0.6 ± 0.5".split(),
+    ]
     told = " ".join(lines)
     assert "note: without GAtt: 9 of 200 dialogues outgrew the context before the last turn;" in told
     assert "(turn 20: 191)" in told

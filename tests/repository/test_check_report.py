@@ -35,8 +35,8 @@ GOOD: dict[str, Any] = {
     "demonstrations": {"gold_helpfulness": 0.42},
     "versions": {
         "sft": VERSION,
-        "v2_rejection": {**VERSION, "gold_helpfulness": 0.5},
-        "v2": {**VERSION, "gold_helpfulness": 0.6, "violation_rate": 0.01},
+        "v2/rejection": {**VERSION, "gold_helpfulness": 0.5},
+        "v2/ppo": {**VERSION, "gold_helpfulness": 0.6, "violation_rate": 0.01},
     },
     "gatt_retention": {
         "with": {str(turn): 0.99 for turn in (1, 2, 4, 6, 10, 20)},
@@ -76,13 +76,13 @@ def test_good_figures_pass(tmp_path: Path) -> None:
         ("reward.helpfulness.by_rating.slightly_better", 0.5),
         ("reward.helpfulness.pairs", 400),
         ("demonstrations.gold_helpfulness", 0.5),
-        ("versions.v2.gold_helpfulness", 0.51),
-        ("versions.v2_rejection.gold_helpfulness", 0.7),
-        ("versions.v2.kl_to_start", 5.1),
+        ("versions.v2/ppo.gold_helpfulness", 0.51),
+        ("versions.v2/rejection.gold_helpfulness", 0.7),
+        ("versions.v2/ppo.kl_to_start", 5.1),
         ("versions.sft.violation_rate", 0.29),
-        ("versions.v2.violation_rate", 0.06),
-        ("versions.v2.invalid_rate", 0.06),
-        ("versions.v2.false_refusal_rate", 0.04),
+        ("versions.v2/ppo.violation_rate", 0.06),
+        ("versions.v2/ppo.invalid_rate", 0.06),
+        ("versions.v2/ppo.false_refusal_rate", 0.04),
         ("gatt_retention.with.20", 0.88),
         ("gatt_retention.without.6", 0.57),
         ("gatt_retention.without.10", None),
@@ -100,7 +100,7 @@ def test_every_miss_is_printed(tmp_path: Path, key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("versions.v2.gold_helpfulness", 0.53),
+        ("versions.v2/ppo.gold_helpfulness", 0.53),
         ("gatt_retention.with.20", 0.9),
         ("gatt_retention.without.6", 0.55),
     ],
@@ -114,9 +114,9 @@ def test_what_may_be_chance_is_told_and_passes(tmp_path: Path, key: str, value: 
 
 
 def test_one_standard_error_is_allowed(tmp_path: Path) -> None:
-    report = changed("versions.v2.violation_rate", 0.055)
+    report = changed("versions.v2/ppo.violation_rate", 0.055)
     assert check(tmp_path, report).returncode == 1
-    report["versions"]["v2"]["violation_rate_se"] = 0.01
+    report["versions"]["v2/ppo"]["violation_rate_se"] = 0.01
     assert check(tmp_path, report).returncode == 0
 
 

@@ -20,7 +20,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationPrompt:
     """A test prompt: its id in the world's truth ("" where there is none), messages, and token ids."""
 
     kind: Kind
@@ -29,9 +29,9 @@ class Question:
     ids: list[int]
 
 
-def read_questions(
-    settings: EvaluateSettings, data: Path, tokenizer: Any, context: int, *, intake: Intake
-) -> tuple[list[Question], dict[str, dict[str, Any]]]:
+def read_evaluation_prompts(
+    settings: EvaluateSettings, data: Path, tokenizer: Any, *, context: int, intake: Intake
+) -> tuple[list[EvaluationPrompt], dict[str, dict[str, Any]]]:
     """Test prompts of all kinds, and by kind how many were read and how many were too long to be used.
 
     `skipped` counts the rows that gave no prompt, by reason.
@@ -39,7 +39,7 @@ def read_questions(
     Raises:
         DataError: a prompt without an id where gold scorers need it, or all that `read_prompts` raises.
     """
-    questions: list[Question] = []
+    prompts: list[EvaluationPrompt] = []
     counts: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         before = Counter(intake.skipped)
@@ -47,7 +47,8 @@ def read_questions(
         if settings.gold and any(row.id is None for row in rows):
             raise DataError(f"{kind} test prompts: a row has no id; gold scorers know prompts by their id")
         made = [
-            Question(kind, row.id or "", row.messages, encode_prompt(tokenizer, row.messages)) for row in rows
+            EvaluationPrompt(kind, row.id or "", row.messages, encode_prompt(tokenizer, row.messages))
+            for row in rows
         ]
         fitting = [one for one in made if len(one.ids) + settings.max_new_tokens <= context]
         counts[kind] = {
@@ -57,5 +58,5 @@ def read_questions(
         }
         if left_out := counts[kind]["too_long"]:
             say(f"{kind} test prompts: {left_out:,} of {len(made):,} left out, too long for the context")
-        questions += fitting
-    return questions, counts
+        prompts += fitting
+    return prompts, counts

@@ -1,0 +1,118 @@
+"""All versions answer the same test prompts; what is measured of each, and how they differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..artifact import write_json
+from ..console import say
+from ..data.held_out import opening
+from ..data.intake import Intake
+from ..distributed.steps import made_folder
+from ..jsonl import Row, read_rows, write_rows
+from ..measures import empty_version
+from ..miniature.gold import Gold
+from ..model.architecture import context_of
+from ..model.checkpoint import load_tokenizer
+from ..model.scorer import Scorer
+from ..settings import listed
+from .answers import (
+    Answered,
+    Scores,
+    answer_values,
+    log_ratios,
+    sample_answers,
+    score_values,
+    summed_logprobs,
+)
+from .prompts import EvaluationPrompt, Kind, read_evaluation_prompts
+from .settings import EvaluateSettings
+from .speaker import SampledAnswer, load_model, speaker_for
+from .values import Values, differences, figures, finite
+from .versions import SFT, Version, list_versions
+
+ANSWERS, VALUES = "answers.jsonl", "values.json"
+SAMPLES: dict[Kind, int] = {"ordinary": 8, "harmful": 6, "borderline": 4}
+
+
+@dataclass(frozen=True)
+class _Test:
+    """What all versions are tested with."""
+
+    settings: EvaluateSettings
+    tokenizer: Any
+    sft: Any
+    prompts: list[EvaluationPrompt]
+    scorers: Mapping[str, Scores]
+    gold: Gold | None
+    folders: Mapping[str, Path]
+
+    def take(self, version: Version, out: Path) -> Row:
+        """Writes a version's answers and returns what is measured of them."""
+        say(f"{version.name}: {len(self.prompts):,} answers")
+        model = self.sft if version.name == SFT else load_model(version.folder, self.settings)
+        speaker = speaker_for(model, self.tokenizer, self.settings)
+        answers = speaker.ask([prompt.ids for prompt in self.prompts], "test")
+        write_rows(out / ANSWERS, map(asdict, answers))
+        answered = list(zip(self.prompts, answers, strict=True))
+        logprobs = summed_logprobs(model, answered)
+        reference = logprobs if model is self.sft else summed_logprobs(self.sft, answered)
+        values = answer_values(answered, self.gold, self.settings.false_refusal_prompts)
+        values |= score_values(answered, self.scorers)
+        values["kl_to_sft"] = log_ratios(logprobs, reference)
+        if version.start is not None:
+            start = load_model(self.folders[version.start], self.settings)
+            values["kl_to_start"] = log_ratios(logprobs, summed_logprobs(start, answered))
+        known, broken = finite(values)
+        for name, count in broken.items():
+            say(f"{version.name}: {name} is left out: {count:,} of its values are NaN or infinite")
+        write_json(out / VALUES, known)
+        return {"figures": empty_version() | figures(known, self.groups), "not_finite": broken}
+
+    @property
+    def groups(self) -> list[str]:
+        """The prompt of each answer; prompts that open alike are one, as in the reward models' test."""
+        return [opening(prompt) for prompt in self.prompts]
+
+
+def compare_versions(
+    settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path, *, gold: Gold | None, intake: Intake
+) -> dict[str, Any]:
+    """The keys `versions`, `differences`, `not_finite`, `prompts` and `samples` of the evaluation.
+
+    Each version's answers are stored below `out`, under its name, and never sampled twice.
+    """
+    tokenizer = load_tokenizer(inputs["sft"])
+    sft = load_model(inputs["sft"], settings)
+    prompts, counts = read_evaluation_prompts(
+        settings, inputs["data"], tokenizer, context=context_of(sft.config), intake=intake
+    )
+    scorers = {
+        name: Scorer(inputs[name], tokenizer, dtype=settings.dtype)
+        for name in ("helpfulness", "safety")
+        if name in inputs
+    }
+    versions = list_versions(inputs["sft"], listed(inputs, "versions"))
+    folders = {version.name: version.folder for version in versions}
+    test = _Test(settings, tokenizer, sft, prompts=prompts, scorers=scorers, gold=gold, folders=folders)
+    found = {
+        version.name: made_folder(out / version.name, partial(test.take, version)) for version in versions
+    }
+    answers: dict[str, Answered] = {}
+    values: dict[str, Values] = {}
+    for name in found:
+        stored = [SampledAnswer(**row) for row in read_rows(out / name / ANSWERS)]
+        answers[name] = list(zip(prompts, stored, strict=True))
+        values[name] = json.loads((out / name / VALUES).read_text(encoding="utf-8"))
+    return {
+        "versions": {name: one["figures"] for name, one in found.items()},
+        "differences": differences(values, test.groups),
+        "not_finite": {name: one["not_finite"] for name, one in found.items() if one["not_finite"]},
+        "prompts": counts,
+        "samples": sample_answers(answers, gold, SAMPLES),
+    }

@@ -1,0 +1,116 @@
+"""Figures that compare the versions, drawn from the report's dictionary alone: SVG, or None."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from .measured import measured_versions
+from .style import (
+    COLOUR,
+    GOLD,
+    HELPFULNESS,
+    SAFETY,
+    WIDTH,
+    legend_beside,
+    name_ticks,
+    panels,
+    style,
+    to_svg,
+)
+
+Report = dict[str, Any]
+
+
+def versions(report: Report) -> str | None:
+    """Gold helpfulness, safety and false refusals of each version, with standard errors."""
+    groups = (
+        ("gold helpfulness", (("gold_helpfulness", None, GOLD),)),
+        (
+            "answers to harmful requests",
+            (
+                ("violation_rate", "harmful", COLOUR["red"]),
+                ("invalid_rate", "neither harmful nor refusal", COLOUR["grey"]),
+                ("refusal_rate", "refused", COLOUR["green"]),
+            ),
+        ),
+        (
+            "false refusals",
+            (
+                ("false_refusal_rate", "ordinary prompts", COLOUR["ink"]),
+                ("false_refusal_borderline", "borderline prompts", COLOUR["grey"]),
+            ),
+        ),
+    )
+    measured = [group for group in groups if any(_series(report, key)[0] for key, *_ in group[1])]
+    if not measured:
+        return None
+    with style():
+        figure, row = panels(len(measured), 2.7)
+        for axes, (title, series) in zip(row, measured, strict=True):
+            for key, label, colour in series:
+                _version_line(axes, report, key, label=label, color=colour)
+            axes.set_title(title)
+            name_ticks(axes, list(measured_versions(report)), WIDTH / len(measured))
+            if title == "gold helpfulness":
+                axes.set_ylim(0, 1)
+                _demonstration_line(axes, report["demonstrations"]["gold_helpfulness"])
+            else:
+                _rate_axis(axes)
+        return to_svg(figure, "versions", "Gold helpfulness, violations and false refusals of each version")
+
+
+def reward_by_round(report: Report) -> str | None:
+    """Mean score of each version's answers under both reward models, beside the gold helpfulness."""
+    series = (
+        ("safety_score", "safety model, harmful prompts", SAFETY),
+        ("helpfulness_score", "helpfulness model, ordinary prompts", HELPFULNESS),
+        ("gold_helpfulness", "gold helpfulness, ordinary prompts", GOLD),
+    )
+    if not any(_series(report, key)[0] for key, *_ in series[:2]):
+        return None
+    with style():
+        figure, (axes,) = panels(1, 2.7)
+        for key, label, colour in series:
+            _version_line(axes, report, key, label=label, color=colour)
+        name_ticks(axes, list(measured_versions(report)), 0.7 * WIDTH)
+        axes.set_ylim(0, 1.05)
+        legend_beside(axes)
+        return to_svg(figure, "rounds", "Mean reward-model score of each version")
+
+
+def _series(report: Report, key: str) -> tuple[list[int], list[float], list[float]]:
+    """Places, values and errors of one measure over the versions that have it."""
+    found = [
+        (place, figures[key], figures[f"{key}_se"] or 0.0)
+        for place, figures in enumerate(measured_versions(report).values())
+        if figures[key] is not None
+    ]
+    places, values, errors = zip(*found, strict=True) if found else ((), (), ())
+    return list(places), list(values), list(errors)
+
+
+def _version_line(axes: Axes, report: Report, key: str, **look: Any) -> None:
+    places, values, errors = _series(report, key)
+    if places:
+        axes.errorbar(places, values, yerr=errors, marker="o", **look)
+
+
+def _demonstration_line(axes: Axes, value: float | None) -> None:
+    """The worth of the demonstrations that SFT imitates."""
+    if value is None:
+        return
+    axes.axhline(value, color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
+    right = axes.get_xlim()[1]
+    axes.text(right, value, "demonstrations", color=COLOUR["soft"], ha="right", va="top")
+
+
+def _rate_axis(axes: Axes) -> None:
+    """Percent from zero to 100 at most, with room for the legend above the points."""
+    top = max(axes.get_ylim()[1] * 1.3, 0.01)
+    axes.set_ylim(0, top)
+    axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(0, top) if tick <= min(top, 1)])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 1))
+    axes.legend(loc="upper right")
