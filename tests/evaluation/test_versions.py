@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llamita.artifact import input_hash
+from llamita.hashes import input_hash
 from llamita.errors import DataError
 from llamita.evaluation.versions import Version, list_versions
 
