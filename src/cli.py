@@ -108,6 +108,7 @@ def _global_options(
 def run(
     config: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="Which stages, in which order.")],
     overrides: Overrides = None,
+    *,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only show the plan: settings, what is done, what is to do and why."),
@@ -142,6 +143,7 @@ def _stage_command(kind: str) -> Callable[..., None]:
     def command(
         config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings of the stage.")],
         overrides: Overrides = None,
+        *,
         processes: Annotated[
             int, typer.Option(min=1, help="Ranks to start, where the YAML names a DeepSpeed file.")
         ] = 1,
@@ -223,6 +225,7 @@ def _stages_in(entries: Any) -> Iterator[dict[str, Any]]:
 @app.command()
 def chat(
     model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model's folder, or a stage's.")],
+    *,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest word.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,

@@ -64,6 +64,7 @@ def track(
     iterable: Iterable[T],
     description: str | None,
     total: float | None = None,
+    *,
     unit: str = "it",
     amount: Callable[[T], float] = lambda _: 1,
     done: float = 0,
@@ -135,7 +136,7 @@ def _plain_lines(
     told = count = done
 
     def tell(now: float) -> None:
-        say(_progress_line(description, count, total, unit, (count - done) / (now - started)))
+        say(_progress_line(description, count, total, unit=unit, rate=(count - done) / (now - started)))
 
     def advance(amount: float) -> None:
         nonlocal spoken, told, count
@@ -158,7 +159,7 @@ def _rate(rate: float, unit: str) -> str:
     return f"{rate:,.1f} {unit}/s" if rate >= 1 or rate == 0 else f"{60 * rate:,.1f} {unit}/min"
 
 
-def _progress_line(description: str, count: float, total: float | None, unit: str, rate: float) -> str:
+def _progress_line(description: str, count: float, total: float | None, *, unit: str, rate: float) -> str:
     line = f"{description}: {_share(count, total)} {unit}, {_rate(rate, unit)}"
     if total is not None and count < total and rate > 0:
         line += f", {duration((total - count) / rate)} left"

@@ -45,7 +45,7 @@ def test_unknown_total(clock: list[float], capsys: pytest.CaptureFixture[str]) -
 def test_slow_work_is_told_by_the_minute_and_what_was_done_before_is_no_speed(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for _ in console.track(range(75, 78), "train", 78, "steps", done=75):
+    for _ in console.track(range(75, 78), "train", 78, unit="steps", done=75):
         clock[0] += 15
     assert capsys.readouterr().out.splitlines() == [
         "train: 76/78 steps, 4.0 steps/min, 30.0 s left",

@@ -19,6 +19,7 @@ from ..data.rows import Dialogue, Message
 from ..distributed.device import device
 from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
+from ..model.reward_models import RewardModels
 from ..sampling.generate import sampler_for
 from ..sampling.sampler import Samples
 from .settings import GattSettings
@@ -57,6 +58,7 @@ class DialogueBuilder:
 
     Args:
         model: folder of a chat model.
+        reward_models: choose among the answers that keep the instruction; None: the likeliest stays.
         state: a file that a killed run goes on from, behind the last whole turn.
 
     Attributes:
@@ -65,9 +67,16 @@ class DialogueBuilder:
     """
 
     def __init__(
-        self, settings: GattSettings, model: Path, dialogues: Sequence[PartialDialogue], *, state: Path
+        self,
+        settings: GattSettings,
+        model: Path,
+        dialogues: Sequence[PartialDialogue],
+        *,
+        reward_models: RewardModels | None,
+        state: Path,
     ) -> None:
         self._settings, self._dialogues, self._state = settings, dialogues, state
+        self._reward_models = reward_models
         self.samples: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
         self.outgrown = self._done = 0
@@ -84,7 +93,9 @@ class DialogueBuilder:
             prompts = self._prompts()
             rows = list(prompts)
             size = max(1, self._settings.sampling_batch_size // self._settings.samples_per_turn)
-            for part in track(batches(rows, size), f"turn {turn + 1}", len(rows), "dialogues", len):
+            for part in track(
+                batches(rows, size), f"turn {turn + 1}", len(rows), unit="dialogues", amount=len
+            ):
                 self._answer(turn, {row: prompts[row] for row in part})
             self._done = turn + 1
             self._save()
@@ -113,28 +124,42 @@ class DialogueBuilder:
             seed=f"{self._settings.seed}/gatt/{turn}",
             keys=rows,
         )
-        best = self._best(rows, samples)
+        best = self._best(rows, samples, self._worth(list(prompts.values()), samples))
         for row in rows:
             if row in best:
                 self._dialogues[row].grow(best[row])
             else:
                 self._dialogues[row].stopped = True
 
-    def _best(self, rows: Sequence[int], samples: Samples) -> dict[int, str]:
-        """The likeliest answer, token by token, of each row that has one which keeps the instruction."""
+    def _worth(self, prompts: Sequence[Sequence[int]], samples: Samples) -> list[float | None]:
+        """Of each answer: its helpfulness score, None where it is unsafe; without reward models its likelihood.
+
+        The likelihood is the mean over its tokens, in nats.
+        """
+        if self._reward_models is None:
+            return [sum(logprobs) / len(logprobs) for logprobs in samples.logprobs]
+        asked = [prompts[place] for place in samples.prompts]
+        judged = self._reward_models.judge(asked, samples.contents, [False] * len(asked))
+        safe = judged.safety >= self._reward_models.safety_threshold
+        return [
+            value if is_safe else None
+            for value, is_safe in zip(judged.helpfulness.tolist(), safe.tolist(), strict=True)
+        ]
+
+    def _best(self, rows: Sequence[int], samples: Samples, worth: Sequence[float | None]) -> dict[int, str]:
+        """Of each row the answer that is worth most, among those that keep the instruction and are safe."""
         best: dict[int, tuple[float, str]] = {}
         texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in samples.answer_ids]
-        for place, text, logprobs, finished in zip(
-            samples.prompts, map(str.strip, texts), samples.logprobs, samples.finished, strict=True
+        for place, text, value, finished in zip(
+            samples.prompts, map(str.strip, texts), worth, samples.finished, strict=True
         ):
             row, instruction = rows[place], self._dialogues[rows[place]].instruction
             self.samples[instruction.kind] += 1
             if not finished or without_marks(text, self._marks) != text or not instruction.kept(text):
                 continue
             self.kept[instruction.kind] += 1
-            likelihood = sum(logprobs) / len(logprobs)
-            if row not in best or likelihood > best[row][0]:
-                best[row] = (likelihood, text)
+            if value is not None and (row not in best or value > best[row][0]):
+                best[row] = (value, text)
         return {row: text for row, (_, text) in best.items()}
 
     def _save(self) -> None:

@@ -17,6 +17,7 @@ class GattSettings(RowSettings):
     """Ghost Attention's dialogues sampled from a chat model (section 3.3, steps 1 and 2)."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"helpfulness", "safety"})
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
 
@@ -31,7 +32,8 @@ class GattSettings(RowSettings):
     max_turns: Annotated[int, Field(ge=2)] = 6
     """the last turn of a dialogue is drawn between these"""
     samples_per_turn: Count = 4
-    """K answers, of which the likeliest that keeps the instruction stays"""
+    """K answers; of those that keep the instruction the most helpful safe one stays by the reward models,
+    or the likeliest one where none are given"""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """of the sampled answers"""
     max_new_tokens: Count
@@ -42,8 +44,10 @@ class GattSettings(RowSettings):
     """instructions with questions that no dialogue has, for the retention in stage `evaluate`"""
     test_turns: Count = 20
     """questions of each of them"""
+    safety_threshold: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """an answer whose safety score is lower is unsafe and does not stay, where reward models are given"""
     dtype: Precision = "float32"
-    """precision that answers are sampled in"""
+    """precision that answers are sampled and scored in"""
     sampling_batch_size: Count = 512
     """answers sampled side by side"""
 

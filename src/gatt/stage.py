@@ -1,7 +1,8 @@
 """The stage `gatt`: Ghost Attention's dialogues, sampled from a chat model and checked by code (3.3).
 
-The instruction stands on every user message while answers are sampled; of K answers to a turn the likeliest
-that keeps it stays. The stage `sft` then states it once, at the start, and trains the last answer.
+The instruction stands on every user message while answers are sampled. Of K answers to a turn, of those that
+keep it, the most helpful safe one stays by the reward models, or without them the likeliest. The stage `sft` then
+states the instruction once, at the start, and trains the last answer.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from ..chat_format.encoding import check_of
 from ..data.instructions import draw_instruction
 from ..data.intake import Intake
 from ..data.sources import read_prompts
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..jsonl import Row, write_rows
 from ..model.checkpoint import load_tokenizer
+from ..model.reward_models import RewardModels
+from ..model.scorer import Scorer
 from .builder import DialogueBuilder, PartialDialogue
 from .settings import GattSettings
 
@@ -33,10 +36,12 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
     instruction `samples` and `kept_share` of them; those of `data.intake.Intake` (prompts left out).
 
     Raises:
-        ConfigError: a package that an instruction's check needs is missing.
+        ConfigError: a package that an instruction's check needs is missing, or one of two reward models.
         DataError: too few prompts, a broken row, a model that can't be read.
     """
-    intake = Intake(settings.refuse_at_most, check_of(load_tokenizer(inputs["model"])))
+    tokenizer = load_tokenizer(inputs["model"])
+    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    reward_models = _reward_models(settings, inputs, tokenizer)
     questions = _questions(settings, inputs["data"], intake)
     intake.write(out)
     draw = random.Random(f"{settings.seed}/gatt")
@@ -47,7 +52,13 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
             f"{len(questions)} prompts that differ; expected at least {for_test + settings.max_turns}"
         )
     dialogues = [_begin(settings, questions[for_test:], draw) for _ in range(settings.dialogues)]
-    builder = DialogueBuilder(settings, inputs["model"], dialogues, state=out / RESUME / "turns.json")
+    builder = DialogueBuilder(
+        settings,
+        inputs["model"],
+        dialogues,
+        reward_models=reward_models,
+        state=out / RESUME / "turns.json",
+    )
     builder.finish()
     done = [one for one in dialogues if one.turns >= settings.min_turns]
     if not done:
@@ -71,6 +82,17 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
         "kept_share": {kind: builder.kept[kind] / count for kind, count in builder.samples.items()},
         **intake.metrics(),
     }
+
+
+def _reward_models(settings: GattSettings, inputs: Mapping[str, Path], tokenizer: Any) -> RewardModels | None:
+    """Those that choose among answers, where they are given."""
+    given = [name for name in ("helpfulness", "safety") if name in inputs]
+    if not given:
+        return None
+    if len(given) == 1:
+        raise ConfigError(f"inputs: {given[0]} is given alone; answers are chosen by both reward models")
+    helpfulness, safety = (Scorer(inputs[name], tokenizer, dtype=settings.dtype) for name in given)
+    return RewardModels(helpfulness, safety, settings.safety_threshold)
 
 
 def _questions(settings: GattSettings, root: Path, intake: Intake) -> list[str]:

@@ -41,7 +41,7 @@ def terminal_scores(
     """
     dealt = batches_by_length([len(row) for row in rows], batch_size, tokens_at_once(model.device))
     scores = torch.empty(len(rows))
-    for batch in track(dealt, label, len(rows), "answers", len):
+    for batch in track(dealt, label, len(rows), unit="answers", amount=len):
         ids, last = pad_right([rows[row] for row in batch])
         # attention is causal and the pads stand on the right: no mask is needed to keep them out
         with computing_in(dtype, model.device):

@@ -73,7 +73,7 @@ def answer_logprobs(
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     dealt = batches_by_length(lengths, batch_size, tokens_at_once(device))
     found: list[list[float]] = [[] for _ in prompts]
-    for rows in track(dealt, label, len(prompts), "answers", len):
+    for rows in track(dealt, label, len(prompts), unit="answers", amount=len):
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
         ids, mask = ids.to(device), mask.to(device)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]

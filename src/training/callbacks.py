@@ -47,7 +47,7 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         steps = range(state.global_step, state.max_steps)
-        self._bar = track(steps, self.description, state.max_steps, "steps", done=state.global_step)
+        self._bar = track(steps, self.description, state.max_steps, unit="steps", done=state.global_step)
         self._since = (state.epoch or 0.0, time.monotonic())
 
     def on_step_begin(

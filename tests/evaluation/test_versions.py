@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llamita.hashes import input_hash
 from llamita.errors import DataError
 from llamita.evaluation.versions import Version, list_versions
+from llamita.hashes import input_hash
 
 
 def artifact(folder: Path, name: str, start: str | None = None, **more: Any) -> Path:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from llamita.data.sources import read_dialogues
-from llamita.errors import DataError
+from llamita.errors import ConfigError, DataError
 from llamita.gatt import builder, stage
 from llamita.gatt.settings import GattSettings
 from llamita.sampling.sampler import Samples
@@ -182,3 +184,39 @@ def test_what_can_not_work(inputs: dict[str, Path], tmp_path: Path) -> None:
             prompts=CHOSEN["prompts"],
             max_new_tokens=1000,
         )
+
+
+def test_reward_models_choose_among_the_answers_that_keep_the_instruction(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The helpfulness model likes the short answers, the safety model finds one of them unsafe."""
+    asked_of: list[str] = []
+
+    def loaded(folder: Path, tokenizer: Any, dtype: str) -> Any:
+        def scores(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], _: object) -> Tensor:
+            texts = [tokenizer.decode(answer) for answer in answers]
+            assert not any("<|" in text for text in texts), "the token that ended an answer is not judged"
+            asked_of.append(folder.name)
+            if folder.name == "safety":
+                return torch.tensor(
+                    [0.1 if "river" in text and "here" not in text else 0.9 for text in texts]
+                )
+            return torch.tensor([1 / (1 + len(text)) for text in texts])
+
+        return scores
+
+    monkeypatch.setattr(stage, "Scorer", loaded)
+    judges = {name: tmp_path / name for name in ("helpfulness", "safety")}
+    run(inputs | judges, tmp_path / "out", dialogues=40, safety_threshold=0.15)
+    assert set(asked_of) == {"helpfulness", "safety"}
+    said = [
+        (row["instruction"].split('"')[1], message["content"])
+        for row in rows(tmp_path / "out" / "gatt.jsonl")
+        for message in row["messages"]
+        if message["role"] == "assistant"
+    ]
+    assert {word for word, _ in said} > {"river"}
+    for word, answer in said:
+        assert answer == (f"the {word} is here" if word == "river" else f"the {word}")
+    with pytest.raises(ConfigError, match="helpfulness is given alone"):
+        run(inputs | {"helpfulness": tmp_path}, tmp_path / "one")

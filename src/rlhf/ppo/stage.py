@@ -98,7 +98,7 @@ def _train(trainer: PpoTrainer, checkpoints: Checkpoints, tracker: Tracker) -> t
     tracker.rewind(done)
     with interruptible() as asked:
         iterations = trainer.iterations(done)
-        for metrics in track(iterations, "PPO", total, "iterations", done=done):
+        for metrics in track(iterations, "PPO", total, unit="iterations", done=done):
             done = int(metrics["iteration"])
             tracker.log(metrics, done)
             ends = [*ends[:1], metrics]
