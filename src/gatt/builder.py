@@ -132,7 +132,7 @@ class DialogueBuilder:
                 self._dialogues[row].stopped = True
 
     def _worth(self, prompts: Sequence[Sequence[int]], samples: Samples) -> list[float | None]:
-        """Of each answer: its helpfulness score, None where it is unsafe; without reward models its likelihood.
+        """Of each answer its helpfulness score, None if it is unsafe; without reward models its likelihood.
 
         The likelihood is the mean over its tokens, in nats.
         """
