@@ -82,6 +82,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         folders[name] = save_tiny_reward_model(root / name, tokenizer)
     for folder in (data, world, *folders.values()):
         (folder / "notes.md").write_text("of no use")
+    earlier = root / "earlier"
+    write(earlier / "prompts.jsonl", [{"pool": 0, "messages": turn("what is a ?"), "is_safety": False}])
+    write(earlier / "selection.jsonl", [{"messages": turn("what is a ?", "it is red")}])
     for name, versions in (("pretrain", {}), ("other", {})):
         (root / name).mkdir()
         manifest = {"stage": name, "name": name, "settings": {}, "metrics": versions, "wall_seconds": 1}
@@ -94,6 +97,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         "tokenizer": folders["model"],
         "elsewhere": root / "elsewhere",
         "pretrain": root / "pretrain",
+        "earlier": earlier,
         "other": root / "other",
     }
 
@@ -110,6 +114,18 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
     corpus = documents | {"validation": elsewhere, "deduplicate": False}
     instructed = {"trained": "test/gatt.jsonl", "unseen": "test/gatt_unseen.jsonl", "turns": 1}
     test = [{"path": "test/ordinary.jsonl", "format": "prompts"}]
+    shared = {"prompts": PROMPTS, "max_new_tokens": 4}
+    rejection = {
+        **shared,
+        "dialogues": DIALOGUES,
+        "ghost_attention": SFT["ghost_attention"],
+        "prompts_per_round": 2,
+        "samples_per_prompt": 1,
+        "row_length": 104,
+        "trainer": ONE_STEP,
+    }
+    ppo = shared | {"iterations": 1, "episodes": 2, "mini_batch_size": 2}
+    judges = {name: name for name in ("helpfulness", "safety")}
     evaluate = {
         "gold": True,
         "prompts": {"ordinary": test},
@@ -129,12 +145,25 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
         "sft_gatt": step_of("sft", tuned, inputs, data="data", model="model", gatt="data"),
         "reward": step_of("reward", HELPFULNESS | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
         "safety": step_of("reward", SAFETY | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
-        "evaluate": step_of("evaluate", evaluate, inputs, data="world", sft="sft"),
+        "rejection": step_of(
+            "rejection",
+            rejection,
+            inputs,
+            data="data",
+            base="base",
+            model="sft",
+            **judges,
+            **{"selections.v0/rejection": "earlier"},
+        ),
+        "ppo": step_of("ppo", ppo, inputs, data="data", start="sft", **judges),
+        "evaluate": step_of(
+            "evaluate", evaluate, inputs, data="world", sft="sft", **{"versions.v1/rejection": "base"}
+        ),
         "report": step_of("report", {}, inputs, pretrain="pretrain", other="other"),
     }
 
 
-NAMES = "tokenizer prepare pretrain gatt sft sft_gatt reward evaluate report".split()
+NAMES = "tokenizer prepare pretrain gatt sft sft_gatt reward rejection ppo evaluate report".split()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -159,7 +188,7 @@ def test_the_files_opened_are_those_hashed(
 
 
 def test_every_kind_of_stage_is_compared(inputs: dict[str, Path]) -> None:
-    without = {"world", "rejection", "ppo"}
+    without = {"world"}
     assert {step.kind for step in steps(inputs).values()} | without == set(stages.REGISTRY)
 
 
@@ -180,16 +209,19 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
     ("place", "name", "stages_made_again"),
     [
         ("data", "notes.md", set()),
-        ("data", "dialogues.jsonl", {"sft", "sft_gatt"}),
+        ("data", "dialogues.jsonl", {"sft", "sft_gatt", "rejection"}),
         ("data", "helpfulness.jsonl", {"reward", "safety"}),
         ("elsewhere", "validation.jsonl", {"prepare", "pretrain"}),  # given by an absolute path
         ("elsewhere", "documents.jsonl", {"tokenizer", "prepare", "pretrain"}),  # behind a link
-        ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt"}),
+        ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "rejection"}),
+        ("data", "prompts.jsonl", {"gatt", "rejection", "ppo"}),
+        ("earlier", "selection.jsonl", {"rejection"}),
+        ("base", "model/config.json", {"rejection", "evaluate"}),
         ("world", "truth.json", {"evaluate"}),
         ("world", "test/gatt_unseen.jsonl", {"evaluate"}),
         ("world", "test/harmful.jsonl", set()),
         ("sft", "notes.md", set()),
-        ("sft", "model/config.json", {"reward", "safety", "evaluate"}),
+        ("sft", "model/config.json", {"reward", "safety", "rejection", "ppo", "evaluate"}),
         ("other", "metrics.jsonl", {"report"}),
     ],
 )
