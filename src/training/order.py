@@ -60,18 +60,19 @@ class MixedOrder:
             for count, weight in zip(counts, weights, strict=True)
         ]
         self._ends = list(accumulate(self._taken))
-        self._epochs = Epochs(self._ends[-1], seed)
+        self._drawn = SeededOrder(self._ends[-1], seed)
         self._first = [0, *accumulate(counts)]
 
     def set_epoch(self, epoch: int) -> None:
         """To be called before each epoch."""
         self._epoch = epoch
+        self._drawn.set_epoch(epoch)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, place: int) -> int:
-        drawn = self._epochs[self._epoch * len(self) + place]
+        drawn = self._drawn[place]
         source = bisect_right(self._ends, drawn)
         turn = (self._epoch + 1) * self._taken[source] - (self._ends[source] - drawn)
         cycle, turn = divmod(turn, self._counts[source])
