@@ -31,7 +31,7 @@ class RlhfSettings(RowSettings):
     sampling_batch_size: Count = 512
     """answers sampled side by side"""
     dtype: Precision = "float32"
-    """precision that answers are sampled and scored in; trained weights stay float32"""
+    """precision of sampling, scoring and PPO's forward passes; trained weights stay float32"""
 
     publishes_language_model: ClassVar[bool] = True
     resumable: ClassVar[bool] = True

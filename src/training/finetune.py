@@ -1,4 +1,4 @@
-"""Fine-tuning on packed dialogues with `trl.SFTTrainer` (section 3.1): for sft and each round of rlhf."""
+"""Fine-tuning on packed dialogues with `trl.SFTTrainer` (section 3.1): for sft and rejection."""
 
 from __future__ import annotations
 
