@@ -20,11 +20,11 @@ from ..measures import empty_version
 from ..miniature.gold import Gold
 from ..model.architecture import context_of
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
+from ..model.reward_models import Scores
 from ..model.scorer import Scorer
 from ..settings import listed
 from .answers import (
     Answered,
-    Scores,
     answer_values,
     log_ratios,
     sample_answers,
