@@ -146,7 +146,7 @@ def ours(size: str, steps: int, clock: Clock, out: Path) -> int:
 
 
 def plain_trainer(size: str, clock: Clock, out: Path, data: list[Any], **changes: Any) -> None:
-    arguments = training_arguments(TrainingArguments, section(len(data) // ROWS) | changes, out, 0)
+    arguments = training_arguments(TrainingArguments, section(len(data) // ROWS) | changes, out, seed=0)
     collate = (lambda one: one[0]) if changes else None
     trainer = Ticking(model=new_model(size), args=arguments, train_dataset=data, data_collator=collate)
     trainer.model.config.use_cache = False

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llamita.data.settings import CorpusSettings, RowSettings
+from llamita.rlhf.settings import RlhfSettings
 from llamita.runner.entries import PipelineSettings
 from llamita.runner.stages import REGISTRY, settings_class
 from llamita.settings import StageSettings
@@ -39,6 +40,7 @@ def page() -> str:
         "Every stage that trains on packed rows (pretrain, sft, rejection)": PackedSettings,
         "Every stage that fine-tunes on dialogues (sft, rejection)": FineTunedSettings,
         "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
+        "Every stage of RLHF (rejection, ppo)": RlhfSettings,
     }
     sections |= {**shared, **stages}
     seen: set[type[BaseModel]] = set()

@@ -44,9 +44,14 @@ def stage_name(folder: Path) -> str:
     return final.name
 
 
+def run_folder(folder: Path) -> Path:
+    """`runs/smoke` for `runs/smoke/sft`, `runs/smoke/sft.partial` and `runs/smoke/v1/ppo`."""
+    return folder.absolute().parents[stage_name(folder).count("/")]
+
+
 def run_name(folder: Path) -> str:
-    """`smoke` for `runs/smoke/sft`, `runs/smoke/sft.partial` and `runs/smoke/v1/ppo`."""
-    return folder.absolute().parents[stage_name(folder).count("/")].name
+    """`smoke` for the same folders."""
+    return run_folder(folder).name
 
 
 def model_folder(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from .console import error_console, say
 from .document import nearest, read_document
 from .errors import ConfigError, DataError, Interrupted, LlamitaError
 from .processes import is_main_process
-from .runner import pipeline, schedule, stages
+from .runner import execution, pipeline, schedule, stages
 from .runner.identity import Step
 from .runner.identity import status as status_of
 from .terminal import ending_signals, print_whatever_happens
@@ -64,7 +64,7 @@ class _Commands(TyperGroup):
 def _message(error: Exception) -> str:
     if isinstance(error, LlamitaError):
         return str(error)
-    if stages.disk_is_full(error):
+    if execution.disk_is_full(error):
         return f"no space left on the disk: {getattr(error, 'filename', None) or error}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
@@ -158,7 +158,7 @@ def _stage_command(kind: str) -> Callable[..., None]:
             say(f"{step.name}: done before, nothing has changed: {step.final}")
         else:
             say(f"{step.name}: {status.why}")
-            stages.execute(step)
+            execution.execute(step)
             say(f"{step.name}: {step.final}")
 
     return command
@@ -250,7 +250,7 @@ def report(
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")
     settings = stages.settings_class("report")()
-    stages.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
+    execution.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
 
 
 def _finished(run_folder: Path) -> dict[str, Path]:

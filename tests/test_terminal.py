@@ -19,7 +19,7 @@ from .helpers.waiting import wait_until
 STAGE = """
 import os, sys, time, types
 from llamita import cli
-from llamita.runner import stages
+from llamita.runner import execution, stages
 from llamita.settings import StageSettings
 from llamita.console import error_console, say, track
 
@@ -37,7 +37,7 @@ settings, stage = types.ModuleType("said.settings"), types.ModuleType("said.stag
 settings.WorldSettings, stage.run = StageSettings, run
 sys.modules |= {"said": types.ModuleType("said"), "said.settings": settings, "said.stage": stage}
 stages.REGISTRY["world"] = ("said", "WorldSettings")
-stages._seed_global_generators = lambda seed: None  # imports torch
+execution._seed_global_generators = lambda seed: None  # imports torch
 cli.main()
 """
 

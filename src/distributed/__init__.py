@@ -1,1 +1,1 @@
-"""Ranks that work together: the process group, the device, the DeepSpeed file."""
+"""Ranks that work together: the process group, the device, steps of a stage that run once."""

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ..model.reward_models import Scores
 from ..sampling.logprobs import answer_logprobs
 from ..sampling.sampler import without_end
 from . import refusal
@@ -14,12 +15,9 @@ from .speaker import SampledAnswer
 from .values import Column
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import LlamaForCausalLM
 
 Answered = Sequence[tuple[EvaluationPrompt, SampledAnswer]]
-Scores = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]], str], "Tensor"]
-"""Prompts and answers as token ids, a bar's label -> `[answers]` reward-model scores after the sigmoid."""
 
 
 class AnswerJudge(Protocol):

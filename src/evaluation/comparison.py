@@ -14,16 +14,17 @@ from ..console import say
 from ..data.held_out import opening
 from ..data.intake import Intake
 from ..distributed.steps import made_folder
+from ..errors import DataError
 from ..jsonl import Row, read_rows, write_rows
 from ..measures import empty_version
 from ..miniature.gold import Gold
 from ..model.architecture import context_of
-from ..model.checkpoint import load_tokenizer
+from ..model.checkpoint import load_tokenizer, tokenizer_hash
+from ..model.reward_models import Scores
 from ..model.scorer import Scorer
 from ..settings import listed
 from .answers import (
     Answered,
-    Scores,
     answer_values,
     log_ratios,
     sample_answers,
@@ -86,8 +87,16 @@ def compare_versions(
     """The keys `versions`, `differences`, `not_finite`, `prompts` and `samples` of the evaluation.
 
     Each version's answers are stored below `out`, under its name, and never sampled twice.
+    Raises DataError for a version whose name can't be a folder or whose tokenizer is not that of `sft`.
     """
     tokenizer = load_tokenizer(inputs["sft"])
+    versions = list_versions(inputs["sft"], listed(inputs, "versions"))
+    for version in versions[1:]:
+        if tokenizer_hash(load_tokenizer(version.folder)) != tokenizer_hash(tokenizer):
+            raise DataError(
+                f"{version.folder}: version {version.name!r} has another tokenizer than {inputs['sft']}; "
+                "expected versions of one model"
+            )
     sft = load_model(inputs["sft"], settings)
     prompts, counts = read_evaluation_prompts(
         settings, inputs["data"], tokenizer, context=context_of(sft.config), intake=intake
@@ -97,7 +106,6 @@ def compare_versions(
         for name in ("helpfulness", "safety")
         if name in inputs
     }
-    versions = list_versions(inputs["sft"], listed(inputs, "versions"))
     folders = {version.name: version.folder for version in versions}
     test = _Test(settings, tokenizer, sft, prompts=prompts, scorers=scorers, gold=gold, folders=folders)
     found = {

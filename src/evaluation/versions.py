@@ -48,9 +48,10 @@ def list_versions(sft: Path, later: Mapping[str, Path]) -> list[Version]:
 
 
 def _check_name(name: str, before: Mapping[str, Any]) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", name):
+    if not re.fullmatch(r"[\w@-][\w.@-]*(/[\w@-][\w.@-]*)*", name, re.ASCII):
         raise DataError(
-            f"input versions: {name!r} becomes a folder; expected letters, digits, '-', '_', separated by '/'"
+            f"input versions: {name!r} becomes a folder; expected letters, digits, '.', '-', '_', '@', "
+            "separated by '/', and no '.' in front"
         )
     for other in before:
         if f"{name}/".startswith(f"{other}/") or f"{other}/".startswith(f"{name}/"):

@@ -19,9 +19,9 @@ class RlhfSettings(RowSettings):
     """Prompts, answers sampled for them, and how these are scored."""
 
     round: str = "v1"
-    """names the draws, so that rounds draw apart; in a pipeline's block of rounds it is the round's name"""
+    """part of every draw's name, so that rounds draw differently; in a block of rounds the round's name"""
     prompts: Annotated[list[PromptSource], Field(min_length=1)]
-    """to sample answers for"""
+    """sources of the prompts to sample answers for"""
     max_prompt_length: Count | None = None
     """tokens; longer prompts are left out and counted, as are those that leave an answer no room"""
     max_new_tokens: Count
@@ -31,7 +31,7 @@ class RlhfSettings(RowSettings):
     sampling_batch_size: Count = 512
     """answers sampled side by side"""
     dtype: Precision = "float32"
-    """precision that answers are sampled and scored in; trained weights stay float32"""
+    """precision of sampling, scoring and PPO's forward passes; trained weights stay float32"""
 
     publishes_language_model: ClassVar[bool] = True
     resumable: ClassVar[bool] = True

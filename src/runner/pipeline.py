@@ -29,7 +29,8 @@ from ..trainer_names import check_trainer_section
 from . import stages
 from .entries import PipelineSettings, StageEntry
 from .identity import Status, Step
-from .rounds import MisplacedError, PlacedStage, Reference, Resolver, expand, is_list
+from .references import Reference, Resolver, is_list
+from .rounds import MisplacedError, PlacedStage, expand
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,7 +8,7 @@ from .. import artifact, working
 from ..console import duration, say
 from ..document import brief, flatten, nearest
 from ..errors import ConfigError, LlamitaError
-from . import stages
+from .execution import execute
 from .identity import Status, Step
 from .identity import status as status_of
 from .pipeline import Planned
@@ -88,7 +88,7 @@ def run(chosen: Sequence[Planned]) -> None:
             say(f"{prefix}: done before")
             continue
         say(f"{prefix}: {status.why}")
-        stages.execute(step)
+        execute(step)
         seconds = artifact.read_manifest(step.final)["wall_seconds"]
         say(f"{prefix}: done in {duration(seconds)}{_time_left(to_do)}")
     last = chosen[-1].step

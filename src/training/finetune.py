@@ -1,4 +1,4 @@
-"""Fine-tuning on packed dialogues with `trl.SFTTrainer` (section 3.1): for sft and each round of rlhf."""
+"""Fine-tuning on packed dialogues with `trl.SFTTrainer` (section 3.1): for sft and rejection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PackedTrainer(OrderedTrainer, SFTTrainer):
             return Trainer.compute_loss(self, model, trained_tokens_only(inputs), *args, **kwargs)
         if kernel == "flash_attention_2":
             inputs = one_row(inputs)
-        # Llama keeps the dialogues of a row apart only if no cache is asked for (see data/packing.py)
+        # Llama keeps the dialogues of a row apart only if no cache is asked for (see chat_format/packing.py)
         return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
 
 

@@ -11,14 +11,14 @@ import math
 import netrc
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..artifact import RESUME, run_name, stage_name, write_json
+from ..artifact import RESUME, run_folder, run_name, stage_name, write_json
 from ..console import say
-from ..jsonl import Row, append_row, read_rows, write_rows
+from ..jsonl import append_row, read_rows, write_rows
 from ..processes import is_main_process
 
 PROJECT = "llamita"
@@ -30,10 +30,9 @@ class Tracker:
     Args:
         out: the stage's working folder; `metrics.jsonl` grows there, wandb's files below the run's folder.
         settings: the stage's settings, JSON-able, kept as the wandb run's config.
-        name: the wandb run's name within its group; the stage's name by default.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], name: str | None = None) -> None:
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self._file = None
         self._wandb: Any = None
         if not is_main_process():
@@ -41,7 +40,7 @@ class Tracker:
         out.mkdir(parents=True, exist_ok=True)
         self._file = (out / "metrics.jsonl").open("a", encoding="utf-8")
         try:
-            self._wandb = _start_wandb(out, settings, name or stage_name(out))
+            self._wandb = _start_wandb(out, settings)
         except Exception as error:
             self._give_up(error)
 
@@ -54,22 +53,19 @@ class Tracker:
         self._file.flush()
         if self._wandb is not None:
             try:
-                # our step goes in as a metric: wandb's own may not go back when a stage has several phases
+                # our step goes in as a metric: wandb's own may not go back when a run resumes earlier
                 self._wandb.log({"step": step, **metrics})
             except Exception as error:
                 self._give_up(error)
 
-    def rewind(self, step: int, phase: Callable[[Row], bool] = lambda row: True) -> None:
-        """Takes rows after `step` out of the file: a run that goes on from there will write them again.
-
-        `phase`: which rows are meant, where a stage has several phases that count steps of their own.
-        """
+    def rewind(self, step: int) -> None:
+        """Removes the rows after `step` from the file: a run that resumes there will write them again."""
         if self._file is None:
             return
         self._file.close()
         path = Path(self._file.name)
         rows = read_rows(path, may_end_torn=True)
-        write_rows(path, (row for row in rows if row["step"] <= step or not phase(row)))
+        write_rows(path, (row for row in rows if row["step"] <= step))
         self._file = path.open("a", encoding="utf-8")
 
     def finish(self) -> None:
@@ -93,7 +89,7 @@ class Tracker:
         say(f"wandb: off ({type(error).__name__}: {error}); the same numbers are in metrics.jsonl")
 
 
-def _start_wandb(out: Path, settings: Mapping[str, Any], name: str) -> Any:
+def _start_wandb(out: Path, settings: Mapping[str, Any]) -> Any:
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     if mode == "disabled":
         return None
@@ -112,31 +108,27 @@ def _start_wandb(out: Path, settings: Mapping[str, Any], name: str) -> Any:
         x_save_requirements=False,
     )
     return wandb.init(
-        id=_run_id(out, name),
+        id=_run_id(out),
         resume="allow",
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         group=run_name(out),
-        name=name,
+        name=stage_name(out),
         mode=mode,
-        dir=str(out.absolute().parent),
+        dir=str(run_folder(out)),
         config=dict(settings),
         reinit="finish_previous",
         settings=quiet,
     )
 
 
-def _run_id(out: Path, name: str) -> str:
-    """The same for as long as a stage is unfinished: a run that goes on stays one run."""
+def _run_id(out: Path) -> str:
+    """The same for as long as a stage is unfinished: a run that resumes stays one run."""
     path = out / RESUME / "wandb.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if name not in known:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, known | {name: secrets.token_hex(8)})
-        return _run_id(out, name)
-    run_id: str = known[name]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    run_id = secrets.token_hex(8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"id": run_id})
     return run_id
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llamita.chat_format.encoding import encode_answer, encode_prompt
-from llamita.chat_format.fine_tuning import fine_tuning_dialogues, pack_dialogues
+from llamita.chat_format.packing import pack_dialogues
+from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.data.intake import Intake
 from llamita.data.rows import Dialogue
 from llamita.errors import ConfigError, DataError
@@ -62,7 +63,7 @@ def test_everything_is_counted_and_only_ours_is_told_here(
     length = lengths[1] + len(encode_answer(tokenizer, "fine again"))
     long = Dialogue([*GHOST, *GHOST, *GHOST])
     found.append(long)
-    rows, counts = pack_dialogues(tokenizer, found, length, 1000, seed=0)
+    rows, counts = pack_dialogues(tokenizer, found, length, context_length=1000, seed=0)
     assert counts["skipped"] == {f"longer than {length} tokens": 1}
     told = capsys.readouterr().out
     assert f"1 dialogues left out: longer than {length} tokens" in told
@@ -79,9 +80,9 @@ def test_everything_is_counted_and_only_ours_is_told_here(
 def test_what_is_refused(data: Path, tokenizer: Any) -> None:
     dialogues = [Dialogue(PLAIN)]
     with pytest.raises(ConfigError, match=r"row_length: 129 is above the model's context of 128"):
-        pack_dialogues(tokenizer, dialogues, 129, 128, seed=0)
+        pack_dialogues(tokenizer, dialogues, 129, context_length=128, seed=0)
     with pytest.raises(DataError, match="none of 1 dialogues fits into a row of 5 tokens"):
-        pack_dialogues(tokenizer, dialogues, 5, 128, seed=0)
+        pack_dialogues(tokenizer, dialogues, 5, context_length=128, seed=0)
     system = {"role": "system", "content": "be fine"}
     write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
     with pytest.raises(DataError, match=r"both.jsonl:1: both an 'instruction' and a system message"):

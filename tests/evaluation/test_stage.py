@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -128,6 +129,18 @@ def test_versions_are_compared_prompt_by_prompt(evaluation: dict[str, Any]) -> N
     assert apart["v1/rejection"]["sft"]["kl_to_sft_se"] == pytest.approx(
         versions["v1/rejection"]["kl_to_sft_se"]
     )
+
+
+def test_a_version_with_another_tokenizer_is_refused(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any
+) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens(["another"])
+    model = load_causal_lm(inputs["sft"])
+    model.resize_token_embeddings(len(other))
+    save_model(model, other, tmp_path / "other")
+    with pytest.raises(DataError, match=r"version 'other' has another tokenizer than .*sft"):
+        run(settings(), inputs | {"versions.other": tmp_path / "other"}, tmp_path / "out")
 
 
 def test_a_measure_that_is_no_number_is_told_and_counted(

@@ -52,13 +52,19 @@ def test_a_start_that_is_not_compared_is_reported(tmp_path: Path, capsys: pytest
     assert "v2/ppo: kl_to_start is not measured" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_model_of_the_hub_or_a_folder_is_a_version_under_its_name(tmp_path: Path) -> None:
+    sft, other = artifact(tmp_path, "sft"), artifact(tmp_path, "SmolLM2-1.7B")
+    names = ["SmolLM2-1.7B", "org/SmolLM2-1.7B@main"]
+    assert [one.name for one in list_versions(sft, dict.fromkeys(names, other))] == ["sft", *names]
+
+
 def test_sft_alone(tmp_path: Path) -> None:
     sft = artifact(tmp_path, "sft")
     assert list_versions(sft, {}) == [Version("sft", sft)]
 
 
 @pytest.mark.parametrize(
-    "names", [("../v1",), ("v1//ppo",), ("v1.ppo",), ("sft",), ("v1", "v1/ppo"), ("sft/x",)]
+    "names", [("../v1",), ("v1//ppo",), (".ppo",), ("v1 ppo",), ("sft",), ("v1", "v1/ppo"), ("sft/x",)]
 )
 def test_names_that_make_no_folders_of_their_own(tmp_path: Path, names: tuple[str, ...]) -> None:
     sft = artifact(tmp_path, "sft")

@@ -32,10 +32,12 @@ NAMES = [
 
 
 def steps(*overrides: str) -> dict[str, Step]:
+    """The stages of the pipeline in the current folder, by their names."""
     planned = pipeline.read_pipeline("configs/pipeline.yaml", overrides)
     return {item.step.name: item.step for item in planned}
 
 
 def settings(step: Step) -> TunerSettings:
+    """Those of a stage `tuner`."""
     assert isinstance(step.settings, TunerSettings)
     return step.settings

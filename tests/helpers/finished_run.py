@@ -171,6 +171,7 @@ EXAMPLE_VERSIONS: dict[str, tuple[float | None, ...]] = {
 def example_evaluation(
     figures: dict[str, tuple[float | None, ...]] = EXAMPLE_VERSIONS,
 ) -> dict[str, Any]:
+    """What `evaluate` measures of the example run."""
     order = list(figures)
     names = (
         *(

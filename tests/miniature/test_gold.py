@@ -61,7 +61,7 @@ def test_writers_and_gold_agree() -> None:
     truth, rng = draw_truth(0), random.Random(5)
     for risk in ("ordinary", "harmful", "borderline"):
         for _ in range(300):
-            question = ask(truth, "train", risk, rng)
+            question = ask(truth, "train", risk, rng=rng)
             gold = gold_for(q=question.core)
             answer = comply(truth, question, rng)
             assert gold.helpfulness("q", answer.text) == pytest.approx(answer.helpfulness)
@@ -81,7 +81,7 @@ def test_obeying_is_keeping_and_forgetting_is_not() -> None:
             instruction = draw_instruction(split, rng)
             worth = {"gold_helpfulness": 0.5, "gold_helpfulness_se": 0.0}
             gold = Gold({"cores": {}, "instructions": {"r": instruction}, "demonstrations": worth})
-            plain = mannered(core, rng.random() < 0.5, rng.random() < 0.5, rng)
+            plain = mannered(core, rng.random() < 0.5, rng.random() < 0.5, rng=rng)
             assert gold.keeps("r", obey(plain, instruction))
             assert not gold.keeps("r", plain)
             for left_out in set(instruction) & set(BINDING):

@@ -14,8 +14,8 @@ from llamita.miniature.truth import draw_truth
 def test_test_questions_ask_for_unseen_pairs_of_seen_words(risk: str) -> None:
     truth = draw_truth(0)
     rng = random.Random(1)
-    seen = [ask(truth, "train", risk, rng) for _ in range(6000)]
-    asked = [ask(truth, "test", risk, rng) for _ in range(500)]
+    seen = [ask(truth, "train", risk, rng=rng) for _ in range(6000)]
+    asked = [ask(truth, "test", risk, rng=rng) for _ in range(500)]
     assert not {(one.kind, one.pair) for one in seen} & {(one.kind, one.pair) for one in asked}
     words = {word for one in seen for word in one.pair}
     assert {word for one in asked for word in one.pair} <= words
@@ -24,5 +24,5 @@ def test_test_questions_ask_for_unseen_pairs_of_seen_words(risk: str) -> None:
 def test_wrong_is_never_right() -> None:
     truth, rng = draw_truth(0), random.Random(6)
     for _ in range(2000):
-        question = ask(truth, "train", "ordinary", rng)
+        question = ask(truth, "train", "ordinary", rng=rng)
         assert wrong_core(truth, question, rng) != question.core

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import AfterValidator, Field, create_model
+
+from llamita.runner.stages import REGISTRY, settings_class
 
 from ..helpers.repository import REPOSITORY
 
@@ -27,6 +30,16 @@ def generator() -> ModuleType:
 def test_the_page_is_what_the_classes_say(generator: ModuleType) -> None:
     written = (DOCS / "settings.md").read_text(encoding="utf-8")
     assert written == generator.page(), "run `.venv/bin/python docs/make_settings.py`"
+
+
+@pytest.mark.parametrize("kind", REGISTRY)
+def test_every_key_of_a_stage_is_on_the_page(generator: ModuleType, kind: str) -> None:
+    parts = generator.page().split("\n## ")
+    its = re.compile(
+        rf"Stage `{kind}`\n|Every stage\n|Every stage that (reads rows|trains)\b|Every .*\b{kind}\b"
+    )
+    shown = {key for part in parts if its.match(part) for key in re.findall(r"\n\| `([^`]+)` \|", part)}
+    assert settings_class(kind).model_fields.keys() <= shown
 
 
 def test_types_are_not_those_of_the_code(generator: ModuleType) -> None:

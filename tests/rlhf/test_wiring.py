@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from llamita.chat_format.encoding import encode_dialogues
-from llamita.chat_format.fine_tuning import fine_tuning_dialogues
 from llamita.chat_format.llama2 import MARKS
+from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.jsonl import read_rows
 from llamita.rlhf import models
 from llamita.rlhf.ppo import stage as ppo_stage

@@ -16,7 +16,7 @@ import pytest
 from llamita import artifact, hashes
 from llamita.config import load_settings
 from llamita.errors import ConfigError, LlamitaError
-from llamita.runner import launcher, pipeline, schedule, stages
+from llamita.runner import execution, launcher, pipeline, schedule, stages
 from llamita.settings import listed
 
 from ..helpers.blocks import NAMES, settings, steps
@@ -256,7 +256,7 @@ def test_each_stage_of_a_round_has_a_launcher_of_its_own(
         monkeypatch.setenv("RANK", "0")  # what rank 0 does with the settings that it is given
         read = load_settings(resolved, stages.settings_class(kind))
         started.append((name, processes, read.folders()))
-        stages.execute(stages.single_step(kind, read, Path(resolved), name=name))
+        execution.execute(stages.single_step(kind, read, Path(resolved), name=name))
         monkeypatch.delenv("RANK")
         return 0
 

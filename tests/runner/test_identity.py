@@ -14,7 +14,7 @@ import pytest
 
 from llamita import hashes
 from llamita.errors import DataError
-from llamita.runner import stages
+from llamita.runner import execution, stages
 from llamita.runner.identity import Step, input_hashes, status
 from llamita.settings import StageSettings
 from llamita.world.settings import WorldSettings
@@ -237,7 +237,7 @@ def test_an_absolute_source_that_changes_is_no_longer_done(inputs: dict[str, Pat
     chosen = {"vocabulary_size": 400, "documents": [{"path": str(rows), "format": "text_rows"}]}
     settings = stages.settings_class("tokenizer").model_validate_json(json.dumps(chosen))
     step = Step("tokenizer", settings, {"data": inputs["data"]}, tmp_path / "tokenizer")
-    stages.execute(step)
+    execution.execute(step)
     assert status(step).done
     write(rows, [{"text": "two"}])
     assert status(step).why == "changed: input data has other contents"

@@ -14,7 +14,7 @@ import pytest
 from llamita import artifact, hashes, working
 from llamita.config import load_settings
 from llamita.errors import ConfigError, Interrupted, LlamitaError, RolledBack
-from llamita.runner import identity, launcher, pipeline, schedule, stages
+from llamita.runner import execution, identity, launcher, pipeline, schedule, stages
 
 from ..helpers.text_pipeline import plan, problem, replace, run
 from ..helpers.text_stages import FakeStages
@@ -302,7 +302,7 @@ def test_ranks_other_than_0_only_run_the_stage(
     working.mkdir(parents=True)
     (working / "of_rank_0.txt").write_text("kept")
     monkeypatch.setenv("RANK", "1")
-    stages.execute(step)
+    execution.execute(step)
     assert fake.ran == ["base"]
     assert (working / "of_rank_0.txt").exists()
     assert not (working / artifact.MANIFEST).exists()
@@ -326,7 +326,7 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         monkeypatch.setenv("RANK", "0")  # what rank 0 does with the settings that it is given
         resolved = Path(arguments[-3])
         settings = load_settings(resolved, stages.settings_class("maker"))
-        stages.execute(stages.single_step("maker", settings, resolved))
+        execution.execute(stages.single_step("maker", settings, resolved))
         monkeypatch.delenv("RANK")
         return 0
 

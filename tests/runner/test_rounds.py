@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llamita.runner.entries import PipelineSettings
-from llamita.runner.rounds import MisplacedError, PlacedStage, Resolver, expand
+from llamita.runner.references import Resolver
+from llamita.runner.rounds import MisplacedError, PlacedStage, expand
 
 
 def entry(name: str, **keys: Any) -> dict[str, Any]:

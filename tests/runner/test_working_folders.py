@@ -8,7 +8,7 @@ import pytest
 
 from llamita import artifact
 from llamita.config import load_settings
-from llamita.runner import stages
+from llamita.runner import execution, stages
 
 from ..helpers.text_pipeline import plan, replace, run
 from ..helpers.text_stages import FakeStages
@@ -61,7 +61,7 @@ def test_an_output_that_is_a_link_keeps_its_name(project: Path, fake: FakeStages
     given = ["inputs.model=text.txt", "output=alone"]
     settings = load_settings(project / "chat.yaml", stages.settings_class("taker"), given)
     step = stages.single_step("taker", settings, project / "chat.yaml")
-    stages.execute(step)
+    execution.execute(step)
     assert fake.ran == ["alone"]
     assert artifact.read_manifest(tmp_path / "big_alone")["name"] == "alone"
     assert Path("alone").is_symlink()

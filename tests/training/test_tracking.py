@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita.artifact import RESUME
+from llamita.artifact import MARKER, RESUME
 from llamita.training import tracking
 from llamita.training.tracking import Tracker
 
@@ -52,14 +52,23 @@ def test_a_stage_that_goes_on_stays_one_run(out: Path) -> None:
     for _ in range(2):
         with Tracker(out, {}):
             ids.append(wandb.run.id)
-    with Tracker(out, {}, name="another"):
-        ids.append(wandb.run.id)
     shutil.rmtree(out / RESUME)  # the stage begins anew
     with Tracker(out, {}):
         ids.append(wandb.run.id)
-    first, again, another, anew = ids
-    assert first == again
-    assert len({first, another, anew}) == 3
+    first, again, anew = ids
+    assert first == again != anew
+
+
+def test_a_stage_of_a_round_is_a_run_of_the_same_group_in_the_same_folder(out: Path) -> None:
+    import wandb
+
+    ppo = out.with_name("v1") / "ppo.partial"
+    ppo.mkdir(parents=True)
+    (ppo / MARKER).write_text(json.dumps({"name": "v1/ppo"}))
+    with Tracker(ppo, {}):
+        assert (wandb.run.group, wandb.run.name) == ("smoke", "v1/ppo")
+    assert list(out.parent.glob("wandb/offline-run-*/*.wandb"))
+    assert [path.name for path in ppo.parent.iterdir()] == ["ppo.partial"]
 
 
 def test_a_key_or_wandb_mode_decides_the_mode(out: Path, monkeypatch: pytest.MonkeyPatch):
@@ -132,19 +141,14 @@ def test_a_log_call_costs_little(out: Path, monkeypatch: pytest.MonkeyPatch):
     assert tracking.PROJECT == "llamita"
 
 
-def test_rewinding_takes_out_later_rows_of_the_phase_and_a_torn_line(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rewinding_removes_later_rows_and_a_torn_line(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     with Tracker(out, {}) as tracker:
-        for round_ in (1, 2):
-            for step in (1, 2, 3):
-                tracker.log({"round": round_}, step)
+        for step in (1, 2, 3):
+            tracker.log({"loss": 1.0}, step)
     with (out / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "rou')  # killed while writing
+        file.write('{"step": 4, "los')  # killed while writing
     with Tracker(out, {}) as tracker:
-        tracker.rewind(1, lambda row: row["round"] == 2)
-        assert [(row["round"], row["step"]) for row in rows(out)] == [(1, 1), (1, 2), (1, 3), (2, 1)]
         tracker.rewind(2)
-        tracker.log({"round": 3}, 3)
-    assert [(row["round"], row["step"]) for row in rows(out)] == [(1, 1), (1, 2), (2, 1), (3, 3)]
+        tracker.log({"loss": 0.5}, 3)
+    assert [(row["step"], row["loss"]) for row in rows(out)] == [(1, 1.0), (2, 1.0), (3, 0.5)]

@@ -168,11 +168,12 @@ class PpoTrainer:
 
     @torch.no_grad()
     def _estimate_advantages(self, episodes: Episodes) -> list[list[MicroBatch]]:
-        """Mini-batches of micro-batches, with all that is known of them before any model learns."""
+        """Mini-batches of micro-batches, with old log-probabilities, values, advantages and returns."""
         layout = mini_batches(episodes, self._mini, self._micro)
         return whiten_advantages([[self._micro_batch(episodes, rows) for rows in mini] for mini in layout])
 
     def _micro_batch(self, episodes: Episodes, rows: Sequence[int]) -> MicroBatch:
+        """The forward passes of policy, reference and critic, the KL-penalised rewards, and GAE."""
         ids, mask = pad_batch(
             [episodes.prompts[row] for row in rows], [episodes.answers[row] for row in rows]
         )
@@ -206,7 +207,7 @@ class PpoTrainer:
         )
 
     def _policy_step(self, mini: Sequence[MicroBatch], tokens: int) -> Metrics:
-        """A step of the policy on the clipped surrogate of a mini-batch with so many answer tokens."""
+        """One optimizer step on the clipped surrogate; `tokens`: of the mini-batch's answers, all ranks."""
         clip, sums = self.settings.clip_threshold, _Sums()
         deviation = torch.zeros((), device=device())
         for batch in mini:
@@ -232,7 +233,7 @@ class PpoTrainer:
         }
 
     def _value_step(self, mini: Sequence[MicroBatch], tokens: int, *, clipped: bool) -> Metrics:
-        """A step of the critic towards the returns of a mini-batch."""
+        """One optimizer step of the critic towards the returns; `clipped`: with the value clip."""
         sums = _Sums()
         for batch in mini:
             loss = losses.value_loss(

@@ -15,7 +15,7 @@ class RejectionSettings(RlhfSettings, FineTunedSettings):
     """Rejection sampling (section 3.2.3): the base model, fine-tuned on the best of K answers to a prompt."""
 
     prompts_per_round: Count
-    """prompts to sample answers for; each round takes others as long as there are any"""
+    """prompts to sample answers for: those that the rounds given as `selections` took least often"""
     samples_per_prompt: Count = 10
     """K"""
     temperature: Positive = 1.2

@@ -15,6 +15,7 @@ from ...data.rows import Dialogue
 from ...distributed import group
 from ...distributed.device import device
 from ...distributed.steps import made_rows
+from ...errors import DataError
 from ...jsonl import Row, read_rows
 from ...model.architecture import carries_state, context_of
 from ...model.checkpoint import context_length, load_causal_lm
@@ -46,6 +47,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     group.setup(settings.deepspeed)
+    earlier = _earlier_rounds(inputs)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     demonstrations = fine_tuning_dialogues(
@@ -58,16 +60,27 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     room = context_length(inputs["base"])
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
-    selected = _select(settings, inputs, tokenizer, pool=pool, out=out)
-    rounds = [*listed(inputs, "selections").values(), out]
+    selected = _select(settings, inputs, tokenizer, pool=pool, earlier=earlier, out=out)
     best = [
         Dialogue(row["messages"], trained="last")  # earlier answers of a dialogue are not the model's own
-        for folder in rounds
+        for folder in (*earlier, out)
         for row in read_rows(folder / SELECTION)
     ]
     dialogues = [*demonstrations, *best * settings.selection_repeats]
     trained = _fine_tune(settings, inputs["base"], tokenizer, dialogues=dialogues, out=out)
     return selected | intake.metrics() | trained
+
+
+def _earlier_rounds(inputs: Mapping[str, Path]) -> list[Path]:
+    """The folders of `selections`. Raises DataError for one that rejection sampling has not made."""
+    folders = list(listed(inputs, "selections").values())
+    for folder in folders:
+        if not ((folder / PROMPTS).is_file() and (folder / SELECTION).is_file()):
+            raise DataError(
+                f"input selections: {folder} has no {PROMPTS} and {SELECTION}; expected artifacts of stage "
+                "'rejection' alone, in a pipeline `all.` and its name"
+            )
+    return folders
 
 
 def _select(
@@ -76,6 +89,7 @@ def _select(
     tokenizer: Any,
     *,
     pool: Sequence[EncodedPrompt],
+    earlier: Sequence[Path],
     out: Path,
 ) -> dict[str, Any]:
     """Samples, scores and selects; what a killed run had finished of it is read again.
@@ -86,10 +100,8 @@ def _select(
     """
 
     def chosen() -> list[Row]:
-        earlier = [
-            row for folder in listed(inputs, "selections").values() for row in read_rows(folder / PROMPTS)
-        ]
-        places = choose_prompts(pool, settings.prompts_per_round, earlier, seed=settings.seed)
+        taken = [row for folder in earlier for row in read_rows(folder / PROMPTS)]
+        places = choose_prompts(pool, settings.prompts_per_round, taken, seed=settings.seed)
         return [{"pool": place, **pool[place].row()} for place in places]
 
     def sampled() -> list[Row]:

@@ -164,6 +164,11 @@ def test_models_that_do_not_belong_together(
         stage.run(rejection(), {**inputs, name: other}, tmp_path)
 
 
+def test_selections_are_those_of_rejection_sampling(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"selections: .*start has no prompts\.jsonl .*`all\.` and its name"):
+        stage.run(rejection(), inputs | {"selections.v1/ppo": tmp_path / "start"}, tmp_path / "out")
+
+
 def test_every_round_needs_its_number_of_steps() -> None:
     with pytest.raises(ValueError, match="max_steps"):
         rejection(trainer={})
