@@ -69,8 +69,9 @@ def tuned(root: Path) -> dict[str, Any]:
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         metrics[name] = run(reward, RewardSettings, base | {"max_length": 200}, root, name, model="sft")
     models = {"helpfulness": "helpfulness", "safety": "safety"}
+    any_answer = REJECTION | {"safety_threshold": 0.0}  # to so small a model all answers are unsafe
     metrics["rejection"] = run(
-        rejection, RejectionSettings, REJECTION, root, "rejection", base="base", model="sft", **models
+        rejection, RejectionSettings, any_answer, root, "rejection", base="base", model="sft", **models
     )
     metrics["ppo"] = run(ppo, PpoSettings, PPO, root, "ppo", start="rejection", **models)
     return metrics
