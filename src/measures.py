@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+REWARD_MODELS = ("helpfulness", "safety")
+"""Kinds of reward models, and the inputs that stages take them by."""
+
 MEASURES = (
     "gold_helpfulness",
     "violation_rate",

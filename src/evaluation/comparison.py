@@ -16,7 +16,7 @@ from ..data.intake import Intake
 from ..distributed.steps import made_folder
 from ..errors import DataError
 from ..jsonl import Row, read_rows, write_rows
-from ..measures import empty_version
+from ..measures import REWARD_MODELS, empty_version
 from ..miniature.gold import Gold
 from ..model.architecture import context_of
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
@@ -103,7 +103,7 @@ def compare_versions(
     )
     scorers = {
         name: Scorer(inputs[name], tokenizer, dtype=settings.dtype)
-        for name in ("helpfulness", "safety")
+        for name in REWARD_MODELS
         if name in inputs
     }
     folders = {version.name: version.folder for version in versions}

@@ -121,7 +121,7 @@ class DialogueBuilder:
             self._settings.max_new_tokens,
             self._settings.samples_per_turn,
             temperature=self._settings.temperature,
-            seed=f"{self._settings.seed}/gatt/{turn}",
+            seed=f"{self._settings.draws}/{turn}",
             keys=rows,
         )
         best = self._best(rows, samples, self._worth(list(prompts.values()), samples))

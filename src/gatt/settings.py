@@ -21,6 +21,8 @@ class GattSettings(RowSettings):
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
 
+    round: str | None = None
+    """in a block of rounds the round's name: each round then has its own draws"""
     prompts: Annotated[list[Source], Field(min_length=1)]
     """whose last messages are what the user says, one after the other"""
     instructions: Annotated[list[Kind], Field(min_length=1)] = list(KINDS)
@@ -50,6 +52,11 @@ class GattSettings(RowSettings):
     """precision that answers are sampled and scored in"""
     sampling_batch_size: Count = 512
     """answers sampled side by side"""
+
+    @property
+    def draws(self) -> str:
+        """In the name of every draw."""
+        return f"{self.seed}/gatt" if self.round is None else f"{self.seed}/{self.round}/gatt"
 
     @model_validator(mode="after")
     def _turns_fit(self) -> GattSettings:

@@ -20,9 +20,9 @@ from ..data.intake import Intake
 from ..data.sources import read_prompts
 from ..errors import ConfigError, DataError
 from ..jsonl import Row, write_rows
+from ..measures import REWARD_MODELS
 from ..model.checkpoint import load_tokenizer
-from ..model.reward_models import RewardModels
-from ..model.scorer import Scorer
+from ..model.reward_models import RewardModels, load_reward_models
 from .builder import DialogueBuilder, PartialDialogue
 from .settings import GattSettings
 
@@ -44,7 +44,7 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
     reward_models = _reward_models(settings, inputs, tokenizer)
     questions = _questions(settings, inputs["data"], intake)
     intake.write(out)
-    draw = random.Random(f"{settings.seed}/gatt")
+    draw = random.Random(settings.draws)
     draw.shuffle(questions)
     for_test = settings.test_dialogues and max(settings.test_turns, len(questions) // 5)
     if len(questions) - for_test < settings.max_turns:
@@ -86,13 +86,14 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
 
 def _reward_models(settings: GattSettings, inputs: Mapping[str, Path], tokenizer: Any) -> RewardModels | None:
     """Those that choose among answers, where they are given."""
-    given = [name for name in ("helpfulness", "safety") if name in inputs]
+    given = [name for name in REWARD_MODELS if name in inputs]
     if not given:
         return None
     if len(given) == 1:
         raise ConfigError(f"inputs: {given[0]} is given alone; answers are chosen by both reward models")
-    helpfulness, safety = (Scorer(inputs[name], tokenizer, dtype=settings.dtype) for name in given)
-    return RewardModels(helpfulness, safety, settings.safety_threshold)
+    return load_reward_models(
+        inputs, tokenizer, safety_threshold=settings.safety_threshold, dtype=settings.dtype
+    )
 
 
 def _questions(settings: GattSettings, root: Path, intake: Intake) -> list[str]:

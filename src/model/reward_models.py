@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..measures import REWARD_MODELS
+from .checkpoint import load_reward_model
+from .scorer import Scorer
 
 Ids = Sequence[Sequence[int]]
 Scores = Callable[[Ids, Ids, "str | None"], Tensor]
@@ -46,6 +52,24 @@ class RewardModels:
         adversarial = torch.tensor(is_safety, dtype=torch.bool)
         score = piecewise_reward(safety, helpfulness, adversarial, threshold=self.safety_threshold)
         return Judged(safety, helpfulness, score)
+
+
+def load_reward_models(
+    inputs: Mapping[str, Path],
+    tokenizer: Any,
+    *,
+    safety_threshold: float,
+    dtype: str,
+    load: Callable[[str, Path], Any] = lambda _, folder: load_reward_model(folder),
+) -> RewardModels:
+    """Both reward models from the inputs of a stage; `load` reads one by its name and folder.
+
+    Raises DataError for a broken folder or another tokenizer, see `Scorer`.
+    """
+    helpfulness, safety = (
+        Scorer(inputs[name], tokenizer, load=partial(load, name), dtype=dtype) for name in REWARD_MODELS
+    )
+    return RewardModels(helpfulness, safety, safety_threshold)
 
 
 def piecewise_reward(

@@ -7,10 +7,9 @@ from typing import Any
 
 from ..data.rows import RATINGS
 from ..errors import DataError
-from ..measures import empty_evaluation, empty_version, with_errors
+from ..measures import REWARD_MODELS, empty_evaluation, empty_version, with_errors
 from .artifacts import Artifact
 
-REWARD_MODELS = ("helpfulness", "safety")
 BY_LENGTH = ("longer_chosen", "shorter_chosen")
 TRAINED_STAGES = ("pretrain", "sft", "reward", "rejection")
 REJECTION_MEASURES = (

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..model.checkpoint import load_reward_model, load_tokenizer, tokenizer_hash
+from ..measures import REWARD_MODELS
+from ..model import reward_models
+from ..model.checkpoint import load_tokenizer, tokenizer_hash
 from ..model.reward_models import RewardModels
-from ..model.scorer import Scorer
 from .settings import RlhfSettings
 from .trunk import SharedTrunk
-
-REWARD_MODELS = ("helpfulness", "safety")
 
 
 def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
@@ -34,13 +32,10 @@ def load_reward_models(
     settings: RlhfSettings, inputs: Mapping[str, Path], tokenizer: Any, *, trunk: SharedTrunk | None
 ) -> RewardModels:
     """Both reward models, as adapters of `trunk` where there is one. Raises DataError for a broken folder."""
-    helpfulness, safety = (
-        Scorer(
-            inputs[name],
-            tokenizer,
-            load=load_reward_model if trunk is None else partial(trunk.reward_model, name),
-            dtype=settings.dtype,
-        )
-        for name in REWARD_MODELS
+    return reward_models.load_reward_models(
+        inputs,
+        tokenizer,
+        safety_threshold=settings.safety_threshold,
+        dtype=settings.dtype,
+        **({} if trunk is None else {"load": trunk.reward_model}),
     )
-    return RewardModels(helpfulness, safety, settings.safety_threshold)

@@ -15,6 +15,7 @@ from llamita.data.sources import read_dialogues
 from llamita.errors import ConfigError, DataError
 from llamita.gatt import builder, stage
 from llamita.gatt.settings import GattSettings
+from llamita.model import reward_models
 from llamita.sampling.sampler import Samples
 from llamita.settings import Source
 
@@ -192,7 +193,7 @@ def test_reward_models_choose_among_the_answers_that_keep_the_instruction(
     """The helpfulness model likes the short answers, the safety model finds one of them unsafe."""
     asked_of: list[str] = []
 
-    def loaded(folder: Path, tokenizer: Any, dtype: str) -> Any:
+    def loaded(folder: Path, tokenizer: Any, **_: Any) -> Any:
         def scores(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], _: object) -> Tensor:
             texts = [tokenizer.decode(answer) for answer in answers]
             assert not any("<|" in text for text in texts), "the token that ended an answer is not judged"
@@ -205,7 +206,7 @@ def test_reward_models_choose_among_the_answers_that_keep_the_instruction(
 
         return scores
 
-    monkeypatch.setattr(stage, "Scorer", loaded)
+    monkeypatch.setattr(reward_models, "Scorer", loaded)
     judges = {name: tmp_path / name for name in ("helpfulness", "safety")}
     run(inputs | judges, tmp_path / "out", dialogues=40, safety_threshold=0.15)
     assert set(asked_of) == {"helpfulness", "safety"}
@@ -220,3 +221,10 @@ def test_reward_models_choose_among_the_answers_that_keep_the_instruction(
         assert answer == (f"the {word} is here" if word == "river" else f"the {word}")
     with pytest.raises(ConfigError, match="helpfulness is given alone"):
         run(inputs | {"helpfulness": tmp_path}, tmp_path / "one")
+
+
+def test_rounds_draw_apart(inputs: dict[str, Path], tmp_path: Path) -> None:
+    for name in (None, "v1", "v2"):
+        run(inputs, tmp_path / str(name), round=name)
+    made = [(tmp_path / name / "gatt.jsonl").read_text() for name in ("None", "v1", "v2")]
+    assert len(set(made)) == 3
