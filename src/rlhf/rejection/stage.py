@@ -17,7 +17,7 @@ from ...distributed.device import device
 from ...distributed.steps import made_rows
 from ...jsonl import Row, read_rows
 from ...model.architecture import carries_state, context_of
-from ...model.checkpoint import context_length, load_causal_lm
+from ...model.checkpoint import check_length, context_length, load_causal_lm
 from ...model.lora import begin, plain, trunk_of
 from ...sampling.generate import sampler_for
 from ...settings import listed
@@ -56,6 +56,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
         intake=intake,
     )
     room = context_length(inputs["base"])
+    check_length("row_length", settings.row_length, room)  # before hours of sampling
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
     selected = _select(settings, inputs, tokenizer, pool=pool, out=out)
