@@ -15,6 +15,7 @@ from ...data.rows import Dialogue
 from ...distributed import group
 from ...distributed.device import device
 from ...distributed.steps import made_rows
+from ...errors import DataError
 from ...jsonl import Row, read_rows
 from ...model.architecture import carries_state, context_of
 from ...model.checkpoint import check_length, context_length, load_causal_lm
@@ -45,6 +46,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     Metrics: see `_select`; those of `data.intake.Intake` (what was left out), of packing and of the training.
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
+    _check_selections(inputs)
     group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
@@ -69,6 +71,16 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     dialogues = [*demonstrations, *best * settings.selection_repeats]
     trained = _fine_tune(settings, inputs["base"], tokenizer, dialogues=dialogues, out=out)
     return selected | intake.metrics() | trained
+
+
+def _check_selections(inputs: Mapping[str, Path]) -> None:
+    for folder in listed(inputs, "selections").values():
+        for name in (PROMPTS, SELECTION):
+            if not (folder / name).is_file():
+                raise DataError(
+                    f"{folder}: no {name}; input `selections` takes results of the stage 'rejection' alone, "
+                    "in a block of rounds `all.rejection`"
+                )
 
 
 def _select(

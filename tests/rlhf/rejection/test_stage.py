@@ -170,6 +170,12 @@ def test_rows_above_the_context_are_refused_before_sampling(inputs: dict[str, Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_selections_of_another_stage_are_refused_at_once(inputs: dict[str, Path], tmp_path: Path) -> None:
+    other = inputs | {"selections.v2/ppo": inputs["model"]}
+    with pytest.raises(DataError, match=r"sft: no prompts\.jsonl; input `selections` takes results of the"):
+        stage.run(rejection(), other, tmp_path)
+
+
 def test_every_round_needs_its_number_of_steps() -> None:
     with pytest.raises(ValueError, match="max_steps"):
         rejection(trainer={})
