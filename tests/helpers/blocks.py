@@ -32,10 +32,12 @@ NAMES = [
 
 
 def steps(*overrides: str) -> dict[str, Step]:
+    """The pipeline's steps by their names."""
     planned = pipeline.read_pipeline("configs/pipeline.yaml", overrides)
     return {item.step.name: item.step for item in planned}
 
 
 def settings(step: Step) -> TunerSettings:
+    """Those of a step that is a `tuner`."""
     assert isinstance(step.settings, TunerSettings)
     return step.settings

@@ -29,6 +29,7 @@ class Run:
     """where the command is started"""
 
     def start(self) -> subprocess.Popen[bytes]:
+        """The command as a new process."""
         return start(self.arguments, self.log, self.folder)
 
     def works(self) -> bool:
@@ -37,6 +38,7 @@ class Run:
         return partial.is_dir() and {path.name for path in partial.iterdir()} > {MARKER}
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits until the process has ended well."""
         assert process.wait(300) == 0, self.log.read_text()[-4000:]
 
 
@@ -82,6 +84,7 @@ def kill_at(moment: float, run: Run) -> bool:
 
 
 def without_clocks(value: Any) -> Any:
+    """Metrics or settings without the keys that time or memory decide."""
     if isinstance(value, dict):
         return {k: without_clocks(v) for k, v in value.items() if not k.endswith(CLOCKS)}
     return [without_clocks(item) for item in value] if isinstance(value, list) else value
