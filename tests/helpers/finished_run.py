@@ -171,6 +171,7 @@ EXAMPLE_VERSIONS: dict[str, tuple[float | None, ...]] = {
 def example_evaluation(
     figures: dict[str, tuple[float | None, ...]] = EXAMPLE_VERSIONS,
 ) -> dict[str, Any]:
+    """The metrics of an `evaluate` stage, with a column of figures a version."""
     order = list(figures)
     names = (
         *(
