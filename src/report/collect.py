@@ -64,9 +64,8 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
     report["run"]["name"] = name
     for artifact in artifacts:
         manifest = artifact.manifest
-        report["run"]["stages"].append(
-            {key: manifest.get(key) for key in ("name", "stage", "created", "git_commit", "fingerprint")}
-        )
+        noted = {key: manifest.get(key) for key in ("stage", "created", "git_commit", "fingerprint")}
+        report["run"]["stages"].append({"name": artifact.name, **noted})
         report["wall_seconds"][artifact.name] = manifest["wall_seconds"]
         report["settings"][artifact.name] = manifest["settings"]
         if artifact.stage in TRAINED_STAGES:

@@ -30,7 +30,7 @@ from . import stages
 from .entries import PipelineSettings, StageEntry
 from .identity import Status, Step
 from .references import Reference, Resolver, is_list
-from .rounds import MisplacedError, PlacedStage, expand
+from .rounds import MisplacedError, PlacedStage, expand, not_in_round
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,10 +119,11 @@ def _check_overrides(overrides: Sequence[_Override], placed: Sequence[PlacedStag
     for one in overrides:
         if one.stage not in names or not one.key:
             allowed = [*PipelineSettings.model_fields, *names]
-            raise ConfigError(
-                f"override '{one.text}': {one.stage!r} is no stage and no key of {path}"
-                f"{nearest(one.stage, allowed)}; expected stage.key=value or one of {', '.join(allowed)}"
+            problem = not_in_round(one.stage, names) or (
+                f"{one.stage!r} is no stage and no key of {path}{nearest(one.stage, allowed)}; "
+                f"expected stage.key=value or one of {', '.join(allowed)}"
             )
+            raise ConfigError(f"override '{one.text}': {problem}")
 
 
 # ------------------------------------------------------------------------------------------- one stage
@@ -160,6 +161,8 @@ def _planned(context: _Context, at: int) -> Planned:
     settings = parse_settings(document, stages.settings_class(entry.stage))
     if wrong := stages.check_inputs(entry.stage, settings, entry.inputs):
         raise context.document.error((*stage.place, "inputs", wrong[0]), wrong[1])
+    if problem := stages.check_processes(entry.stage, settings, entry.processes):
+        raise context.document.error((*stage.place, "processes"), problem)
     references = _references(context, at, entry, schema=type(settings))
     inputs = {name: _folder(context, at, reference) for name, reference in references.items()}
     upstream = {name: reference.text for name, reference in references.items() if reference.is_stage}

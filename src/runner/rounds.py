@@ -83,3 +83,12 @@ def _check_name(stage: PlacedStage, before: Sequence[PlacedStage]) -> None:
     if any(other.name == stage.name for other in before):
         hint = "; entries of one name need `only` with different rounds" if stage.block else ""
         raise MisplacedError(key, f"there is a stage {stage.name!r} above already{hint}")
+
+
+def not_in_round(name: str, names: Collection[str]) -> str | None:
+    """Why there is no `v1/ppo`, where other rounds have this stage; None if they have none."""
+    round_name, _, inner = name.rpartition("/")
+    if not round_name or name in names:
+        return None
+    there = [one for one in names if one.endswith(f"/{inner}")]
+    return f"no stage {inner!r} in round {round_name!r}; there are {', '.join(there)}" if there else None

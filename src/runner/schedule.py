@@ -12,6 +12,7 @@ from .execution import execute
 from .identity import Status, Step
 from .identity import status as status_of
 from .pipeline import Planned
+from .rounds import not_in_round
 
 
 def plan(planned: Sequence[Planned], first: str | None = None, last: str | None = None) -> list[Planned]:
@@ -39,7 +40,7 @@ def plan(planned: Sequence[Planned], first: str | None = None, last: str | None 
 def _no_such_stage(name: str, names: Sequence[str]) -> str:
     if in_rounds := [one for one in names if one.endswith(f"/{name}")]:
         return f"this stage is in several rounds; expected one of {', '.join(in_rounds)}"
-    return f"no such stage{nearest(name, names)}; there are {', '.join(names)}"
+    return not_in_round(name, names) or f"no such stage{nearest(name, names)}; there are {', '.join(names)}"
 
 
 def _status(step: Step, before: Sequence[Planned]) -> Status:

@@ -85,6 +85,15 @@ def check_inputs(kind: str, settings: StageSettings, given: Collection[str]) -> 
     return None
 
 
+def check_processes(kind: str, settings: StageSettings, processes: int) -> str | None:
+    """What is wrong with a number of ranks, or None: without a launcher there is one."""
+    if processes == 1 or getattr(settings, "deepspeed", None):
+        return None
+    if "deepspeed" not in type(settings).model_fields:
+        return f"stage {kind!r} always runs in one process, found {processes}"
+    return f"{processes} processes need a DeepSpeed file; name one in the stage's settings: deepspeed=FILE"
+
+
 def single_step(
     kind: str, settings: StageSettings, config: Path, *, processes: int = 1, name: str | None = None
 ) -> Step:
@@ -97,6 +106,8 @@ def single_step(
         if bool(dot) != (of_list in settings.listed_inputs):
             right = f"one folder: inputs.{of_list}=FOLDER" if dot else f"a list: inputs.{of_list}.NAME=FOLDER"
             raise ConfigError(f"{config}: inputs.{of_list}: this input takes {right}")
+    if problem := check_processes(kind, settings, processes):
+        raise ConfigError(f"{config}: --processes: {problem}")
     if settings.output is None:
         raise ConfigError(f"{config}: output: where should the result go? Give output=FOLDER")
     inputs = {name: _input(f"{config}: inputs.{name}", value) for name, value in folders.items()}

@@ -115,6 +115,12 @@ class OrderedTrainer(TrainerInternals):
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: trl's names no model, and lists its tags in the order of a set, another in each process.
+
+        As a part of the artifact it would make a repeated stage differ from the first one.
+        """
+
     def save_checkpoint(self, write: Callable[[Path], None]) -> None:
         """Writes aside and seals; which checkpoints stay is `Checkpoints`' to decide.
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,18 +32,30 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts it on one thread; `log` gets all that it says."""
+def start(arguments: list[str], log: Path, folder: Path | None = None) -> subprocess.Popen[bytes]:
+    """Starts it on one thread, in `folder` if given; `log` gets all that it says."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     with log.open("ab") as file:
-        return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file)
+        return subprocess.Popen(arguments, env=environment, cwd=folder, stdout=file, stderr=file)
 
 
-def wait(process: subprocess.Popen[bytes], until: Callable[[], bool]) -> bool:
+def wait(process: subprocess.Popen[bytes], until: Callable[[], bool], every: float = 0.01) -> bool:
     """False if the process has ended before."""
     while not until():
         if process.poll() is not None:
             assert process.returncode == 0
             return False
-        time.sleep(0.01)
+        time.sleep(every)
     return True
+
+
+def processor_seconds(process: subprocess.Popen[bytes]) -> float:
+    """What the process and its children have computed so far, however busy the machine is."""
+    seconds = 0.0
+    with suppress(psutil.NoSuchProcess):
+        own = psutil.Process(process.pid)
+        for one in (own, *own.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                used = one.cpu_times()
+                seconds += used.user + used.system
+    return seconds

@@ -3,70 +3,19 @@
 from __future__ import annotations
 
 import json
-import random
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llamita.artifact import MARKER, RESUME, working_folder
+from llamita.artifact import RESUME
 
+from ..helpers.kills import Run, run_undisturbed, run_with_kills, without_clocks
 from ..helpers.long_pretraining import OFTEN, pretraining
 from ..helpers.material import HELPFULNESS, SFT
 from ..helpers.repository import zero_file
 from ..helpers.rlhf import inputs_of, make_inputs, ppo, rejection
-from ..helpers.stage_processes import command, kill, start, wait
-
-CLOCKS = ("seconds", "per_second", "peak_memory_gb")
-
-
-def run_undisturbed(arguments: list[str], out: Path, log: Path) -> tuple[float, float]:
-    """Seconds from the stage's begin to its first file (its imports), and from there to the end."""
-    partial = working_folder(out)
-    process = start(arguments, log)
-    wait(process, (partial / MARKER).is_file)
-    begun = time.monotonic()
-    wait(process, lambda: partial.is_dir() and len(list(partial.iterdir())) > 1)
-    working = time.monotonic()
-    assert process.wait(300) == 0, log.read_text()[-4000:]
-    return working - begun, time.monotonic() - working
-
-
-def run_with_kills(arguments: list[str], out: Path, log: Path, kills: int, idle: float, busy: float) -> None:
-    """Kills at random moments, most of them after the imports, then lets it end.
-
-    A run that ends before its last kill, on a machine that has become faster, begins anew with shorter waits.
-    """
-    draw = random.Random(f"{out}/{kills}")
-    done = 0
-    while done < kills:
-        moment = draw.uniform(0.9 * idle, idle + busy / (0.6 * kills))
-        if kill_at(moment, arguments, out, log):
-            done += 1
-        else:
-            done, busy = 0, 0.7 * busy
-            shutil.rmtree(out)
-    assert start(arguments, log).wait(300) == 0, log.read_text()[-4000:]
-
-
-def kill_at(moment: float, arguments: list[str], out: Path, log: Path) -> bool:
-    """Starts a run and kills it so many seconds after its begin; False if it has ended before."""
-    process = start(arguments, log)
-    if not wait(process, (working_folder(out) / MARKER).is_file):
-        return False
-    end = time.monotonic() + moment
-    if not wait(process, lambda: time.monotonic() > end):
-        return False
-    kill(process)
-    return True
-
-
-def without_clocks(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: without_clocks(v) for k, v in value.items() if not k.endswith(CLOCKS)}
-    return [without_clocks(item) for item in value] if isinstance(value, list) else value
+from ..helpers.stage_processes import command
 
 
 def result(out: Path) -> dict[str, Any]:
@@ -87,8 +36,8 @@ def check(
     config = root / f"{stage}.yaml"
     config.write_text(json.dumps(chosen))
     log, out, undisturbed = root / "log", root / "killed" / stage, root / "undisturbed" / stage
-    idle, busy = run_undisturbed(command(stage, config, undisturbed, inputs, ranks), undisturbed, log)
-    run_with_kills(command(stage, config, out, inputs, ranks), out, log, kills, idle, busy)
+    idle, busy = run_undisturbed(Run(command(stage, config, undisturbed, inputs, ranks), undisturbed, log))
+    run_with_kills(Run(command(stage, config, out, inputs, ranks), out, log), kills, idle=idle, busy=busy)
     found, expected = result(out), result(undisturbed)
     assert found["files"].keys() == expected["files"].keys()
     assert found["files"] == expected["files"]

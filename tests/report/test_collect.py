@@ -169,6 +169,7 @@ def test_artifacts_go_by_the_names_of_their_inputs(example: Path) -> None:
     folders = {"a": example / "sft", "b": example / "sft", "v1/rm": example / "safety"}
     report = collect("smoke", read_artifacts(folders))
     assert report["wall_seconds"] == {"a": 88.5, "b": 88.5, "v1/rm": 41.0}
+    assert {one["name"] for one in report["run"]["stages"]} == {"a", "b", "v1/rm"}  # as the page finds them
     assert report["reward"]["v1/rm"]["pairs"] == 640
 
 

@@ -54,3 +54,10 @@ def test_a_wrong_list_for_a_stage_alone(given: str, words: str, tmp_path: Path) 
     with pytest.raises(ConfigError) as caught:
         stages.single_step("tuner", read, Path("configs/rejection.yaml"))
     assert words in str(caught.value)
+
+
+def test_several_processes_need_a_deepspeed_file(tmp_path: Path) -> None:
+    given = [f"inputs.model={tmp_path}", "output=out/mine"]
+    read = load_settings("configs/rejection.yaml", TunerSettings, given)
+    with pytest.raises(ConfigError, match=r"rejection\.yaml: --processes: 2 processes need a DeepSpeed file"):
+        stages.single_step("tuner", read, Path("configs/rejection.yaml"), processes=2)

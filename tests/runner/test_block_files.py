@@ -128,7 +128,7 @@ def test_an_error_that_rounds_share_is_told_once() -> None:
             "v2/pop.strength=1",
             "'v2/pop' is no stage and no key of configs/pipeline.yaml; did you mean 'v2/",
         ),
-        ("v1/ppo.strength=1", "'v1/ppo' is no stage"),
+        ("v1/ppo.strength=1", "no stage 'ppo' in round 'v1'; there are v2/ppo, v3/ppo"),
         ("v2/ppo=1", "expected stage.key=value"),
         ("v2/ppo.strenght=1", "override 'v2/ppo.strenght=1'"),
         ("v2/ppo.inputs.model=v3/ppo", "override 'v2/ppo.inputs.model=v3/ppo'"),

@@ -87,7 +87,9 @@ def test_a_report_without_inputs_takes_every_stage_before_it_under_its_own_name(
 
 
 def test_overrides_of_every_round_and_of_one() -> None:
-    found = steps("rejection.strength=5", "v2/rejection.strength=6", "ppo.processes=2", "v3/ppo.processes=3")
+    Path("configs/zero.json").write_text('{"stage": 2}')
+    ranks = ("ppo.deepspeed=configs/zero.json", "ppo.processes=2", "v3/ppo.processes=3")
+    found = steps("rejection.strength=5", "v2/rejection.strength=6", *ranks)
     assert [settings(found[f"v{n}/rejection"]).strength for n in (1, 2, 3)] == [5, 6, 5]
     assert [found[f"v{n}/ppo"].processes for n in (2, 3)] == [2, 3]
     found = steps("v2/rejection.inputs.model=sft", "rejection.inputs.earlier=[v1/judge]")
@@ -194,6 +196,7 @@ def test_from_and_until_a_stage_of_a_round(fake: FakeStages) -> None:
             "rejection",
             "this stage is in several rounds; expected one of v1/rejection, v2/rejection, v3/rejection",
         ),
+        ("v1/ppo", "no stage 'ppo' in round 'v1'; there are v2/ppo, v3/ppo"),
         ("v2/pop", "no such stage; did you mean 'v2/ppo'?; there are base, sft, v1/judge"),
     ],
 )

@@ -42,6 +42,18 @@ from ..helpers.text_pipeline import problem, replace
             5,
             "stages.0.processes: expected greater than",
         ),
+        (
+            "config: base.yaml",
+            "config: base.yaml, processes: 2",
+            5,
+            "stages.0.processes: 2 processes need a DeepSpeed file",
+        ),
+        (
+            "config: chat.yaml",
+            "config: chat.yaml, processes: 2",
+            6,
+            "stages.1.processes: stage 'taker' always runs in one process, found 2",
+        ),
         ("seed: 7", "seed: x", 2, "seed: expected a valid integer"),
     ],
 )

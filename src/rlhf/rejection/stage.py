@@ -18,7 +18,7 @@ from ...distributed.steps import made_rows
 from ...errors import DataError
 from ...jsonl import Row, read_rows
 from ...model.architecture import carries_state, context_of
-from ...model.checkpoint import context_length, load_causal_lm
+from ...model.checkpoint import check_length, context_length, load_causal_lm
 from ...model.lora import begin, plain, trunk_of
 from ...sampling.generate import sampler_for
 from ...settings import listed
@@ -46,8 +46,8 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     Metrics: see `_select`; those of `data.intake.Intake` (what was left out), of packing and of the training.
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
-    group.setup(settings.deepspeed)
     earlier = _earlier_rounds(inputs)
+    group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.refuse_at_most, check_of(tokenizer))
     demonstrations = fine_tuning_dialogues(
@@ -58,6 +58,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
         intake=intake,
     )
     room = context_length(inputs["base"])
+    check_length("row_length", settings.row_length, room)  # before hours of sampling
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
     selected = _select(settings, inputs, tokenizer, pool=pool, earlier=earlier, out=out)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llamita.artifact import RESUME
-from llamita.errors import DataError
+from llamita.errors import ConfigError, DataError
 from llamita.jsonl import read_rows
 from llamita.rlhf import models
 from llamita.rlhf.rejection import stage
@@ -162,6 +162,12 @@ def test_models_that_do_not_belong_together(
             monkeypatch.setattr(module, load, lambda *_: pytest.fail("weights were read"), raising=False)
     with pytest.raises(DataError, match="other: another tokenizer"):
         stage.run(rejection(), {**inputs, name: other}, tmp_path)
+
+
+def test_rows_above_the_context_are_refused_before_sampling(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="row_length: 129 is above the model's context of 128"):
+        stage.run(rejection(row_length=129), inputs, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_selections_are_those_of_rejection_sampling(inputs: dict[str, Path], tmp_path: Path) -> None:
