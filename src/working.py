@@ -97,9 +97,10 @@ def _make_folder(final: Path) -> None:
 
 
 def _holds_work(folder: Path) -> bool:
-    """Whether there is more than what every start writes."""
+    """Whether there is more than what every start writes, and what a kill cut off while it was written."""
     return any(
         path.name not in (MARKER, "wandb.json")
+        and path.suffix != ".tmp"
         and "wandb" not in path.relative_to(folder).parts
         and path.stat().st_size > 0
         for path in files_below(folder)

@@ -204,3 +204,12 @@ def test_full_disk_while_publishing_publishes_nothing(
     monkeypatch.undo()
     working.recover(final)
     assert (final / "made.txt").read_text() == "one"
+
+
+def test_a_kill_while_the_marker_is_written_leaves_nothing_to_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "sft.partial").mkdir()
+    (tmp_path / "sft.partial" / "unfinished.json.tmp").write_text('{"fingerprint": "f", "sett')
+    with working.open_working(tmp_path / "sft", {"fingerprint": "f"}, resumable=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["sft.partial"]
+    assert [path.name for path in (tmp_path / "sft.partial").iterdir()] == ["unfinished.json"]
