@@ -14,6 +14,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from llamita.training import trainer_internals
 
 FILE = Path(trainer_internals.__file__)
+# 5.17 takes a resumed run's mean loss over all steps by itself: to set this does nothing there
+NOT_YET = {"5.17": {"_initial_global_step"}}
 SOURCES = [path for path in FILE.parents[1].rglob("*.py") if path != FILE]
 
 
@@ -62,7 +64,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_this_release_of_transformers_has_the_private_names_that_we_use(known: set[str]) -> None:
-    used = private_names(FILE)
+    used = private_names(FILE) - NOT_YET.get(transformers.__version__.rpartition(".")[0], set())
     assert {"_init_training_state", "_save_checkpoint", "_tr_loss"} <= used
     assert not used - known, (
         f"Trainer of transformers {transformers.__version__} has no {sorted(used - known)}: "
