@@ -12,6 +12,7 @@ import pytest
 from llamita.errors import DataError
 from llamita.runner.stages import settings_class
 from llamita.sft import stage as sft_stage
+from llamita.training import finetune
 
 from .helpers.material import HELPFULNESS, PRETRAIN, SFT
 from .helpers.rows import turn, write
@@ -102,7 +103,7 @@ def test_bad_rows_stop_a_stage_or_are_left_out(kind: str, inputs: dict[str, Path
 def test_what_is_left_out_is_in_the_metrics_and_in_a_file(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft_stage, "finetune_packed", lambda *given, **named: {})
+    monkeypatch.setattr(finetune, "finetune_packed", lambda *given, **named: {})
     monkeypatch.setenv("WANDB_MODE", "disabled")
     settings = settings_class("sft").model_validate(STAGES["sft"][1] | {"refuse_at_most": 2})
     metrics = sft_stage.run(settings, {name: inputs[name] for name in ("model", "data")}, tmp_path)

@@ -14,18 +14,22 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from ..chat_format.packing import PackedCollator, PackedRow
+from ..chat_format.packing import PackedCollator, PackedRow, pack_dialogues
+from ..data.intake import Intake
+from ..data.rows import Dialogue
 from ..errors import ConfigError
-from ..model.architecture import carries_state
+from ..model.architecture import carries_state, context_of
 from ..model.flops import training_flops_per_token
 from ..model.lora import plain
 from ..model.padding import UNTRAINED
-from .arguments import training_arguments
+from .arguments import trainer_section, training_arguments
 from .attention import NAME, attending_within_segments, one_row
 from .health import NOTHING_MORE, Watch
+from .health import watch as watched
 from .isolation import Isolation
 from .loop import run_trainer, save_trained
 from .ordered_trainer import OrderedTrainer
+from .settings import FineTunedSettings
 from .tracking import Tracker
 
 
@@ -60,6 +64,51 @@ def trained_tokens_only(batch: Mapping[str, Tensor]) -> dict[str, Any]:
         "logits_to_keep": trained,
         "use_cache": False,
     }
+
+
+def finetune_on_dialogues(
+    settings: FineTunedSettings,
+    model: LlamaForCausalLM,
+    tokenizer: Any,
+    *,
+    dialogues: Sequence[Dialogue],
+    intake: Intake,
+    out: Path,
+    description: str,
+) -> dict[str, Any]:
+    """Packs dialogues, trains `model` on them and saves it to `out/model`.
+
+    Dialogues that don't fit into a row are counted in `intake`.
+
+    Returns the metrics of packing, of `intake` and of the training. Raises as `pack_dialogues` and
+    `finetune_packed` do.
+    """
+    rows, counts = pack_dialogues(
+        tokenizer,
+        dialogues,
+        settings.row_length,
+        context_length=context_of(model.config),
+        seed=settings.seed,
+        alone=carries_state(plain(model)),
+    )
+    intake.skipped.update(counts["skipped"])
+    intake.write(out)
+    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+        trained = finetune_packed(
+            model,
+            tokenizer,
+            rows,
+            trainer=trainer_section(settings),
+            seed=settings.seed,
+            out=out,
+            save_to=out / "model",
+            tracker=tracker,
+            deepspeed=settings.deepspeed,
+            description=description,
+            watch=watched(settings),
+            attention=settings.attention,
+        )
+    return counts | intake.metrics() | trained
 
 
 def finetune_packed(

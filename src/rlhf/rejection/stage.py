@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ...chat_format.encoding import chat_format, check_of
-from ...chat_format.packing import pack_dialogues
 from ...console import say
 from ...data.fine_tuning import fine_tuning_dialogues
 from ...data.intake import Intake
@@ -17,15 +16,11 @@ from ...distributed.device import device
 from ...distributed.steps import made_rows
 from ...errors import DataError
 from ...jsonl import Row, read_rows
-from ...model.architecture import carries_state, context_of
 from ...model.checkpoint import check_length, context_length, load_causal_lm
-from ...model.lora import begin, plain, trunk_of
+from ...model.lora import begin, trunk_of
 from ...sampling.generate import sampler_for
 from ...settings import listed
-from ...training.arguments import trainer_section
-from ...training.finetune import finetune_packed
-from ...training.health import watch
-from ...training.tracking import Tracker
+from ...training.finetune import finetune_on_dialogues
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import EncodedPrompt, read_pool
 from ..trunk import SharedTrunk
@@ -68,8 +63,10 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
         for row in read_rows(folder / SELECTION)
     ]
     dialogues = [*demonstrations, *best * settings.selection_repeats]
-    trained = _fine_tune(settings, inputs["base"], tokenizer, dialogues=dialogues, out=out)
-    return selected | intake.metrics() | trained
+    model = begin(load_causal_lm, inputs["base"], settings.adapter, seed=settings.seed)
+    return selected | finetune_on_dialogues(
+        settings, model, tokenizer, dialogues=dialogues, intake=intake, out=out, description="fine-tuning"
+    )
 
 
 def _earlier_rounds(inputs: Mapping[str, Path]) -> list[Path]:
@@ -150,34 +147,3 @@ def _say_selection(counts: Mapping[str, int]) -> None:
 
 def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _fine_tune(
-    settings: RejectionSettings, base: Path, tokenizer: Any, *, dialogues: Sequence[Dialogue], out: Path
-) -> dict[str, Any]:
-    """Fine-tunes the base model, in every round anew and for as many steps."""
-    model = begin(load_causal_lm, base, settings.adapter, seed=settings.seed)
-    rows, counts = pack_dialogues(
-        tokenizer,
-        dialogues,
-        settings.row_length,
-        context_length=context_of(model.config),
-        seed=settings.seed,
-        alone=carries_state(plain(model)),
-    )
-    with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        trained = finetune_packed(
-            model,
-            tokenizer,
-            rows,
-            trainer=trainer_section(settings),
-            seed=settings.seed,
-            out=out,
-            save_to=out / "model",
-            tracker=tracker,
-            deepspeed=settings.deepspeed,
-            description="fine-tuning",
-            watch=watch(settings),
-            attention=settings.attention,
-        )
-    return counts | trained

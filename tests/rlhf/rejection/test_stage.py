@@ -22,7 +22,7 @@ from ...helpers.rlhf import inputs_of, make_inputs, rejection
 from ...helpers.rows import turn
 from ...helpers.tiny import save_tiny_model
 
-STEPS = ["choose_prompts", "sample_answers", "score_answers", "best_answers", "_fine_tune"]
+STEPS = ["choose_prompts", "sample_answers", "score_answers", "best_answers", "finetune_on_dialogues"]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_every_round_takes_other_prompts_and_draws_apart(
     pools = [{row["pool"] for row in read_rows(out / "prompts.jsonl")} for out, _ in (first, second)]
     assert not pools[0] & pools[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "_fine_tune", lambda *_, **__: {})
+        patch.setattr(stage, "finetune_on_dialogues", lambda *_, **__: {})
         stage.run(rejection(round="another"), inputs, tmp_path)
     same, other = (
         [row["answer_ids"] for row in read_rows(out / "samples.jsonl")] for out in (first[0], tmp_path)
@@ -142,7 +142,7 @@ def test_it_says_what_it_selected(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stage, "_fine_tune", lambda *_, **__: {})
+    monkeypatch.setattr(stage, "finetune_on_dialogues", lambda *_, **__: {})
     measured = stage.run(rejection(safety_threshold=1.0), inputs, tmp_path)
     ordinary = sum(not row["is_safety"] for row in read_rows(tmp_path / "prompts.jsonl"))
     assert measured["all_unsafe"] + measured["without_answer"] >= ordinary > 0
@@ -178,3 +178,9 @@ def test_selections_are_those_of_rejection_sampling(inputs: dict[str, Path], tmp
 def test_every_round_needs_its_number_of_steps() -> None:
     with pytest.raises(ValueError, match="max_steps"):
         rejection(trainer={})
+
+
+def test_all_that_is_left_out_is_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Prompts without room and dialogues too long for a row: neither count hides the other."""
+    metrics = stage.run(rejection(row_length=14, max_prompt_length=7), inputs, tmp_path)
+    assert {reason.split(" than ")[0] for reason in metrics["skipped"]} == {"prompt longer", "longer"}
