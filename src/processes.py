@@ -1,4 +1,4 @@
-"""Which of the processes that work together this one is; a launcher tells it by environment variables."""
+"""This process's rank and the number of ranks, from the environment variables that a launcher sets."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Checkpoints that a killed or interrupted training goes on from."""
+"""Checkpoints from which a killed or interrupted training resumes."""

@@ -1,6 +1,6 @@
 """The stage `gatt`: Ghost Attention's dialogues, sampled from a chat model and checked by code (3.3).
 
-The instruction stands on every user message while answers are sampled. Of K answers to a turn, of those that
+The instruction is on every user message while answers are sampled. Of K answers to a turn, of those that
 keep it, the most helpful safe one stays by the reward models, or without them the likeliest. The stage `sft`
 then states the instruction once, at the start, and trains the last answer.
 """

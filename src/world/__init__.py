@@ -1,1 +1,1 @@
-"""Stage: the miniature world, data that is small and ours, with a known truth."""
+"""Stage: the miniature world, a small synthetic data set with known ground truth."""

@@ -23,7 +23,7 @@ class Episodes:
 
     Attributes:
         prompts, answers: token ids; an answer includes its EOS where it ended.
-        logprobs: as the sampler told them, `[rows][tokens]`.
+        logprobs: as the sampler reported them, `[rows][tokens]`.
         finished: bool; False for an answer cut at the length limit.
         safety, helpfulness, score: in (0, 1), score being the piecewise one.
         reward: whitened over all ranks, less the penalty for a missing EOS.

@@ -94,7 +94,7 @@ def _train(trainer: PpoTrainer, checkpoints: Checkpoints, tracker: Tracker) -> t
         done = checkpoints.step(checkpoint)
         trainer.load(checkpoint)
         ends = json.loads((checkpoint / ENDS).read_text(encoding="utf-8"))
-        say(f"PPO: going on after iteration {done}")
+        say(f"PPO: resuming after iteration {done}")
     tracker.rewind(done)
     with interruptible() as asked:
         iterations = trainer.iterations(done)

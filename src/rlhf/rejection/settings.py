@@ -21,7 +21,7 @@ class RejectionSettings(RlhfSettings, FineTunedSettings):
     temperature: Positive = 1.2
     """of the sampled answers; the paper: 1.2 to 1.3 for 10 to 100 samples of an RLHF model"""
     selection_repeats: Count = 1
-    """how often each best answer stands among the rows, against once for a demonstration"""
+    """repetitions of each selected answer in the fine-tuning data (demonstrations: one)"""
     dialogues: Annotated[list[Source], Field(min_length=1)]
     """what the base model is fine-tuned on in every round, beside the best answers: the rows of SFT"""
     ghost_attention: list[Source] = []
