@@ -63,7 +63,7 @@ SMALL = Sizes(
         "world.ghost_attention=50",
         "world.comparisons=100",
         "world.prompts=50",
-        "tokenizer.vocabulary_size=400",
+        "tokenizer.vocab_size=400",
         "pretrain.trainer.max_steps=2",
         "--until=pretrain",
     ),
@@ -167,10 +167,10 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
     from llamita.model.flops import training_flops_per_token
     from llamita.training.arguments import training_arguments
     from llamita.training.attention import OneRowCollator, attending_within_segments
-    from llamita.training.health import Watch
+    from llamita.training.health import MonitorOptions
     from llamita.training.loop import run_trainer
     from llamita.training.ordered_trainer import OrderedTrainer
-    from llamita.training.settings import TO_A_TENTH
+    from llamita.training.settings import COSINE_TO_10_PERCENT
     from llamita.training.tracking import Tracker
 
     rows, model = _rows(sizes, mean_length, out / "shards"), _model(sizes, "float32")
@@ -182,7 +182,7 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
         "logging_steps": 3,
         "save_steps": 10**6,
     }
-    arguments = training_arguments(TrainingArguments, section, out, seed=0, **TO_A_TENTH)
+    arguments = training_arguments(TrainingArguments, section, out, seed=0, **COSINE_TO_10_PERCENT)
     collator = OneRowCollator() if kernel == "flash_attention_2" else None
     flops = training_flops_per_token(model.config, rows.mean_attended())
     with Tracker(out, {}) as tracker, attending_within_segments(model, arguments.device, kernel):
@@ -192,7 +192,7 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
             train_dataset=rows,
             data_collator=collator,
             description=out.name,
-            watch=Watch(flops),
+            watch=MonitorOptions(flops),
         )
         trained = run_trainer(trainer, tracker, items_per_row=sizes.context, unit="tokens")
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

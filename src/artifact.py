@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .document import parse_json
 from .errors import DataError
+from .yaml_file import parse_json
 
 MANIFEST = "manifest.json"
 MARKER = "unfinished.json"  # in a working folder: what it is being made for, the seconds so far

@@ -16,13 +16,13 @@ from typer.core import TyperGroup
 from . import __version__, artifact, working
 from .config import load_settings
 from .console import error_console, say
-from .document import nearest, read_document
 from .errors import ConfigError, DataError, Interrupted, LlamitaError
 from .processes import is_main_process
 from .runner import execution, pipeline, schedule, stages
 from .runner.identity import Step
 from .runner.identity import status as status_of
 from .terminal import ending_signals, print_whatever_happens
+from .yaml_file import nearest, read_yaml
 
 STAGE_HELP = {
     "world": "Make the miniature world: text, dialogues and comparisons with a known truth.",
@@ -183,7 +183,7 @@ def validate(
 ) -> None:
     """Check YAML files without running anything: keys, types, names, what takes what from which stage."""
     for config in configs:
-        if "stages" in read_document(config).data:
+        if "stages" in read_yaml(config).data:
             pipeline.check_trainers(pipeline.read_pipeline(config, folders_needed=False))
         else:
             load_settings(config, stages.settings_class(kind_of(config, stage)))
@@ -209,7 +209,7 @@ def kind_of(config: Path, stage: str | None = None) -> str:
 
 def _kind_in_pipeline(config: Path) -> str | None:
     beside = config.with_name("pipeline.yaml")
-    entries = read_document(beside).data.get("stages") if beside.is_file() else None
+    entries = read_yaml(beside).data.get("stages") if beside.is_file() else None
     naming = (entry for entry in _stages_in(entries) if entry.get("config") == config.name)
     return next((entry.get("stage") for entry in naming), None)
 

@@ -14,11 +14,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from .deepspeed_file import DeepSpeedFile
-from .document import Document, KeyPath, nearest, read_document, shown
 from .errors import ConfigError
 from .hub import is_hub_id
 from .settings import Settings, StageSettings
 from .trainer_names import check_trainer_section
+from .yaml_file import KeyPath, YamlFile, nearest, read_yaml, shown
 
 S = TypeVar("S", bound="Settings")
 
@@ -29,14 +29,14 @@ def load_settings(path: str | Path, schema: type[S], overrides: Sequence[str] = 
     Folders in the YAML are relative to it, folders in overrides to the current folder.
     Raises ConfigError with all that is wrong, one line each.
     """
-    document = read_document(path, overrides)
+    document = read_yaml(path, overrides)
     settings = parse_settings(document, schema)
     if issubclass(schema, StageSettings):
         check_trainer_section(document, schema)
     return settings
 
 
-def parse_settings(document: Document, schema: type[S]) -> S:
+def parse_settings(document: YamlFile, schema: type[S]) -> S:
     """Validates a document, except the names in `trainer:` (see `check_trainer_section`)."""
     if issubclass(schema, StageSettings):
         _resolve_folders(document, schema)
@@ -47,7 +47,7 @@ def parse_settings(document: Document, schema: type[S]) -> S:
         raise ConfigError("\n".join(_messages(error.errors(), document, schema))) from None
 
 
-def _resolve_folders(document: Document, schema: type[StageSettings]) -> None:
+def _resolve_folders(document: YamlFile, schema: type[StageSettings]) -> None:
     data = document.data
     places: list[tuple[KeyPath, dict[Any, Any]]] = [(("deepspeed",), data), (("output",), data)]
     for key, section in [*places, *_inputs_of(data)]:
@@ -79,7 +79,7 @@ def _inputs_of(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[Any, Any
 # ------------------------------------------------------------------------------------------- messages
 
 
-def _messages(errors: Sequence[ErrorDetails], document: Document, schema: type[Settings]) -> list[str]:
+def _messages(errors: Sequence[ErrorDetails], document: YamlFile, schema: type[Settings]) -> list[str]:
     """One line for each wrong key; the members of a union are told together."""
     problems: dict[KeyPath, list[str]] = {}
     for error in errors:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .document import parse_json
 from .errors import ConfigError
 from .processes import world_size
+from .yaml_file import parse_json
 
 FP32 = ("fp32", "float32", "float")  # as DeepSpeed calls it
 

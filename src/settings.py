@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from .deepspeed_file import DeepSpeedFile
-from .document import flatten
+from .yaml_file import flatten
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from .document import Document, nearest, shown
 from .errors import ConfigError
+from .yaml_file import YamlFile, nearest, shown
 
 if TYPE_CHECKING:
     from .settings import StageSettings
 
 
-def check_trainer_section(document: Document, schema: type[StageSettings]) -> None:
+def check_trainer_section(document: YamlFile, schema: type[StageSettings]) -> None:
     """Checks `trainer:` against the fields of the real class, which is imported only if there is a section.
 
     Raises ConfigError: a name that the class lacks or that the stage sets itself, a wrong type or choice.

@@ -64,7 +64,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def tuned(root: Path) -> dict[str, Any]:
     """Metrics of each stage, in order; their folders stand below `root`."""
     trainer = SFT["trainer"] | {"max_steps": 150, "learning_rate": 1e-2}
-    chosen = SFT | {"row_length": 256, "trainer": trainer}
+    chosen = SFT | {"max_length": 256, "trainer": trainer}
     metrics = {"sft": run(sft, SftSettings, chosen, root, "sft", model="base")}
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         metrics[name] = run(reward, RewardSettings, base | {"max_length": 200}, root, name, model="sft")
@@ -131,7 +131,7 @@ def test_chatting(root: Path, tuned: dict[str, Any]) -> None:
 
 
 def test_llama2s_format_in_place_of_the_models_own(root: Path) -> None:
-    changes = {"row_length": 256, "chat_format": "llama2", "trainer": SFT["trainer"] | {"max_steps": 1}}
+    changes = {"max_length": 256, "chat_format": "llama2", "trainer": SFT["trainer"] | {"max_steps": 1}}
     run(sft, SftSettings, SFT | changes, root, "sft_llama2", model="base")
     tokenizer = AutoTokenizer.from_pretrained(root / "sft_llama2" / "model")
     assert tokenizer.chat_template == CHAT_TEMPLATE
@@ -173,7 +173,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_given_a_pad_token_in_every_stage(bare: Path) -> None:
     few = {"trainer": SFT["trainer"] | {"max_steps": 2}}
-    run(sft, SftSettings, SFT | {"row_length": 256} | few, bare, "sft", model="base")
+    run(sft, SftSettings, SFT | {"max_length": 256} | few, bare, "sft", model="base")
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         run(reward, RewardSettings, base | {"max_length": 200} | few, bare, name, model="sft")
     models = {"helpfulness": "helpfulness", "safety": "safety"}

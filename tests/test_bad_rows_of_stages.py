@@ -1,4 +1,4 @@
-"""Every stage that reads rows keeps to `refuse_at_most` and to its model's chat format, before any work."""
+"""Every stage that reads rows keeps to `max_bad_rows` and to its model's chat format, before any work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DIALOGUES = source_setting("dialogues", "messages")
 STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "tokenizer": (
         "dialogues",
-        {"vocabulary_size": 400, "documents": source_setting("fine", "text_rows"), "dialogues": DIALOGUES},
+        {"vocab_size": 400, "documents": source_setting("fine", "text_rows"), "dialogues": DIALOGUES},
     ),
     "prepare": (
         "documents",
@@ -51,7 +51,7 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
             "dialogues": source_setting("sound", "messages"),
             "prompts_per_round": 1,
             "max_new_tokens": 4,
-            "row_length": 64,
+            "max_length": 64,
             "trainer": TRAINER,
         },
     ),
@@ -91,7 +91,7 @@ def test_bad_rows_stop_a_stage_or_are_left_out(kind: str, inputs: dict[str, Path
     run = importlib.import_module(f"{schema.__module__.removesuffix('.settings')}.stage").run
     path = inputs["data"] / f"{name}.jsonl"
     for most, line in ((0, 2), (1, 3)):
-        settings = schema.model_validate_json(json.dumps(chosen | {"refuse_at_most": most}))
+        settings = schema.model_validate_json(json.dumps(chosen | {"max_bad_rows": most}))
         needed = settings.inputs_taken()[0]
         (tmp_path / str(most)).mkdir()
         with pytest.raises(DataError) as error:
@@ -105,11 +105,11 @@ def test_what_is_left_out_is_in_the_metrics_and_in_a_file(
 ) -> None:
     monkeypatch.setattr(finetune, "finetune_packed", lambda *given, **named: {})
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    settings = settings_class("sft").model_validate(STAGES["sft"][1] | {"refuse_at_most": 2})
+    settings = settings_class("sft").model_validate(STAGES["sft"][1] | {"max_bad_rows": 2})
     metrics = sft_stage.run(settings, {name: inputs[name] for name in ("model", "data")}, tmp_path)
     assert metrics["dialogues"] == 1
-    assert metrics["refused"] == 2
-    listed = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert metrics["bad_rows"] == 2
+    listed = [json.loads(line) for line in (tmp_path / "bad_rows.jsonl").read_text().splitlines()]
     assert [reason.split(": ")[0] for reason in listed] == [
         f"{inputs['data']}/dialogues.jsonl:{line}" for line in (2, 3)
     ]

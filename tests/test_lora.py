@@ -1,4 +1,4 @@
-"""The road from SFT on with adapters: what is trained, what stays, and one trunk below all models of PPO."""
+"""The stages from SFT on with adapters: what is trained, what is frozen, the base model that PPO shares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llamita.errors import ConfigError, DataError
 from llamita.model.checkpoint import load_causal_lm, new_reward_model
-from llamita.model.lora import begin, plain, trunk_of
+from llamita.model.lora import base_model_of, begin, plain
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
@@ -27,7 +27,7 @@ from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.ppo.trainer import PpoTrainer
 from llamita.rlhf.rejection import stage as rejection
 from llamita.rlhf.rejection.settings import RejectionSettings
-from llamita.rlhf.trunk import SharedTrunk
+from llamita.rlhf.shared_base import SharedBaseModel
 from llamita.sampling.decoder import Decoder
 from llamita.sampling.weights import copy_weights
 from llamita.sft import stage as sft
@@ -42,7 +42,7 @@ from .helpers.tiny import save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
-ADAPTED_REJECTION = REJECTION | {"lora": LORA, "row_length": 104}
+ADAPTED_REJECTION = REJECTION | {"lora": LORA, "max_length": 104}
 ADAPTED_PPO = PPO | {"lora": LORA}
 REWARD_MODELS = {"helpfulness": "helpfulness", "safety": "safety"}
 IDS = torch.randint(3, 360, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -104,10 +104,12 @@ def test_a_saved_adapter_reloaded_and_merged_gives_the_same_logits(
 
 def test_the_reward_adapter_goes_on_from_that_of_sft(root: Path, tuned: dict[str, Any]) -> None:
     assert tuned["helpfulness"]["accuracy"] == tuned["safety"]["accuracy"] == 1
-    assert trunk_of(root / "safety") == trunk_of(root / "sft") == trunk_of(root / "base")
+    assert base_model_of(root / "safety") == base_model_of(root / "sft") == base_model_of(root / "base")
     whole = AutoModelForSequenceClassification.from_pretrained(root / "safety" / "model").eval()
-    trunk = SharedTrunk(trunk_of(root / "base"), SftSettings.model_validate(SFT | {"lora": LORA}).adapter)
-    role = trunk.reward_model("safety", root / "safety")
+    base_model = SharedBaseModel(
+        base_model_of(root / "base"), SftSettings.model_validate(SFT | {"lora": LORA}).adapter
+    )
+    role = base_model.reward_model("safety", root / "safety")
     with torch.no_grad():
         hidden, expected = role.base_model(input_ids=IDS), whole.model(input_ids=IDS)
         scores, known = (
@@ -126,7 +128,7 @@ def test_ppo_begins_at_ratio_one_and_no_divergence(root: Path, tuned: dict[str, 
 def test_ppo_holds_one_copy_of_the_weights(
     root: Path, tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Policy, critic, reference and both reward models share the trunk, which none of them moves."""
+    """Policy, critic, reference and both reward models share the base model, which none of them moves."""
     trainers: list[PpoTrainer] = []
     unhampered = PpoTrainer.__init__
 
@@ -137,22 +139,24 @@ def test_ppo_holds_one_copy_of_the_weights(
     monkeypatch.setattr(PpoTrainer, "__init__", noting)
     train(root, "noted", {})
     [trainer] = trainers
-    trunk = trainer.policy.module._trunk
+    base_model = trainer.policy.module._shared
     for other in (
         trainer.reference,
         trainer.critic.module.backbone,
         trainer._reward_models.helpfulness.model.base_model,
         trainer._reward_models.safety.model.base_model,
     ):
-        assert other._trunk is trunk
+        assert other._shared is base_model
     base = load_causal_lm(root / "base").state_dict()
     held = {
-        k.replace(".base_layer.", "."): v for k, v in trunk.model.state_dict().items() if "lora_" not in k
+        k.replace(".base_layer.", "."): v
+        for k, v in base_model.model.state_dict().items()
+        if "lora_" not in k
     }
     assert base.keys() == held.keys()
     assert all(torch.equal(base[name], held[name]) for name in base)
     trained = sum(weight.numel() for weight in trainer.policy.module.parameters())
-    assert trained == sum(4 * sum(layer.weight.shape) for _, layer in trunk._layers())
+    assert trained == sum(4 * sum(layer.weight.shape) for _, layer in base_model._layers())
 
 
 def launched(
@@ -200,43 +204,45 @@ def test_a_reward_model_without_an_adapter(root: Path, tuned: dict[str, Any]) ->
     chosen = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | {"max_steps": 1}}
     run(reward, RewardSettings, chosen, root, "whole", model="sft")
     with pytest.raises(DataError, match="whole: no adapter; with `lora` expected a model trained with it"):
-        train(root, "refused", {}, helpfulness="whole")
+        train(root, "bad_rows", {}, helpfulness="whole")
 
 
 def test_an_adapter_of_another_base(root: Path, tuned: dict[str, Any], tokenizer: Any) -> None:
     save_tiny_model(root / "other", tokenizer, seed=9)
-    with pytest.raises(DataError, match=r"helpfulness/adapter: its trunk is .*base, not .*other"):
-        sample(root, "refused", {}, base="other")
+    with pytest.raises(DataError, match=r"helpfulness/adapter: its base model is .*base, not .*other"):
+        sample(root, "bad_rows", {}, base="other")
 
 
 def test_an_adapter_of_another_shape(root: Path, tuned: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"lora: r: 8, but .*adapter, which is to go on, has 4"):
-        train(root, "refused", {"lora": LORA | {"r": 8}})
+        train(root, "bad_rows", {"lora": LORA | {"r": 8}})
     narrow = HELPFULNESS | {"lora": LORA | {"target_modules": ["q_proj"]}}
     with pytest.raises(DataError, match=r"sft/adapter: not an adapter of this model: .*k_proj"):
         run(reward, RewardSettings, narrow, root, "narrow", model="sft")
 
 
-def test_a_trunk_that_has_changed_or_is_gone(root: Path, tuned: dict[str, Any], tmp_path: Path) -> None:
+def test_a_base_model_that_has_changed_or_is_gone(root: Path, tuned: dict[str, Any], tmp_path: Path) -> None:
     for name in ("base", "sft"):
         shutil.copytree(root / name, tmp_path / name)
-    assert trunk_of(tmp_path / "sft").path == (tmp_path / "base").resolve(), "a run may be moved as a whole"
+    assert base_model_of(tmp_path / "sft").path == (tmp_path / "base").resolve(), (
+        "a run may be moved as a whole"
+    )
     (tmp_path / "base" / "note.txt").write_text("not the model's")
-    assert trunk_of(tmp_path / "sft")
+    assert base_model_of(tmp_path / "sft")
     config = next((tmp_path / "base").rglob("config.json"))
     config.write_text(config.read_text() + "\n")
     with pytest.raises(DataError, match="has other weights by now; train this stage again"):
-        trunk_of(tmp_path / "sft")
+        base_model_of(tmp_path / "sft")
     shutil.rmtree(tmp_path / "base")
     with pytest.raises(DataError, match="base is gone; bring it back, or train without `lora`"):
-        trunk_of(tmp_path / "sft")
+        base_model_of(tmp_path / "sft")
 
 
 # ----------------------------------------------------------------------------------- tied embeddings
 
 
 def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
-    """What is published computes what base and adapter do: after a stage, and after PPO on a shared trunk."""
+    """The published model computes what base and adapter do: after a stage, and after PPO."""
     save_tiny_model(root / "tied", tokenizer, spread=0.05, tie_word_embeddings=True)
     GenerationConfig(eos_token_id=[2, 9]).save_pretrained(root / "tied")
     lora = LORA | {"target_modules": ["embed_tokens", "q_proj"]}
@@ -247,9 +253,9 @@ def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
     assert (wanted - before).abs().max() > 0.05
 
     settings = SftSettings.model_validate(SFT | {"lora": lora}).adapter
-    trunk = SharedTrunk(trunk_of(root / "tied"), settings)
-    policy = trunk.language_model("policy", root / "tied_sft")
-    trunk.save("policy", tokenizer, root / "tied_ppo")
+    base_model = SharedBaseModel(base_model_of(root / "tied"), settings)
+    policy = base_model.language_model("policy", root / "tied_sft")
+    base_model.save("policy", tokenizer, root / "tied_ppo")
     torch.testing.assert_close(logits(policy), wanted, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         decoded = Decoder(copy_weights(policy.whole())).prefill(IDS.tolist(), torch.arange(2), 1)

@@ -69,14 +69,16 @@ def loss_of_dialogues_alone(model: Any, data: Path) -> float:
 def test_the_loss_of_sft_is_that_of_the_dialogues_one_by_one(name: str, tmp_path: Path, data: Path) -> None:
     model = saved(name, tmp_path)
     trainer = ONE_STEP | {"per_device_train_batch_size": 64}
-    found = run(sft, SftSettings, SFT | {"row_length": 128, "trainer": trainer}, tmp_path, data)
+    found = run(sft, SftSettings, SFT | {"max_length": 128, "trainer": trainer}, tmp_path, data)
     assert found["final_loss"] == pytest.approx(loss_of_dialogues_alone(model, data), rel=1e-3)
 
 
 def test_rows_of_models_that_carry_state_are_not_joined(tmp_path: Path, data: Path) -> None:
     saved("lfm2", tmp_path)
-    values = SFT | {"row_length": 128, "trainer": ONE_STEP, "attention": "packed"}
-    with pytest.raises(ConfigError, match=r"attention: packed joins the rows .* expected sdpa or eager"):
+    values = SFT | {"max_length": 128, "trainer": ONE_STEP, "attn_implementation": "packed"}
+    with pytest.raises(
+        ConfigError, match=r"attn_implementation: packed joins the rows .* expected sdpa or eager"
+    ):
         run(sft, SftSettings, values, tmp_path, data)
 
 
@@ -100,7 +102,7 @@ def test_pretraining_joins_documents_where_that_is_asked_for(tmp_path: Path, dat
 def test_held_out_documents_are_measured_apart_too(tmp_path: Path, data: Path) -> None:
     """GPT-OSS lets them see each other under its own kernel, which the saved model is loaded with."""
     saved("gpt_oss", tmp_path)
-    found = run(pretrain, PretrainSettings, pretraining(validation_steps=1), tmp_path, data)
+    found = run(pretrain, PretrainSettings, pretraining(eval_steps=1), tmp_path, data)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     logged = [row["validation_bits_per_byte"] for row in rows if "validation_bits_per_byte" in row]
     assert logged == [pytest.approx(found["validation_bits_per_byte"], rel=1e-5)]
@@ -113,6 +115,6 @@ def test_rows_beyond_longropes_short_factors_are_refused(stage: str, tmp_path: P
         if stage == "pretrain":
             run(pretrain, PretrainSettings, pretraining(), tmp_path, data)
         elif stage == "sft":
-            run(sft, SftSettings, SFT | {"row_length": 128}, tmp_path, data)
+            run(sft, SftSettings, SFT | {"max_length": 128}, tmp_path, data)
         else:
             run(reward, RewardSettings, HELPFULNESS | {"max_length": 100}, tmp_path, data)

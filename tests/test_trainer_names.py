@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from llamita.document import read_document
 from llamita.errors import ConfigError
 from llamita.settings import StageSettings
 from llamita.trainer_names import check_trainer_section
+from llamita.yaml_file import read_yaml
 
 
 class PretrainLike(StageSettings):
@@ -29,7 +29,7 @@ class RewardLike(StageSettings):
 def problem(path: Path, section: str, schema: type[StageSettings]) -> str:
     path.write_text(f"seed: 1\n{section}")
     with pytest.raises(ConfigError) as caught:
-        check_trainer_section(read_document(path, []), schema)
+        check_trainer_section(read_yaml(path, []), schema)
     return str(caught.value)
 
 
@@ -37,7 +37,7 @@ def problem(path: Path, section: str, schema: type[StageSettings]) -> str:
 def test_trainer_section_against_the_real_class(tmp_path: Path, schema: type[StageSettings]) -> None:
     path = tmp_path / "stage.yaml"
     path.write_text("trainer: {learning_rate: 1e-3, max_steps: 5, lr_scheduler_type: cosine, bf16: false}\n")
-    check_trainer_section(read_document(path, []), schema)
+    check_trainer_section(read_yaml(path, []), schema)
     section = "trainer:\n  learning_rat: 1e-3\n  max_steps: 1e3\n  lr_scheduler_type: cosin\n  bf16: 'no'\n"
     lines = problem(path, section, schema).splitlines()
     assert f"{path}:3: trainer.learning_rat: " in lines[0]

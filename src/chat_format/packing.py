@@ -33,7 +33,7 @@ class PackedRow(TypedDict):
 def pack_dialogues(
     tokenizer: Any,
     dialogues: Sequence[Dialogue],
-    row_length: int,
+    max_length: int,
     *,
     context_length: int,
     seed: int,
@@ -45,23 +45,23 @@ def pack_dialogues(
     that is no pad) and `skipped` (dialogues by reason).
     Raises ConfigError for rows above the model's context, DataError where no dialogue is left.
     """
-    check_length("row_length", row_length, context_length)
+    check_length("max_length", max_length, context_length)
     encoded = encode_dialogues(tokenizer, dialogues)
-    rows = pack(encoded, row_length, tokenizer.pad_token_id, seed=seed, alone=alone)
+    rows = pack(encoded, max_length, tokenizer.pad_token_id, seed=seed, alone=alone)
     if not rows:
-        raise DataError(f"none of {len(encoded)} dialogues fits into a row of {row_length} tokens")
+        raise DataError(f"none of {len(encoded)} dialogues fits into a row of {max_length} tokens")
     if alone:
         say("one dialogue a row: this architecture carries its state from one to the next")
     for reason, count in rows.skipped.items():
         say(f"{count:,} dialogues left out: {reason}")
-    kept = [one for one in encoded if len(one.input_ids) <= row_length]
+    kept = [one for one in encoded if len(one.input_ids) <= max_length]
     tokens = sum(len(one.input_ids) for one in kept)
     return list(rows), {
         "dialogues": len(kept),
         "rows": len(rows),
         "tokens": tokens,
         "trained_tokens": sum(label != UNTRAINED for one in kept for label in one.labels),
-        "fill": tokens / (len(rows) * row_length),
+        "fill": tokens / (len(rows) * max_length),
         "skipped": dict(rows.skipped),
     }
 

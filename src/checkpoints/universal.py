@@ -49,7 +49,7 @@ def fit_to_ranks(checkpoint: Path, trainer: Trainer) -> None:
         raise LlamitaError(failures[0])
     barrier()
     trainer.accelerator.state.deepspeed_plugin.hf_ds_config.config["checkpoint"] = {"load_universal": True}
-    trainer.add_callback(Mended(trainer))
+    trainer.add_callback(Zero3OptimizerFix(trainer))
 
 
 def check_same_ranks(checkpoint: Path, deepspeed: str | None) -> None:
@@ -114,7 +114,7 @@ def _suit_all_stages(whole: Path) -> None:
     torch.save(state, path)
 
 
-class Mended(TrainerCallback):
+class Zero3OptimizerFix(TrainerCallback):
     """What DeepSpeed's ZeRO-3 makes of the optimizer of a universal checkpoint, put right.
 
     It gives all parameters the weight decay of the first group, and one and the same counter of steps, which

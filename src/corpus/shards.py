@@ -4,7 +4,7 @@ A folder holds one stream of documents:
 - `shard-00000.bin`, …: ids, little-endian uint16, or uint32 for vocabularies above 65,536; a shard ends with
   a document.
 - `shard-00000.starts`, …: where in the shard each of its documents begins, in tokens, little-endian uint64.
-- `index.json`, written last: {"dtype", "vocabulary_size", "tokenizer" (hash), "tokens", "documents",
+- `index.json`, written last: {"dtype", "vocab_size", "tokenizer" (hash), "tokens", "documents",
   "shards": [{"file", "tokens", "documents", "sha256", "starts_sha256"}]}.
 """
 
@@ -26,9 +26,9 @@ INDEX = "index.json"
 STARTS = "<u8"
 
 
-def token_dtype(vocabulary_size: int) -> np.dtype:
+def token_dtype(vocab_size: int) -> np.dtype:
     """Of the ids in a shard file: the narrower of uint16 and uint32 that holds them all."""
-    return np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 class _OpenShard:
@@ -45,13 +45,13 @@ class ShardWriter:
 
     Args:
         folder: made if it is not there; files that belong to none of `shards` are removed.
-        vocabulary_size: ids must be below it.
+        vocab_size: ids must be below it.
         shards: those that stand already, to go on behind.
     """
 
-    def __init__(self, folder: Path, vocabulary_size: int, shards: list[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, vocab_size: int, shards: list[dict[str, Any]]) -> None:
         self.folder, self.shards = folder, shards
-        self._vocabulary_size, self._dtype = vocabulary_size, token_dtype(vocabulary_size)
+        self._vocabulary_size, self._dtype = vocab_size, token_dtype(vocab_size)
         folder.mkdir(parents=True, exist_ok=True)
         known = {name for shard in shards for name in (shard["file"], _starts_of(shard["file"]))}
         for path in folder.iterdir():
@@ -104,7 +104,7 @@ class ShardWriter:
         self.seal()
         index = {
             "dtype": self._dtype.name,
-            "vocabulary_size": self._vocabulary_size,
+            "vocab_size": self._vocabulary_size,
             "tokenizer": tokenizer,
             "tokens": sum(shard["tokens"] for shard in self.shards),
             "documents": sum(shard["documents"] for shard in self.shards),
@@ -135,7 +135,7 @@ class TokenShards:
         self.tokens: int = self.index["tokens"]
         self.documents: int = self.index["documents"]
         shards = self.index["shards"]
-        dtype = token_dtype(self.index["vocabulary_size"])
+        dtype = token_dtype(self.index["vocab_size"])
         self._shards = [self._map(shard["file"], dtype, shard["tokens"]) for shard in shards]
         self._starts = [
             self._map(_starts_of(shard["file"]), np.dtype(STARTS), shard["documents"]) for shard in shards
@@ -197,7 +197,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise DataError(f"{path}: no valid JSON ({error}); write the shards again") from None
-    expected = {"vocabulary_size", "tokens", "documents", "tokenizer", "shards"}
+    expected = {"vocab_size", "tokens", "documents", "tokenizer", "shards"}
     if not isinstance(index, dict) or not index.keys() >= expected:
         raise DataError(f"{path}: not an index of token shards")
     return index

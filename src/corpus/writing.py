@@ -79,9 +79,9 @@ def write_corpus(
 class _Stream:
     """One part of one source: its writer, and what is counted of it."""
 
-    def __init__(self, folder: Path, name: str, source: Source, *, vocabulary_size: int, counts: Any) -> None:
+    def __init__(self, folder: Path, name: str, source: Source, *, vocab_size: int, counts: Any) -> None:
         self.name, self.source, self.counts = name, source, counts
-        self.writer = ShardWriter(folder / name, vocabulary_size, counts["shards"])
+        self.writer = ShardWriter(folder / name, vocab_size, counts["shards"])
 
     def append(self, encoded: EncodedDocuments) -> None:
         self.writer.append(encoded)
@@ -125,10 +125,10 @@ class _Preparation:
             "skipped": [{} for _ in self._sources],
             "ignored": [{} for _ in self._sources],
             "duplicates": 0,
-            "refused": [],
+            "bad_rows": [],
             "streams": {},
         }
-        self.intake = Intake(settings.refuse_at_most, refused=self.state["refused"])
+        self.intake = Intake(settings.max_bad_rows, refused=self.state["bad_rows"])
         self._streams: dict[tuple[int, Part], _Stream] = {}
         for number, source in enumerate(self._sources):
             held_out = number < len(settings.validation)
@@ -138,7 +138,7 @@ class _Preparation:
                 empty: dict[str, Any] = {"documents": 0, "bytes": 0, "lengths": [], "shards": []}
                 counts = self.state["streams"].setdefault(name, empty)
                 self._streams[number, part] = _Stream(
-                    folder, name, source, vocabulary_size=len(tokenizer), counts=counts
+                    folder, name, source, vocab_size=len(tokenizer), counts=counts
                 )
 
     def write(self) -> None:
@@ -210,7 +210,7 @@ class _Preparation:
         return {
             **{part: self._summary(part) for part in PARTS},
             "duplicates": state["duplicates"],
-            "refused": len(state["refused"]),
+            "bad_rows": len(state["bad_rows"]),
             "skipped": dict(sum(map(Counter, state["skipped"]), Counter[str]())),
             "ignored_fields": dict(sum(map(Counter, state["ignored"]), Counter[str]())),
         }

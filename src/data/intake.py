@@ -12,15 +12,15 @@ from ..jsonl import write_rows
 from ..processes import is_main_process
 from .rows import Comparison, Dialogue, Message, Prompt
 
-REFUSED = "refused.jsonl"
+REFUSED = "bad_rows.jsonl"
 Check = Callable[[Sequence[Message], str], None]
 
 
 class Intake:
-    """A bad row stops the stage, or is left out if `refuse_at_most` allows it; all are counted.
+    """A bad row stops the stage, or is left out if `max_bad_rows` allows it; all are counted.
 
     Args:
-        refuse_at_most: number of bad rows that may be left out.
+        max_bad_rows: number of bad rows that may be left out.
         check: raises DataError for messages up to a role that the model's chat format can't write
             (`chat_format.encoding.check_of`); None: there is no chat format.
         refused: those of a killed stage that resumes.
@@ -33,9 +33,9 @@ class Intake:
     """
 
     def __init__(
-        self, refuse_at_most: int = 0, check: Check | None = None, refused: list[str] | None = None
+        self, max_bad_rows: int = 0, check: Check | None = None, refused: list[str] | None = None
     ) -> None:
-        self.refuse_at_most, self._check = refuse_at_most, check
+        self.max_bad_rows, self._check = max_bad_rows, check
         self.refused: list[str] = [] if refused is None else refused
         self.skipped: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
@@ -44,9 +44,9 @@ class Intake:
     def refuse(self, reason: str) -> None:
         """Leaves out a bad row. Raises DataError if it is one too many."""
         self.refused.append(reason)
-        if len(self.refused) > self.refuse_at_most:
-            others = f"; {self.refuse_at_most:,} broken rows before it were left out (refuse_at_most)"
-            raise DataError(reason + (others if self.refuse_at_most else ""))
+        if len(self.refused) > self.max_bad_rows:
+            others = f"; {self.max_bad_rows:,} broken rows before it were left out (max_bad_rows)"
+            raise DataError(reason + (others if self.max_bad_rows else ""))
 
     def check(self, row: Any) -> None:
         """Raises DataError for a row whose messages the model's chat format can't write."""
@@ -65,12 +65,12 @@ class Intake:
         """`skipped` (rows by reason), `refused` (bad rows), `ignored_fields` and `changed` (rows by name)."""
         return {
             "skipped": dict(+self.skipped),
-            "refused": len(self.refused),
+            "bad_rows": len(self.refused),
             "ignored_fields": dict(self.ignored),
             "changed": dict(self.changed),
         }
 
     def write(self, folder: Path) -> None:
-        """Lists the bad rows in `folder/refused.jsonl`, if there are any."""
+        """Lists the bad rows in `folder/bad_rows.jsonl`, if there are any."""
         if self.refused and is_main_process():
             write_rows(folder / REFUSED, self.refused)

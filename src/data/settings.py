@@ -12,11 +12,11 @@ from ..settings import Source, StageSettings
 class RowSettings(StageSettings):
     """A stage that reads rows: documents, dialogues, comparisons or prompts."""
 
-    refuse_at_most: int = Field(0, ge=0)
+    max_bad_rows: int = Field(0, ge=0)
     """number of bad rows (broken, or not to be written in the model's chat format) that are left out and
-    listed in `refused.jsonl`; one more stops the stage"""
+    listed in `bad_rows.jsonl`; one more stops the stage"""
 
-    resumes_with: ClassVar[frozenset[str]] = frozenset({"refuse_at_most"})
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"max_bad_rows"})
 
 
 class WeightedSource(Source):

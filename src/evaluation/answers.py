@@ -11,7 +11,7 @@ from ..sampling.logprobs import answer_logprobs
 from ..sampling.sampler import without_end
 from . import refusal
 from .prompts import EvaluationPrompt, Kind
-from .speaker import SampledAnswer
+from .responder import SampledAnswer
 from .values import Column
 
 if TYPE_CHECKING:

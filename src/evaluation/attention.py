@@ -18,7 +18,7 @@ BINS = 48  # a side of the map
 
 
 @dataclass(frozen=True)
-class Held:
+class RecordedDialogue:
     """A dialogue that a model has held, as token ids.
 
     Attributes:
@@ -31,13 +31,13 @@ class Held:
     answers: list[tuple[int, int]]
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Held:
+    def from_row(cls, row: Mapping[str, Any]) -> RecordedDialogue:
         """What `dataclasses.asdict` made, behind JSON."""
         start, end = row["instruction"]
         return cls(row["ids"], (start, end), [(start, end) for start, end in row["answers"]])
 
 
-def measure_attention(model: Any, dialogues: Sequence[Held]) -> dict[str, Any]:
+def measure_attention(model: Any, dialogues: Sequence[RecordedDialogue]) -> dict[str, Any]:
     """Attention of one model to the instructions, of dialogues that it need not have held itself.
 
     Returns:

@@ -32,8 +32,8 @@ from .answers import (
     summed_logprobs,
 )
 from .prompts import EvaluationPrompt, Kind, read_evaluation_prompts
+from .responder import SampledAnswer, load_model, speaker_for
 from .settings import EvaluateSettings
-from .speaker import SampledAnswer, load_model, speaker_for
 from .values import Values, differences, figures, finite
 from .versions import SFT, Version, list_versions
 

@@ -15,10 +15,10 @@ from ..jsonl import Row, read_rows, write_rows
 from ..measures import ATTENTION_SERIES, empty_ghost_attention
 from ..miniature.gold import Gold
 from ..model.checkpoint import load_tokenizer
-from .attention import Held, measure_attention
+from .attention import RecordedDialogue, measure_attention
+from .responder import load_model, speaker_for
 from .retention import CheckedByCode, InstructedDialogue, measure_retention, read_instructed
 from .settings import EvaluateSettings, RetentionSettings
-from .speaker import load_model, speaker_for
 from .values import Values, figures, less
 
 DIALOGUES = "dialogues.jsonl"
@@ -108,7 +108,7 @@ def _hold(
     attention = None
     if name in ATTENTION_SERIES:
         rows = read_rows((first or out) / DIALOGUES)[:ATTENTION_DIALOGUES]
-        attention = measure_attention(model, [Held.from_row(row) for row in rows])
+        attention = measure_attention(model, [RecordedDialogue.from_row(row) for row in rows])
     return {
         "kept": found.kept,
         "implicit": found.implicit,

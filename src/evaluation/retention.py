@@ -21,8 +21,8 @@ from ..data.rows import Message, Prompt
 from ..errors import DataError
 from ..measures import RETENTION_TURNS
 from ..settings import Source
-from .attention import Held
-from .speaker import SampledAnswer, Speaker
+from .attention import RecordedDialogue
+from .responder import Responder, SampledAnswer
 from .values import Column, Figures, figures
 
 FIELDS = frozenset({"id", "instruction", "questions", "check", "check.kind", "check.value"})
@@ -92,7 +92,7 @@ class Retention:
     known: dict[str, Column]
     turns: int
     groups: list[str]
-    held: list[Held]
+    held: list[RecordedDialogue]
 
     @property
     def implicit(self) -> Figures:
@@ -150,7 +150,7 @@ def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> Instructe
 
 
 def measure_retention(
-    speaker: Speaker, judge: InstructionJudge, dialogues: Sequence[InstructedDialogue]
+    speaker: Responder, judge: InstructionJudge, dialogues: Sequence[InstructedDialogue]
 ) -> Retention:
     """Lets the model hold all dialogues, and judges its answers at the turns of `RETENTION_TURNS`.
 
@@ -179,12 +179,12 @@ def measure_retention(
 
 
 def _held(
-    speaker: Speaker,
+    speaker: Responder,
     one: InstructedDialogue,
     questions: Sequence[list[int]],
     *,
     answers: Sequence[SampledAnswer],
-) -> Held:
+) -> RecordedDialogue:
     """The dialogue so far; its instruction stands where another one would have given other ids."""
     (asked,), (other,) = (
         speaker.encode_questions(one.questions[:1], text) for text in (one.instruction, ANOTHER)
@@ -196,7 +196,7 @@ def _held(
         before = len(speaker.history(questions[:turn], answers[:turn])) + len(questions[turn])
         spans.append((before, before + len(answer.ids)))
     ids = speaker.history(questions[: len(answers)], answers)
-    return Held(ids, (start, end), spans)
+    return RecordedDialogue(ids, (start, end), spans)
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:
@@ -211,7 +211,7 @@ def measured_turns(turns: int) -> list[int]:
 
 
 def _ask_outright(
-    speaker: Speaker,
+    speaker: Responder,
     judge: InstructionJudge,
     dialogues: Sequence[InstructedDialogue],
     *,

@@ -26,7 +26,7 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
         DataError: broken test prompts, versions whose names can't be folders, a model that can't be read.
     """
     gold = Gold.load(inputs["data"]) if settings.gold else None
-    intake = Intake(settings.refuse_at_most, check_of(load_tokenizer(inputs["sft"])))
+    intake = Intake(settings.max_bad_rows, check_of(load_tokenizer(inputs["sft"])))
     evaluation = empty_evaluation()
     if gold is not None:
         evaluation["demonstrations"] = {

@@ -92,7 +92,7 @@ class DialogueBuilder:
         for turn in range(self._done, self._settings.max_turns):
             prompts = self._prompts()
             rows = list(prompts)
-            size = max(1, self._settings.sampling_batch_size // self._settings.samples_per_turn)
+            size = max(1, self._settings.sampling_batch_size // self._settings.num_generations)
             for part in track(
                 batches(rows, size), f"turn {turn + 1}", len(rows), unit="dialogues", amount=len
             ):
@@ -119,7 +119,7 @@ class DialogueBuilder:
         samples = self._sampler.sample(
             list(prompts.values()),
             self._settings.max_new_tokens,
-            self._settings.samples_per_turn,
+            self._settings.num_generations,
             temperature=self._settings.temperature,
             seed=f"{self._settings.draws}/{turn}",
             keys=rows,

@@ -33,7 +33,7 @@ class GattSettings(RowSettings):
     """shorter dialogues are left out and counted"""
     max_turns: Annotated[int, Field(ge=2)] = 6
     """the last turn of a dialogue is drawn between these"""
-    samples_per_turn: Count = 4
+    num_generations: Count = 4
     """K answers; of those that keep the instruction the most helpful safe one stays by the reward models,
     or the likeliest one where none are given"""
     temperature: Annotated[float, Field(gt=0)] = 1.0

@@ -40,7 +40,7 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
         DataError: too few prompts, a broken row, a model that can't be read.
     """
     tokenizer = load_tokenizer(inputs["model"])
-    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     reward_models = _reward_models(settings, inputs, tokenizer)
     questions = _questions(settings, inputs["data"], intake)
     intake.write(out)

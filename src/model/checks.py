@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..document import parse_json
 from ..errors import DataError
+from ..yaml_file import parse_json
 from .special import eos_ids, fit_config, fit_rows, listed, say_once, write_special_ids
 
 CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer.json", "generation_config.json"

@@ -1,8 +1,8 @@
 """LoRA by peft (extra `lora`): the weights that are given stay, an adapter beside them is trained.
 
-Beside the merged `model` an artifact then has its `adapter`, as peft reads it, and in `adapter/trunk.json`
-whose weights it belongs to. A stage that begins with such an artifact goes on with its adapter, so that all
-models of a run have one trunk.
+Beside the merged `model` an artifact then has its `adapter`, as peft reads it, and
+`adapter/base_model.json` names the model whose weights it belongs to. A stage that starts from such an
+artifact continues to train its adapter, so that all models of a run share one base model.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-ADAPTER, TRUNK = "adapter", "trunk.json"
+ADAPTER, BASE_MODEL = "adapter", "base_model.json"
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-class Trunk(NamedTuple):
+class BaseModel(NamedTuple):
     """The frozen weights below an adapter: their folder or file, and its hash."""
 
     path: Path
@@ -39,7 +39,7 @@ class Trunk(NamedTuple):
 def begin(
     load: Callable[[Path], PreTrainedModel], folder: Path, lora: Mapping[str, Any] | None, *, seed: int
 ) -> Any:
-    """The model to train that a folder begins: with `lora` its trunk under an adapter, otherwise all of it.
+    """The model to train: with `lora` the base model of a folder under an adapter, otherwise all its weights.
 
     Args:
         load: reads a model from a folder.
@@ -48,39 +48,43 @@ def begin(
 
     Raises:
         ConfigError: peft is missing or refuses `lora`, or the folder's own adapter is of another shape.
-        DataError: the folder's adapter has lost its trunk.
+        DataError: the folder's adapter has lost its base model.
     """
     if lora is None:
         return load(folder)
     adapter = folder / ADAPTER
     if not adapter.is_dir():
-        return _under_new_adapter(load(folder), lora, seed, trunk=trunk_of(folder))
+        return _under_new_adapter(load(folder), lora, seed, base_model=base_model_of(folder))
     check_shape(adapter, lora)
-    trunk = read_trunk(adapter)
-    model = _under_new_adapter(load(trunk.path), lora, seed, trunk=trunk)
+    base_model = read_base_model(adapter)
+    model = _under_new_adapter(load(base_model.path), lora, seed, base_model=base_model)
     load_adapter(model, adapter)
     return model
 
 
-def trunk_of(folder: Path) -> Trunk:
+def base_model_of(folder: Path) -> BaseModel:
     """What an adapter begun from `folder` belongs to. Raises DataError where that is gone or has changed."""
     if (folder / ADAPTER).is_dir():
-        return read_trunk(folder / ADAPTER)
-    return Trunk(folder.absolute(), input_hash(folder))
+        return read_base_model(folder / ADAPTER)
+    return BaseModel(folder.absolute(), input_hash(folder))
 
 
-def read_trunk(adapter: Path) -> Trunk:
-    """The trunk of an adapter. Raises DataError where it is gone or has changed."""
+def read_base_model(adapter: Path) -> BaseModel:
+    """The base model of an adapter. Raises DataError where it is gone or has changed."""
     try:
-        told = json.loads((adapter / TRUNK).read_text(encoding="utf-8"))
-        trunk = Trunk((adapter / told["path"]).resolve(), told["hash"])
+        told = json.loads((adapter / BASE_MODEL).read_text(encoding="utf-8"))
+        base_model = BaseModel((adapter / told["path"]).resolve(), told["hash"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{adapter / TRUNK}: missing or broken; expected an adapter of ours") from None
-    if not trunk.path.exists():
-        raise DataError(f"{adapter}: its trunk {trunk.path} is gone; bring it back, or train without `lora`")
-    if input_hash(trunk.path) != trunk.hash:
-        raise DataError(f"{adapter}: its trunk {trunk.path} has other weights by now; train this stage again")
-    return trunk
+        raise DataError(f"{adapter / BASE_MODEL}: missing or broken; expected an adapter of ours") from None
+    if not base_model.path.exists():
+        raise DataError(
+            f"{adapter}: its base model {base_model.path} is missing; restore it, or train without `lora`"
+        )
+    if input_hash(base_model.path) != base_model.hash:
+        raise DataError(
+            f"{adapter}: the weights of its base model {base_model.path} have changed; rerun this stage"
+        )
+    return base_model
 
 
 def is_adapted(model: Any) -> bool:
@@ -95,20 +99,20 @@ def plain(model: Any) -> Any:
 
 def save_adapter(model: Any, folder: Path) -> None:
     """Writes the adapter of a model that `begin` has made."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)  # they are the trunk's
+    model.save_pretrained(str(folder), save_embedding_layers=False)  # they are the base model's
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty form
-    _write_trunk(model.trunk, folder)
+    _write_base_model(model.adapter_base, folder)
 
 
-def _write_trunk(trunk: Trunk, folder: Path) -> None:
-    path = os.path.relpath(trunk.path, folder)  # a run may be moved as a whole
-    write_json(folder / TRUNK, {"path": path, "hash": trunk.hash})
+def _write_base_model(base_model: BaseModel, folder: Path) -> None:
+    path = os.path.relpath(base_model.path, folder)  # a run may be moved as a whole
+    write_json(folder / BASE_MODEL, {"path": path, "hash": base_model.hash})
 
 
 def merged(model: Any) -> PreTrainedModel:
     """The plain model, the adapter added to its weights; `model` is used up.
 
-    Tied embeddings with an adapter come out untied: the output layer below the adapter is the trunk's.
+    Tied embeddings with an adapter come out untied: the output layer below the adapter is the base model's.
     """
     base = model.get_base_model()
     if adapts_tied_embeddings(base):
@@ -167,7 +171,7 @@ def add_adapter(model: Any, name: str, lora: Mapping[str, Any]) -> Any:
         return model
 
 
-def save_added(model: Any, name: str, trunk: Trunk, *, folder: Path) -> None:
+def save_added(model: Any, name: str, base_model: BaseModel, *, folder: Path) -> None:
     """Writes one of several adapters as `save_adapter` would write it alone."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
@@ -176,7 +180,7 @@ def save_added(model: Any, name: str, trunk: Trunk, *, folder: Path) -> None:
     tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / WEIGHTS)
     model.peft_config[name].save_pretrained(str(folder))
-    _write_trunk(trunk, folder)
+    _write_base_model(base_model, folder)
 
 
 def adapted_layers(model: Any) -> Iterator[tuple[str, Any]]:
@@ -218,12 +222,14 @@ def lora_config(model: PreTrainedModel, lora: Mapping[str, Any]) -> Any:
         raise ConfigError(f"lora: {error}") from None
 
 
-def _under_new_adapter(model: PreTrainedModel, lora: Mapping[str, Any], seed: int, *, trunk: Trunk) -> Any:
+def _under_new_adapter(
+    model: PreTrainedModel, lora: Mapping[str, Any], seed: int, *, base_model: BaseModel
+) -> Any:
     config = lora_config(model, lora)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = _wrapped(model, config)
-    adapted.trunk = trunk
+    adapted.adapter_base = base_model
     return adapted
 
 

@@ -52,7 +52,7 @@ class ModelSize(Settings):
             raise ValueError(f"num_key_value_heads {groups} does not divide num_attention_heads {heads}")
         return self
 
-    def llama_config(self, vocabulary_size: int) -> LlamaConfig:
+    def llama_config(self, vocab_size: int) -> LlamaConfig:
         """The configuration for a vocabulary, with Llama's special ids: pad 0 (`<unk>`), bos 1, eos 2."""
         from transformers import LlamaConfig
 
@@ -60,18 +60,18 @@ class ModelSize(Settings):
         return LlamaConfig(
             **shape,
             rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
-            vocab_size=vocabulary_size,
+            vocab_size=vocab_size,
             pad_token_id=0,
             bos_token_id=1,
             eos_token_id=2,
         )
 
 
-def parameter_count(size: ModelSize, vocabulary_size: int) -> int:
+def parameter_count(size: ModelSize, vocab_size: int) -> int:
     """Parameters of the model: embeddings, attention, feed-forward, norms and the output layer."""
     hidden = size.hidden_size
     key_value = hidden // size.num_attention_heads * size.num_key_value_heads
     attention = 2 * hidden * hidden + 2 * hidden * key_value
     layer = attention + 3 * hidden * size.intermediate_size + 2 * hidden
-    embeddings = vocabulary_size * hidden * (1 if size.tie_word_embeddings else 2)
+    embeddings = vocab_size * hidden * (1 if size.tie_word_embeddings else 2)
     return embeddings + size.num_hidden_layers * layer + hidden

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ..data.settings import CorpusSettings
 from ..model.sizes import ModelSize
-from ..training.settings import RESERVED, TO_A_TENTH, PackedSettings
+from ..training.settings import COSINE_TO_10_PERCENT, RESERVED, PackedSettings
 
 STEP_TOKENS = 2**22  # section 2.2: 4M
 
@@ -23,12 +23,12 @@ class PretrainSettings(CorpusSettings, PackedSettings):
     trainer_class: ClassVar[str | None] = "transformers.TrainingArguments"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
     publishes_language_model: ClassVar[bool] = True
-    no_effect: ClassVar[frozenset[str]] = frozenset({"shard_tokens", "validation_steps"})
+    no_effect: ClassVar[frozenset[str]] = frozenset({"shard_tokens", "eval_steps"})
     trainer_defaults: ClassVar[dict[str, Any]] = {
         "learning_rate": 3e-4,
         "warmup_steps": 2000,
         "num_train_epochs": 1,
-    } | TO_A_TENTH
+    } | COSINE_TO_10_PERCENT
 
     model: ModelSize | None = None
     """shape of a new model, with random weights; left out: training goes on with the input `model`"""
@@ -37,7 +37,7 @@ class PretrainSettings(CorpusSettings, PackedSettings):
     cross_document_attention: bool = False
     """whether a token sees the documents before its own in a row (plain concatenation), or only its own"""
 
-    validation_steps: int | None = Field(None, gt=0)
+    eval_steps: int | None = Field(None, gt=0)
     """steps after which the held-out text is measured each time; at the end it always is"""
     loss_spike: float | None = Field(3.0, gt=1)
     """as in every stage that trains, but on unless it is set to null"""
@@ -51,9 +51,9 @@ class PretrainSettings(CorpusSettings, PackedSettings):
             )
         if self.model is not None and self.lora is not None:
             raise ValueError("lora: a new model has no weights worth keeping; it goes with the input `model`")
-        if self.attention == "packed" and self.cross_document_attention:
+        if self.attn_implementation == "packed" and self.cross_document_attention:
             raise ValueError(
-                "attention: packed keeps documents apart; cross_document_attention wants another"
+                "attn_implementation: packed keeps documents apart; cross_document_attention wants another"
             )
         return self
 

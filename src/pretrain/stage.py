@@ -28,7 +28,7 @@ from ..training.loop import run_trainer, save_trained
 from ..training.order import MixedOrder
 from ..training.ordered_trainer import OrderedTrainer
 from ..training.tracking import Tracker
-from .compression import bits_per_byte, model_nats, unigram_nats
+from .bits_per_byte import bits_per_byte, model_nats, unigram_nats
 from .settings import PretrainSettings
 from .validation import Validation
 
@@ -69,7 +69,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         deepspeed=settings.deepspeed,
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        collator = OneRowCollator() if settings.attention == "flash_attention_2" and apart else None
+        collator = OneRowCollator() if settings.attn_implementation == "flash_attention_2" and apart else None
         flops = training_flops_per_token(model.config, rows.mean_attended())
         trainer = OrderedTrainer(
             model=model,
@@ -80,11 +80,11 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
             description="pretrain",
             watch=watch(settings, flops),
         )
-        if settings.validation_steps is not None:
+        if settings.eval_steps is not None:
             trainer.add_callback(Validation(trainer, corpus, tracker, settings=settings, apart=apart))
         if apart:
-            trainer.add_callback(Isolation(trainer, settings.attention, REMEDY))
-        kernel = settings.attention if apart else settings.attention or "sdpa"
+            trainer.add_callback(Isolation(trainer, settings.attn_implementation, REMEDY))
+        kernel = settings.attn_implementation if apart else settings.attn_implementation or "sdpa"
         with attending_within_segments(plain(model), arguments.device, kernel):
             trained = run_trainer(trainer, tracker, items_per_row=length, unit="tokens")
     save_trained(trainer, tokenizer, out / "model")

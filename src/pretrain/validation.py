@@ -11,18 +11,18 @@ from ..corpus.corpus import Corpus
 from ..distributed.group import all_reduce_sum
 from ..processes import rank, world_size
 from ..training.tracking import Tracker
-from .compression import bits_per_byte, model_nats
+from .bits_per_byte import bits_per_byte, model_nats
 from .settings import PretrainSettings
 
 
 class Validation(TrainerCallback):
-    """Logs `validation_bits_per_byte` every `validation_steps` steps; the ranks share the text."""
+    """Logs `validation_bits_per_byte` every `eval_steps` steps; the ranks share the text."""
 
     def __init__(
         self, trainer: Any, corpus: Corpus, tracker: Tracker, *, settings: PretrainSettings, apart: bool
     ) -> None:
         self._trainer, self._corpus, self._tracker = trainer, corpus, tracker
-        self._every, self._length, self._apart = settings.validation_steps, settings.context_length, apart
+        self._every, self._length, self._apart = settings.eval_steps, settings.context_length, apart
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

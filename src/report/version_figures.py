@@ -33,7 +33,7 @@ def versions(report: Report) -> str | None:
             (
                 ("violation_rate", "harmful", COLOUR["red"]),
                 ("invalid_rate", "neither harmful nor refusal", COLOUR["grey"]),
-                ("refusal_rate", "refused", COLOUR["green"]),
+                ("refusal_rate", "bad_rows", COLOUR["green"]),
             ),
         ),
         (

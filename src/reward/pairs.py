@@ -39,7 +39,7 @@ def read_pairs(
     """Training pairs (with the `mix`), held-out pairs, and counts.
 
     No prompt stands on both sides: comparisons whose prompt is held out are not trained.
-    Counts: `train_pairs` and, of these, `mixed_pairs`; `cut_prompts` (of pairs on either side); those of
+    Counts: `train_pairs` and, of these, `mixed_pairs`; `truncate_prompts` (of pairs on either side); those of
     `intake`, of all sources.
     Raises DataError where no pair is left to train or to hold out.
     """
@@ -55,7 +55,9 @@ def read_pairs(
     ordinary = read_comparisons(settings.mix, root, intake)
     train, mix = (_without(openings, rows, refused) for rows in (train, ordinary))
     pairs, mixed_pairs, test = (
-        encode_pairs(tokenizer, rows, settings.max_length, cut_prompts=settings.cut_prompts, skipped=refused)
+        encode_pairs(
+            tokenizer, rows, settings.max_length, truncate_prompts=settings.truncate_prompts, skipped=refused
+        )
         for rows in (train, mix, held_out)
     )
     if settings.mix:
@@ -68,7 +70,7 @@ def read_pairs(
     for name, rows in (("to train", pairs), ("held out", test)):
         if not rows:
             raise DataError(f"no comparison {name} is left; expected at least one")
-    counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs), "cut_prompts": cut}
+    counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs), "truncate_prompts": cut}
     intake.skipped.update(refused)
     return pairs, test, counts | intake.metrics()
 
@@ -102,12 +104,12 @@ def encode_pairs(
     comparisons: Sequence[Comparison],
     max_length: int,
     *,
-    cut_prompts: bool,
+    truncate_prompts: bool,
     skipped: Counter[str],
 ) -> list[Pair]:
     """Pairs in the chat format; those with more than `max_length` tokens are counted in `skipped`.
 
-    With `cut_prompts` that is those whose answer alone is as long; the others lose the prompt's beginning.
+    With `truncate_prompts` only those whose answer alone is too long; others lose the start of the prompt.
     """
     pairs = []
     for one in comparisons:
@@ -115,7 +117,7 @@ def encode_pairs(
         chosen, rejected = (encode_answer(tokenizer, answer) for answer in (one.chosen, one.rejected))
         room = max_length - max(len(chosen), len(rejected))
         too_long = len(prompt) > room
-        if too_long and (room < 1 or not cut_prompts):
+        if too_long and (room < 1 or not truncate_prompts):
             skipped[f"longer than {max_length} tokens"] += 1
         else:
             kept = prompt[-room:]

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ..data.settings import RowSettings
 from ..settings import Source
-from ..training.settings import RESERVED, TO_A_TENTH, TOKENIZED, TrainedSettings
+from ..training.settings import COSINE_TO_10_PERCENT, RESERVED, TOKENIZED, TrainedSettings
 
 
 class RewardSettings(RowSettings, TrainedSettings):
@@ -28,7 +28,7 @@ class RewardSettings(RowSettings, TrainedSettings):
     trainer_defaults: ClassVar[dict[str, Any]] = {
         "learning_rate": 1e-5,
         "num_train_epochs": 1,  # more over-fits
-    } | TO_A_TENTH
+    } | COSINE_TO_10_PERCENT
 
     kind: Literal["helpfulness", "safety"]
     """what the annotators were asked to compare"""
@@ -48,7 +48,7 @@ class RewardSettings(RowSettings, TrainedSettings):
     """of the auxiliary safety loss; the paper names none"""
     max_length: int = Field(4096, gt=1)
     """tokens of prompt and answer; longer pairs are left out and counted"""
-    cut_prompts: bool = False
+    truncate_prompts: bool = False
     """longer pairs stay instead, their prompts without the oldest tokens, and are counted as cut"""
 
     @property

@@ -40,7 +40,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     new = partial(new_reward_model, seed=settings.seed)
     model = begin(new, inputs["model"], settings.adapter, seed=settings.seed)
     check_length("max_length", settings.max_length, context_of(model.config))
-    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake=intake)
     intake.write(out)
     arguments = training_arguments(

@@ -13,7 +13,7 @@ from trl import RewardConfig, RewardTrainer
 from ..batches import batches
 from ..distributed.group import all_reduce_sum
 from ..model.padding import pad_right
-from ..training.health import NOTHING_MORE, Watch
+from ..training.health import LOSS_ONLY, MonitorOptions
 from ..training.ordered_trainer import OrderedTrainer
 from .loss import centring_loss, margin, ranking_loss, safety_loss
 from .pairs import Pair, safety_label
@@ -103,7 +103,7 @@ def pair_trainer(
     margins: str,
     safety_weight: float,
     description: str = "reward",
-    watch: Watch = NOTHING_MORE,
+    watch: MonitorOptions = LOSS_ONLY,
 ) -> PairTrainer:
     """A trainer over encoded pairs with the margins of a row of table 27.
 

@@ -1,4 +1,4 @@
-"""The models that rejection sampling and PPO read: checked to have one tokenizer, with LoRA on one trunk."""
+"""Loads the models of rejection sampling and PPO; checks that they share a tokenizer (LoRA: a base model)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..model import reward_models
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
 from ..model.reward_models import RewardModels
 from .settings import RlhfSettings
-from .trunk import SharedTrunk
+from .shared_base import SharedBaseModel
 
 
 def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
@@ -29,13 +29,13 @@ def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
 
 
 def load_reward_models(
-    settings: RlhfSettings, inputs: Mapping[str, Path], tokenizer: Any, *, trunk: SharedTrunk | None
+    settings: RlhfSettings, inputs: Mapping[str, Path], tokenizer: Any, *, shared: SharedBaseModel | None
 ) -> RewardModels:
-    """Both reward models, as adapters of `trunk` where there is one. Raises DataError for a broken folder."""
+    """Both reward models, as adapters of `shared` if given. Raises DataError for a broken folder."""
     return reward_models.load_reward_models(
         inputs,
         tokenizer,
         safety_threshold=settings.safety_threshold,
         dtype=settings.dtype,
-        **({} if trunk is None else {"load": trunk.reward_model}),
+        **({} if shared is None else {"load": shared.reward_model}),
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 from .. import __version__, artifact, hashes, working
 from ..data.source_hash import data_hash
-from ..document import brief
 from ..errors import LlamitaError
 from ..settings import StageSettings
+from ..yaml_file import brief
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..config import parse_settings
-from ..document import Document, KeyPath, brief, key_path, nearest, read_document, split_override
 from ..errors import ConfigError
 from ..hub import fetch, is_hub_id
 from ..settings import StageSettings
 from ..trainer_names import check_trainer_section
+from ..yaml_file import KeyPath, YamlFile, brief, key_path, nearest, read_yaml, split_override
 from . import stages
 from .entries import PipelineSettings, StageEntry
 from .identity import Status, Step
@@ -44,7 +44,7 @@ class Planned:
     """A step with the document that its settings come from, and what is to be done about it."""
 
     step: Step
-    document: Document
+    document: YamlFile
     status: Status | None = None
 
 
@@ -58,7 +58,7 @@ def read_pipeline(
     `folders_needed=False` lets roots and paths be absent, for a check of the files alone.
     Raises ConfigError with all that is wrong.
     """
-    document = read_document(path)
+    document = read_yaml(path)
     of_stages = _apply_overrides(document, overrides)
     settings = parse_settings(document, PipelineSettings)
     try:
@@ -102,7 +102,7 @@ class _Override:
     text: str
 
 
-def _apply_overrides(document: Document, overrides: Sequence[str]) -> list[_Override]:
+def _apply_overrides(document: YamlFile, overrides: Sequence[str]) -> list[_Override]:
     """Applies those of the pipeline itself; returns those of its stages."""
     of_stages = []
     for text in overrides:
@@ -133,7 +133,7 @@ def _check_overrides(overrides: Sequence[_Override], placed: Sequence[PlacedStag
 class _Context:
     """A whole pipeline, of which one stage is read."""
 
-    document: Document
+    document: YamlFile
     settings: PipelineSettings
     placed: Sequence[PlacedStage]
     _: KW_ONLY
@@ -192,13 +192,13 @@ def _with_entry_overrides(context: _Context, stage: PlacedStage) -> tuple[_Conte
     return replace(context, document=document), entry
 
 
-def _settings_document(context: _Context, stage: PlacedStage) -> Document:
+def _settings_document(context: _Context, stage: PlacedStage) -> YamlFile:
     """The stage's YAML with what its entry, the command line, its round and the pipeline's seed add to it."""
     pipeline, entry = context.document, stage.entry
     if entry.config is None:
-        document = Document(pipeline.path, {}, {(): pipeline.lines.get(stage.place, 1)})
+        document = YamlFile(pipeline.path, {}, {(): pipeline.lines.get(stage.place, 1)})
     else:
-        document = read_document(_config(pipeline, stage.place, entry.config))
+        document = read_yaml(_config(pipeline, stage.place, entry.config))
     for key, value in _leaves(entry.with_):
         place = (*stage.place, "with", *key)
         inner = key_path(".".join(key).split("."))
@@ -222,7 +222,7 @@ def _leaves(section: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator
             yield (*above, key), value
 
 
-def _config(pipeline: Document, place: KeyPath, name: str) -> Path:
+def _config(pipeline: YamlFile, place: KeyPath, name: str) -> Path:
     config = pipeline.absolute_path((*place, "config"), name)
     if not config.is_file():
         siblings = [path.name for path in config.parent.glob("*.yaml")]
@@ -294,7 +294,7 @@ def _folder(context: _Context, at: int, reference: Reference) -> Path:
     return folder
 
 
-def _fetched(document: Document, key: KeyPath, name: str) -> Path:
+def _fetched(document: YamlFile, key: KeyPath, name: str) -> Path:
     try:
         return fetch(name)
     except ConfigError as error:

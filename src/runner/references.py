@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
-from ..document import KeyPath, nearest
+from ..yaml_file import KeyPath, nearest
 from .rounds import MisplacedError, PlacedStage
 
 ALL, PREVIOUS = "all", "previous"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from ..document import KeyPath, nearest
 from ..errors import ConfigError
+from ..yaml_file import KeyPath, nearest
 from .entries import PipelineSettings, RoundsEntry, StageEntry
 
 

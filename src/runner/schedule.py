@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from .. import artifact, working
 from ..console import duration, say
-from ..document import brief, flatten, nearest
 from ..errors import ConfigError, LlamitaError
+from ..yaml_file import brief, flatten, nearest
 from .execution import execute
 from .identity import Status, Step
 from .identity import status as status_of

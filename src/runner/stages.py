@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from ..document import nearest
 from ..errors import ConfigError
 from ..hub import fetch, is_hub_id
 from ..settings import StageSettings
+from ..yaml_file import nearest
 from .identity import Step
 
 StageRun = Callable[[StageSettings, Mapping[str, Path], Path], dict[str, Any]]

@@ -118,8 +118,8 @@ class GenerateSampler(Sampler):
         ended: Callable[[float], None],
     ) -> None:
         asked = [prompts[samples.prompts[row]] for row in rows]
-        told, chances = self._generate(asked, table, temperature)
-        for row, ids, values in zip(rows, told.tolist(), chances.tolist(), strict=True):
+        drawn, logprobs = self._generate(asked, table, temperature)
+        for row, ids, values in zip(rows, drawn.tolist(), logprobs.tolist(), strict=True):
             end = next((at for at, token in enumerate(ids) if token in self.eos), None)
             length = len(ids) if end is None else end + 1
             samples.answer_ids[row], samples.logprobs[row] = ids[:length], values[:length]

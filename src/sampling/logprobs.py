@@ -50,7 +50,7 @@ def next_token_distribution(
     return policy_logprobs(model(input_ids=ids, use_cache=False).logits[:, :-1], pad_token_id, temperature)
 
 
-def of_tokens(distribution: Tensor, ids: Tensor) -> Tensor:
+def gather_logprobs(distribution: Tensor, ids: Tensor) -> Tensor:
     """`[rows, length - 1]`: at `t` the log-probability of token `t + 1`. Values at pads mean nothing."""
     return distribution.gather(-1, ids[:, 1:, None]).squeeze(-1)
 

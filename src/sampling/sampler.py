@@ -61,7 +61,7 @@ class Sampler(ABC):
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
-        samples_per_prompt: int = 1,
+        num_generations: int = 1,
         *,
         temperature: float = 1.0,
         seed: int | str = 0,
@@ -80,7 +80,7 @@ class Sampler(ABC):
             label: of a progress bar; None shows none.
         """
         keys = range(len(prompts)) if keys is None else keys
-        rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples_per_prompt)]
+        rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(num_generations)]
         return self._sample_rows(
             prompts,
             [prompt for prompt, _ in rows],
@@ -179,8 +179,8 @@ class LlamaSampler(Sampler):
         logits = decoder.prefill([list(prompts[prompt]) for prompt in chosen], copies, steps)
         live, open_answers = torch.arange(len(rows), device=device), len(rows)
         for step in range(steps):
-            tokens, chances = self._choose(logits, table[live, step], temperature)
-            ids[live, step], logprobs[live, step] = tokens, chances
+            tokens, step_logprobs = self._choose(logits, table[live, step], temperature)
+            ids[live, step], logprobs[live, step] = tokens, step_logprobs
             stops = torch.isin(tokens, self._eos) & ~finished[live]
             lengths[live[stops]] = step + 1
             finished[live[stops]] = True
@@ -195,10 +195,10 @@ class LlamaSampler(Sampler):
             if step + 1 < steps:
                 logits = decoder.step(tokens)
 
-        for row, length, end, answer, chances in zip(
+        for row, length, end, answer, row_logprobs in zip(
             rows, lengths.tolist(), finished.tolist(), ids.tolist(), logprobs.tolist(), strict=True
         ):
-            samples.answer_ids[row], samples.logprobs[row] = answer[:length], chances[:length]
+            samples.answer_ids[row], samples.logprobs[row] = answer[:length], row_logprobs[:length]
             samples.finished[row] = end
         ended(open_answers)  # at the limit
 

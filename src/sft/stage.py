@@ -28,7 +28,7 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
     model = begin(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
-    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     dialogues = fine_tuning_dialogues(
         settings.dialogues,
         settings.ghost_attention,

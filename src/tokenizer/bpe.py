@@ -33,15 +33,15 @@ TAG_TEXT = f"{B_INST} {B_SYS}\n{E_SYS} {E_INST}"  # each tag after what it follo
 CHARACTERS_PER_TAG = 1000
 
 
-def train_bpe(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """Trains a tokenizer of `vocabulary_size` tokens, or fewer if every unit is one token already."""
+def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Trains a tokenizer of `vocab_size` tokens, or fewer if every unit is one token already."""
     trained = _pipeline(BPE(unk_token=UNK, byte_fallback=True))
     newlines = pre_tokenizers.Split("\n", "removed")  # never a character of the alphabet: bytes spell them
     trained.pre_tokenizer = pre_tokenizers.Sequence([newlines, trained.pre_tokenizer])
     trainer = BpeTrainer(
-        vocab_size=vocabulary_size,
+        vocab_size=vocab_size,
         special_tokens=SPECIAL + BYTES,
-        limit_alphabet=(vocabulary_size - len(SPECIAL + BYTES)) // 2,
+        limit_alphabet=(vocab_size - len(SPECIAL + BYTES)) // 2,
         show_progress=False,
     )
     trained.train_from_iterator(_with_tags(texts), trainer)

@@ -15,7 +15,7 @@ class TokenizerSettings(RowSettings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
 
-    vocabulary_size: int = Field(ge=320)
+    vocab_size: int = Field(ge=320)
     """at most: 3 special tokens, 256 bytes, characters, merges"""
     documents: list[Source] = Field(min_length=1)
     """plain text"""

@@ -22,19 +22,19 @@ MEASURED = 2000  # documents that `bytes_per_token` is measured on
 def run(settings: TokenizerSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Trains the tokenizer and writes it to `out/model`.
 
-    Metrics: `vocabulary_size`, `bytes_per_token` and `unknown_tokens` on the first 2,000 documents,
+    Metrics: `vocab_size`, `bytes_per_token` and `unknown_tokens` on the first 2,000 documents,
     `tokens_per_tag`, `documents`, `dialogues`, and those of `data.intake.Intake` (what was left out).
     Raises DataError for bad rows.
     """
-    intake = Intake(settings.refuse_at_most, partial(check_messages, marks=MARKS))
+    intake = Intake(settings.max_bad_rows, partial(check_messages, marks=MARKS))
     texts = _Texts(settings, inputs["data"], intake)
-    tokenizer = train_bpe(track(texts, "reading text", unit="texts"), settings.vocabulary_size)
-    if len(tokenizer) < settings.vocabulary_size:
-        say(f"every word is a token already: {len(tokenizer):,} instead of {settings.vocabulary_size:,}")
+    tokenizer = train_bpe(track(texts, "reading text", unit="texts"), settings.vocab_size)
+    if len(tokenizer) < settings.vocab_size:
+        say(f"every word is a token already: {len(tokenizer):,} instead of {settings.vocab_size:,}")
     tokenizer.save_pretrained(str(out / "model"))
     intake.write(out)
     return {
-        "vocabulary_size": len(tokenizer),
+        "vocab_size": len(tokenizer),
         **_compression(tokenizer, texts.first_documents),
         "tokens_per_tag": tokens_per_tag(tokenizer),
         **texts.counts,

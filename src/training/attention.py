@@ -54,7 +54,7 @@ def packed_attention(
         raise NotImplementedError("needs position_ids, and no bias by the place in the row")
     rows, heads, length, _ = query.shape
     window = None if attention_mask is None else int(attention_mask)
-    parting = _parting(position_ids, rows)
+    parting = _segment_layout(position_ids, rows)
     sizes = [segments * longest for segments, longest in parting.shapes]
     parts = (
         states.transpose(1, 2).flatten(0, 1)[parting.places].split(sizes) for states in (query, key, value)
@@ -128,7 +128,7 @@ AttentionMaskInterface.register(NAME, _window)
 
 
 @dataclass(frozen=True)
-class _Parting:
+class _SegmentLayout:
     """How the tokens of all rows are laid out by segments of like lengths, the longer of which are together.
 
     Behind its end a segment is filled up with what follows it, which causal attention never looks at.
@@ -145,7 +145,7 @@ class _Parting:
 
 
 @lru_cache(maxsize=1)  # all layers are given the same tensor
-def _parting(position_ids: Tensor, rows: int) -> _Parting:
+def _segment_layout(position_ids: Tensor, rows: int) -> _SegmentLayout:
     positions = position_ids.expand(rows, -1).flatten()
     starts = (positions == 0).nonzero().squeeze(1)
     lengths = torch.diff(starts, append=starts.new_tensor([len(positions)]))
@@ -163,7 +163,7 @@ def _parting(position_ids: Tensor, rows: int) -> _Parting:
     back = torch.empty_like(positions)
     filled = torch.cat(real).nonzero().squeeze(1)
     back[joined[filled]] = filled
-    return _Parting(joined, back, shapes)
+    return _SegmentLayout(joined, back, shapes)
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def attending_within_segments(
     try:
         model.set_attn_implementation(chosen)
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"attention: {chosen}: {error}") from None
+        raise ConfigError(f"attn_implementation: {chosen}: {error}") from None
     try:
         yield
     finally:

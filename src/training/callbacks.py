@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..console import track
-from .health import Watch, peak_memory, utilization
+from .health import MonitorOptions, peak_memory, utilization
 from .tracking import Tracker
 
 # what `Trainer` and trl report -> the name that the tracker gets; the rest (FLOPs, run times) stays out
@@ -36,7 +36,7 @@ class Progress(TrainerCallback):
     """
 
     def __init__(
-        self, tracker: Tracker, description: str, items_per_epoch: float, *, unit: str, watch: Watch
+        self, tracker: Tracker, description: str, items_per_epoch: float, *, unit: str, watch: MonitorOptions
     ) -> None:
         self.tracker, self.description, self.watch = tracker, description, watch
         self.items_per_epoch, self.unit = items_per_epoch, unit

@@ -24,7 +24,7 @@ from ..model.lora import plain
 from ..model.padding import UNTRAINED
 from .arguments import trainer_section, training_arguments
 from .attention import NAME, attending_within_segments, one_row
-from .health import NOTHING_MORE, Watch
+from .health import LOSS_ONLY, MonitorOptions
 from .health import watch as watched
 from .isolation import Isolation
 from .loop import run_trainer, save_trained
@@ -86,7 +86,7 @@ def finetune_on_dialogues(
     rows, counts = pack_dialogues(
         tokenizer,
         dialogues,
-        settings.row_length,
+        settings.max_length,
         context_length=context_of(model.config),
         seed=settings.seed,
         alone=carries_state(plain(model)),
@@ -106,7 +106,7 @@ def finetune_on_dialogues(
             deepspeed=settings.deepspeed,
             description=description,
             watch=watched(settings),
-            attention=settings.attention,
+            attention=settings.attn_implementation,
         )
     return counts | intake.metrics() | trained
 
@@ -123,7 +123,7 @@ def finetune_packed(
     tracker: Tracker,
     deepspeed: str | None = None,
     description: str = "fine-tuning",
-    watch: Watch = NOTHING_MORE,
+    watch: MonitorOptions = LOSS_ONLY,
     attention: str | None = None,
 ) -> dict[str, Any]:
     """Trains `model` on packed rows and saves it to `save_to` with its tokenizer.
@@ -173,8 +173,8 @@ def finetune_packed(
         fine_tuner.add_callback(Isolation(fine_tuner, attention, "expected a model with RoPE"))
     elif attention in (NAME, "flash_attention_2"):
         raise ConfigError(
-            f"attention: {attention} joins the rows of a batch, and a {type(plain(model)).__name__} would "
-            "carry its state from one to the next; expected sdpa or eager"
+            f"attn_implementation: {attention} joins the rows of a batch, and a {type(plain(model)).__name__} "
+            "would carry its state from one to the next; expected sdpa or eager"
         )
     with attending_within_segments(plain(model), arguments.device, attention):
         metrics = run_trainer(fine_tuner, tracker, items_per_row=columns["input_ids"].shape[1], unit="tokens")

@@ -26,7 +26,7 @@ PEAKS = {
 
 
 @dataclass(frozen=True)
-class Watch:
+class MonitorOptions:
     """What is to be watched besides the loss.
 
     Attributes:
@@ -41,12 +41,12 @@ class Watch:
     keep_every: int | None = None
 
 
-NOTHING_MORE = Watch()
+LOSS_ONLY = MonitorOptions()
 
 
-def watch(settings: TrainedSettings, flops_per_item: float | None = None) -> Watch:
+def watch(settings: TrainedSettings, flops_per_item: float | None = None) -> MonitorOptions:
     """What a stage's settings want to be watched."""
-    return Watch(flops_per_item, settings.loss_spike, settings.keep_every)
+    return MonitorOptions(flops_per_item, settings.loss_spike, settings.keep_every)
 
 
 def peak_flops() -> float | None:
@@ -57,7 +57,7 @@ def peak_flops() -> float | None:
     return next((peak for known, peak in PEAKS.items() if known in name), None)
 
 
-def utilization(watched: Watch, items_per_second: float) -> dict[str, float]:
+def utilization(watched: MonitorOptions, items_per_second: float) -> dict[str, float]:
     """`tflops_per_second` of a rank, and `mfu`, the share of its device's peak, where these are known."""
     if watched.flops_per_item is None:
         return {}

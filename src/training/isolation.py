@@ -52,7 +52,7 @@ def isolate(model: Any, kernel: str | None = None, remedy: str = "") -> None:
     name = type(plain(model)).__name__
     if carries_state(plain(model)):
         raise ConfigError(
-            f"attention: {name} can't be trained on packed documents (recurrent or convolutional layers "
+            f"attn_implementation: {name} can't be trained on packed documents (recurrent or convolutional layers "
             f"carry their state from one to the next); {remedy}"
         )
     faults = {}
@@ -60,15 +60,17 @@ def isolate(model: Any, kernel: str | None = None, remedy: str = "") -> None:
         fault = faults[tried] = _fault(model, tried)
         if fault is None:
             if tried != first:
-                say(f"attention: {name} is trained with the kernel {tried}; {first}: {faults[first]}")
+                say(
+                    f"attn_implementation: {name} is trained with the kernel {tried}; {first}: {faults[first]}"
+                )
             return
     if kernel:
         raise ConfigError(
-            f"attention: {kernel}: {name}: {faults[first]}; leave `attention` out, and one that suits it "
+            f"attn_implementation: {kernel}: {name}: {faults[first]}; leave `attn_implementation` out, and one that suits it "
             "is taken"
         )
     told = "; ".join(f"{tried}: {fault}" for tried, fault in faults.items())
-    raise ConfigError(f"attention: {name} can't be trained on packed documents ({told}); {remedy}")
+    raise ConfigError(f"attn_implementation: {name} can't be trained on packed documents ({told}); {remedy}")
 
 
 def _fault(model: Any, kernel: str) -> str | None:

@@ -13,10 +13,10 @@ from ..deepspeed_file import zero_stage
 from ..errors import ConfigError, LlamitaError
 from ..model.lora import is_adapted
 from ..processes import is_main_process
-from .health import NOTHING_MORE, Watch
+from .health import LOSS_ONLY, MonitorOptions
 from .order import Order, OrderedLoader, RankBatches, SeededOrder
 from .resumption import SUMS, Resumption
-from .spikes import LOSSES, Spikes, skipped_steps
+from .spikes import LOSSES, LossSpikeCallback, skipped_steps
 from .trainer_internals import TrainerInternals
 
 KEPT = 2  # checkpoints, unless `save_total_limit` says otherwise
@@ -49,7 +49,7 @@ class OrderedTrainer(TrainerInternals):
         order: Order | None = None,
         row_lengths: Sequence[int] | None = None,
         description: str = "training",
-        watch: Watch = NOTHING_MORE,
+        watch: MonitorOptions = LOSS_ONLY,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -74,7 +74,7 @@ class OrderedTrainer(TrainerInternals):
         self.checkpoint = self.checkpoints.newest()
         self.resumption = Resumption(self, self.checkpoint)
         self.add_callback(self.resumption)
-        self.spikes = Spikes(self, self.checkpoint)
+        self.spikes = LossSpikeCallback(self, self.checkpoint)
         self.add_callback(self.spikes)
 
     def _check_deepspeed(self) -> None:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from ..data.settings import RowSettings
-from ..document import parse_json
 from ..settings import Settings, StageSettings
+from ..yaml_file import parse_json
 
 RESERVED = {
     "output_dir": "it is the artifact's folder",
@@ -44,7 +44,7 @@ PAPER_OPTIMIZER: dict[str, Any] = {  # section 2.2; section 3 uses the same sett
     "max_grad_norm": 1.0,
 }
 
-TO_A_TENTH: dict[str, Any] = {  # section 2.2: a cosine whose end is 10% of the peak learning rate
+COSINE_TO_10_PERCENT: dict[str, Any] = {  # section 2.2: a cosine whose end is 10% of the peak learning rate
     "lr_scheduler_type": "cosine_with_min_lr",
     "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
 }
@@ -89,7 +89,7 @@ PACKED = dict.fromkeys(
         "completion_only_loss",
         "assistant_only_loss",
     ),
-    "rows are tokenized, masked and packed by the stage; see `row_length`",
+    "rows are tokenized, masked and packed by the stage; see `max_length`",
 )
 
 TOKENIZED = {
@@ -192,9 +192,9 @@ class TrainedSettings(StageSettings):
 class PackedSettings(TrainedSettings):
     """A stage that trains on packed rows, whose documents or dialogues don't see each other."""
 
-    no_effect: ClassVar[frozenset[str]] = frozenset({"attention"})
+    no_effect: ClassVar[frozenset[str]] = frozenset({"attn_implementation"})
 
-    attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] | None = None
+    attn_implementation: Literal["packed", "sdpa", "eager", "flash_attention_2"] | None = None
     """kernel: `packed` is ours, segment by segment, the default on the CPU; on GPUs the default is `sdpa`;
     `flash_attention_2` needs the package flash-attn. The loss is the same with each: one under
     which documents of a row would see each other is refused or, where it is the default, replaced"""
@@ -212,12 +212,12 @@ class FineTunedSettings(RowSettings, PackedSettings):
     }
     below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt"}
 
-    row_length: int = Field(4096, gt=1)
+    max_length: int = Field(4096, gt=1)
     """tokens of a packed row; longer dialogues are refused and counted"""
 
     @property
     def row_tokens(self) -> int:
-        return self.row_length
+        return self.max_length
 
     @property
     def step_rows(self) -> int:

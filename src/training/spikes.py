@@ -24,7 +24,7 @@ LOSSES = "losses.json"  # in a checkpoint: those that the next ones are compared
 SKIPPED = "skipped.json"  # beside the checkpoints: [{"after_step", "steps", "loss", "median"}]
 
 
-class _OnItsWay:
+class _PendingScalar:
     """A number that a GPU is still to compute, copied to the CPU as soon as it has."""
 
     def __init__(self, number: torch.Tensor) -> None:
@@ -41,7 +41,7 @@ class _OnItsWay:
         return self._copy
 
 
-class Spikes(TrainerCallback):
+class LossSpikeCallback(TrainerCallback):
     """Ends a run whose loss spikes or is no number, to go back to its newest checkpoint past the bad rows.
 
     The loss of a step is looked at after the next one, so that no GPU waits to be asked.
@@ -57,7 +57,7 @@ class Spikes(TrainerCallback):
 
     def __init__(self, trainer: Any, checkpoint: Path | None) -> None:
         self._trainer, self._checkpoint = trainer, checkpoint
-        self._last: _OnItsWay | None = None  # the loss of the step before
+        self._last: _PendingScalar | None = None  # the loss of the step before
         self._sum = torch.zeros(())  # of the losses since the last logging step
         self.losses: deque[float] = deque(maxlen=WINDOW)
 
@@ -73,7 +73,7 @@ class Spikes(TrainerCallback):
     ) -> None:
         self.check(state.global_step - 1)
         total = self._trainer.loss_since_logged.detach().clone()
-        self._last, self._sum = _OnItsWay(total - self._sum), total
+        self._last, self._sum = _PendingScalar(total - self._sum), total
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._sum = torch.zeros_like(self._sum)  # `Trainer` begins its sum anew

@@ -115,7 +115,7 @@ def test_shards_and_counts(data: Path, tokenizer: Any, capsys: pytest.CaptureFix
     assert corpus.weights == [1.0, 2.5]
     assert counts["train"]["lengths"] == {"16": 643, "32": 1}
     assert counts["skipped"] == {"empty document": 1}
-    assert counts["refused"] == counts["duplicates"] == 0
+    assert counts["bad_rows"] == counts["duplicates"] == 0
     told = capsys.readouterr().out
     assert told.count("empty document") == 1
     weighted = [part["weight"] * part["tokens"] for part in counts["train"]["sources"]]
@@ -140,16 +140,16 @@ def test_broken_rows_stop_it_or_are_listed(data: Path, tokenizer: Any) -> None:
     with pytest.raises(
         DataError, match=r"broken.jsonl:5: found list.*; 2 broken rows before it were left out"
     ):
-        made(settings(documents=documents, refuse_at_most=2), data, tokenizer)
+        made(settings(documents=documents, max_bad_rows=2), data, tokenizer)
     chosen = settings(
         documents=documents,
-        refuse_at_most=3,
+        max_bad_rows=3,
         validation=source_setting("held", "text_rows"),
         validation_share=0,
     )
     corpus = made(chosen, data, tokenizer)
-    assert corpus.counts["refused"] == 3
-    refused = [json.loads(line) for line in (data / "out" / "refused.jsonl").read_text().splitlines()]
+    assert corpus.counts["bad_rows"] == 3
+    refused = [json.loads(line) for line in (data / "out" / "bad_rows.jsonl").read_text().splitlines()]
     assert [reason.split(": ")[0].rsplit("/")[-1] for reason in refused] == [
         f"broken.jsonl:{number}" for number in (2, 3, 5)
     ]
@@ -214,7 +214,7 @@ def test_a_kill_at_any_moment_changes_nothing(
     chosen = settings(
         documents=[*source_setting("mixed", "text_rows"), *source_setting("train", "text_rows")],
         shard_tokens=100,
-        refuse_at_most=1000,
+        max_bad_rows=1000,
     )
     undisturbed = made(chosen, data, tokenizer, "undisturbed")
     assert len(undisturbed.train[0].index["shards"]) > 4

@@ -155,7 +155,7 @@ def test_truth_and_nothing_in_a_csv_file(tmp_path: Path) -> None:
 def test_why_nothing_is_left_of_a_source(tmp_path: Path, format: str, row: Any, why: str) -> None:
     write(tmp_path / "rows.jsonl", [row])
     with pytest.raises(DataError, match=rf"rows\.jsonl: no usable row .*{why}.*; expected rows of format"):
-        read_dialogues(source(format), tmp_path, Intake(refuse_at_most=1))
+        read_dialogues(source(format), tmp_path, Intake(max_bad_rows=1))
 
 
 def test_a_field_without_a_name(tmp_path: Path, capsys: Any) -> None:

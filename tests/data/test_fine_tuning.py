@@ -79,7 +79,7 @@ def test_everything_is_counted_and_only_ours_is_told_here(
 
 def test_what_is_refused(data: Path, tokenizer: Any) -> None:
     dialogues = [Dialogue(PLAIN)]
-    with pytest.raises(ConfigError, match=r"row_length: 129 is above the model's context of 128"):
+    with pytest.raises(ConfigError, match=r"max_length: 129 is above the model's context of 128"):
         pack_dialogues(tokenizer, dialogues, 129, context_length=128, seed=0)
     with pytest.raises(DataError, match="none of 1 dialogues fits into a row of 5 tokens"):
         pack_dialogues(tokenizer, dialogues, 5, context_length=128, seed=0)

@@ -37,10 +37,10 @@ def test_one_rule_for_all_kinds_of_rows(tmp_path: Path, format: str, capsys: Any
         list(read(source(format), tmp_path, Intake(2)))
     intake = Intake(3)
     assert len(list(read(source(format), tmp_path, intake))) == 1
-    assert intake.metrics()["refused"] == 3
-    assert "rows.jsonl: 3 bad rows left out; refused.jsonl lists them" in capsys.readouterr().out
+    assert intake.metrics()["bad_rows"] == 3
+    assert "rows.jsonl: 3 bad rows left out; bad_rows.jsonl lists them" in capsys.readouterr().out
     intake.write(tmp_path)
-    listed = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    listed = [json.loads(line) for line in (tmp_path / "bad_rows.jsonl").read_text().splitlines()]
     assert [reason.split(": ")[0] for reason in listed] == [f"{path}:{line}" for line in (1, 3, 4)]
 
 
@@ -61,7 +61,7 @@ def test_it_changes_no_result_of_an_unfinished_run() -> None:
     schema = settings_class("tokenizer")
     first, other = (
         schema.model_validate(
-            {"vocabulary_size": 400, "documents": source("text"), "refuse_at_most": most}
+            {"vocab_size": 400, "documents": source("text"), "max_bad_rows": most}
         ).fingerprinted()
         for most in (0, 5)
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from llamita.chat_format.llama2 import CHAT_TEMPLATE
-from llamita.evaluation.speaker import Speaker
+from llamita.evaluation.responder import Responder
 from llamita.sampling.sampler import Samples
 
 BOS, EOS = 1, 2
@@ -98,10 +98,10 @@ class StubSampler:
 
 
 @pytest.fixture
-def make_speaker() -> Callable[..., Speaker]:
-    def make(answer: Callable[[str], str], context: int = 10_000) -> Speaker:
+def make_speaker() -> Callable[..., Responder]:
+    def make(answer: Callable[[str], str], context: int = 10_000) -> Responder:
         tokenizer = WordTokenizer()
         sampler = StubSampler(tokenizer, answer)
-        return Speaker(sampler, tokenizer, context, max_new_tokens=8, seed=0)
+        return Responder(sampler, tokenizer, context, max_new_tokens=8, seed=0)
 
     return make

@@ -8,7 +8,7 @@ import torch
 from llamita.evaluation import refusal
 from llamita.evaluation.answers import answer_values, log_ratios, sample_answers, score_values
 from llamita.evaluation.prompts import EvaluationPrompt, Kind
-from llamita.evaluation.speaker import SampledAnswer
+from llamita.evaluation.responder import SampledAnswer
 from llamita.evaluation.values import figures
 
 END = 9  # ends an answer; the tokenizer's EOS need not be the only one

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from llamita.chat_format.encoding import encode_prompt
-from llamita.evaluation.attention import Held, binned, measure_attention, strongest_attention
+from llamita.evaluation.attention import RecordedDialogue, binned, measure_attention, strongest_attention
+from llamita.evaluation.responder import Responder
 from llamita.evaluation.retention import InstructedDialogue, measure_retention
-from llamita.evaluation.speaker import Speaker
 from llamita.sampling.dialogues import DialogueSampler
 
 from ..helpers.tiny import tiny_model
@@ -53,7 +53,7 @@ def test_by_turn_and_map() -> None:
     model = tiny_model()
     weights = strongest_attention_of(model)
     model.set_attn_implementation("sdpa")
-    held = Held(IDS, (1, 4), [(5, 7), (8, 10)])
+    held = RecordedDialogue(IDS, (1, 4), [(5, 7), (8, 10)])
     found = measure_attention(model, [held, held])
     assert model.config._attn_implementation == "sdpa", "as before"
     for turn, rows in (("1", weights[5:7]), ("2", weights[8:10])):
@@ -74,7 +74,7 @@ def test_neighbours_share_a_bin_with_the_largest_value() -> None:
 def test_where_instruction_and_answers_stand(tokenizer: Any) -> None:
     model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=512)
     model.config.eos_token_id = tokenizer.eos_token_id
-    speaker = Speaker(DialogueSampler(model), tokenizer, 512, max_new_tokens=5, seed=0)
+    speaker = Responder(DialogueSampler(model), tokenizer, 512, max_new_tokens=5, seed=0)
     one = InstructedDialogue("a", "you are fine today", ["what is red ?", "is it bolo ?"])
     (held,) = measure_retention(speaker, Nothing(), [one]).held
     assert tokenizer.decode(held.ids[slice(*held.instruction)]).strip() == one.instruction

@@ -9,13 +9,13 @@ import pytest
 
 from llamita.chat_format.encoding import encode_prompt
 from llamita.errors import DataError
+from llamita.evaluation.responder import Responder, SampledAnswer
 from llamita.evaluation.retention import InstructedDialogue, measure_retention, read_instructed
-from llamita.evaluation.speaker import SampledAnswer, Speaker
 from llamita.measures import RETENTION_TURNS
 
 from ..helpers.rows import write
 
-MakeSpeaker = Callable[..., Speaker]
+MakeSpeaker = Callable[..., Responder]
 
 
 class StubJudge:

@@ -14,8 +14,8 @@ import torch
 from llamita.errors import DataError
 from llamita.evaluation import comparison, ghost_attention, speaker
 from llamita.evaluation.attention import measure_attention
+from llamita.evaluation.responder import Responder
 from llamita.evaluation.settings import EvaluateSettings
-from llamita.evaluation.speaker import Speaker
 from llamita.evaluation.stage import run
 from llamita.measures import MEASURES, RETENTION_TURNS, empty_evaluation
 from llamita.model.checkpoint import load_causal_lm
@@ -166,13 +166,13 @@ def test_a_measure_that_is_no_number_is_told_and_counted(
 def test_dialogues_that_outgrow_the_context_are_counted_by_turn_and_told(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    whole = Speaker.converse
+    whole = Responder.converse
 
-    def shorter(self: Speaker, questions: Any, name: str) -> Any:
+    def shorter(self: Responder, questions: Any, name: str) -> Any:
         first, *others = whole(self, questions, name)
         return [first[:3], *others]
 
-    monkeypatch.setattr(Speaker, "converse", shorter)
+    monkeypatch.setattr(Responder, "converse", shorter)
     retention = {"trained": "test/gatt.jsonl", "dialogues": 3, "turns": 4}
     few = {name: inputs[name] for name in ("data", "sft")}
     counts = run(settings(retention=retention), few, tmp_path)["gatt_dialogues"]["with"]
@@ -202,18 +202,18 @@ def test_a_killed_evaluation_samples_nothing_twice(
     inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampled: list[str] = []
-    ask, converse = Speaker.ask, Speaker.converse
+    ask, converse = Responder.ask, Responder.converse
 
-    def noted_ask(self: Speaker, prompts: Any, name: str) -> Any:
+    def noted_ask(self: Responder, prompts: Any, name: str) -> Any:
         sampled.append(name)
         return ask(self, prompts, name)
 
-    def noted_converse(self: Speaker, questions: Any, name: str) -> Any:
+    def noted_converse(self: Responder, questions: Any, name: str) -> Any:
         sampled.append(name)
         return converse(self, questions, name)
 
-    monkeypatch.setattr(Speaker, "ask", noted_ask)
-    monkeypatch.setattr(Speaker, "converse", noted_converse)
+    monkeypatch.setattr(Responder, "ask", noted_ask)
+    monkeypatch.setattr(Responder, "converse", noted_converse)
     for module, part, calls in (
         (comparison, "log_ratios", 2),
         (ghost_attention, "measure_attention", 2),
@@ -322,8 +322,8 @@ def test_retention_without_gold_is_judged_by_the_rows_own_checks(
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     retention = {"trained": "test.jsonl", "turns": 4, "dialogues": 3}
     few = {name: inputs[name] for name in ("data", "sft", "sft_without_gatt")} | {"gatt": tmp_path}
-    found = run(settings(gold=False, retention=retention, refuse_at_most=1), few, tmp_path)
-    assert found["rows"]["refused"] == 1, "counted once, though two models read the test"
+    found = run(settings(gold=False, retention=retention, max_bad_rows=1), few, tmp_path)
+    assert found["rows"]["bad_rows"] == 1, "counted once, though two models read the test"
     assert found["versions"].keys() == {"sft"}
     assert found["versions"]["sft"]["answer_tokens"] > 0
     kept = found["gatt_retention"]["with"]

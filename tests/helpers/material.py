@@ -67,7 +67,7 @@ PRETRAIN = {
 SFT = {
     "dialogues": source_setting("dialogues", "messages"),
     "ghost_attention": source_setting("gatt", "messages"),
-    "row_length": 104,
+    "max_length": 104,
     "trainer": TRAINER | {"num_train_epochs": 4},
 }
 HELPFULNESS = {

@@ -119,14 +119,14 @@ class PlainPpo:
             row.old_logprobs = self.logprobs(self.policy, row).tolist()
             reference = self.logprobs(self.reference, row).tolist()
             row.rewards = [
-                -self.ppo["kl_coefficient"] * (new - old)
+                -self.ppo["kl_coef"] * (new - old)
                 for new, old in zip(row.old_logprobs, reference, strict=True)
             ]
             row.rewards[-1] += whitened
 
     @torch.no_grad()
     def estimate_advantages(self, episodes: list[Episode]) -> None:
-        gamma, decay = self.ppo["gamma"], self.ppo["gae_lambda"]
+        gamma, decay = self.ppo["gamma"], self.ppo["lam"]
         for row in episodes:
             row.old_values = self.values(row).tolist()
             next_value = next_advantage = 0.0
@@ -142,7 +142,7 @@ class PlainPpo:
     # ------------------------------------------------------------------------------------- losses
 
     def policy_loss(self, row: Episode) -> Tensor:
-        clip, loss = self.ppo["clip_threshold"], torch.zeros(())
+        clip, loss = self.ppo["cliprange"], torch.zeros(())
         for new, old, advantage in zip(
             self.logprobs(self.policy, row), row.old_logprobs, row.advantages, strict=True
         ):
@@ -152,7 +152,7 @@ class PlainPpo:
         return loss
 
     def value_loss(self, row: Episode, number: int) -> Tensor:
-        clip, loss = self.ppo["value_clip_threshold"], torch.zeros(())
+        clip, loss = self.ppo["cliprange_value"], torch.zeros(())
         for new, old, target in zip(self.values(row), row.old_values, row.returns, strict=True):
             error = (new - target) ** 2
             if number > self.ppo["critic_warmup_iterations"]:

@@ -18,9 +18,9 @@ REJECTION = {
     "prompts": [{"path": "dialogues.jsonl", "format": "messages"}],
     "dialogues": SFT["dialogues"],
     "prompts_per_round": 4,
-    "samples_per_prompt": 3,
+    "num_generations": 3,
     "max_new_tokens": 24,
-    "row_length": 256,
+    "max_length": 256,
     "trainer": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3},
 }
 PPO = {
@@ -68,10 +68,10 @@ def rejection(**changes: Any) -> RejectionSettings:
         "dialogues": [{"path": "dialogues.jsonl", "format": "messages"}],
         "ghost_attention": [{"path": "gatt.jsonl", "format": "messages"}],
         "prompts_per_round": 3,
-        "samples_per_prompt": 4,
+        "num_generations": 4,
         "temperature": 1.0,
         "max_new_tokens": 40,
-        "row_length": 64,
+        "max_length": 64,
         "trainer": {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-3},
     }
     return RejectionSettings.model_validate_json(json.dumps(chosen | changes))

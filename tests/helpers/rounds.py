@@ -58,8 +58,8 @@ def write_project(root: Path, tokenizer: Any) -> Path:
         "rejection": REJECTION
         | {
             "trainer": REJECTION["trainer"] | often | {"max_steps": 40},
-            "row_length": 104,
-            "samples_per_prompt": 8,
+            "max_length": 104,
+            "num_generations": 8,
         },
         "reward": HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | often},
         "ppo": PPO | {"iterations": 12, "save_iterations": 1},

@@ -19,10 +19,10 @@ def as_encoded(documents: Iterable[Sequence[int]]) -> EncodedDocuments:
 
 
 def write_stream(
-    documents: Iterable[Sequence[int]], folder: Path, vocabulary_size: int, shard_tokens: int = 100
+    documents: Iterable[Sequence[int]], folder: Path, vocab_size: int, shard_tokens: int = 100
 ) -> TokenShards:
     """Shards of `shard_tokens` tokens or a little more, written document by document."""
-    writer = ShardWriter(folder, vocabulary_size, [])
+    writer = ShardWriter(folder, vocab_size, [])
     for document in documents:
         writer.append(as_encoded([document]))
         if writer.open_tokens >= shard_tokens:

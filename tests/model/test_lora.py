@@ -64,7 +64,7 @@ def test_a_killed_stage_goes_on_with_its_adapter(
         tune(root, "killed", 8, dropping)
     assert not (root / "killed" / "model").exists()
     [checkpoint] = (root / "killed" / "resume").glob("checkpoint-*")
-    assert not (checkpoint / "model.safetensors").exists(), "the trunk is not written again and again"
+    assert not (checkpoint / "model.safetensors").exists(), "the base_model is not written again and again"
     tune(root, "killed", 8, dropping)
     one, other = (
         (root / name / "model" / "model.safetensors").read_bytes() for name in ("undisturbed", "killed")

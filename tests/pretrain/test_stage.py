@@ -108,7 +108,7 @@ def test_the_loss_of_a_step_is_that_of_its_documents(
 
 
 def test_held_out_text_is_measured_on_the_way(inputs: dict[str, Path], tmp_path: Path) -> None:
-    metrics = run(inputs, tmp_path / "out", steps=10, validation_steps=5)
+    metrics = run(inputs, tmp_path / "out", steps=10, eval_steps=5)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     bits = {row["step"]: row[BITS] for row in rows if BITS in row}
     assert bits.keys() == {5, 10}

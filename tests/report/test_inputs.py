@@ -33,7 +33,7 @@ def test_a_pipeline_gives_the_report_an_ablation(tmp_path: Path) -> None:
 def test_other_stages_refuse_unknown_names_as_before(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("stage: report", "stage: tokenizer"))
     (tmp_path / "world.yaml").write_text("{}")
-    (tmp_path / "report.yaml").write_text("{vocabulary_size: 400, documents: [{path: a, format: text}]}")
+    (tmp_path / "report.yaml").write_text("{vocab_size: 400, documents: [{path: a, format: text}]}")
     with pytest.raises(ConfigError, match="no such input"):
         read_pipeline(tmp_path / "pipeline.yaml")
 

@@ -8,15 +8,15 @@ import pytest
 
 from llamita.cli import kind_of
 from llamita.config import load_settings
-from llamita.document import read_document
 from llamita.runner import pipeline, stages
 from llamita.training.settings import TrainedSettings
+from llamita.yaml_file import read_yaml
 
 from ..helpers.repository import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
 YAMLS = sorted(CONFIGS.rglob("*.yaml"))
-PIPELINES = [path for path in YAMLS if "stages" in read_document(path).data]
+PIPELINES = [path for path in YAMLS if "stages" in read_yaml(path).data]
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: str(path.relative_to(CONFIGS)))

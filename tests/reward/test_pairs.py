@@ -60,7 +60,7 @@ def test_held_out_prompts_are_never_trained(data: Path, tokenizer: Any) -> None:
     pairs, held_out, counts = read_pairs(settings(), data, tokenizer)
     assert not openings(pairs) & openings(held_out)
     assert (len(pairs), len(held_out)) == (160, 20)
-    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "cut_prompts": 0, **Intake().metrics()}
+    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "truncate_prompts": 0, **Intake().metrics()}
     assert openings(held_out) != openings(read_pairs(settings(seed=1), data, tokenizer)[1])
 
 
@@ -152,7 +152,7 @@ def test_long_prompts_lose_their_beginning_where_asked_for_and_are_counted(
         comparisons=source_setting("one", "comparison"),
         test=source_setting("test", "comparison"),
         max_length=length,
-        cut_prompts=True,
+        truncate_prompts=True,
     )
     (pair,), held_out, counts = read_pairs(chosen, data, tokenizer)
     prompt = encode_prompt(tokenizer, pair.comparison.prompt)
@@ -161,7 +161,7 @@ def test_long_prompts_lose_their_beginning_where_asked_for_and_are_counted(
     assert pair.prompt_cut
     assert not whole.prompt_cut
     assert counts["skipped"] == {f"longer than {length} tokens": 1}, "no prompt makes room for such an answer"
-    assert counts["cut_prompts"] == 1 + sum(one.prompt_cut for one in held_out) == 5
+    assert counts["truncate_prompts"] == 1 + sum(one.prompt_cut for one in held_out) == 5
     assert f"5 prompts cut: the pair is longer than {length} tokens" in capsys.readouterr().out
 
 

@@ -120,8 +120,8 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
         "dialogues": DIALOGUES,
         "ghost_attention": SFT["ghost_attention"],
         "prompts_per_round": 2,
-        "samples_per_prompt": 1,
-        "row_length": 104,
+        "num_generations": 1,
+        "max_length": 104,
         "trainer": ONE_STEP,
     }
     ppo = shared | {"iterations": 1, "episodes": 2, "mini_batch_size": 2}
@@ -135,7 +135,7 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
     gatt = {"prompts": PROMPTS, "instructions": ["word"], "dialogues": 1, "max_new_tokens": 4, "max_turns": 2}
     tuned = SFT | {"trainer": ONE_STEP}
     return {
-        "tokenizer": step_of("tokenizer", documents | {"vocabulary_size": 400}, inputs, data="data"),
+        "tokenizer": step_of("tokenizer", documents | {"vocab_size": 400}, inputs, data="data"),
         "prepare": step_of("prepare", corpus, inputs, data="data", tokenizer="tokenizer"),
         "pretrain": step_of(
             "pretrain", PRETRAIN | corpus | {"trainer": ONE_STEP}, inputs, data="data", tokenizer="tokenizer"
@@ -234,7 +234,7 @@ def test_what_is_made_again(
 def test_an_absolute_source_that_changes_is_no_longer_done(inputs: dict[str, Path], tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     write(rows, [{"text": "one"}])
-    chosen = {"vocabulary_size": 400, "documents": [{"path": str(rows), "format": "text_rows"}]}
+    chosen = {"vocab_size": 400, "documents": [{"path": str(rows), "format": "text_rows"}]}
     settings = stages.settings_class("tokenizer").model_validate_json(json.dumps(chosen))
     step = Step("tokenizer", settings, {"data": inputs["data"]}, tmp_path / "tokenizer")
     execution.execute(step)

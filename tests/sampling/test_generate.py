@@ -21,7 +21,7 @@ IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS, "initializer_r
 @pytest.mark.parametrize(("batch_size", "temperature"), [(3, 1.0), (64, 0.7), (64, 0)])
 def test_a_llama_says_the_same_through_both(batch_size: int, temperature: float) -> None:
     model, prompts = tiny_model(), ragged_prompts(17)
-    arguments = {"max_new_tokens": 12, "samples_per_prompt": 3, "temperature": temperature, "seed": 5}
+    arguments = {"max_new_tokens": 12, "num_generations": 3, "temperature": temperature, "seed": 5}
     fast = DialogueSampler(model).sample(prompts, **arguments)
     slow = GenerateSampler(model, batch_size).sample(prompts, **arguments)
     assert slow.answer_ids == fast.answer_ids
@@ -80,7 +80,7 @@ def test_other_architectures(architecture: str) -> None:
         model = GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, **IDS, num_attention_heads=4)).eval()
     sampler, prompts = sampler_for(model), ragged_prompts(9)
     assert isinstance(sampler, GenerateSampler)
-    found = sampler.sample(prompts, 10, samples_per_prompt=2, seed=1)
+    found = sampler.sample(prompts, 10, num_generations=2, seed=1)
     asked = [prompts[index] for index in found.prompts]
     for mine, theirs in zip(found.logprobs, answer_logprobs(model, asked, found.answer_ids), strict=True):
         assert mine == pytest.approx(theirs, abs=1e-4)
@@ -92,9 +92,9 @@ def test_no_answer_depends_on_the_prompts_beside_it(architecture: str) -> None:
     """RoPE's factors depend on the longest of a batch (phi3), linear attention reads the pads (minimax)."""
     sampler = GenerateSampler(tiny_architecture(architecture))
     prompts = [[3 + (7 * place + length) % 50 for place in range(length)] for length in (4, 9, 20)]
-    together = sampler.sample(prompts, 8, samples_per_prompt=2, seed=1)
+    together = sampler.sample(prompts, 8, num_generations=2, seed=1)
     for index, prompt in enumerate(prompts):
-        alone = sampler.sample([prompt], 8, samples_per_prompt=2, seed=1, keys=[index])
+        alone = sampler.sample([prompt], 8, num_generations=2, seed=1, keys=[index])
         mine = slice(2 * index, 2 * index + 2)
         assert together.answer_ids[mine] == alone.answer_ids
         for beside, single in zip(together.logprobs[mine], alone.logprobs, strict=True):

@@ -26,7 +26,7 @@ def test_the_pad_is_left_alone_where_it_is_the_eos() -> None:
 
 def test_the_trainers_forward_agrees_with_the_sampler() -> None:
     model, prompts = tiny_model(), ragged_prompts(11)
-    samples = LlamaSampler(model).sample(prompts, 15, samples_per_prompt=2, temperature=1.3, seed=4)
+    samples = LlamaSampler(model).sample(prompts, 15, num_generations=2, temperature=1.3, seed=4)
     told = [prompts[index] for index in samples.prompts]
     found = answer_logprobs(model, told, samples.answer_ids, temperature=1.3, batch_size=5)
     for ours, theirs in zip(found, samples.logprobs, strict=True):

@@ -81,22 +81,22 @@ def test_greedy_equals_generate_token_for_token(batch_size: int) -> None:
 
 def test_an_answer_depends_on_its_own_name_only() -> None:
     model, prompts = tiny_model(), ragged_prompts(17)
-    one = LlamaSampler(model, batch_size=64).sample(prompts, 16, samples_per_prompt=4, seed=5)
-    other = LlamaSampler(model, batch_size=3).sample(prompts, 16, samples_per_prompt=4, seed=5)
+    one = LlamaSampler(model, batch_size=64).sample(prompts, 16, num_generations=4, seed=5)
+    other = LlamaSampler(model, batch_size=3).sample(prompts, 16, num_generations=4, seed=5)
     assert one.answer_ids == other.answer_ids
     assert one.finished == other.finished
     assert one.prompts == [index for index in range(17) for _ in range(4)]
-    part = LlamaSampler(model).sample(prompts[9:], 16, samples_per_prompt=2, seed=5, keys=range(9, 17))
+    part = LlamaSampler(model).sample(prompts[9:], 16, num_generations=2, seed=5, keys=range(9, 17))
     assert part.answer_ids == [
         answer for index in range(9, 17) for answer in one.answer_ids[4 * index : 4 * index + 2]
     ]
-    assert LlamaSampler(model).sample(prompts, 16, samples_per_prompt=4, seed=6).answer_ids != one.answer_ids
+    assert LlamaSampler(model).sample(prompts, 16, num_generations=4, seed=6).answer_ids != one.answer_ids
     assert len({tuple(answer) for answer in one.answer_ids[:4]}) > 1
 
 
 def test_logprobs_are_those_of_the_model_without_the_pad() -> None:
     model, prompts = tiny_model(), ragged_prompts(9)
-    samples = LlamaSampler(model).sample(prompts, 12, samples_per_prompt=2, temperature=0.7, seed=1)
+    samples = LlamaSampler(model).sample(prompts, 12, num_generations=2, temperature=0.7, seed=1)
     for index, answer, found in zip(samples.prompts, samples.answer_ids, samples.logprobs, strict=True):
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([prompts[index] + answer])).logits[
@@ -112,7 +112,7 @@ def test_the_first_token_follows_the_models_distribution(temperature: float) -> 
     model = tiny_model(spread=0.3)
     count = 4000
     samples = LlamaSampler(model).sample(
-        [[1, 7, 9]], 1, samples_per_prompt=count, temperature=temperature, seed=2
+        [[1, 7, 9]], 1, num_generations=count, temperature=temperature, seed=2
     )
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[1, 7, 9]])).logits[0, -1] / temperature

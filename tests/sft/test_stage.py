@@ -140,10 +140,10 @@ def test_it_learns_and_the_same_seed_gives_the_same_weights(
 
 
 def test_what_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="row_length: 129 is above the model's context of 128"):
-        run(inputs, tmp_path / "long", {"row_length": 129})
+    with pytest.raises(ConfigError, match="max_length: 129 is above the model's context of 128"):
+        run(inputs, tmp_path / "long", {"max_length": 129})
     with pytest.raises(DataError, match="none of 7 dialogues fits into a row of 4 tokens"):
-        run(inputs, tmp_path / "short", {"row_length": 4})
+        run(inputs, tmp_path / "short", {"max_length": 4})
     (inputs["model"] / "model" / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     try:
         with pytest.raises(DataError, match="expected a model folder with its tokenizer"):

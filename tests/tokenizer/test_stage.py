@@ -16,7 +16,7 @@ from llamita.tokenizer.settings import TokenizerSettings
 from llamita.tokenizer.stage import run
 
 SETTINGS = TokenizerSettings(
-    vocabulary_size=350,
+    vocab_size=350,
     documents=[Source(path="text.jsonl", format="text_rows")],
     dialogues=[Source(path="dialogues.jsonl", format="messages")],
 )
@@ -40,7 +40,7 @@ def test_stage(tmp_path: Path) -> None:
     size = sum(len(f"bolo is red . mila is blue . {number}") for number in range(200))
     ids = sum(len(tokenizer(f"bolo is red . mila is blue . {n}")["input_ids"]) - 1 for n in range(200))
     assert metrics == {
-        "vocabulary_size": len(tokenizer),
+        "vocab_size": len(tokenizer),
         "bytes_per_token": pytest.approx(size / ids),
         "unknown_tokens": 0,
         "tokens_per_tag": {"[INST]": 1, "[/INST]": 1, "<<SYS>>": 1, "<</SYS>>": 1},
@@ -65,6 +65,6 @@ def test_a_broken_row_stops_it(tmp_path: Path) -> None:
 
 def test_settings() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 320"):
-        TokenizerSettings(vocabulary_size=259, documents=SETTINGS.documents)
+        TokenizerSettings(vocab_size=259, documents=SETTINGS.documents)
     with pytest.raises(ValidationError, match="at least 1 item"):
-        TokenizerSettings(vocabulary_size=400, documents=[])
+        TokenizerSettings(vocab_size=400, documents=[])

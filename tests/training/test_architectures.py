@@ -87,7 +87,7 @@ def test_a_default_under_which_documents_see_each_other_is_replaced(
 
 def test_a_kernel_that_was_asked_for_is_not_replaced() -> None:
     model = tiny_architecture("opt")
-    seen = pytest.raises(ConfigError, match="attention: sdpa: OPTForCausalLM: packed documents see")
+    seen = pytest.raises(ConfigError, match="attn_implementation: sdpa: OPTForCausalLM: packed documents see")
     with attending_within_segments(model, CPU, "sdpa"), seen:
         isolate(model, "sdpa")
 

@@ -87,14 +87,14 @@ def test_an_empty_section_is_the_papers(
     ("changes", "ranks", "rows", "accumulation"),
     [
         ({}, 8, 1, 8),
-        ({"row_length": 1024}, 8, 4, 2),
-        ({"row_length": 1024}, 32, 2, 1),  # four rows on each rank would be more than the paper's 64
+        ({"max_length": 1024}, 8, 4, 2),
+        ({"max_length": 1024}, 32, 2, 1),  # four rows on each rank would be more than the paper's 64
         ({}, 24, 1, 3),  # 72 rows: nearer to 64 than 48
         ({}, 100, 1, 1),
-        ({"row_length": 8192}, 8, 1, 8),
-        ({"row_length": 104}, 1, 32, 2),  # twice the 39 rows that 4,096 tokens hold would be 78
+        ({"max_length": 8192}, 8, 1, 8),
+        ({"max_length": 104}, 1, 32, 2),  # twice the 39 rows that 4,096 tokens hold would be 78
         ({"trainer": {"per_device_train_batch_size": 4}}, 8, 4, 1),
-        ({"trainer": {"gradient_accumulation_steps": 5}, "row_length": 2048}, 8, 2, 5),
+        ({"trainer": {"gradient_accumulation_steps": 5}, "max_length": 2048}, 8, 2, 5),
         ({"trainer": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}}, 8, 4, 3),
     ],
 )

@@ -14,7 +14,7 @@ from llamita.artifact import RESUME
 from llamita.errors import RolledBack
 from llamita.training import health, spikes
 from llamita.training.arguments import training_arguments
-from llamita.training.health import Watch, utilization
+from llamita.training.health import MonitorOptions, utilization
 from llamita.training.loop import run_trainer
 from llamita.training.order import SeededOrder
 from llamita.training.ordered_trainer import OrderedTrainer
@@ -23,7 +23,7 @@ from llamita.training.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
-SPIKES = Watch(loss_spike=3.0)
+SPIKES = MonitorOptions(loss_spike=3.0)
 POISON = 29
 ROWS = torch.randint(3, POISON, (40, 16), generator=torch.Generator().manual_seed(0))
 BAD = SeededOrder(40, seed=0)[27]  # the row of step 28, one row a step
@@ -44,7 +44,7 @@ class Watched(LlamaForCausalLM):
         return output
 
 
-def train(out: Path, factor: float = 100.0, watch: Watch = SPIKES) -> tuple[list[int], Any]:
+def train(out: Path, factor: float = 100.0, watch: MonitorOptions = SPIKES) -> tuple[list[int], Any]:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = Watched(LlamaConfig(vocab_size=30, pad_token_id=0, **shape))
@@ -82,7 +82,7 @@ def test_a_bad_step_is_undone_and_its_rows_left_out(tmp_path: Path, factor: floa
 
 
 def test_without_a_limit_only_a_loss_that_is_no_number_went_wrong(tmp_path: Path) -> None:
-    _, metrics = train(tmp_path, watch=Watch())
+    _, metrics = train(tmp_path, watch=MonitorOptions())
     assert metrics["steps"] == 38
 
 
@@ -103,9 +103,9 @@ def test_a_bad_step_is_found_before_it_is_saved(tmp_path: Path, monkeypatch: pyt
 
 
 def test_utilization(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    watch = Watch(flops_per_item=2e6)
+    watch = MonitorOptions(flops_per_item=2e6)
     monkeypatch.setattr(health, "peak_flops", lambda: None)
-    assert utilization(Watch(), 5.0) == {}
+    assert utilization(MonitorOptions(), 5.0) == {}
     assert utilization(watch, 5e5) == {"tflops_per_second": 1.0}
     monkeypatch.setattr(health, "peak_flops", lambda: 4e12)
     assert utilization(watch, 5e5) == {"tflops_per_second": 1.0, "mfu": 0.25}

@@ -66,9 +66,9 @@ def usual(root: Path) -> dict[str, list[float]]:
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
-        ({"attention": "packed"}, 0.0),
-        ({"attention": "sdpa"}, 1e-4),
-        ({"attention": "eager"}, 1e-4),
+        ({"attn_implementation": "packed"}, 0.0),
+        ({"attn_implementation": "sdpa"}, 1e-4),
+        ({"attn_implementation": "eager"}, 1e-4),
         ({"trainer": {"gradient_checkpointing": True}}, 1e-5),
         ({"trainer": {"bf16": True}}, 2e-2),
         ({"trainer": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}}, 1e-4),
@@ -85,7 +85,7 @@ def test_the_loss_stays_the_same(
 
 @pytest.mark.long
 def test_compiled_the_loss_stays_the_same(root: Path, tmp_path: Path, usual: Any) -> None:
-    found = losses(root, tmp_path / "out", attention="sdpa", trainer={"torch_compile": True})
+    found = losses(root, tmp_path / "out", attn_implementation="sdpa", trainer={"torch_compile": True})
     assert found == pytest.approx(usual["pretrain"], rel=1e-4)
 
 
@@ -94,16 +94,16 @@ def test_compiled_the_loss_stays_the_same(root: Path, tmp_path: Path, usual: Any
     reason="liger's kernels are Triton's: they need a GPU and the extra `liger`",
 )
 def test_with_liger_kernels_the_loss_stays_the_same(root: Path, tmp_path: Path) -> None:
-    with_sdpa = losses(root, tmp_path / "sdpa", attention="sdpa")
-    found = losses(root, tmp_path / "liger", attention="sdpa", trainer={"use_liger_kernel": True})
+    with_sdpa = losses(root, tmp_path / "sdpa", attn_implementation="sdpa")
+    found = losses(root, tmp_path / "liger", attn_implementation="sdpa", trainer={"use_liger_kernel": True})
     assert found == pytest.approx(with_sdpa, rel=2e-2)
 
 
 def test_a_kernel_that_is_not_installed_is_told(root: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("flash_attn"):
         pytest.skip("flash-attn is installed: there is nothing to be told")
-    with pytest.raises(ConfigError, match="attention: flash_attention_2: "):
-        losses(root, tmp_path / "out", attention="flash_attention_2")
+    with pytest.raises(ConfigError, match="attn_implementation: flash_attention_2: "):
+        losses(root, tmp_path / "out", attn_implementation="flash_attention_2")
 
 
 def test_rows_as_one_cost_what_they_cost_apart(root: Path) -> None:

@@ -12,12 +12,12 @@ import pytest
 from transformers import TrainingArguments
 from trl import RewardConfig, SFTConfig
 
-from llamita.document import flatten
 from llamita.evaluation.settings import EvaluateSettings
 from llamita.pretrain.settings import PretrainSettings
 from llamita.settings import StageSettings
 from llamita.training.arguments import trainer_section
 from llamita.training.settings import BATCH, NO_EFFECT, PACKED, PAPER_OPTIMIZER, RESERVED, TOKENIZED
+from llamita.yaml_file import flatten
 
 from ..helpers.material import PRETRAIN
 from ..helpers.rlhf import ppo, rejection
@@ -57,7 +57,7 @@ def decisive(settings: StageSettings, resuming: bool = False) -> dict[str, Any]:
     "change",
     [
         {"sampling_batch_size": 7},
-        {"attention": "eager"},
+        {"attn_implementation": "eager"},
         {"keep_every": 5},
         {"trainer.logging_steps": 1},
         {"trainer.save_steps": 7},
@@ -128,9 +128,9 @@ def _changed(change: dict[str, Any]) -> dict[str, Any]:
 
 def test_more_settings_that_change_no_result() -> None:
     before = PretrainSettings.model_validate(PRETRAIN)
-    for change in ({"shard_tokens": 5}, {"validation_steps": 3}):
+    for change in ({"shard_tokens": 5}, {"eval_steps": 3}):
         assert decisive(PretrainSettings.model_validate(PRETRAIN | change)) == decisive(before)
-    more_refused = PretrainSettings.model_validate(PRETRAIN | {"refuse_at_most": 9})
+    more_refused = PretrainSettings.model_validate(PRETRAIN | {"max_bad_rows": 9})
     assert decisive(more_refused, resuming=True) == decisive(before, resuming=True)
     test = {"gold": False, "prompts": {"ordinary": []}, "max_new_tokens": 4}
     batched = EvaluateSettings.model_validate(test | {"sampling_batch_size": 3})

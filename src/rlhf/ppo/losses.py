@@ -31,7 +31,7 @@ def policy_loss(
     *,
     mask: Tensor,
     tokens: int,
-    clip_threshold: float = 0.2,
+    cliprange: float = 0.2,
 ) -> Tensor:
     """The clipped surrogate: -min(ratio * A, clip(ratio, 1 - c, 1 + c) * A).
 
@@ -40,13 +40,13 @@ def policy_loss(
         old_logprobs: `[rows, time]` of the policy that sampled, from the trainer's own forward pass.
         advantages: `[rows, time]`.
         tokens: answer tokens of the whole mini-batch, over micro-batches and ranks.
-        clip_threshold: 0.2 in the paper.
+        cliprange: 0.2 in the paper.
 
     Returns:
         A scalar.
     """
     ratio = log_ratio(logprobs, old_logprobs, mask).exp()
-    clipped = ratio.clamp(1 - clip_threshold, 1 + clip_threshold)
+    clipped = ratio.clamp(1 - cliprange, 1 + cliprange)
     surrogate = torch.minimum(ratio * advantages, clipped * advantages)
     return -surrogate.masked_fill(~mask, 0.0).sum() / tokens
 
@@ -58,7 +58,7 @@ def value_loss(
     *,
     mask: Tensor,
     tokens: int,
-    clip_threshold: float | None = 0.2,
+    cliprange: float | None = 0.2,
 ) -> Tensor:
     """Half the squared error, pessimistic about values that left the old ones by more than the threshold.
 
@@ -69,20 +69,20 @@ def value_loss(
         old_values: `[rows, time]` of the critic at the start of the iteration.
         returns: `[rows, time]`.
         tokens: answer tokens of the whole mini-batch.
-        clip_threshold: None does not clip (while the critic warms up).
+        cliprange: None does not clip (while the critic warms up).
 
     Returns:
         A scalar.
     """
     error = (values - returns).square()
-    if clip_threshold is not None:
-        near = old_values + (values - old_values).clamp(-clip_threshold, clip_threshold)
+    if cliprange is not None:
+        near = old_values + (values - old_values).clamp(-cliprange, cliprange)
         error = torch.maximum(error, (near - returns).square())
     return 0.5 * error.masked_fill(~mask, 0.0).sum() / tokens
 
 
 def generalised_advantages(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, gae_lambda: float = 0.95
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, lam: float = 0.95
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016); the episode ends with the answer's last token.
 
@@ -102,7 +102,7 @@ def generalised_advantages(
     next_value = next_advantage = torch.zeros_like(values[:, 0])
     for time in reversed(range(values.shape[1])):
         delta = rewards[:, time] + gamma * next_value - values[:, time]
-        advantage = delta + gamma * gae_lambda * next_advantage
+        advantage = delta + gamma * lam * next_advantage
         next_advantage = advantage.masked_fill(~mask[:, time], 0.0)
         next_value = values[:, time]
         advantages[:, time] = next_advantage
@@ -114,9 +114,9 @@ def approximate_kl(log_ratios: Tensor, mask: Tensor) -> Tensor:
     return (log_ratios.exp() - 1 - log_ratios).masked_fill(~mask, 0.0).sum()
 
 
-def clipped_tokens(log_ratios: Tensor, mask: Tensor, clip_threshold: float = 0.2) -> Tensor:
+def clipped_tokens(log_ratios: Tensor, mask: Tensor, cliprange: float = 0.2) -> Tensor:
     """How many tokens have a ratio further from 1 than the threshold."""
-    return (((log_ratios.exp() - 1).abs() > clip_threshold) & mask).sum()
+    return (((log_ratios.exp() - 1).abs() > cliprange) & mask).sum()
 
 
 def entropy(distribution: Tensor, mask: Tensor) -> Tensor:

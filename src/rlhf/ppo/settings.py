@@ -31,15 +31,15 @@ class PpoSettings(RlhfSettings):
     """constant, too"""
     critic_warmup_iterations: Annotated[int, Field(ge=0)] = 5
     """of `iterations`, the first in which the critic learns alone, without clipping"""
-    kl_coefficient: NotNegative = 0.01
+    kl_coef: NotNegative = 0.01
     """beta; the paper: 0.01 for 7B and 13B, 0.005 for 34B and 70B"""
-    clip_threshold: Positive = 0.2
+    cliprange: Positive = 0.2
     """of the probability ratio; the paper's"""
-    value_clip_threshold: Positive = 0.2
+    cliprange_value: Positive = 0.2
     """how far values may move before the loss turns pessimistic"""
     gamma: Share = 1.0
     """discount of later rewards; an answer is one episode, so none"""
-    gae_lambda: Share = 0.95
+    lam: Share = 0.95
     """of generalised advantage estimation: 0 trusts the critic, 1 the sampled rewards"""
     temperature: Positive = 1.0
     """of the sampled answers, and of every log-probability"""

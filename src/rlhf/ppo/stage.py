@@ -19,14 +19,14 @@ from ...distributed import group
 from ...distributed.device import device
 from ...errors import Interrupted
 from ...model.checkpoint import context_length, load_causal_lm, load_reward_model
-from ...model.lora import trunk_of
+from ...model.lora import base_model_of
 from ...model.saving import save_model
 from ...processes import is_main_process
 from ...training.interruption import interruptible
 from ...training.tracking import Tracker
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import read_pool
-from ..trunk import SharedTrunk
+from ..shared_base import SharedBaseModel
 from .critic import Critic
 from .metrics import Metrics
 from .settings import PpoSettings
@@ -47,13 +47,13 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     mini, micro = rank_sizes(settings)
     check_deepspeed_file(settings.deepspeed, mini // micro, gpu=device().type == "cuda")
     tokenizer = common_tokenizer(inputs, "start")
-    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     room = context_length(inputs["start"])
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
-    trunk = SharedTrunk(trunk_of(inputs["start"]), settings.adapter) if settings.adapter else None
-    reward_models = load_reward_models(settings, inputs, tokenizer, trunk=trunk)
-    policy, critic, reference = _models(inputs, trunk)
+    shared = SharedBaseModel(base_model_of(inputs["start"]), settings.adapter) if settings.adapter else None
+    reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
+    policy, critic, reference = _models(inputs, shared)
     trainer = PpoTrainer(
         policy,
         critic,
@@ -66,20 +66,20 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
         checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
         first, last = _train(trainer, checkpoints, tracker)
     if is_main_process():
-        if trunk is None:
+        if shared is None:
             save_model(policy, tokenizer, out / "model")
         else:
-            trunk.save("policy", tokenizer, out)
+            shared.save("policy", tokenizer, out)
     group.barrier()
     return {"first": first, "last": last, "prompts": len(pool), **intake.metrics()}
 
 
-def _models(inputs: Mapping[str, Path], trunk: SharedTrunk | None) -> tuple[Any, Critic, Any]:
+def _models(inputs: Mapping[str, Path], shared: SharedBaseModel | None) -> tuple[Any, Critic, Any]:
     """Policy, critic, and the reference where it is no copy of the policy: whole models, or adapters."""
-    if trunk is None:
+    if shared is None:
         return load_causal_lm(inputs["start"]), Critic(load_reward_model(inputs["helpfulness"])), None
-    policy, reference = (trunk.language_model(name, inputs["start"]) for name in ("policy", "reference"))
-    reward_model = trunk.reward_model("critic", inputs["helpfulness"])
+    policy, reference = (shared.language_model(name, inputs["start"]) for name in ("policy", "reference"))
+    reward_model = shared.reward_model("critic", inputs["helpfulness"])
     for trained in (policy, reward_model.base_model):
         trained.train_adapter()
     return policy, Critic(reward_model), reference

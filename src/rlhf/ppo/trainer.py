@@ -22,12 +22,12 @@ from ...model.precision import computing_in
 from ...model.reward_models import RewardModels
 from ...processes import world_size
 from ...sampling.generate import sampler_for
-from ...sampling.logprobs import never_sampled, next_token_distribution, of_tokens
+from ...sampling.logprobs import gather_logprobs, never_sampled, next_token_distribution
 from ...sampling.sampler import Samples
 from ...training.engine import Engine
 from ...training.permutation import Epochs
 from ..prompts import EncodedPrompt
-from ..trunk import AdaptedLanguageModel, whole
+from ..shared_base import AdaptedLanguageModel, whole
 from . import losses
 from .critic import Critic
 from .metrics import Metrics, episode_metrics, largest_over_ranks, model_metrics
@@ -113,7 +113,7 @@ class PpoTrainer:
             if broken := [name for name in watched if not math.isfinite(metrics[name])]:
                 raise LlamitaError(
                     f"PPO iteration {iteration}: {', '.join(broken)} no longer finite; "
-                    "a lower learning_rate or a higher kl_coefficient usually helps"
+                    "a lower learning_rate or a higher kl_coef usually helps"
                 )
             yield metrics
 
@@ -181,18 +181,18 @@ class PpoTrainer:
         sampled[mask] = torch.tensor([value for row in rows for value in episodes.logprobs[row]])
         ids, mask, sampled = (table.to(device()) for table in (ids, mask, sampled))
         distribution = self._distribution(self.policy, ids)
-        logprobs = of_tokens(distribution, ids)
-        reference_logprobs = of_tokens(self._distribution(self.reference, ids), ids)
+        logprobs = gather_logprobs(distribution, ids)
+        reference_logprobs = gather_logprobs(self._distribution(self.reference, ids), ids)
         values = self._values(ids)
         rewards = kl_penalised_reward(
             episodes.reward[rows].float().to(device()),
             logprobs,
             reference_logprobs,
             mask=mask,
-            coefficient=self.settings.kl_coefficient,
+            coefficient=self.settings.kl_coef,
         )
         advantages, returns = losses.generalised_advantages(
-            rewards, values, mask, gamma=self.settings.gamma, gae_lambda=self.settings.gae_lambda
+            rewards, values, mask, gamma=self.settings.gamma, lam=self.settings.lam
         )
         return MicroBatch(
             ids=ids,
@@ -208,17 +208,17 @@ class PpoTrainer:
 
     def _policy_step(self, mini: Sequence[MicroBatch], tokens: int) -> Metrics:
         """One optimizer step on the clipped surrogate; `tokens`: of the mini-batch's answers, all ranks."""
-        clip, sums = self.settings.clip_threshold, _Sums()
+        clip, sums = self.settings.cliprange, _Sums()
         deviation = torch.zeros((), device=device())
         for batch in mini:
-            logprobs = of_tokens(self._distribution(self.policy, batch.ids), batch.ids)
+            logprobs = gather_logprobs(self._distribution(self.policy, batch.ids), batch.ids)
             loss = losses.policy_loss(
                 logprobs,
                 batch.old_logprobs,
                 batch.advantages,
                 mask=batch.mask,
                 tokens=tokens,
-                clip_threshold=clip,
+                cliprange=clip,
             )
             self.policy.backward(loss)
             ratios = losses.log_ratio(logprobs.detach(), batch.old_logprobs, batch.mask)
@@ -242,7 +242,7 @@ class PpoTrainer:
                 batch.returns,
                 mask=batch.mask,
                 tokens=tokens,
-                clip_threshold=self.settings.value_clip_threshold if clipped else None,
+                cliprange=self.settings.cliprange_value if clipped else None,
             )
             self.critic.backward(loss)
             sums["value_loss"] += loss.detach()

@@ -51,7 +51,7 @@ def sample_answers(
     samples = sampler.sample(
         [prompts[place].ids for place in mine],
         settings.max_new_tokens,
-        settings.samples_per_prompt,
+        settings.num_generations,
         temperature=settings.temperature,
         seed=f"{settings.seed}/{settings.round}/samples",
         keys=mine,

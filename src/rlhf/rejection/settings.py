@@ -16,7 +16,7 @@ class RejectionSettings(RlhfSettings, FineTunedSettings):
 
     prompts_per_round: Count
     """prompts to sample answers for: those that the rounds given as `selections` took least often"""
-    samples_per_prompt: Count = 10
+    num_generations: Count = 10
     """K"""
     temperature: Positive = 1.2
     """of the sampled answers; the paper: 1.2 to 1.3 for 10 to 100 samples of an RLHF model"""

@@ -17,13 +17,13 @@ from ...distributed.steps import made_rows
 from ...errors import DataError
 from ...jsonl import Row, read_rows
 from ...model.checkpoint import check_length, context_length, load_causal_lm
-from ...model.lora import begin, trunk_of
+from ...model.lora import base_model_of, begin
 from ...sampling.generate import sampler_for
 from ...settings import listed
 from ...training.finetune import finetune_on_dialogues
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import EncodedPrompt, read_pool
-from ..trunk import SharedTrunk
+from ..shared_base import SharedBaseModel
 from .answers import best_answers, choose_prompts, is_usable, sample_answers, score_answers
 from .settings import RejectionSettings
 
@@ -44,7 +44,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     earlier = _earlier_rounds(inputs)
     group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
-    intake = Intake(settings.refuse_at_most, check_of(tokenizer))
+    intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     demonstrations = fine_tuning_dialogues(
         settings.dialogues,
         settings.ghost_attention,
@@ -53,7 +53,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
         intake=intake,
     )
     room = context_length(inputs["base"])
-    check_length("row_length", settings.row_length, room)  # before hours of sampling
+    check_length("max_length", settings.max_length, room)  # before hours of sampling
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
     selected = _select(settings, inputs, tokenizer, pool=pool, earlier=earlier, out=out)
@@ -108,8 +108,10 @@ def _select(
         return sample_answers(sampler, tokenizer, prompts, settings=settings)
 
     def scored() -> list[Row]:
-        trunk = SharedTrunk(trunk_of(inputs["base"]), settings.adapter) if settings.adapter else None
-        reward_models = load_reward_models(settings, inputs, tokenizer, trunk=trunk)
+        shared = (
+            SharedBaseModel(base_model_of(inputs["base"]), settings.adapter) if settings.adapter else None
+        )
+        reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
         return score_answers(reward_models, samples, prompts)
 
     prompts = [pool[row["pool"]] for row in made_rows(out / PROMPTS, chosen)]

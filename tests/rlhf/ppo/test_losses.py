@@ -49,7 +49,7 @@ def test_policy_loss(mask: Tensor) -> None:
         advantage = float(advantages[row, time])
         total -= min(ratio * advantage, clipped * advantage)
     assert losses.policy_loss(
-        new, old, advantages, mask=mask, tokens=17, clip_threshold=0.2
+        new, old, advantages, mask=mask, tokens=17, cliprange=0.2
     ).item() == pytest.approx(total / 17)
 
 
@@ -77,7 +77,7 @@ def test_value_loss(mask: Tensor) -> None:
         clipped_total / 11
     )
     assert losses.value_loss(
-        values, old, returns, mask=mask, tokens=11, clip_threshold=None
+        values, old, returns, mask=mask, tokens=11, cliprange=None
     ).item() == pytest.approx(plain_total / 11)
     assert clipped_total > plain_total
 
@@ -107,12 +107,10 @@ def test_losses_of_parts_add_up_to_the_loss_of_the_whole(mask: Tensor) -> None:
     torch.testing.assert_close(sum(parts), whole)
 
 
-@pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (1.0, 0.0)])
-def test_generalised_advantages_from_the_definition(mask: Tensor, gamma: float, gae_lambda: float) -> None:
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (1.0, 0.0)])
+def test_generalised_advantages_from_the_definition(mask: Tensor, gamma: float, lam: float) -> None:
     rewards, values = table(7), table(8)
-    advantages, returns = losses.generalised_advantages(
-        rewards, values, mask, gamma=gamma, gae_lambda=gae_lambda
-    )
+    advantages, returns = losses.generalised_advantages(rewards, values, mask, gamma=gamma, lam=lam)
     for row, (start, end) in enumerate(SPANS):
         for time in range(TIME):
             # the sum of later errors, each discounted from here: no recursion
@@ -120,13 +118,13 @@ def test_generalised_advantages_from_the_definition(mask: Tensor, gamma: float, 
             for later in range(time, end) if start <= time < end else ():
                 next_value = float(values[row, later + 1]) if later + 1 < end else 0.0
                 error = float(rewards[row, later]) + gamma * next_value - float(values[row, later])
-                total += (gamma * gae_lambda) ** (later - time) * error
+                total += (gamma * lam) ** (later - time) * error
             assert advantages[row, time].item() == pytest.approx(total)
             if start <= time < end:
                 assert returns[row, time].item() == pytest.approx(total + float(values[row, time]))
             else:
                 assert returns[row, time] == 0
-    if gamma == gae_lambda == 1.0:
+    if gamma == lam == 1.0:
         assert returns[0, 1].item() == pytest.approx(rewards[0, 1:5].sum().item())
 
 

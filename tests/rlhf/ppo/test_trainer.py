@@ -57,7 +57,7 @@ def trainer(
         "learning_rate": 3e-3,
         "critic_learning_rate": 3e-3,
         "critic_warmup_iterations": 2,
-        "kl_coefficient": 0.02,
+        "kl_coef": 0.02,
     }
     prompts = [EncodedPrompt(Prompt([], is_safety=False), ids) for ids in ragged_prompts(20)]
     return PpoTrainer(

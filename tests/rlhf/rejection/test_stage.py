@@ -42,7 +42,7 @@ def second(
 ) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("v2")
     more = {"selections.v1/rejection": first[0], "model": first[0]}
-    return out, stage.run(rejection(round="v2", samples_per_prompt=12), inputs | more, out)
+    return out, stage.run(rejection(round="v2", num_generations=12), inputs | more, out)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -165,8 +165,8 @@ def test_models_that_do_not_belong_together(
 
 
 def test_rows_above_the_context_are_refused_before_sampling(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="row_length: 129 is above the model's context of 128"):
-        stage.run(rejection(row_length=129), inputs, tmp_path)
+    with pytest.raises(ConfigError, match="max_length: 129 is above the model's context of 128"):
+        stage.run(rejection(max_length=129), inputs, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -182,5 +182,5 @@ def test_every_round_needs_its_number_of_steps() -> None:
 
 def test_all_that_is_left_out_is_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
     """Prompts without room and dialogues too long for a row: neither count hides the other."""
-    metrics = stage.run(rejection(row_length=14, max_prompt_length=7), inputs, tmp_path)
+    metrics = stage.run(rejection(max_length=14, max_prompt_length=7), inputs, tmp_path)
     assert {reason.split(" than ")[0] for reason in metrics["skipped"]} == {"prompt longer", "longer"}

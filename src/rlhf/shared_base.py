@@ -1,7 +1,7 @@
 """One frozen language model that carries policy, reference, critic and reward models as adapters (LoRA).
 
-Five models cost the memory of one. Each is the trunk with its own adapter at work; reward models and critic
-have a head of their own as well.
+Five models cost the memory of one. Each is the base model with its own adapter active; reward models and
+critic have a head of their own as well.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ..model.checkpoint import load_causal_lm
 from ..model.saving import save_model
 
 
-class SharedTrunk:
+class SharedBaseModel:
     """A language model whose weights stay as they are, under adapters of one shape.
 
     Args:
-        trunk: whose weights they are.
+        base_model: whose weights they are.
         settings: of every adapter, by the names of `peft.LoraConfig`.
     """
 
-    def __init__(self, trunk: lora.Trunk, settings: Mapping[str, Any]) -> None:
-        self._trunk, self._settings = trunk, settings
-        self.model = load_causal_lm(trunk.path).to(device()).eval().requires_grad_(False)
+    def __init__(self, base_model: lora.BaseModel, settings: Mapping[str, Any]) -> None:
+        self._base_model, self._settings = base_model, settings
+        self.model = load_causal_lm(base_model.path).to(device()).eval().requires_grad_(False)
         self._adapted: Any = None
 
     def language_model(self, name: str, folder: Path) -> AdaptedLanguageModel:
         """The model with the adapter of an artifact, as `name`; all adapters are frozen then.
 
-        Raises DataError for an artifact without an adapter, or whose adapter belongs to another trunk.
+        Raises DataError for an artifact without an adapter, or whose adapter belongs to another base model.
         """
         self._add(name, folder)
         return AdaptedLanguageModel(self, name)
@@ -53,9 +53,10 @@ class SharedTrunk:
             raise DataError(
                 f"{folder}: no {lora.ADAPTER}; with `lora` expected a model trained with it as well"
             )
-        if (trunk := lora.read_trunk(adapter)).hash != self._trunk.hash:
+        if (base_model := lora.read_base_model(adapter)).hash != self._base_model.hash:
             raise DataError(
-                f"{adapter}: its trunk is {trunk.path}, not {self._trunk.path}; expected adapters of one base"
+                f"{adapter}: its base model is {base_model.path}, not {self._base_model.path}; "
+                "expected adapters of one base model"
             )
         lora.check_shape(adapter, self._settings)
         self._adapted = lora.add_adapter(self._adapted or self.model, name, self._settings)
@@ -72,8 +73,8 @@ class SharedTrunk:
         return [weight for _, layer in self._layers() for weight in lora.adapter_weights(layer, name)]
 
     def save(self, name: str, tokenizer: Any, folder: Path) -> None:
-        """Writes an adapter, merged with the trunk into `folder/model` and alone into `folder/adapter`."""
-        lora.save_added(self._adapted, name, self._trunk, folder=folder / lora.ADAPTER)
+        """Writes an adapter: merged with the base model to `folder/model`, alone to `folder/adapter`."""
+        lora.save_added(self._adapted, name, self._base_model, folder=folder / lora.ADAPTER)
         merged = {
             key.replace(".base_layer.", "."): value
             for key, value in self.model.state_dict().items()
@@ -95,11 +96,11 @@ class SharedTrunk:
 class _Adapted(nn.Module):
     """Only the adapter's weights are this module's parameters: they alone are trained and saved."""
 
-    def __init__(self, trunk: SharedTrunk, name: str) -> None:
+    def __init__(self, shared: SharedBaseModel, name: str) -> None:
         super().__init__()
-        self._trunk, self._name = trunk, name
-        self.adapter = nn.ParameterList(trunk.weights(name))
-        self.config = trunk.model.config
+        self._shared, self._name = shared, name
+        self.adapter = nn.ParameterList(shared.weights(name))
+        self.config = shared.model.config
 
     def train_adapter(self) -> None:
         self.adapter.requires_grad_(True)
@@ -112,9 +113,9 @@ class AdaptedLanguageModel(_Adapted):
         return self.whole()(**inputs)
 
     def whole(self) -> Any:
-        """The trunk with this adapter at work, until another one is."""
-        self._trunk.use(self._name)
-        return self._trunk.model
+        """The base model with this adapter at work, until another one is."""
+        self._shared.use(self._name)
+        return self._shared.model
 
 
 def whole(model: Any) -> Any:
@@ -126,20 +127,20 @@ class AdaptedBackbone(_Adapted):
     """A language model without its output layer."""
 
     def forward(self, **inputs: Any) -> Any:
-        self._trunk.use(self._name)
-        return self._trunk.model.base_model(**inputs)
+        self._shared.use(self._name)
+        return self._shared.model.base_model(**inputs)
 
 
 class AdaptedRewardModel(nn.Module):
     """As much of a sequence classifier as scores and critics need: `base_model` and `score`."""
 
-    def __init__(self, trunk: SharedTrunk, name: str, head: Tensor) -> None:
+    def __init__(self, shared: SharedBaseModel, name: str, head: Tensor) -> None:
         super().__init__()
-        self.base_model = AdaptedBackbone(trunk, name)
+        self.base_model = AdaptedBackbone(shared, name)
         self.score = nn.Linear(head.shape[1], head.shape[0], bias=False, device=device(), dtype=head.dtype)
         with torch.no_grad():
             self.score.weight.copy_(head)
-        self.config = trunk.model.config
+        self.config = shared.model.config
 
     @property
     def device(self) -> torch.device:

@@ -25,17 +25,15 @@ def bits_per_byte(nats: float, size: int) -> float:
     return nats / math.log(2) / size
 
 
-def unigram_nats(
-    train: Sequence[TokenShards], held_out: Sequence[TokenShards], vocabulary_size: int
-) -> float:
+def unigram_nats(train: Sequence[TokenShards], held_out: Sequence[TokenShards], vocab_size: int) -> float:
     """What the held-out tokens cost under the training tokens' own frequencies (add-one smoothed), in nats.
 
     The tokens that begin a document are free, as they are for the model. Of each training stream, the first
     hundred million tokens are counted.
     """
-    frequencies = np.ones(vocabulary_size)
+    frequencies = np.ones(vocab_size)
     for stream in train:
-        frequencies += np.bincount(stream.read(0, min(stream.tokens, COUNTED)), minlength=vocabulary_size)
+        frequencies += np.bincount(stream.read(0, min(stream.tokens, COUNTED)), minlength=vocab_size)
     costs = -np.log(frequencies / frequencies.sum())
     total = 0.0
     for stream in held_out:

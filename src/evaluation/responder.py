@@ -31,7 +31,7 @@ class SampledAnswer:
     finished: bool
 
 
-class Speaker:
+class Responder:
     """Answers chats with one model.
 
     Args:
@@ -111,9 +111,9 @@ def load_model(folder: Path, settings: EvaluateSettings) -> Any:
     return load_causal_lm(folder, settings.dtype).to(device()).eval()
 
 
-def speaker_for(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Speaker:
+def speaker_for(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Responder:
     """Answers with a model, as the settings say."""
-    return Speaker(
+    return Responder(
         sampler_for(model, settings.sampling_batch_size),
         tokenizer,
         context_of(model.config),

@@ -10,9 +10,9 @@ import pytest
 
 from llamita import artifact
 from llamita.config import load_settings
-from llamita.document import parse_json, read_document
 from llamita.errors import ConfigError, DataError
 from llamita.runner import pipeline
+from llamita.yaml_file import parse_json, read_yaml
 
 from .helpers.text_pipeline import replace
 from .helpers.text_stages import FakeStages, MakerSettings
@@ -23,7 +23,7 @@ DIGITS = "9" * 5000
 def overridden(value: str, tmp_path: Path) -> Any:
     path = tmp_path / "any.yaml"
     path.write_text("data: null\n")
-    return read_document(path, [f"data={value}"]).data["data"]
+    return read_yaml(path, [f"data={value}"]).data["data"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_comment_in_an_override_is_refused_where_its_text_has_structure(tmp_pa
 
 def test_a_comment_in_a_yaml_is_one(tmp_path: Path) -> None:
     (tmp_path / "any.yaml").write_text("data: set #2\n")
-    assert read_document(tmp_path / "any.yaml").data == {"data": "set"}
+    assert read_yaml(tmp_path / "any.yaml").data == {"data": "set"}
 
 
 def test_a_root_with_a_hash_in_its_name(project: Path, fake: FakeStages, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_place_in_an_override_that_is_none(tmp_path: Path, place: str) -> None
     path = tmp_path / "maker.yaml"
     path.write_text("words: [1]\n")
     with pytest.raises(ConfigError, match=r"override 'words\..*to change"):
-        read_document(path, [f"words.{place}=1"])
+        read_yaml(path, [f"words.{place}=1"])
 
 
 def test_brackets_that_are_nested_too_deep(tmp_path: Path) -> None:

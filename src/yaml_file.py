@@ -35,7 +35,7 @@ class Origin:
 
 
 @dataclasses.dataclass
-class Document:
+class YamlFile:
     path: Path
     data: dict[str, Any]
     lines: dict[KeyPath, int]
@@ -80,9 +80,9 @@ class Document:
         self.origins = {old: by for old, by in self.origins.items() if old[: len(key)] != key}
         self.origins[key] = origin
 
-    def copy(self) -> Document:
+    def copy(self) -> YamlFile:
         """The same, to be changed alone."""
-        return Document(self.path, copy.deepcopy(self.data), self.lines, dict(self.origins))
+        return YamlFile(self.path, copy.deepcopy(self.data), self.lines, dict(self.origins))
 
     def absolute_path(self, key: KeyPath, path: str, *, follow: bool = True) -> Path:
         """A path is relative to the YAML that it is in, one from the command line to the current folder.
@@ -93,7 +93,7 @@ class Document:
         return place.resolve() if follow or place.name in ("", "..") else place.parent.resolve() / place.name
 
 
-def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> YamlFile:
     """Reads a YAML mapping (version 1.2, duplicate keys refused) and applies `key=value` overrides.
 
     Raises ConfigError: no such file, no YAML (with its line), not a mapping, a wrong override.
@@ -111,7 +111,7 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         raise ConfigError(f"{path}: expected lines of `key: value`, found {shown(data)}")
     lines: dict[KeyPath, int] = {}
     _collect_lines(_yaml().compose(text), (), lines)
-    document = Document(path, data, lines)
+    document = YamlFile(path, data, lines)
     for override in overrides:
         document.override(*split_override(override), override)
     return document

@@ -37,8 +37,8 @@ class KneserNey:
     Orders below the highest count in how many contexts a word was seen; the lowest stands on a uniform one.
     """
 
-    def __init__(self, documents: Sequence[Sequence[int]], vocabulary_size: int) -> None:
-        self._uniform = 1 / vocabulary_size
+    def __init__(self, documents: Sequence[Sequence[int]], vocab_size: int) -> None:
+        self._uniform = 1 / vocab_size
         seen = [_grams(documents, length + 1) for length in range(ORDER)]
         self._counts = [Counter(gram[1:] for gram in longer) for longer in seen[1:]] + [seen[-1]]
         for counts, real in zip(self._counts[:-1], seen, strict=False):

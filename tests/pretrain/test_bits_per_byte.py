@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llamita.corpus.shards import TokenShards
-from llamita.pretrain.compression import bits_per_byte, model_nats, unigram_nats
+from llamita.pretrain.bits_per_byte import bits_per_byte, model_nats, unigram_nats
 
 from ..helpers.streams import write_stream
 from ..helpers.tiny import tiny_model
