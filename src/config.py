@@ -22,6 +22,21 @@ from .yaml_file import KeyPath, YamlFile, nearest, read_yaml, shown
 
 S = TypeVar("S", bound="Settings")
 
+RENAMED = {  # former name of a setting -> its name now, in every section that has the new name
+    "validation_steps": "eval_steps",
+    "cut_prompts": "truncate_prompts",
+    "refuse_at_most": "max_bad_rows",
+    "row_length": "max_length",
+    "vocabulary_size": "vocab_size",
+    "attention": "attn_implementation",
+    "kl_coefficient": "kl_coef",
+    "clip_threshold": "cliprange",
+    "value_clip_threshold": "cliprange_value",
+    "gae_lambda": "lam",
+    "samples_per_prompt": "num_generations",
+    "samples_per_turn": "num_generations",
+}
+
 
 def load_settings(path: str | Path, schema: type[S], overrides: Sequence[str] = ()) -> S:
     """Reads a YAML into its settings, a stage's section `trainer:` checked as well.
@@ -86,6 +101,8 @@ def _messages(errors: Sequence[ErrorDetails], document: YamlFile, schema: type[S
         key = _existing(error["loc"], document.data, error["type"] == "missing")
         if error["type"] == "value_error":
             key = _named_key(key, error["msg"], document.data)
+        if error["type"] == "missing" and _has_former_name(key, document.data):
+            continue  # the former name is reported
         told = problems.setdefault(key, [])
         problem = _problem(error, key, schema, data=document.data)
         if problem not in told:
@@ -115,6 +132,13 @@ def _named_key(section: KeyPath, message: str, data: Any) -> KeyPath:
     return section if named is None else (*section, named)
 
 
+def _has_former_name(key: KeyPath, data: Any) -> bool:
+    """Whether the section of a missing key has the key under its former name."""
+    for part in key[:-1]:
+        data = data[part]
+    return isinstance(data, dict) and any(RENAMED.get(str(name)) == key[-1] for name in data)
+
+
 def _problem(error: ErrorDetails, key: KeyPath, schema: type[Settings], *, data: Any) -> str:
     if error["type"] == "extra_forbidden":
         section = _section_schema(schema, key[:-1], data)
@@ -129,6 +153,8 @@ def _problem(error: ErrorDetails, key: KeyPath, schema: type[Settings], *, data:
 
 
 def _unknown_key(name: object, allowed: list[str], schema: type[Settings]) -> str:
+    if RENAMED.get(str(name)) in allowed:
+        return f"renamed to {RENAMED[str(name)]}"
     hint = nearest(name, allowed)
     trainer_class = getattr(schema, "trainer_class", None)
     if not hint and trainer_class and "trainer" in allowed:

@@ -12,12 +12,17 @@ from pydantic import Field, model_validator
 
 from llamita.config import load_settings
 from llamita.errors import ConfigError
+from llamita.runner.stages import settings_class
 from llamita.settings import Settings, Source, StageSettings
 
 
 class Optimizer(Settings):
     learning_rate: float
     steps: Annotated[int, Field(gt=0)] = 10
+
+
+class RowOptions(Settings):
+    max_length: int
 
 
 class ExampleSettings(StageSettings):
@@ -30,6 +35,7 @@ class ExampleSettings(StageSettings):
     sources: list[Source] = []
     shards: int | None = None
     shard_rows: int | None = None
+    rows: list[RowOptions] = []
     deepspeed: str | None = None
     trainer: dict[str, Any] = {}
 
@@ -102,6 +108,51 @@ def test_wrong_keys_and_values_name_their_line(
     told = [one for one in problem(path).splitlines() if one.startswith(f"{path}:{line}: {key}: ")]
     assert len(told) == 1, problem(path)
     assert all(word in told[0] for word in words), told[0]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "old", "new"),
+    [
+        ("pretrain", "validation_steps", "eval_steps"),
+        ("reward", "cut_prompts", "truncate_prompts"),
+        (
+            "tokenizer prepare pretrain sft reward gatt rejection ppo evaluate",
+            "refuse_at_most",
+            "max_bad_rows",
+        ),
+        ("sft rejection", "row_length", "max_length"),
+        ("tokenizer", "vocabulary_size", "vocab_size"),
+        ("pretrain sft rejection", "attention", "attn_implementation"),
+        ("ppo", "kl_coefficient", "kl_coef"),
+        ("ppo", "clip_threshold", "cliprange"),
+        ("ppo", "value_clip_threshold", "cliprange_value"),
+        ("ppo", "gae_lambda", "lam"),
+        ("rejection", "samples_per_prompt", "num_generations"),
+        ("gatt", "samples_per_turn", "num_generations"),
+    ],
+)
+def test_former_names_are_reported_with_the_new_one(write: Any, kinds: str, old: str, new: str) -> None:
+    for kind in kinds.split():
+        path = write(f"seed: 1\n{old}: 1\n")
+        assert f"{path}:2: {old}: renamed to {new}" in problem(path, schema=settings_class(kind)).splitlines()
+        path = write("seed: 1\n")
+        place = f"override '{old}=1' ({path})"
+        errors = problem(path, f"{old}=1", schema=settings_class(kind)).splitlines()
+        assert f"{place}: {old}: renamed to {new}" in errors
+
+
+def test_a_key_under_its_former_name_is_not_reported_as_missing(write: Any) -> None:
+    path = write("vocabulary_size: 320\n")
+    errors = problem(path, schema=settings_class("tokenizer"))
+    assert "vocabulary_size: renamed to vocab_size" in errors
+    assert " vocab_size: this key is missing" not in errors
+
+
+def test_former_names_in_a_nested_section(write: Any) -> None:
+    path = write(GOOD + "rows:\n  - {max_length: 2}\n  - row_length: 2\n")
+    assert problem(path) == f"{path}:4: rows.1.row_length: renamed to max_length"
+    path = write("optimizer: {learning_rate: 1, row_length: 1}\n")
+    assert "unknown key; allowed: learning_rate, steps" in problem(path), "no such key under any name"
 
 
 def test_all_problems_are_told_at_once_in_order(write: Any) -> None:

@@ -69,6 +69,16 @@ def test_what_is_wrong_in_with_is_told_with_the_line_of_the_pipeline(given: str,
     assert words in str(caught.value)
 
 
+def test_former_names_in_with_and_in_overrides() -> None:
+    tokens = (
+        "{name: tokens, stage: tokenizer, with: {documents: [], vocabulary_size: 320}, inputs: {data: data}}"
+    )
+    replace("configs/pipeline.yaml", "  - {name: report, stage: gather}", f"  - {tokens}")
+    assert "configs/pipeline.yaml:16: vocabulary_size: renamed to vocab_size" in problem()
+    override = "override 'tokens.refuse_at_most=3' (configs/pipeline.yaml)"
+    assert f"{override}: refuse_at_most: renamed to max_bad_rows" in problem("tokens.refuse_at_most=3")
+
+
 def test_a_setting_without_default_is_missed_where_there_is_no_config() -> None:
     replace(
         "configs/pipeline.yaml", "  - {name: report, stage: gather}", "  - {name: tokens, stage: tokenizer}"
