@@ -19,7 +19,7 @@ from .console import error_console, say
 from .errors import ConfigError, DataError, Interrupted, LlamitaError
 from .processes import is_main_process
 from .runner import execution, pipeline, schedule, stages
-from .runner.identity import Step
+from .runner.identity import StageRun
 from .runner.identity import status as status_of
 from .terminal import ending_signals, print_whatever_happens
 from .yaml_file import nearest, read_yaml
@@ -150,16 +150,16 @@ def _stage_command(kind: str) -> Callable[..., None]:
         name: Annotated[str | None, typer.Option(hidden=True, help="Its name in a pipeline.")] = None,
     ) -> None:
         settings = load_settings(config, stages.settings_class(kind), overrides or [])
-        step = stages.single_step(kind, settings, config, processes=processes, name=name)
+        stage_run = stages.standalone_run(kind, settings, config, processes=processes, name=name)
         if is_main_process():
-            working.recover(step.final)
-        status = status_of(step)
+            working.recover(stage_run.final)
+        status = status_of(stage_run)
         if status.done:
-            say(f"{step.name}: done before, nothing has changed: {step.final}")
+            say(f"{stage_run.name}: done before, nothing has changed: {stage_run.final}")
         else:
-            say(f"{step.name}: {status.why}")
-            execution.execute(step)
-            say(f"{step.name}: {step.final}")
+            say(f"{stage_run.name}: {status.reason}")
+            execution.execute(stage_run)
+            say(f"{stage_run.name}: {stage_run.final}")
 
     return command
 
@@ -171,7 +171,7 @@ for _kind, _help in STAGE_HELP.items():
 
 @app.command("rlhf", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def _rlhf() -> None:
-    raise ConfigError(stages.RLHF_NOW)
+    raise ConfigError(stages.RLHF_REMOVED)
 
 
 @app.command(short_help="Check YAML files without running anything.")
@@ -198,7 +198,7 @@ def kind_of(config: Path, stage: str | None = None) -> str:
     named = [kind for kind in (*stages.REGISTRY, "rlhf") if config.stem.startswith(kind)]
     kind = stage or (named[0] if named else _kind_in_pipeline(config))
     if kind == "rlhf":
-        raise ConfigError(f"{config}: {stages.RLHF_NOW}")
+        raise ConfigError(f"{config}: {stages.RLHF_REMOVED}")
     if kind not in stages.REGISTRY:
         hint = nearest(kind or config.stem, stages.REGISTRY)
         raise ConfigError(
@@ -250,7 +250,7 @@ def report(
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")
     settings = stages.settings_class("report")()
-    execution.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
+    execution.execute(StageRun("report", settings, inputs, run_folder.absolute() / "report"))
 
 
 def _finished(run_folder: Path) -> dict[str, Path]:

@@ -113,7 +113,7 @@ def test_read_manifest_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected the folder of a finished stage"):
         artifact.read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match=r"manifest\.json: no valid JSON"):
+    with pytest.raises(DataError, match=r"manifest\.json: invalid JSON"):
         artifact.read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(DataError, match="expected a JSON object"):

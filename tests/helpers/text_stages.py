@@ -74,7 +74,7 @@ class GatherSettings(StageSettings):
 
 
 class RoundsSettings(StageSettings):
-    """Of a stage that goes on where it was killed."""
+    """Of a stage that resumes after a kill."""
 
     resumable: ClassVar[bool] = True
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
