@@ -49,6 +49,17 @@ def run_folder(folder: Path) -> Path:
     return folder.absolute().parents[stage_name(folder).count("/")]
 
 
+def check_single_run(folder: Path, stages: Iterable[Path]) -> None:
+    """Raises DataError if finished stages found below a folder belong to runs below it, not to one run."""
+    owners = {run_folder(stage) for stage in stages}
+    below = sorted(owners - {folder.absolute()})
+    # without a report: perhaps the rounds of a run whose stages were started alone
+    runs = [run for run in below if len(below) == len(owners) or (run / "report").is_dir()]
+    if runs:
+        names = ", ".join(str(folder / run.name) for run in runs)
+        raise DataError(f"{folder}: is not the folder of one run, but holds runs; expected one of {names}")
+
+
 def run_name(folder: Path) -> str:
     """Name of the run folder: `smoke` for the same examples."""
     return run_folder(folder).name

@@ -249,6 +249,7 @@ def report(
     inputs.pop("report", None)
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")
+    artifact.check_single_run(run_folder, inputs.values())
     settings = stages.settings_class("report")()
     execution.execute(StageRun("report", settings, inputs, run_folder.absolute() / "report"))
 

@@ -24,6 +24,28 @@ def test_names_of_folders() -> None:
         assert artifact.final_folder(folder) == final
 
 
+def stage(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"name": name}))
+    return folder
+
+
+def test_stages_of_one_run_and_of_several(tmp_path: Path) -> None:
+    run = [stage(tmp_path / "a/sft", "sft"), stage(tmp_path / "a/v1/ppo", "v1/ppo")]
+    artifact.check_single_run(tmp_path / "a", run)
+    for other in (run[:1], [*run, stage(tmp_path / "b/sft", "sft")]):
+        with pytest.raises(DataError, match="is not the folder of one run") as caught:
+            artifact.check_single_run(tmp_path, other)
+    assert str(caught.value).endswith(f"expected one of {tmp_path}/a, {tmp_path}/b")
+    # stages started alone: one for all runs, and rounds made by hand
+    shared = stage(tmp_path / "tokenizer", "tokenizer")
+    stage(tmp_path / "a/report", "report")
+    with pytest.raises(DataError, match=f"expected one of {tmp_path}/a$"):
+        artifact.check_single_run(tmp_path, [shared, *run])
+    by_hand = stage(tmp_path / "a/v2/ppo", "ppo")
+    artifact.check_single_run(tmp_path / "a", [*run, by_hand])
+
+
 def test_model_folder(tmp_path: Path) -> None:
     assert artifact.model_folder(tmp_path) == tmp_path
     (tmp_path / "model").mkdir()

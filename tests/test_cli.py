@@ -222,6 +222,11 @@ def test_report_is_drawn_from_what_is_finished(
         assert llamita("report", "runs/tiny").exit_code == 0
     assert fake.ran == ["base", "report", "report"]
     assert artifact.read_manifest(Path("runs/tiny/report"))["inputs"].keys() == {"base"}
+    llamita("run", "pipeline.yaml", "--until", "base", "name=other")
+    result = llamita("report", "runs")
+    assert result.exit_code == 1
+    assert "expected one of runs/other, runs/tiny" in said(result)
+    assert not Path("runs/report").exists()
 
 
 def test_report_takes_the_stages_of_rounds(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,16 @@ def identity(stage_run: StageRun, hashes: Mapping[str, str], resuming: bool = Fa
     return Identity(stage_run.kind, settings, hashes, __version__)
 
 
-def input_hashes(stage_run: StageRun) -> dict[str, str]:
-    """Hashes of the files that the stage reads from each input. Raises DataError if one is missing."""
+def input_hashes(stage_run: StageRun, without: Collection[str] = ()) -> dict[str, str]:
+    """Hashes of the files that the stage reads from each input, except the inputs `without`.
+
+    Raises DataError if a file is missing.
+    """
     read = stage_run.settings.data_read(stage_run.inputs)
     return {
         name: data_hash(read[name], path) if name in read else hashes.input_hash(path)
         for name, path in sorted(stage_run.inputs.items())
+        if name not in without
     }
 
 
@@ -119,11 +123,11 @@ def status(stage_run: StageRun) -> Status:
     return Status(False, f"changed: {'; '.join(changes)}", seconds)
 
 
-def changes_without_contents(stage_run: StageRun, manifest: Mapping[str, Any]) -> list[str]:
-    """Differences from a published artifact, as if the contents of its inputs were unchanged."""
+def changes_before(stage_run: StageRun, manifest: Mapping[str, Any], pending: Collection[str]) -> list[str]:
+    """Differences from a published artifact, as if the contents of the inputs `pending` were unchanged."""
     published = _published_identity(stage_run, manifest)
-    hashes = {name: published["inputs"].get(name, "") for name in stage_run.inputs}
-    return identity(stage_run, hashes).changes(published)
+    hashes = {name: published["inputs"].get(name, "") for name in pending}
+    return identity(stage_run, hashes | input_hashes(stage_run, without=pending)).changes(published)
 
 
 def _unfinished_status(stage_run: StageRun, unfinished: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
@@ -164,6 +168,6 @@ def _published_identity(stage_run: StageRun, manifest: Mapping[str, Any]) -> dic
     """The identity in a manifest, with the keys of `Identity.as_dict`."""
     return {
         "settings": stage_run.settings.decisive(manifest.get("settings") or {}),
-        "inputs": {name: given.get("hash") for name, given in (manifest.get("inputs") or {}).items()},
+        "inputs": {name: stored.get("hash") for name, stored in (manifest.get("inputs") or {}).items()},
         "version": (manifest.get("versions") or {}).get("llamita"),
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .. import artifact, working
 from ..console import duration, say
 from ..errors import ConfigError, LlamitaError
 from ..yaml_file import brief, flatten, nearest
 from .execution import execute
-from .identity import StageRun, Status, changes_without_contents
+from .identity import StageRun, Status, changes_before
 from .identity import status as status_of
 from .pipeline import PlannedStage
 from .rounds import not_in_round
@@ -40,31 +40,33 @@ def plan(
 
 
 def _no_such_stage(name: str, names: Sequence[str]) -> str:
-    if in_rounds := [one for one in names if one.endswith(f"/{name}")]:
+    if in_rounds := [other for other in names if other.endswith(f"/{name}")]:
         return f"this stage exists in several rounds; expected one of {', '.join(in_rounds)}"
     expected = f"expected one of {', '.join(names)}"
     return not_in_round(name, names) or f"no such stage{nearest(name, names)}; {expected}"
 
 
 def _status(stage_run: StageRun, before: Sequence[PlannedStage]) -> Status:
+    """Status of a stage, given the planned stages before it."""
     to_run = {item.stage_run.name for item in before if item.status and not item.status.done}
-    upstream = sorted(to_run & set(stage_run.upstream.values()))
+    pending = {name: stage for name, stage in stage_run.upstream.items() if stage in to_run}
     for name, folder in stage_run.inputs.items():
-        if stage_run.upstream.get(name) not in to_run and not folder.exists():
+        if name not in pending and not folder.exists():
             raise LlamitaError(
                 f"stage {stage_run.name!r} needs {folder}, which does not exist; run without --from, or from "
                 f"{stage_run.upstream.get(name)!r}"
             )
-    return _waiting_status(stage_run, upstream) if upstream else status_of(stage_run)
+    return _waiting_status(stage_run, pending) if pending else status_of(stage_run)
 
 
-def _waiting_status(stage_run: StageRun, upstream: Sequence[str]) -> Status:
-    """Status of a stage whose inputs may be replaced by the stages `upstream`, which run first."""
+def _waiting_status(stage_run: StageRun, pending: Mapping[str, str]) -> Status:
+    """Status of a stage whose inputs `pending` come from stages that run first (input name -> stage)."""
+    upstream = sorted(set(pending.values()))
     stages = ", ".join(upstream)
     if not (stage_run.final / artifact.MANIFEST).is_file():
         return Status(False, f"first run, after {stages}")
     manifest = artifact.read_manifest(stage_run.final)
-    if changes := changes_without_contents(stage_run, manifest):
+    if changes := changes_before(stage_run, manifest, pending):
         reason = f"changed: {'; '.join(changes)}; runs after {stages}"
     else:
         reason = f"reruns only if {stages} {'changes' if len(upstream) == 1 else 'change'} its inputs"

@@ -83,6 +83,19 @@ def test_a_changed_setting_reruns_its_stage_and_the_stages_that_depend_on_it(
     assert "[3/3] final: running (changed: contents of input model)" in capsys.readouterr().out
 
 
+def test_a_stage_that_waits_for_another_shows_its_own_changes(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("one")
+    replace("configs/pipeline.yaml", "{model: base}", "{model: base, data: texts}")
+    replace("configs/pipeline.yaml", "data: texts", "data: ../texts")
+    run()
+    assert plan("base.words=4")["chat"] == "reruns only if base changes its inputs"
+    both = plan("base.words=4", "chat.style=polite")
+    assert both["chat"] == 'changed: style: "plain" -> "polite"; runs after base'
+    (tmp_path / "texts" / "a.txt").write_text("two")
+    assert plan("base.words=4")["chat"] == "changed: contents of input data; runs after base"
+
+
 def test_unchanged_contents_do_not_rerun_later_stages(project: Path, fake: FakeStages) -> None:
     run()
     fake.ran.clear()
