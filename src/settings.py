@@ -36,13 +36,13 @@ class Source(Settings):
 
 
 class StageSettings(Settings):
-    """Settings of every stage."""
+    """Settings that all stages have."""
 
     seed: int = 0
     """seed of every random draw; default in a pipeline: the pipeline's seed"""
     inputs: dict[str, str | dict[str, str]] = {}
-    """input name -> folder, or model on the Hub as `org/name[@revision]`, or a section of these for an input
-    that takes a list; set by the pipeline"""
+    """inputs by name: each a folder, a model on the Hub as `org/name[@revision]`, or a section of these for
+    an input that takes a list; set by the pipeline"""
     output: str | None = None
     """output folder of a stage that is started alone; set by the pipeline otherwise"""
 

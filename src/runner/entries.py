@@ -40,8 +40,8 @@ class StageEntry(Settings):
     with_: dict[str, Any] = Field({}, alias="with")
     """settings that replace those of the stage's YAML, as sections or dotted keys (`trainer.max_steps: 9`)"""
     inputs: dict[str, str | list[str]] = {}
-    """input name -> earlier stage, root, path, or model on the Hub as `org/name[@revision]`; in a block also
-    `previous`; for an input that takes a list also `all`, `all.STAGE` or a list of these"""
+    """inputs by name: each an earlier stage, a root, a path, or a model on the Hub as `org/name[@revision]`;
+    in a block also `previous`; for an input that takes a list also `all`, `all.STAGE` or a list of these"""
     processes: Annotated[int, Field(ge=1)] = 1
     """number of ranks; more than 1 only for a stage with a DeepSpeed file"""
     only: Annotated[list[str], Field(min_length=1)] | None = None
@@ -69,7 +69,7 @@ Entry = Annotated[
 
 
 class PipelineSettings(Settings):
-    """Keys of a `pipeline.yaml`."""
+    """A pipeline: stages in the order in which they run (docs/pipeline.md)."""
 
     name: FolderName
     """name of the run, which is written to `runs/<name>`"""
