@@ -28,22 +28,22 @@ OLD, COPY = ".replaced", ".moving"  # short-lived names that users do not give t
 MAX_SET_ASIDE = 3  # number of unfinished folders of other settings that are kept
 
 
-def place_of(final: Path) -> Path:
+def real_path(final: Path) -> Path:
     """The artifact's real path: `final`, or the target of that link."""
     return Path(os.path.realpath(final)) if final.is_symlink() else final
 
 
 def recover(final: Path) -> None:
     """Repairs a `publish` that was killed: finishes it, or restores the old version."""
-    folder, place = working_folder(final), place_of(final)
-    old = place.with_name(place.name + OLD)
+    folder, target = working_folder(final), real_path(final)
+    old = target.with_name(target.name + OLD)
     if (folder / MANIFEST).is_file():  # written last, so everything else is complete
         with _locked(folder):
             _swap(final)
-    elif old.is_dir() and not place.exists():
-        old.rename(place)
+    elif old.is_dir() and not target.exists():
+        old.rename(target)
     _remove(old)
-    if folder.is_symlink() and not folder.exists() and _work(final) == working_folder(place):
+    if folder.is_symlink() and not folder.exists() and _real_working_folder(final) == working_folder(target):
         folder.unlink()  # our link to the working folder that has been published
 
 
@@ -61,7 +61,7 @@ def open_working(final: Path, identity: Mapping[str, Any], resumable: bool) -> I
     Raises LlamitaError if another process uses the folder.
     """
     folder, fingerprint = working_folder(final), identity["fingerprint"]
-    if place_of(final).is_mount():
+    if real_path(final).is_mount():
         raise LlamitaError(
             f"{final}: is a mount point, which cannot be replaced; use a folder inside it, or a link to one"
         )
@@ -71,9 +71,9 @@ def open_working(final: Path, identity: Mapping[str, Any], resumable: bool) -> I
                 if _holds_work(folder):
                     _set_aside(final)
                 else:
-                    shutil.rmtree(_work(final))
+                    shutil.rmtree(_real_working_folder(final))
         if earlier := set_aside_folder(final, fingerprint):
-            earlier.rename(_work(final))
+            earlier.rename(_real_working_folder(final))
     _make_folder(final)
     with _locked(folder):
         if not (resumable and _has_fingerprint(folder, fingerprint)):
@@ -82,16 +82,16 @@ def open_working(final: Path, identity: Mapping[str, Any], resumable: bool) -> I
         yield folder
 
 
-def _work(final: Path) -> Path:
+def _real_working_folder(final: Path) -> Path:
     """The real path of the working folder: the target of its link, or beside the artifact's real path."""
     folder = working_folder(final)
     if folder.is_symlink():
         return Path(os.path.realpath(folder))
-    return folder if folder.exists() else working_folder(place_of(final))
+    return folder if folder.exists() else working_folder(real_path(final))
 
 
 def _make_folder(final: Path) -> None:
-    folder, work = working_folder(final), _work(final)
+    folder, work = working_folder(final), _real_working_folder(final)
     work.mkdir(parents=True, exist_ok=True)
     if work != folder and not folder.is_symlink():
         folder.symlink_to(work)
@@ -110,7 +110,7 @@ def _holds_work(folder: Path) -> bool:
 
 def _set_aside(final: Path) -> None:
     """Renames the working folder to `….partial.N` and deletes the oldest such folders."""
-    work, numbered = _work(final), _set_aside_folders(final)
+    work, numbered = _real_working_folder(final), _set_aside_folders(final)
     for number in sorted(numbered)[: 1 - MAX_SET_ASIDE]:
         say(f"{numbered[number]}: deleted; only the newest {MAX_SET_ASIDE} unfinished folders are kept")
         shutil.rmtree(numbered[number])
@@ -121,7 +121,7 @@ def _set_aside(final: Path) -> None:
 
 def _set_aside_folders(final: Path) -> dict[int, Path]:
     """The folders `….partial.N` by their numbers."""
-    work = _work(final)
+    work = _real_working_folder(final)
     named = re.compile(rf"{re.escape(work.name)}\.(\d+)")
     siblings = work.parent.iterdir() if work.parent.is_dir() else ()
     return {int(match[1]): path for path in siblings if (match := named.fullmatch(path.name))}
@@ -198,35 +198,35 @@ def publish(final: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _swap(final: Path) -> None:
-    folder, place = working_folder(final), place_of(final)
+    folder, target = working_folder(final), real_path(final)
     (folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(folder / RESUME, ignore_errors=True)
     for parent, _, _ in os.walk(folder):
         flush(Path(parent))
-    old = place.with_name(place.name + OLD)
-    if place.exists():
+    old = target.with_name(target.name + OLD)
+    if target.exists():
         _remove(old)
-        place.rename(old)
-    _move(_work(final), place)
-    flush(place.parent)
+        target.rename(old)
+    _move(_real_working_folder(final), target)
+    flush(target.parent)
     _remove(old)
     if folder.is_symlink():
         folder.unlink()
 
 
-def _move(folder: Path, place: Path) -> None:
+def _move(folder: Path, target: Path) -> None:
     """Renames a folder, or copies it if the target is on another disk."""
     try:
-        folder.rename(place)
+        folder.rename(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copy = place.with_name(place.name + COPY)
+        copy = target.with_name(target.name + COPY)
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
         for path in files_below(copy):
             flush(path)
-        copy.rename(place)
+        copy.rename(target)
         shutil.rmtree(folder)
 
 

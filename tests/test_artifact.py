@@ -1,4 +1,4 @@
-"""Artifacts: named by their folders, known by their contents, their JSON written in one step."""
+"""Artifacts: names of folders, hashes of contents, atomic writes of JSON."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_input_hash_of_plain_files_and_folders(tmp_path: Path, monkeypatch: pyte
 
 
 def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
-    """They come in paths, of inputs and of files in them; the end of a training must not fail on one."""
+    """Paths may contain such names; a training run must not fail at its end because of one."""
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     (folder / os.fsdecode(b"\xff.txt")).write_text("text")

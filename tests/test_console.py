@@ -1,4 +1,4 @@
-"""Lines and progress: rate and time left for whoever reads a log, silence on other ranks."""
+"""Lines and progress: rate and time left on rank 0, nothing on other ranks."""
 
 from __future__ import annotations
 

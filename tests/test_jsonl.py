@@ -1,4 +1,4 @@
-"""What a stage writes as JSONL it reads back; a broken line is named, half a line after a kill dropped."""
+"""JSONL: rows are read as written, broken lines are errors, an incomplete last line can be dropped."""
 
 from __future__ import annotations
 

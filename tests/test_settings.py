@@ -1,4 +1,4 @@
-"""What all settings have in common: strict values, what decides a result, and the sources that are read."""
+"""Settings of all stages: strict types, settings that affect the result, and sources."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_settings_do_not_change() -> None:
         Batch().rows = 5  # type: ignore[misc]  # that it is refused is what is tested
 
 
-def test_what_decides_a_result() -> None:
+def test_settings_that_affect_the_result() -> None:
     settings = Refined(batch=Batch(rows=8), logging={"steps": 3}, limit=2, kinds={"a": 1}, seed=5)
     everything = settings.fingerprinted()
     found = Refined.decisive(everything)
@@ -83,7 +83,7 @@ def test_sources_are_found_with_the_input_that_they_are_below() -> None:
 
 
 @pytest.mark.parametrize("kind", stages.REGISTRY)
-def test_what_has_no_effect_is_a_setting(kind: str) -> None:
+def test_names_without_effect_are_settings(kind: str) -> None:
     schema = stages.settings_class(kind)
     for name in schema.declared("no_effect") | schema.declared("resumes_with"):
         first, _, second = name.partition(".")

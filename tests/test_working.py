@@ -1,4 +1,4 @@
-"""Working folders: resumed, set aside for other settings, published by one rename."""
+"""Working folders: resumed, set aside, and published by one rename."""
 
 from __future__ import annotations
 

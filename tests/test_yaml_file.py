@@ -1,4 +1,4 @@
-"""Values of YAML, JSON and overrides: kept whole, or refused with file and line."""
+"""Values in YAML, JSON and overrides: read completely, or an error with file and line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_override_keeps_its_whole_text(tmp_path: Path, value: str, kept: Any)
 
 
 @pytest.mark.parametrize("value", ["[a, b] #c", "- a #b", "a: b #c", "'a' #b", "[a #b, c]"])
-def test_a_comment_in_an_override_is_refused_where_its_text_has_structure(tmp_path: Path, value: str) -> None:
+def test_a_comment_in_a_structured_override_is_an_error(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match="override 'data=") as caught:
         overridden(value, tmp_path)
     assert "in quotes" in str(caught.value) or "invalid YAML" in str(caught.value)
@@ -69,7 +69,7 @@ def test_a_root_with_a_hash_in_its_name(project: Path, fake: FakeStages, tmp_pat
     "value",
     [DIGITS, f"-{DIGITS}", f"0x{'f' * 5000}", str(2**63), "2024-13-45", f"[1, {{a: {DIGITS}}}]"],
 )
-def test_values_that_can_not_be_are_told_with_their_line(tmp_path: Path, value: str) -> None:
+def test_impossible_values_are_reported_with_their_line(tmp_path: Path, value: str) -> None:
     path = tmp_path / "maker.yaml"
     path.write_text(f"seed: 1\nwords: {value}\n")
     with pytest.raises(ConfigError) as caught:
@@ -92,7 +92,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: str) -> 
 
 
 @pytest.mark.parametrize("place", [DIGITS, "²"])
-def test_a_place_in_an_override_that_is_none(tmp_path: Path, place: str) -> None:
+def test_an_invalid_position_in_an_override(tmp_path: Path, place: str) -> None:
     path = tmp_path / "maker.yaml"
     path.write_text("words: [1]\n")
     with pytest.raises(ConfigError, match=r"override 'words\..*does not exist"):

@@ -62,14 +62,14 @@ def read_pipeline(
     Raises ConfigError with all problems, one line each.
     """
     yaml_file = read_yaml(path)
-    of_stages = _apply_overrides(yaml_file, overrides)
+    stage_overrides = _apply_overrides(yaml_file, overrides)
     settings = parse_settings(yaml_file, PipelineSettings)
     try:
         placed = expand(settings)
     except MisplacedError as error:
         raise yaml_file.error(error.key, str(error)) from None
-    _check_overrides(of_stages, placed, yaml_file.path)
-    context = _Context(yaml_file, settings, placed, overrides=of_stages, folders_needed=folders_needed)
+    _check_overrides(stage_overrides, placed, yaml_file.path)
+    context = _Context(yaml_file, settings, placed, overrides=stage_overrides, folders_needed=folders_needed)
     return _all_or_errors(range(len(placed)), lambda index: _planned(context, index))
 
 
@@ -107,14 +107,14 @@ class _Override:
 
 def _apply_overrides(yaml_file: YamlFile, overrides: Sequence[str]) -> list[_Override]:
     """Applies the overrides of the pipeline's own keys; returns those of its stages."""
-    of_stages = []
+    stage_overrides = []
     for text in overrides:
         key, value = split_override(text)
         if key[0] in PipelineSettings.model_fields:
             yaml_file.override(key, value, text)
         else:
-            of_stages.append(_Override(str(key[0]), key[1:], value, text=text))
-    return of_stages
+            stage_overrides.append(_Override(str(key[0]), key[1:], value, text=text))
+    return stage_overrides
 
 
 def _check_overrides(overrides: Sequence[_Override], placed: Sequence[PlacedStage], path: Path) -> None:
@@ -206,10 +206,8 @@ def _settings_yaml(context: _Context, stage: PlacedStage) -> YamlFile:
         place = (*stage.place, "with", *key)
         inner = key_path(".".join(key).split("."))
         if inner[0] in ("inputs", "output"):
-            raise pipeline.error(
-                place,
-                f"{inner[0]!r} is not a setting; inputs are a key beside `with`",
-            )
+            hint = "write it beside `with`" if inner[0] == "inputs" else "the pipeline sets the output folder"
+            raise pipeline.error(place, f"{inner[0]!r} is not a setting; {hint}")
         yaml_file.assign(inner, value, pipeline.origin(place))
     for override in context.overrides_of(stage, entry=False):
         yaml_file.override(override.key, override.value, override.text)

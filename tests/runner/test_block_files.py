@@ -22,6 +22,8 @@ def test_with_replaces_settings_of_the_yaml_beside_it() -> None:
         "{name: weaker, stage: tuner, config: rejection.yaml, with: {strength: 1}, inputs: {model: sft}}"
     )
     replace("configs/pipeline.yaml", "  - {name: report", f"  - {ablation}\n  - {{name: report")
+    found = stage_runs()
+    assert [settings(found[name]).strength for name in ("v1/rejection", "weaker")] == [2, 1]
 
 
 @pytest.mark.parametrize("given", ["trainer: {max_steps: 7}", "trainer.max_steps: 7"])

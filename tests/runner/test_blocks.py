@@ -71,14 +71,14 @@ def test_every_stage_of_a_round_has_a_folder_and_inputs_of_its_own() -> None:
     assert listed(found["v1/rejection"].inputs, "earlier") == {}
 
 
-def test_a_stage_knows_the_round_that_it_is_of() -> None:
+def test_the_round_is_the_default_of_the_setting_round() -> None:
     found = stage_runs("v3/rejection.round=other")
     assert [settings(found[f"v{n}/rejection"]).round for n in (1, 2, 3)] == ["v1", "v2", "other"]
     assert settings(found["sft"]).round == "alone"
     assert not hasattr(found["v1/judge"].settings, "round")
 
 
-def test_a_report_without_inputs_takes_every_stage_before_it_under_its_own_name() -> None:
+def test_a_report_without_inputs_takes_all_earlier_stages() -> None:
     report = stage_runs()["report"]
     assert list(report.inputs) == NAMES[:-1]
     assert report.inputs["v2/ppo"] == Path("runs/tiny/v2/ppo").absolute()
@@ -154,10 +154,10 @@ def test_names_of_nested_folders(fake: FakeStages) -> None:
     assert artifact.run_name(Path("runs/other/copied")) == "other"
     unfinished: dict[str, tuple[str, str]] = {}
 
-    def look(out: Path) -> None:
+    def record_names(out: Path) -> None:
         unfinished[out.name] = artifact.stage_name(out), artifact.run_name(out)
 
-    fake.during["v2/ppo"] = look
+    fake.during["v2/ppo"] = record_names
     run("v2/ppo.strength=4", last="v2/ppo")
     assert unfinished == {"ppo.partial": ("v2/ppo", "tiny")}
 
@@ -202,7 +202,7 @@ def test_from_and_until_a_stage_of_a_round(fake: FakeStages) -> None:
         ("v2/pop", "no such stage; did you mean 'v2/ppo'?; expected one of base, sft, v1/judge"),
     ],
 )
-def test_from_and_until_name_the_possibilities(name: str, words: str) -> None:
+def test_from_and_until_list_the_allowed_names(name: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         plan(first=name)
     assert str(caught.value).startswith(f"--from {name}: {words}")

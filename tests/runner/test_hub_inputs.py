@@ -1,4 +1,4 @@
-"""Inputs that are models of the Hub, with a stand-in for it."""
+"""Inputs that are models on the Hub, with a fake download."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_stage_alone_with_an_input_on_the_hub(
     assert requests == [f"org/model None {SAFE_FILES}"]
 
 
-def test_a_model_that_the_hub_does_not_give(project: Path) -> None:
+def test_a_model_that_is_not_on_the_hub(project: Path) -> None:
     replace("configs/pipeline.yaml", "inputs: {model: base}", "inputs: {model: org/no-such-model}")
     message = problem()
     assert (

@@ -1,4 +1,4 @@
-"""What a stage is known by: every file that it opens below its inputs or by its settings, no other."""
+"""A stage's identity includes exactly the files that it opens below its inputs or through its settings."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         _watched[-1].add(os.path.realpath(os.fsdecode(arguments[0])))
 
 
-sys.addaudithook(_audit)  # for good: a hook can't be removed
+sys.addaudithook(_audit)  # stays active: a hook cannot be removed
 
 
 @contextmanager
 def opened_below(*roots: Path) -> Iterator[set[Path]]:
-    """The files below some folders that are opened meanwhile, links followed."""
+    """Collects the files below some folders that are opened meanwhile, with links resolved."""
     paths: set[str] = set()
     found: set[Path] = set()
     _watched.append(paths)
@@ -61,7 +61,7 @@ SIZES = dict.fromkeys(
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
-    """Inputs of every stage, between files that none of them reads; some data is elsewhere, or a link."""
+    """Inputs of every stage, with files that no stage reads; some data is elsewhere or behind a link."""
     root = tmp_path_factory.mktemp("inputs")
     data = write_data(root / "data")
     write(data / "prompts.jsonl", [{"messages": turn(f"what is {n} ?")} for n in "abcdefgh"])
@@ -185,7 +185,7 @@ def test_the_files_opened_are_those_hashed(
     models = [path for path in models if path.name != "other"]
     of_models = {path for path in hashed if any(path.is_relative_to(model) for model in models)}
     assert opened <= hashed
-    # libraries in Rust open weights and tokenizers without a trace; any of a model's files may be read
+    # libraries in Rust open weights and tokenizers without an audit event
     assert hashed - opened <= of_models
     assert hashed
     assert not any(path.name == "notes.md" for path in hashed)
@@ -233,7 +233,7 @@ def test_stages_that_rerun(inputs: dict[str, Path], place: str, name: str, rerun
     assert changed(inputs, inputs[place] / name, b"\n") == rerun
 
 
-def test_an_absolute_source_that_changes_is_no_longer_done(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_changed_absolute_source_reruns_its_stage(inputs: dict[str, Path], tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     write(rows, [{"text": "one"}])
     chosen = {"vocab_size": 400, "documents": [{"path": str(rows), "format": "text_rows"}]}

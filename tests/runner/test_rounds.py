@@ -78,7 +78,7 @@ def test_other_references_are_no_stages(reference: str) -> None:
     assert not resolver("v2/ppo").reference(reference, ()).is_stage
 
 
-def test_a_root_may_be_called_as_a_later_stage() -> None:
+def test_a_root_may_have_the_name_of_a_later_stage() -> None:
     assert not Resolver(PLACED, 1, roots=["evaluate"], publishes=bool).reference("evaluate", ()).is_stage
 
 

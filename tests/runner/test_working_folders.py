@@ -1,4 +1,4 @@
-"""Working folders of a pipeline's stages: kept or set aside, and links to another disk."""
+"""Working folders of a pipeline's stages: resumed or set aside, and links to another disk."""
 
 from __future__ import annotations
 
