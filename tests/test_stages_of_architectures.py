@@ -104,7 +104,7 @@ def test_held_out_documents_are_measured_apart_too(tmp_path: Path, data: Path) -
     saved("gpt_oss", tmp_path)
     found = run(pretrain, PretrainSettings, pretraining(eval_steps=1), tmp_path, data)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    logged = [row["validation_bits_per_byte"] for row in rows if "validation_bits_per_byte" in row]
+    logged = [row["eval/bits_per_byte"] for row in rows if "eval/bits_per_byte" in row]
     assert logged == [pytest.approx(found["validation_bits_per_byte"], rel=1e-5)]
 
 

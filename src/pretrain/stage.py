@@ -22,9 +22,9 @@ from ..model.special import fit_config
 from ..processes import is_main_process, rank, world_size
 from ..training.arguments import trainer_section, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
-from ..training.health import watch
 from ..training.isolation import Isolation, isolate
 from ..training.loop import run_trainer, save_trained
+from ..training.monitoring import monitor_options
 from ..training.order import MixedOrder
 from ..training.ordered_trainer import OrderedTrainer
 from ..training.tracking import Tracker
@@ -78,7 +78,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
             data_collator=collator,
             order=MixedOrder(rows.counts, corpus.weights, settings.seed),
             description="pretrain",
-            watch=watch(settings, flops),
+            monitor=monitor_options(settings, flops),
         )
         if settings.eval_steps is not None:
             trainer.add_callback(Validation(trainer, corpus, tracker, settings=settings, apart=apart))

@@ -24,10 +24,9 @@ from ..model.lora import plain
 from ..model.padding import UNTRAINED
 from .arguments import trainer_section, training_arguments
 from .attention import NAME, attending_within_segments, one_row
-from .health import LOSS_ONLY, MonitorOptions
-from .health import watch as watched
 from .isolation import Isolation
 from .loop import run_trainer, save_trained
+from .monitoring import LOSS_ONLY, MonitorOptions, monitor_options
 from .ordered_trainer import OrderedTrainer
 from .settings import FineTunedSettings
 from .tracking import Tracker
@@ -105,7 +104,7 @@ def finetune_on_dialogues(
             tracker=tracker,
             deepspeed=settings.deepspeed,
             description=description,
-            watch=watched(settings),
+            monitor=monitor_options(settings),
             attention=settings.attn_implementation,
         )
     return counts | intake.metrics() | trained
@@ -123,7 +122,7 @@ def finetune_packed(
     tracker: Tracker,
     deepspeed: str | None = None,
     description: str = "fine-tuning",
-    watch: MonitorOptions = LOSS_ONLY,
+    monitor: MonitorOptions = LOSS_ONLY,
     attention: str | None = None,
 ) -> dict[str, Any]:
     """Trains `model` on packed rows and saves it to `save_to` with its tokenizer.
@@ -136,7 +135,7 @@ def finetune_packed(
         out: where the trainer may leave files of its own.
         trainer: names of `trl.SFTConfig`, as `trainer_section` makes them.
         deepspeed: path of a ZeRO file; the process must then run under a launcher.
-        watch: its FLOPs are filled in.
+        monitor: what to monitor besides the loss; `flops_per_item` is set here.
         attention: the kernel, see `attending_within_segments`.
 
     Returns:
@@ -167,14 +166,14 @@ def finetune_packed(
         data_collator=PackedCollator(),
         processing_class=tokenizer,
         description=description,
-        watch=replace(watch, flops_per_item=training_flops_per_token(model.config, attended)),
+        monitor=replace(monitor, flops_per_item=training_flops_per_token(model.config, attended)),
     )
     if not carries_state(plain(model)):  # of those a row holds one dialogue
         fine_tuner.add_callback(Isolation(fine_tuner, attention, "expected a model with RoPE"))
     elif attention in (NAME, "flash_attention_2"):
         raise ConfigError(
-            f"attn_implementation: {attention} joins the rows of a batch, and a {type(plain(model)).__name__} "
-            "would carry its state from one to the next; expected sdpa or eager"
+            f"attn_implementation: {attention} joins the rows of a batch, but {type(plain(model)).__name__} "
+            "carries its state from one row to the next; set it to sdpa or eager"
         )
     with attending_within_segments(plain(model), arguments.device, attention):
         metrics = run_trainer(fine_tuner, tracker, items_per_row=columns["input_ids"].shape[1], unit="tokens")

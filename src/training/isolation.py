@@ -52,8 +52,8 @@ def isolate(model: Any, kernel: str | None = None, remedy: str = "") -> None:
     name = type(plain(model)).__name__
     if carries_state(plain(model)):
         raise ConfigError(
-            f"attn_implementation: {name} can't be trained on packed documents (recurrent or convolutional layers "
-            f"carry their state from one to the next); {remedy}"
+            f"attn_implementation: {name} can't be trained on packed documents (recurrent or convolutional "
+            f"layers carry their state from one to the next); {remedy}"
         )
     faults = {}
     for tried in [first] if kernel else dict.fromkeys((first, *KERNELS)):
@@ -61,13 +61,13 @@ def isolate(model: Any, kernel: str | None = None, remedy: str = "") -> None:
         if fault is None:
             if tried != first:
                 say(
-                    f"attn_implementation: {name} is trained with the kernel {tried}; {first}: {faults[first]}"
+                    f"attn_implementation: {name} is trained with {tried} instead of {first} ({faults[first]})"
                 )
             return
     if kernel:
         raise ConfigError(
-            f"attn_implementation: {kernel}: {name}: {faults[first]}; leave `attn_implementation` out, and one that suits it "
-            "is taken"
+            f"attn_implementation: {kernel}: {name}: {faults[first]}; remove `attn_implementation` to use a "
+            "kernel that works with this architecture"
         )
     told = "; ".join(f"{tried}: {fault}" for tried, fault in faults.items())
     raise ConfigError(f"attn_implementation: {name} can't be trained on packed documents ({told}); {remedy}")

@@ -13,7 +13,7 @@ from ..deepspeed_file import zero_stage
 from ..errors import ConfigError, LlamitaError
 from ..model.lora import is_adapted
 from ..processes import is_main_process
-from .health import LOSS_ONLY, MonitorOptions
+from .monitoring import LOSS_ONLY, MonitorOptions
 from .order import Order, OrderedLoader, RankBatches, SeededOrder
 from .resumption import SUMS, Resumption
 from .spikes import LOSSES, LossSpikeCallback, skipped_steps
@@ -32,7 +32,7 @@ class OrderedTrainer(TrainerInternals):
         order: of the rows; shuffled if not given.
         row_lengths: tokens of each row, where micro-batches are sorted by them.
         description: of the run, for messages and the progress bar.
-        watch: what is watched besides the loss.
+        monitor: what to monitor besides the loss.
         options: those of the Trainer class.
 
     Attributes:
@@ -49,14 +49,14 @@ class OrderedTrainer(TrainerInternals):
         order: Order | None = None,
         row_lengths: Sequence[int] | None = None,
         description: str = "training",
-        watch: MonitorOptions = LOSS_ONLY,
+        monitor: MonitorOptions = LOSS_ONLY,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._check_deepspeed()
         args = self.args
         self.order = SeededOrder(len(self.train_dataset), args.seed) if order is None else order
-        self.description, self.watch = description, watch
+        self.description, self.monitor = description, monitor
         self._batches = RankBatches(
             self.order,
             args.per_device_train_batch_size,
@@ -68,7 +68,7 @@ class OrderedTrainer(TrainerInternals):
         self.checkpoints = Checkpoints(
             Path(args.output_dir) / RESUME,
             args.save_total_limit or KEPT,
-            watch.keep_every,
+            monitor.keep_every,
             zero_stage=zero_stage(args.deepspeed),
         )
         self.checkpoint = self.checkpoints.newest()

@@ -85,7 +85,7 @@ class LossSpikeCallback(TrainerCallback):
         loss = float(all_reduce_sum(self._last.arrived())) / world_size()
         self._last = None
         median = statistics.median(self.losses) if len(self.losses) >= ENOUGH else math.inf
-        if math.isfinite(loss) and loss <= (self._trainer.watch.loss_spike or math.inf) * median:
+        if math.isfinite(loss) and loss <= (self._trainer.monitor.loss_spike or math.inf) * median:
             self.losses.append(loss)
             return
         self._go_back(step, loss, median)

@@ -62,6 +62,6 @@ def test_ranks_and_zero_stages_may_change_on_the_way(root: Path) -> None:
     assert "saved by 2 ranks under ZeRO-1, going on with 1 under ZeRO-2" in told
     for row, other in zip(logged(alone), logged(out), strict=True):
         assert row["step"] == other["step"]
-        assert row["loss"] == pytest.approx(other["loss"], abs=1e-5)
+        assert row["train/loss"] == pytest.approx(other["train/loss"], abs=1e-5)
     expected, found = weights(alone), weights(out)
     assert max((found[name] - expected[name]).abs().max().item() for name in expected) < 1e-5

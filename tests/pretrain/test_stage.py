@@ -47,7 +47,7 @@ def made(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> t
 
 def test_it_learns_and_says_how_well(made: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = made
-    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0] - 1
     assert metrics["validation_bits_per_byte"] < metrics["unigram_bits_per_byte"]
     assert metrics["steps"] == 60
@@ -96,7 +96,7 @@ def test_the_loss_of_a_step_is_that_of_its_documents(
     out = tmp_path / "out"
     out.mkdir()
     stage.run(PretrainSettings.model_validate(PRETRAIN | settings), inputs, out)
-    logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["train/loss"]
 
     shards = TokenShards(out / "shards" / "train" / "000")
     rows = [shards.read(32 * row, 32 * row + 32).tolist() for row in range(shards.tokens // 32)]
@@ -110,7 +110,7 @@ def test_the_loss_of_a_step_is_that_of_its_documents(
 def test_held_out_text_is_measured_on_the_way(inputs: dict[str, Path], tmp_path: Path) -> None:
     metrics = run(inputs, tmp_path / "out", steps=10, eval_steps=5)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    bits = {row["step"]: row[BITS] for row in rows if BITS in row}
+    bits = {row["step"]: row["eval/bits_per_byte"] for row in rows if "eval/bits_per_byte" in row}
     assert bits.keys() == {5, 10}
     assert bits[5] > bits[10] == pytest.approx(metrics[BITS], rel=1e-5)
     run(inputs, tmp_path / "without", steps=10)
@@ -177,6 +177,6 @@ def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_pat
     """Whose 4M tokens a step are 131,072 of these short rows."""
     chosen = PRETRAIN | {"trainer": {"max_steps": 2, "logging_steps": 1}}
     stage.run(PretrainSettings.model_validate(chosen), inputs, tmp_path)
-    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
+    rates = [json.loads(line)["train/learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
     assert rates == pytest.approx([0, 3e-4 / 2000])
     assert "a step has 131,072 rows (128 x 1024 micro-batches x 1 ranks)" in capsys.readouterr().out

@@ -56,7 +56,7 @@ def run(inputs: dict[str, Path], out: Path, changes: dict[str, Any], **trainer: 
 
 
 def logged(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 class ByHand:
@@ -155,5 +155,5 @@ def test_what_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
 def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     stage.run(SftSettings.model_validate(SFT | {"trainer": {"max_steps": 1}}), inputs, tmp_path)
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert row["learning_rate"] == 2e-5
+    assert row["train/learning_rate"] == 2e-5
     assert "a step has 64 rows (32 x 2 micro-batches x 1 ranks), in the paper 64" in capsys.readouterr().out

@@ -54,7 +54,7 @@ def losses(root: Path, out: Path, stage: str = "pretrain", **changes: Any) -> li
             )
             pretrain.run(settings, {"tokenizer": root / "tokenizer", "data": root / "data"}, out)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if "loss" in row]
+    return [row["train/loss"] for row in rows if "train/loss" in row]
 
 
 @pytest.fixture(scope="module")

@@ -46,12 +46,12 @@ def test_says_how_it_went_on_the_tracker_and_in_the_metrics(
     model, metrics = train(tmp_path, num_train_epochs=2)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    measured = {"tokens", "tokens_per_second", "peak_memory_gb"}
-    assert rows[0].keys() == {"step", "loss", "grad_norm", "learning_rate", "epoch"} | measured
-    assert [row["tokens"] for row in rows] == [pytest.approx(64 * step) for step in range(1, 7)]
+    names = ("loss", "grad_norm", "learning_rate", "epoch", "tokens", "tokens_per_second", "peak_memory_gb")
+    assert rows[0].keys() == {"step", *(f"train/{name}" for name in names)}
+    assert [row["train/tokens"] for row in rows] == [pytest.approx(64 * step) for step in range(1, 7)]
     assert metrics["steps"] == 6
-    assert metrics["final_loss"] == rows[-1]["loss"]
-    assert metrics["train_loss"] == pytest.approx(sum(row["loss"] for row in rows) / 6)
+    assert metrics["final_loss"] == rows[-1]["train/loss"]
+    assert metrics["train_loss"] == pytest.approx(sum(row["train/loss"] for row in rows) / 6)
     assert metrics["tokens_per_second"] == pytest.approx(6 * 4 * 16 / metrics["train_seconds"])
     assert model.config.use_cache  # switched off for the training only
     assert not list(tmp_path.glob("checkpoint*"))
@@ -84,7 +84,7 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_global_batch(tmp_path: Path
         for at, label in enumerate(row_labels[1:])
         if label != -100
     ]
-    assert first["loss"] == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+    assert first["train/loss"] == pytest.approx(sum(costs) / len(costs), rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path):
