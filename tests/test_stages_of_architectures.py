@@ -77,7 +77,7 @@ def test_rows_of_models_that_carry_state_are_not_joined(tmp_path: Path, data: Pa
     saved("lfm2", tmp_path)
     values = SFT | {"max_length": 128, "trainer": ONE_STEP, "attn_implementation": "packed"}
     with pytest.raises(
-        ConfigError, match=r"attn_implementation: packed joins the rows .* expected sdpa or eager"
+        ConfigError, match=r"attn_implementation: packed joins the rows .* set it to sdpa or eager"
     ):
         run(sft, SftSettings, values, tmp_path, data)
 

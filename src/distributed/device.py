@@ -8,7 +8,7 @@ import torch
 
 
 def device() -> torch.device:
-    """This rank's own GPU, or the CPU where there is none."""
+    """This rank's GPU, or the CPU if there is none."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK") or 0))
     return torch.device("cpu")

@@ -15,7 +15,7 @@ def test_without_a_gpu_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("rank", "index"), [(None, 0), ("", 0), ("0", 0), ("3", 3)])
-def test_each_rank_has_the_gpu_of_its_place_on_the_machine(
+def test_each_rank_has_the_gpu_of_its_local_rank(
     monkeypatch: pytest.MonkeyPatch, rank: str | None, index: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

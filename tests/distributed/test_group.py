@@ -1,4 +1,4 @@
-"""The process group of one process; two real ranks meet in tests/launch."""
+"""The process group of one process; tests/launch has two real ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage from text to a folder that plain transformers reads."""
+"""The stage `pretrain`, from text to a folder that plain transformers loads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def made(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> t
     return out, run(inputs, out, steps=60)
 
 
-def test_it_learns_and_says_how_well(made: tuple[Path, dict[str, Any]]) -> None:
+def test_it_learns_and_its_metrics_show_it(made: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = made
     losses = [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0] - 1
@@ -86,10 +86,10 @@ def test_bits_per_byte_of_the_saved_model(inputs: dict[str, Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize("across", [False, True])
-def test_the_loss_of_a_step_is_that_of_its_documents(
+def test_the_loss_of_a_step_is_the_mean_over_its_documents(
     inputs: dict[str, Path], tmp_path: Path, across: bool
 ) -> None:
-    """One step over all rows; the first weights are so large that what a token sees matters."""
+    """One step over all rows; initial weights are so large that losses depend on which tokens are visible."""
     sizes = PRETRAIN["model"] | {"initializer_range": 0.5}
     trainer = PRETRAIN["trainer"] | {"max_steps": 1, "per_device_train_batch_size": 1000}
     settings = {"model": sizes, "trainer": trainer, "cross_document_attention": across}
@@ -103,11 +103,13 @@ def test_the_loss_of_a_step_is_that_of_its_documents(
     texts = rows if across else [text for row in rows for text in documents_of(row)]
     torch.manual_seed(0)
     model = LlamaForCausalLM(AutoConfig.from_pretrained(out / "model"))
-    expected = [cost for text in texts for cost in costs(model, text).values()]  # begins of documents apart
+    expected = [
+        cost for text in texts for cost in costs(model, text).values()
+    ]  # without the starts of documents
     assert logged == pytest.approx(sum(expected) / len(expected), rel=1e-4)
 
 
-def test_held_out_text_is_measured_on_the_way(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_held_out_text_is_evaluated_during_training(inputs: dict[str, Path], tmp_path: Path) -> None:
     metrics = run(inputs, tmp_path / "out", steps=10, eval_steps=5)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     bits = {row["step"]: row["eval/bits_per_byte"] for row in rows if "eval/bits_per_byte" in row}
@@ -115,7 +117,7 @@ def test_held_out_text_is_measured_on_the_way(inputs: dict[str, Path], tmp_path:
     assert bits[5] > bits[10] == pytest.approx(metrics[BITS], rel=1e-5)
     run(inputs, tmp_path / "without", steps=10)
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "without")]
-    assert weights[0] == weights[1]  # measuring changes nothing
+    assert weights[0] == weights[1]  # evaluation changes nothing
 
 
 def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -173,8 +175,10 @@ print(model.config.pad_token_id, model.generation_config.eos_token_id, model.dty
     assert done.stdout.splitlines() == ["1", f"'{prompt}'", "True", "0 2 torch.float32"]
 
 
-def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
-    """Whose 4M tokens a step are 131,072 of these short rows."""
+def test_an_empty_trainer_section_gives_the_papers_settings(
+    inputs: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    """The paper's 4M tokens per step are 131,072 of these short rows."""
     chosen = PRETRAIN | {"trainer": {"max_steps": 2, "logging_steps": 1}}
     stage.run(PretrainSettings.model_validate(chosen), inputs, tmp_path)
     rates = [json.loads(line)["train/learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]

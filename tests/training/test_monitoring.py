@@ -1,4 +1,4 @@
-"""Throughput, and steps that go wrong: the run goes back, leaves the bad rows out and ends well."""
+"""Utilization, and loss spikes: the run rolls back, skips the bad batches and finishes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ BAD = SeededOrder(40, seed=0)[27]  # the row of step 28, one row a step
 ROWS[BAD, 0] = POISON
 
 
-class Watched(LlamaForCausalLM):
-    """Its loss is wrong for the bad row; it remembers what it was trained on."""
+class SpikingModel(LlamaForCausalLM):
+    """Returns a wrong loss for the bad row, and records the rows that it was trained on."""
 
     factor = 100.0
     seen: list[int]
@@ -47,7 +47,7 @@ class Watched(LlamaForCausalLM):
 def train(out: Path, factor: float = 100.0, monitor: MonitorOptions = SPIKES) -> tuple[list[int], Any]:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = Watched(LlamaConfig(vocab_size=30, pad_token_id=0, **shape))
+    model = SpikingModel(LlamaConfig(vocab_size=30, pad_token_id=0, **shape))
     model.factor, model.seen = factor, []
     section = {"per_device_train_batch_size": 1, "max_steps": 38, "save_steps": 10, "logging_steps": 4}
     arguments = training_arguments(TrainingArguments, section, out, seed=0)
@@ -64,13 +64,13 @@ def train(out: Path, factor: float = 100.0, monitor: MonitorOptions = SPIKES) ->
 
 
 @pytest.mark.parametrize("factor", [100.0, float("nan")])
-def test_a_bad_step_is_undone_and_its_rows_left_out(tmp_path: Path, factor: float) -> None:
+def test_after_a_spike_the_run_rolls_back_and_skips_the_batches(tmp_path: Path, factor: float) -> None:
     order = list(SeededOrder(40, seed=0))
     seen, error = train(tmp_path, factor)
     assert isinstance(error, RolledBack)
     assert "tiny: the loss of step 28 is" in str(error)
-    assert str(error).endswith("checkpoint-20, without the rows of 8 steps")
-    assert seen == order[:29]  # it is looked at after the next step
+    assert str(error).endswith("checkpoint-20 and skipping the batches of 8 steps")
+    assert seen == order[:29]  # a loss is checked after the next step
     (entry,) = json.loads((tmp_path / RESUME / SKIPPED).read_text())
     assert (entry["after_step"], entry["steps"]) == (20, 8)
     seen, metrics = train(tmp_path, factor)
@@ -81,24 +81,26 @@ def test_a_bad_step_is_undone_and_its_rows_left_out(tmp_path: Path, factor: floa
     assert all(row["train/loss"] < 10 for row in rows)
 
 
-def test_without_a_limit_only_a_loss_that_is_no_number_went_wrong(tmp_path: Path) -> None:
+def test_without_loss_spike_a_high_loss_is_accepted(tmp_path: Path) -> None:
     _, metrics = train(tmp_path, monitor=MonitorOptions())
     assert metrics["steps"] == 38
 
 
 def test_a_high_loss_at_the_beginning_is_no_spike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spikes, "ENOUGH", 28)
+    monkeypatch.setattr(spikes, "MIN_LOSSES", 28)
     _, metrics = train(tmp_path)
     assert metrics["steps"] == 38
 
 
-def test_a_bad_step_is_found_before_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spike_is_found_before_its_checkpoint_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad = ROWS.clone()
     bad[BAD, 0], bad[SeededOrder(40, seed=0)[29], 0] = 5, POISON  # step 30, which is saved
     monkeypatch.setattr(f"{__name__}.ROWS", bad)
     _, error = train(tmp_path)
     assert "the loss of step 30 is" in str(error)
-    assert "checkpoint-20, without the rows of 10 steps" in str(error)
+    assert "checkpoint-20 and skipping the batches of 10 steps" in str(error)
     assert not (tmp_path / RESUME / "checkpoint-30").exists()
 
 
@@ -117,7 +119,7 @@ def test_utilization(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert row["train/mfu"] == pytest.approx(row["train/tokens_per_second"] * 2e6 / 4e12)
 
 
-def test_devices_are_known_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_are_recognized_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.cuda.is_available() or monitoring.peak_flops() is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name, peak in (
