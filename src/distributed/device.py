@@ -22,15 +22,15 @@ def device() -> torch.device:
 def _disable_cudnn_attention() -> None:
     """Disables cuDNN's attention, which spends about 60 ms on every new shape.
 
-    In sampling the keys become longer with every token, and batches of answers differ in length, so most shapes
-    are new: on an H200 sampling was 7 times slower (benchmarks/results/gpu.md).
+    In sampling the keys become longer with every token, and batches of answers differ in length, so most
+    shapes are new: on an H200 sampling was 7 times slower (benchmarks/results/gpu.md).
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @contextmanager
 def fixed_shapes() -> Iterator[None]:
-    """Context with cuDNN's attention: the fastest kernel if all batches have the same shape, as packed rows do."""
+    """Context with cuDNN's attention: the fastest kernel if all batches have one shape, as packed rows do."""
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
