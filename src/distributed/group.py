@@ -37,6 +37,8 @@ def setup(deepspeed: str | None = None) -> None:
                 "start the stage through launch/deepspeed.sh or `llamita run`"
             )
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    if not torch.cuda.is_available():  # otherwise DeepSpeed, once imported, warns that it found no GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if world_size() == 1 and deepspeed is None:
         return
     if torch.distributed.is_initialized():
@@ -48,7 +50,6 @@ def setup(deepspeed: str | None = None) -> None:
         global _cpu_group
         _cpu_group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
     else:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if deepspeed is not None:
             _without_compiler()
         PartialState(backend="gloo", timeout=TIMEOUT)

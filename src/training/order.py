@@ -113,7 +113,7 @@ class RankBatches(Sampler[list[int]]):
     def resume(self, epoch: int, batches: int, omitted: int = 0) -> None:
         """Makes `epoch` yield its first `batches` micro-batches empty, since they were trained before.
 
-        `Trainer` requests them in order to skip them. The next `omitted` micro-batches are left out; in their
+        `Trainer` requests them in order to skip them. The next `omitted` micro-batches are skipped; in their
         place the epoch's first rows are repeated at its end.
         """
         self._resumed = (epoch, batches, omitted)

@@ -15,9 +15,9 @@ from ..yaml_file import parse_json
 
 RESERVED = {
     "output_dir": "it is the stage's `output`",
-    "seed": "set the stage's `seed` instead",
+    "seed": "use the stage's `seed` instead",
     "data_seed": "the stage's `seed` sets the order of the rows",
-    "deepspeed": "set the stage's `deepspeed`, beside `trainer`, instead",
+    "deepspeed": "use the stage's `deepspeed`, beside `trainer`, instead",
     "use_cpu": "the CPU is used if there is no GPU",
     "report_to": "metrics.jsonl and wandb are always written; WANDB_MODE=disabled turns wandb off",
     "disable_tqdm": "the stage draws its own progress bar",
@@ -25,7 +25,7 @@ RESERVED = {
     "do_eval": "the stage evaluates at the end of training",
     "save_strategy": "checkpoints are saved every `save_steps` steps and when a signal stops the run",
     "save_only_model": "a run could not resume from such a checkpoint",
-    "resume_from_checkpoint": "a run resumes from its newest intact checkpoint by itself",
+    "resume_from_checkpoint": "a run resumes from its newest intact checkpoint automatically",
     "ignore_data_skip": "a resumed run skips the rows that it has already trained",
     "dataloader_drop_last": "every row of an epoch is trained",
     "load_best_model_at_end": "the stage saves the model of the last step",
@@ -203,7 +203,7 @@ class PackedSettings(TrainedSettings):
 
 
 class FineTunedSettings(RowSettings, PackedSettings):
-    """A stage that fine-tunes on packed dialogues (section 3.1). In the paper a step has 64 rows."""
+    """A stage that fine-tunes on packed dialogues (section 3.1). The paper's global batch is 64 rows."""
 
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
