@@ -275,5 +275,5 @@ def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
 
 
 def test_a_new_model_has_no_adapter() -> None:
-    with pytest.raises(ValueError, match="lora: a new model has no weights worth keeping"):
+    with pytest.raises(ValueError, match="lora: a new model has only random weights"):
         PretrainSettings.model_validate(PRETRAIN | {"lora": LORA})

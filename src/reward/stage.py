@@ -20,8 +20,8 @@ from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, 
 from ..model.lora import begin
 from ..processes import is_main_process
 from ..training.arguments import rows_per_step, trainer_section, training_arguments
-from ..training.health import watch
 from ..training.loop import run_trainer, save_trained
+from ..training.monitoring import monitor_options
 from ..training.tracking import Tracker
 from .accuracy import UNSAFE_BELOW, agreement, safety_agreement, score_pairs
 from .pairs import read_pairs
@@ -62,7 +62,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
             margins=settings.margin,
             safety_weight=settings.safety_loss_weight,
             description=f"reward ({settings.kind})",
-            watch=watch(settings),
+            monitor=monitor_options(settings),
         )
         trained = run_trainer(trainer, tracker, items_per_row=1, unit="pairs")
     save_trained(trainer, tokenizer, out / "model")

@@ -59,7 +59,7 @@ def test_the_files_and_what_they_hold(first: tuple[Path, dict[str, Any]]) -> Non
     assert metrics["best_score"] == pytest.approx(sum(row["score"] for row in best) / len(best))
     assert metrics["without_answer"] + metrics["all_unsafe"] == 3 - len(best)
     assert AutoTokenizer.from_pretrained(out / "model").apply_chat_template(turn("how ?"), return_dict=False)
-    assert [row["step"] for row in read_rows(out / "metrics.jsonl") if "loss" in row][-1] <= 3
+    assert [row["step"] for row in read_rows(out / "metrics.jsonl") if "train/loss" in row][-1] <= 3
     json.dumps(metrics)
 
 
