@@ -20,7 +20,7 @@ from ..model.precision import computing_in
 from ..model.special import eos_ids
 from .dialogues import DialogueSampler
 from .draws import draw, uniforms
-from .logprobs import never_sampled, policy_logprobs
+from .logprobs import excluded_pad_id, policy_logprobs
 from .sampler import Sampler, Samples
 from .weights import is_readable
 
@@ -42,7 +42,7 @@ class GenerateSampler(Sampler):
         """Takes the model as it is now."""
         self._model: Any = model
         self.eos = eos_ids(model.config)
-        self._pad = never_sampled(model.config)
+        self._pad = excluded_pad_id(model.config)
 
     def converse(
         self,

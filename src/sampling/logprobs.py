@@ -16,7 +16,7 @@ from ..model.padding import pad_batch
 from ..model.special import eos_ids
 
 
-def never_sampled(config: PreTrainedConfig) -> int | None:
+def excluded_pad_id(config: PreTrainedConfig) -> int | None:
     """The pad id, which is no part of the policy's vocabulary; None if there is none, or if it is the EOS."""
     return None if config.pad_token_id in eos_ids(config) else config.pad_token_id
 
@@ -42,7 +42,7 @@ def next_token_distribution(
     Args:
         model: a causal language model, or an engine around one.
         ids: `[rows, length]` int64.
-        pad_token_id: see `never_sampled`.
+        pad_token_id: see `excluded_pad_id`.
 
     Returns:
         `[rows, length - 1, vocabulary]` fp32 log-probabilities of the tokens from the second on.
@@ -78,7 +78,7 @@ def answer_logprobs(
         ids, mask = ids.to(device), mask.to(device)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]
         logits = head(hidden)  # of answers only: prompts are often the longer part, and a vocabulary is wide
-        distribution = policy_logprobs(logits, never_sampled(model.config), temperature)
+        distribution = policy_logprobs(logits, excluded_pad_id(model.config), temperature)
         logprobs = distribution.gather(-1, ids[:, 1:][mask][:, None]).squeeze(-1).cpu()
         for row, values in zip(rows, logprobs.split([len(answers[row]) for row in rows]), strict=True):
             found[row] = values.tolist()

@@ -15,7 +15,7 @@ from ..console import progress
 from ..model.special import eos_ids
 from .decoder import Decoder
 from .draws import draw, uniforms
-from .logprobs import never_sampled, policy_logprobs
+from .logprobs import excluded_pad_id, policy_logprobs
 from .weights import copy_weights
 
 # Finished rows are dropped once they are this share of the batch: it costs a copy of the others' cache.
@@ -153,7 +153,7 @@ class LlamaSampler(Sampler):
         self._weights = copy_weights(model, self._dtype)
         self.eos = eos_ids(model.config)
         self._eos = torch.tensor(self.eos, dtype=torch.long, device=self._weights.device)
-        self._pad = never_sampled(model.config)
+        self._pad = excluded_pad_id(model.config)
 
     def _fill(
         self,
