@@ -71,7 +71,7 @@ class Responder:
 
         A dialogue that outgrows the context has fewer answers than questions.
         """
-        ids = self.sampler.converse(
+        ids = self.sampler.sample_dialogues(
             questions,
             self.max_new_tokens,
             self.context,
