@@ -139,11 +139,10 @@ def _rows(kind: str, name: str) -> list[dict[str, Any]]:
         return [
             {
                 "step": step,
-                "iteration": step,
-                "score": 0.5 + 0.2 * (1 - math.exp(-step / 9)),
-                "helpfulness_score": 0.35 + 0.3 * (1 - math.exp(-step / 9)) + 0.01 * math.sin(step * 7),
-                "safety_score": 0.8 + 0.15 * (1 - math.exp(-step / 5)) + 0.01 * math.cos(step * 5),
-                "kl": 0.9 * (1 - math.exp(-step / 12)),
+                "ppo/reward": 0.5 + 0.2 * (1 - math.exp(-step / 9)),
+                "ppo/helpfulness_score": 0.35 + 0.3 * (1 - math.exp(-step / 9)) + 0.01 * math.sin(step * 7),
+                "ppo/safety_score": 0.8 + 0.15 * (1 - math.exp(-step / 5)) + 0.01 * math.cos(step * 5),
+                "ppo/kl": 0.9 * (1 - math.exp(-step / 12)),
             }
             for step in range(1, 31)
         ]
@@ -154,7 +153,7 @@ def _rows(kind: str, name: str) -> list[dict[str, Any]]:
     return [
         {
             "step": step,
-            "loss": floor + (starts[kind] - floor) * math.exp(-step / 60) * (1 + 0.05 * math.sin(step)),
+            "train/loss": floor + (starts[kind] - floor) * math.exp(-step / 60) * (1 + 0.05 * math.sin(step)),
         }
         for step in range(1, 301)
     ]

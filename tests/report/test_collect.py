@@ -181,7 +181,7 @@ def test_stages_made_with_different_versions_show_them_all(example: Path) -> Non
 
 
 def test_losses_that_are_no_numbers_are_counted(example: Path) -> None:
-    rows = '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": null}\n{"step": 3, "eval_loss": 1.0}\n'
+    rows = '{"step": 1, "train/loss": 2.0}\n{"step": 2, "train/loss": null}\n{"step": 3, "eval/loss": 1.0}\n'
     (example / "sft" / "metrics.jsonl").write_text(rows)
     curve = collect("smoke", artifacts_of(example))["curves"]["sft"]
     assert (curve["step"], curve["not_finite"]) == ([1], 1)
@@ -207,7 +207,7 @@ def test_a_measure_that_the_evaluation_lacks_stays_null(example: Path) -> None:
 
 
 def test_long_curves_are_thinned_and_end_where_training_ended(example: Path) -> None:
-    rows = [{"step": step, "loss": 1 / step} for step in range(1, 1001)]
+    rows = [{"step": step, "train/loss": 1 / step} for step in range(1, 1001)]
     (example / "pretrain" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     curve = collect("smoke", artifacts_of(example))["curves"]["pretrain"]
     assert len(curve["step"]) <= CURVE_POINTS
