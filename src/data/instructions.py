@@ -63,7 +63,7 @@ class Instruction:
         """As half of the training dialogues state it."""
         return SHORT[self.kind].format(self.value)
 
-    def kept(self, answer: str) -> bool:
+    def is_followed_by(self, answer: str) -> bool:
         """Whether an answer keeps to it; an empty one keeps to nothing."""
         return bool(answer.strip()) and _CHECKS[self.kind](answer, self.value)
 

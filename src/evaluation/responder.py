@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..chat_format.encoding import chat_format, encode_questions, without_marks
+from ..chat_format.encoding import chat_format, encode_questions, remove_control_strings
 from ..distributed.device import device
 from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm
@@ -53,7 +53,7 @@ class Responder:
     ) -> None:
         self.sampler, self.tokenizer = sampler, tokenizer
         self.context, self.max_new_tokens, self.seed = context, max_new_tokens, seed
-        self._marks = chat_format(tokenizer).marks
+        self._marks = chat_format(tokenizer).control_strings
 
     def ask(self, prompts: Sequence[Sequence[int]], name: str) -> list[SampledAnswer]:
         """One answer to each prompt (token ids, up to the last [/INST])."""
@@ -85,7 +85,9 @@ class Responder:
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
         return [
             SampledAnswer(
-                ids, without_marks(text, self._marks).strip(), bool(ids) and ids[-1] in self.sampler.eos
+                ids,
+                remove_control_strings(text, self._marks).strip(),
+                bool(ids) and ids[-1] in self.sampler.eos,
             )
             for ids, text in zip(rows, texts, strict=True)
         ]

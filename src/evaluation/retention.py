@@ -32,7 +32,7 @@ ANOTHER = "~"  # an instruction that no dialogue has
 class InstructionJudge(Protocol):
     """What retention needs of the world's gold scorers."""
 
-    def keeps(self, row_id: str, answer: str) -> bool: ...
+    def follows(self, row_id: str, answer: str) -> bool: ...
 
     def explicit_question(self, row_id: str) -> str | None: ...
 
@@ -65,8 +65,8 @@ class CheckedByCode:
                 )
             self._checks[one.id] = one.check
 
-    def keeps(self, row_id: str, answer: str) -> bool:
-        return self._checks[row_id].kept(answer)
+    def follows(self, row_id: str, answer: str) -> bool:
+        return self._checks[row_id].is_followed_by(answer)
 
     def explicit_question(self, row_id: str) -> str | None:
         return None
@@ -161,7 +161,7 @@ def measure_retention(
     answers = speaker.converse(questions, "dialogues")
     kept: dict[str, Column] = {
         str(turn): [
-            float(judge.keeps(one.id, said[turn - 1].text)) if len(said) >= turn else None
+            float(judge.follows(one.id, said[turn - 1].text)) if len(said) >= turn else None
             for one, said in zip(dialogues, answers, strict=True)
         ]
         for turn in measured_turns(turns)

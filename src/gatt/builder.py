@@ -11,7 +11,7 @@ from typing import Any
 
 from ..artifact import write_json
 from ..batches import batches
-from ..chat_format.encoding import chat_format, encode_prompt, without_marks
+from ..chat_format.encoding import chat_format, encode_prompt, remove_control_strings
 from ..console import say, track
 from ..data.ghost_attention import instruction_on_every_turn
 from ..data.instructions import Instruction
@@ -81,7 +81,7 @@ class DialogueBuilder:
         self.kept: Counter[str] = Counter()
         self.outgrown = self._done = 0
         self._tokenizer = load_tokenizer(model)
-        self._marks = chat_format(self._tokenizer).marks
+        self._marks = chat_format(self._tokenizer).control_strings
         loaded = load_causal_lm(model, settings.dtype).to(device()).eval()
         self._sampler = sampler_for(loaded, settings.sampling_batch_size)
         self._room = context_of(loaded.config) - settings.max_new_tokens
@@ -139,7 +139,7 @@ class DialogueBuilder:
         if self._reward_models is None:
             return [sum(logprobs) / len(logprobs) for logprobs in samples.logprobs]
         asked = [prompts[place] for place in samples.prompts]
-        judged = self._reward_models.judge(asked, samples.contents, [False] * len(asked))
+        judged = self._reward_models.score_answers(asked, samples.contents, [False] * len(asked))
         safe = judged.safety >= self._reward_models.safety_threshold
         return [
             value if is_safe else None
@@ -155,7 +155,11 @@ class DialogueBuilder:
         ):
             row, instruction = rows[place], self._dialogues[rows[place]].instruction
             self.samples[instruction.kind] += 1
-            if not finished or without_marks(text, self._marks) != text or not instruction.kept(text):
+            if (
+                not finished
+                or remove_control_strings(text, self._marks) != text
+                or not instruction.is_followed_by(text)
+            ):
                 continue
             self.kept[instruction.kind] += 1
             if value is not None and (row not in best or value > best[row][0]):

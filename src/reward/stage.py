@@ -17,7 +17,7 @@ from ..distributed import group
 from ..distributed.device import device
 from ..model.architecture import context_of
 from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
-from ..model.lora import begin
+from ..model.lora import load_trainable
 from ..processes import is_main_process
 from ..training.arguments import rows_per_step, trainer_section, training_arguments
 from ..training.health import watch
@@ -38,7 +38,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
     new = partial(new_reward_model, seed=settings.seed)
-    model = begin(new, inputs["model"], settings.adapter, seed=settings.seed)
+    model = load_trainable(new, inputs["model"], settings.adapter, seed=settings.seed)
     check_length("max_length", settings.max_length, context_of(model.config))
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake=intake)

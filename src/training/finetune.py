@@ -89,7 +89,7 @@ def finetune_on_dialogues(
         settings.max_length,
         context_length=context_of(model.config),
         seed=settings.seed,
-        alone=carries_state(plain(model)),
+        one_per_row=carries_state(plain(model)),
     )
     intake.skipped.update(counts["skipped"])
     intake.write(out)
@@ -131,7 +131,7 @@ def finetune_packed(
     The loss is the mean over all trained tokens of the global batch.
 
     Args:
-        model: as `model.lora.begin` makes it.
+        model: as `model.lora.load_trainable` makes it.
         rows: as `data.packing.pack` makes them, all of one length.
         out: where the trainer may leave files of its own.
         trainer: names of `trl.SFTConfig`, as `trainer_section` makes them.

@@ -74,6 +74,6 @@ def test_what_a_template_refuses_is_a_bad_row(tmp_path: Path) -> None:
         + tokenizer.chat_template
     )
     write(tmp_path / "rows.jsonl", [{"messages": PAIR, "instruction": "be brief"}, {"messages": PAIR}])
-    with pytest.raises(DataError, match=r"rows.jsonl:1: the chat template refuses the messages: no system"):
+    with pytest.raises(DataError, match=r"rows.jsonl:1: the chat template rejects the messages: no system"):
         read_dialogues(source("messages"), tmp_path, Intake(check=check_of(tokenizer)))
     assert len(read_dialogues(source("messages"), tmp_path, Intake(1, check_of(tokenizer)))) == 1

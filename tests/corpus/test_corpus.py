@@ -127,7 +127,7 @@ def test_shards_and_counts(data: Path, tokenizer: Any, capsys: pytest.CaptureFix
         "2.5",
         f"{weighted[1] / sum(weighted):.1%}",
     ]
-    assert "left out: 0 duplicates, 1 unusable documents, 0 broken rows" in told
+    assert "skipped: 0 duplicates, 1 unusable documents, 0 bad rows" in told
     assert len(corpus.train[0].index["shards"]) == 3
 
 

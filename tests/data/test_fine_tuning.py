@@ -66,7 +66,7 @@ def test_everything_is_counted_and_only_ours_is_told_here(
     rows, counts = pack_dialogues(tokenizer, found, length, context_length=1000, seed=0)
     assert counts["skipped"] == {f"longer than {length} tokens": 1}
     told = capsys.readouterr().out
-    assert f"1 dialogues left out: longer than {length} tokens" in told
+    assert f"skipped 1 dialogues: longer than {length} tokens" in told
     assert "empty message" not in told
 
     assert counts["dialogues"] == 3

@@ -21,7 +21,7 @@ IDS = [1, 5, 6, 7, 8, 9, 10, 11, 12, 13]
 class Nothing:
     """Keeps nothing and asks nothing outright."""
 
-    def keeps(self, row_id: str, answer: str) -> bool:
+    def follows(self, row_id: str, answer: str) -> bool:
         return False
 
     def explicit_question(self, row_id: str) -> str | None:

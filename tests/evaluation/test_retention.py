@@ -21,7 +21,7 @@ MakeSpeaker = Callable[..., Responder]
 class StubJudge:
     """Dialogue "a" must be answered with "ay", "b" with "bee"; only "a" can be asked outright."""
 
-    def keeps(self, row_id: str, answer: str) -> bool:
+    def follows(self, row_id: str, answer: str) -> bool:
         return answer == {"a": "ay", "b": "bee"}[row_id]
 
     def explicit_question(self, row_id: str) -> str | None:

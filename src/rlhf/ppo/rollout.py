@@ -53,7 +53,7 @@ def score_episodes(
     """
     asked = [prompts[index] for index in samples.prompts]
     ids = [prompt.ids for prompt in asked]
-    judged = reward_models.judge(ids, samples.contents, [prompt.prompt.is_safety for prompt in asked])
+    judged = reward_models.score_answers(ids, samples.contents, [prompt.prompt.is_safety for prompt in asked])
     finished = torch.tensor(samples.finished)
     reward = whitened_reward(judged.score) - missing_eos_penalty * ~finished
     return Episodes(

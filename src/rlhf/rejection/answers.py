@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...chat_format.encoding import without_marks
+from ...chat_format.encoding import remove_control_strings
 from ...distributed.group import gather_rows
 from ...errors import DataError
 from ...jsonl import Row
@@ -76,7 +76,7 @@ def score_answers(
     """The scores of each answer, in (0, 1): `safety`, `helpfulness` and the piecewise `score`."""
     mine = [samples[place] for place in _share(len(samples))]
     asked = [prompts[row["prompt"]] for row in mine]
-    judged = reward_models.judge(
+    judged = reward_models.score_answers(
         [prompt.ids for prompt in asked],
         [without_end(row["answer_ids"], row["finished"]) for row in mine],
         [prompt.prompt.is_safety for prompt in asked],
@@ -131,7 +131,7 @@ def best_answers(
 def is_usable(sample: Row, marks: Sequence[str]) -> bool:
     """Whether an answer can be trained: it ended by itself, is not empty and holds no control string."""
     text = sample["answer"]
-    return bool(sample["finished"] and text and without_marks(text, marks) == text)
+    return bool(sample["finished"] and text and remove_control_strings(text, marks) == text)
 
 
 def _share(count: int) -> range:

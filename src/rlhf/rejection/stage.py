@@ -17,7 +17,7 @@ from ...distributed.steps import made_rows
 from ...errors import DataError
 from ...jsonl import Row, read_rows
 from ...model.checkpoint import check_length, context_length, load_causal_lm
-from ...model.lora import base_model_of, begin
+from ...model.lora import base_model_of, load_trainable
 from ...sampling.generate import sampler_for
 from ...settings import listed
 from ...training.finetune import finetune_on_dialogues
@@ -63,7 +63,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
         for row in read_rows(folder / SELECTION)
     ]
     dialogues = [*demonstrations, *best * settings.selection_repeats]
-    model = begin(load_causal_lm, inputs["base"], settings.adapter, seed=settings.seed)
+    model = load_trainable(load_causal_lm, inputs["base"], settings.adapter, seed=settings.seed)
     return selected | finetune_on_dialogues(
         settings, model, tokenizer, dialogues=dialogues, intake=intake, out=out, description="fine-tuning"
     )
@@ -117,7 +117,7 @@ def _select(
     prompts = [pool[row["pool"]] for row in made_rows(out / PROMPTS, chosen)]
     samples = made_rows(out / SAMPLES, sampled)
     scores = made_rows(out / SCORES, scored)
-    marks, threshold = chat_format(tokenizer).marks, settings.safety_threshold
+    marks, threshold = chat_format(tokenizer).control_strings, settings.safety_threshold
     selection = made_rows(
         out / SELECTION,
         lambda: best_answers(samples, scores, prompts, marks=marks, safety_threshold=threshold),
