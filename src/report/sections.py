@@ -32,8 +32,8 @@ SECTIONS = (
     Section(
         "versions",
         "Comparison of versions",
-        "Version sft is the model after supervised fine-tuning. Later versions, oldest first, were trained with "
-        "the reward models, by rejection sampling or PPO. All versions answer the same test prompts at "
+        "Version sft is the model after supervised fine-tuning. Later versions, oldest first, were trained "
+        "with the reward models, by rejection sampling or PPO. All versions answer the same test prompts at "
         "temperature 1 with the same random draws, so the second table compares them prompt by prompt: a "
         "paired difference is the mean of the differences. ± is one standard error, clustered by prompt. KL "
         "is the mean log-ratio per answer to sft, or to the model that a PPO stage started from.",
