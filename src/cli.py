@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, artifact, working
+from . import __version__, working
 from .commands import completion, recipes
+from .commands.finished import finished_stages
 from .commands.group import Commands
 from .commands.kinds import kind_of
 from .config import load_settings
@@ -75,9 +76,12 @@ def _global_options(
 @app.command(short_help="Copy a shipped recipe into a new folder.", rich_help_panel=START)
 def init(
     recipe: Annotated[
-        str | None, typer.Argument(help="Name of the recipe.", autocompletion=completion.recipes)
+        str | None,
+        typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes),
     ] = None,
-    folder: Annotated[Path | None, typer.Argument(help="New or empty folder to copy it to.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="New or empty folder to copy it to.")
+    ] = None,
 ) -> None:
     """Copy a shipped recipe, the YAML files of a pipeline, into a new folder; without arguments list them."""
     if recipe is None:
@@ -153,7 +157,7 @@ def validate(
 
 def _stage_command(kind: str) -> Callable[..., None]:
     def command(
-        config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings of the stage.")],
+        config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="YAML of the stage.")],
         overrides: Overrides = None,
         *,
         processes: Annotated[
@@ -174,6 +178,36 @@ def _stage_command(kind: str) -> Callable[..., None]:
             say(f"{step.name}: {step.final}")
 
     return command
+
+
+@app.command("show", short_help="Print rows as the model sees them.", rich_help_panel=START)
+def show_rows(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="YAML of a pipeline or of a stage.")],
+    stage: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STAGE",
+            help="Stage of the pipeline, such as sft or v1/rejection.",
+            autocompletion=completion.stages,
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    *,
+    rows: Annotated[int, typer.Option(min=0, help="Number of rows.")] = 5,
+) -> None:
+    """Print rows of pretrain, sft, rejection or reward as the model sees them, and a table of their lengths.
+
+    Trained tokens are green; without colours they are between ⟦ and ⟧. A stage of a pipeline reads the
+    outputs of finished stages; for the YAML of a stage pass inputs.NAME=FOLDER.
+    """
+    from .commands.target import find_target
+
+    words = [*([stage] if stage else []), *(overrides or [])]
+    name = words.pop(0) if words and "=" not in words[0] else None
+    target = find_target(config, name, words)
+    from .commands.show import show
+
+    show(target, rows)
 
 
 for _kind, _help in STAGE_HELP.items():
@@ -215,7 +249,7 @@ def report(
 
     A folder such as sft.old beside sft is a backup and is ignored.
     """
-    inputs = _finished(run_folder)
+    inputs = finished_stages(run_folder)
     inputs.pop("report", None)
     if not inputs:
         raise DataError(
@@ -225,20 +259,13 @@ def report(
     execution.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
 
 
-def _finished(run_folder: Path) -> dict[str, Path]:
-    """The folders of a run's finished stages by their names, those of rounds as `v1/ppo`, without backups."""
-    flat = [path.parent for path in run_folder.glob(f"*/{artifact.MANIFEST}")]
-    nested = [path.parent for path in run_folder.glob(f"*/*/{artifact.MANIFEST}")]
-    nested = [folder for folder in nested if folder.parent not in flat and "." not in folder.parent.name]
-    folders = sorted(folder for folder in (*flat, *nested) if folder.suffix != artifact.PARTIAL)
-    found = {folder.relative_to(run_folder).as_posix(): folder for folder in folders}
-    return {name: found[name] for name in found if name.partition(".")[0] not in found.keys() - {name}}
-
-
 @app.command(short_help="Print a JSON schema, with which editors check a YAML.", rich_help_panel=USE)
 def schema(
     kind: Annotated[
-        str, typer.Argument(help="Kind of stage, or `pipeline`.", autocompletion=completion.schemas)
+        str,
+        typer.Argument(
+            metavar="KIND", help="Kind of stage, or `pipeline`.", autocompletion=completion.schemas
+        ),
     ],
 ) -> None:
     """Print the JSON schema of a stage's YAML, or of pipeline.yaml, for editors.
