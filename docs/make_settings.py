@@ -1,19 +1,21 @@
-"""Writes `docs/settings.md` from the settings classes: `.venv/bin/python docs/make_settings.py`."""
+"""Writes `docs/settings.md` and `configs/schemas/` from the settings classes.
+
+Run it after every change of a setting: `.venv/bin/python docs/make_settings.py`
+"""
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
-import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from llamita.commands.schema import KINDS, own_descriptions, schema_text
 from llamita.config import RENAMED
 from llamita.data.settings import CorpusSettings, RowSettings
 from llamita.rlhf.settings import RlhfSettings
@@ -23,6 +25,7 @@ from llamita.settings import StageSettings
 from llamita.training.settings import PAPER_OPTIMIZER, FineTunedSettings, PackedSettings, TrainedSettings
 
 PAGE = Path(__file__).with_name("settings.md")
+SCHEMAS = Path(__file__).parents[1] / "configs" / "schemas"
 HEAD = """# Settings
 
 All keys of `pipeline.yaml` and of the stages' YAML files. A key whose default is "required" must be set.
@@ -71,7 +74,7 @@ def _section(title: str, schema: type[BaseModel], seen: set[type[BaseModel]]) ->
         yield f"Inputs: {inputs or 'none'}. Keys of `trainer:`: {schema.trainer_class or 'none'}.\n"
     if defaults := _trainer_defaults(schema):
         yield f"Defaults of `trainer:`: {defaults}.\n"
-    rows = [_row(name, schema.model_fields[name], text) for name, text in _own_keys(schema).items()]
+    rows = [_row(name, schema.model_fields[name], text) for name, text in own_descriptions(schema).items()]
     yield "\n".join(
         ["| key | type | default | description |", "|---|---|---|---|", *rows, ""] if rows else []
     )
@@ -86,16 +89,6 @@ def _trainer_defaults(schema: type[BaseModel]) -> str:
         return ""
     defaults = PAPER_OPTIMIZER if schema is TrainedSettings else schema.trainer_defaults
     return ", ".join(f"`{name}: {json.dumps(value)}`" for name, value in defaults.items())
-
-
-def _own_keys(schema: type[BaseModel]) -> dict[str, str]:
-    """The keys that a class itself declares, with the strings below them."""
-    lines = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]).body
-    keys: dict[str, str] = {}
-    for line, following in zip(lines, [*lines[1:], None], strict=True):
-        if isinstance(line, ast.AnnAssign) and (name := ast.unparse(line.target)) in schema.model_fields:
-            keys[name] = str(ast.literal_eval(following.value)) if isinstance(following, ast.Expr) else ""
-    return keys
 
 
 def _row(name: str, field: FieldInfo, description: str) -> str:
@@ -147,3 +140,5 @@ def _models(kind: Any) -> list[type[BaseModel]]:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    for kind in KINDS:
+        (SCHEMAS / f"{kind}.json").write_text(schema_text(kind), encoding="utf-8")
