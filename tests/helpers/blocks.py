@@ -1,4 +1,4 @@
-"""A pipeline of three rounds of fake stages: a judge that is refreshed, rejection sampling and PPO."""
+"""A pipeline with three rounds of fake stages: a judge trained in each round, rejection sampling and PPO."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ NAMES = [
 
 
 def steps(*overrides: str) -> dict[str, Step]:
-    """The stages of the pipeline in the current folder, by their names."""
+    """Returns the stages of the pipeline in the current folder by name."""
     planned = pipeline.read_pipeline("configs/pipeline.yaml", overrides)
     return {item.step.name: item.step for item in planned}
 
 
 def settings(step: Step) -> TunerSettings:
-    """Those of a stage `tuner`."""
+    """Returns the settings of a stage of kind `tuner`."""
     assert isinstance(step.settings, TunerSettings)
     return step.settings

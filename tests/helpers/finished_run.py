@@ -1,4 +1,4 @@
-"""A finished run made by hand: manifests and metrics as the stages write them, with no model behind them."""
+"""Writes the manifests and metrics of a finished run without running it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ KINDS = {"sft_without_gatt": "sft", "helpfulness": "reward", "safety": "reward"}
 
 
 def kind_of(name: str) -> str:
-    """The kind of stage that a name has in these runs; within a round its last part says it."""
+    """Returns the kind of the stage with this name; in a round the last part of the name decides."""
     last = name.rpartition("/")[2]
     return KINDS.get(last, last)
 
 
 def inputs_of(run: Path) -> dict[str, Path]:
-    """What the report of a run takes: every finished stage by its name, in no order of meaning."""
+    """Returns the inputs of the report: the folder of every finished stage by name, in an arbitrary order."""
     folders = sorted((path.parent for path in run.rglob("manifest.json")), reverse=True)
     return {folder.relative_to(run).as_posix(): folder for folder in folders if folder.name != "report"}
 
 
 def write_example(run: Path, without: tuple[str, ...] = ()) -> Path:
-    """Writes the run's folders but those in `without`; returns the run's folder."""
+    """Writes the folders of all stages except those in `without`; returns the run's folder."""
     metrics: dict[str, dict[str, Any]] = {
         "pretrain": {"validation_bits_per_byte": 0.412, "unigram_bits_per_byte": 1.93},
         "helpfulness": _reward((0.97, 0.91, 0.78, 0.55), 800),
@@ -57,7 +57,7 @@ def write_example(run: Path, without: tuple[str, ...] = ()) -> Path:
 def write_stage(
     run: Path, name: str, metrics: dict[str, Any], *, seconds: float, number: int, **settings: Any
 ) -> None:
-    """A stage's folder: the manifest that the runner writes, and rows of training as its kind logs them."""
+    """Writes a stage's folder: its manifest, and the rows of `metrics.jsonl` that its kind logs."""
     folder = run / name
     folder.mkdir(parents=True)
     of_kind = {"kind": name} if name in ("helpfulness", "safety") else {}
@@ -80,7 +80,7 @@ def write_stage(
 
 
 def write_three_rounds(run: Path) -> Path:
-    """The run in three rounds, each with a reward model of its own, rejection sampling and PPO."""
+    """Writes a run with three rounds; each trains a reward model, then does rejection sampling and PPO."""
     write_example(run, without=("v1/rejection", "v2/rejection", "v2/ppo", "evaluate"))
     names = [f"v{number}/{stage}" for number in (1, 2, 3) for stage in ("reward", "rejection", "ppo")]
     for number, name in enumerate(names, start=20):
@@ -171,7 +171,7 @@ EXAMPLE_VERSIONS: dict[str, tuple[float | None, ...]] = {
 def example_evaluation(
     figures: dict[str, tuple[float | None, ...]] = EXAMPLE_VERSIONS,
 ) -> dict[str, Any]:
-    """What `evaluate` measures of the example run."""
+    """Returns the metrics of the stage `evaluate` in the example run."""
     order = list(figures)
     names = (
         *(
