@@ -11,7 +11,7 @@ OLDEST_INSTALLED := $(OLDEST)/.installed
 smoke: $(INSTALLED)
 	$(BIN)/llamita run configs/smoke/pipeline.yaml
 
-# A quarter of an hour: the run that the README's tables and picture show.
+# A quarter of an hour: the run shown in the tables and the picture of the README.
 miniature: $(INSTALLED)
 	$(BIN)/llamita run configs/miniature/pipeline.yaml
 
