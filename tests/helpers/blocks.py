@@ -1,4 +1,4 @@
-"""A pipeline of three rounds of fake stages: a judge that is refreshed, rejection sampling and PPO."""
+"""A pipeline with three rounds of fake stages: a judge trained in each round, rejection sampling and PPO."""
 
 from __future__ import annotations
 

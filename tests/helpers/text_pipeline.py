@@ -1,4 +1,4 @@
-"""The pipeline of the fixture `project`, three stages that make text: run, planned, changed."""
+"""Runs, plans and changes the pipeline of the fixture `project`: three stages that write text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ stages:
 
 
 def run(*overrides: str, first: str | None = None, last: str | None = None) -> None:
-    """Runs the pipeline, or its part from `first` to `last`."""
+    """Runs the pipeline, or its stages from `first` to `last`."""
     chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
     schedule.run(chosen)
 
@@ -40,7 +40,7 @@ def problem(*overrides: str) -> str:
 
 
 def replace(path: str, old: str, new: str) -> None:
-    """Changes the text of a file, which must hold `old`."""
+    """Replaces `old`, which must occur, in a file."""
     text = Path(path).read_text()
     assert old in text
     Path(path).write_text(text.replace(old, new))

@@ -16,7 +16,7 @@ def begin(final: Path, fingerprint: str, text: str = "") -> str:
 
 
 def publish(final: Path, text: str) -> None:
-    """A finished stage that has made `text`."""
+    """Runs and publishes a stage that writes `text`."""
     with working.open_working(final, {"fingerprint": text}, resumable=True) as out:
         (out / "made.txt").write_text(text)
         working.publish(final, {"stage": "maker"})
