@@ -25,7 +25,7 @@ class Source(Settings):
 
     path: str
     format: str
-    """see the README's table of formats"""
+    """format of the rows, one of those that docs/data.md lists"""
     split: str = "train"
     """of a Hub data set"""
     skip: int = Field(0, ge=0)
