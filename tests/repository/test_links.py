@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +36,13 @@ def prose(page: Path) -> Iterator[tuple[int, str]]:
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
     found: set[str] = set()
+    repeated: Counter[str] = Counter()
     for _, line in prose(page):
         if heading := HEADING.fullmatch(line):
             text = LINK.sub(lambda link: link[0][1:].split("]")[0], heading[1])
             anchor = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
-            repeated = sum(anchor == name or re.fullmatch(rf"{anchor}-\d+", name) is not None for name in found)
-            found.add(f"{anchor}-{repeated}" if repeated else anchor)
+            found.add(f"{anchor}-{repeated[anchor]}" if repeated[anchor] else anchor)
+            repeated[anchor] += 1
     return found
 
 
