@@ -18,7 +18,7 @@ from typing import Any
 
 NOISE = 1.0  # standard errors
 CHANCE = 2.0  # standard deviations
-SCATTER = {"gold_helpfulness": 0.02, "gatt_retention": 0.03}  # of like runs: docs/results/smoke.md
+SCATTER = {"gold_helpfulness": 0.02, "gatt_retention": 0.03}  # of like runs: docs/results/miniature.md
 RATINGS = ("significantly_better", "better", "slightly_better", "negligibly_better")
 TURNS = (1, 2, 4, 6, 10, 20)
 
