@@ -25,7 +25,7 @@ def show_summary(counts: dict[str, Any]) -> None:
     skipped = sum(counts["skipped"].values())
     say(
         f"left out: {counts['duplicates']:,} duplicates, {skipped:,} unusable documents, "
-        f"{counts['refused']:,} broken rows"
+        f"{counts['bad_rows']:,} broken rows"
     )
 
 

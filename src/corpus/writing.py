@@ -56,7 +56,7 @@ def write_corpus(
     Returns:
         For "train" and "validation" `documents`, `tokens`, `bytes`, `bytes_per_token`, `lengths` (documents
         by their tokens: up to 16, 32, …) and `sources` (`path`, `weight`, `folder`, `documents`, `tokens`,
-        `bytes` of each); beside them `duplicates` and `refused` (counts), `skipped` (documents by reason) and
+        `bytes` of each); beside them `duplicates` and `bad_rows` (counts), `skipped` (documents by reason) and
         `ignored_fields` (documents by each field that is not used).
 
     Raises:

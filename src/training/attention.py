@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCausalLM
 
+from ..distributed.device import fixed_shapes
 from ..errors import ConfigError
 from ..model.architecture import carries_state
 from ..model.padding import UNTRAINED
@@ -180,16 +181,15 @@ def attending_within_segments(
         ConfigError: the kernel is not installed, or this device has none.
     """
     chosen = kernel or (NAME if device.type == "cpu" and not carries_state(model) else None)
-    if chosen is None:
-        yield
-        return
     before = model.config._attn_implementation
     try:
-        model.set_attn_implementation(chosen)
+        if chosen is not None:
+            model.set_attn_implementation(chosen)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"attn_implementation: {chosen}: {error}") from None
     try:
-        yield
+        with nullcontext() if chosen == NAME else fixed_shapes():  # segments differ in length
+            yield
     finally:
         model.set_attn_implementation(before)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llamita.errors import DataError
-from llamita.evaluation import comparison, ghost_attention, speaker
+from llamita.evaluation import comparison, ghost_attention, responder
 from llamita.evaluation.attention import measure_attention
 from llamita.evaluation.responder import Responder
 from llamita.evaluation.settings import EvaluateSettings
@@ -270,7 +270,7 @@ def test_half_precision_reaches_every_model(
         seen.append(dtype)
         return Scorer(folder, tokenizer, dtype=dtype)
 
-    monkeypatch.setattr(speaker, "load_causal_lm", load)
+    monkeypatch.setattr(responder, "load_causal_lm", load)
     monkeypatch.setattr(comparison, "Scorer", scorer)
     found = run(settings(dtype="bfloat16"), inputs, tmp_path)["versions"]
     assert seen == ["bfloat16"] * 8  # sft, safety, v1, v2, v2's start; with, without, unseen
