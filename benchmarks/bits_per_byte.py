@@ -1,6 +1,6 @@
 """The held-out text under a trained model, a 5-gram model of the same training tokens, zstd and gzip.
 
-    python benchmarks/bits_per_byte.py PRETRAIN_FOLDER CORPUS_FOLDER
+    python benchmarks/compression.py PRETRAIN_FOLDER CORPUS_FOLDER
 
 All in bits a byte of the same text. The compressors read it in one piece; zstd also after a dictionary of a
 megabyte from the training text. Tokens that begin a document are free for the two models.
