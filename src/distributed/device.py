@@ -30,7 +30,7 @@ def _avoid_plans_per_shape() -> None:
 
 @contextmanager
 def fixed_shapes() -> Iterator[None]:
-    """Allows cuDNN's attention, the fastest kernel where every batch has the same shape, as packed rows do."""
+    """Allows cuDNN's attention: the fastest kernel where all batches have one shape, as packed rows do."""
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:

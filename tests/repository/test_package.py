@@ -79,7 +79,7 @@ def test_ci_runs_every_check() -> None:
         "make test-oldest",
         "make test-long",
         "make smoke",
-        ".ci/check_report.py",
+        ".ci/check_smoke.py",
     ):
         assert f"\ntimed {command}\n" in script or command in script.splitlines()[-1], command
     assert (REPOSITORY / ".ci" / "run").stat().st_mode & 0o100
