@@ -26,7 +26,7 @@ class Source(Settings):
     path: str
     """path below the stage's input `data`, absolute path, or id of a data set on the Hub"""
     format: str
-    """format of the rows, see docs/data.md"""
+    """format of the rows, one of those that docs/data.md lists"""
     split: str = "train"
     """split of a data set on the Hub"""
     skip: int = Field(0, ge=0)
