@@ -125,7 +125,7 @@ def _tokenizer(stage_run: StageRun, stage_runs: Mapping[str, StageRun]) -> tuple
     maker = stage_runs[stage_run.upstream[name]]
     if not _tokenizer_inputs(maker):
         raise ConfigError(
-            f"{stage_run.inputs[name]}: no tokenizer there yet; run the pipeline with --until {maker.name} first"
+            f"{stage_run.inputs[name]}: no tokenizer yet; run the pipeline with --until {maker.name} first"
         )
     folder, chat_format = _tokenizer(maker, stage_runs)
     return folder, LLAMA2 if getattr(maker.settings, "chat_format", "own") == LLAMA2 else chat_format
