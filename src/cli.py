@@ -252,9 +252,7 @@ def report(
     inputs = finished_stages(run_folder)
     inputs.pop("report", None)
     if not inputs:
-        raise DataError(
-            f"{run_folder}: no finished stage in it; expected the folder of a run, such as runs/smoke"
-        )
+        raise DataError(f"{run_folder}: no finished stage in it; expected a run's folder, such as runs/smoke")
     settings = stages.settings_class("report")()
     execution.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
 

@@ -46,20 +46,19 @@ def test_a_shipped_yaml_names_its_schema_and_satisfies_it(path: Path) -> None:
     assert path.name == "pipeline.yaml" if stem == "pipeline" else settings_class(stem)
 
 
+def pinned_versions_are_installed() -> bool:
+    """Whether schemas and names below `trainer:` come from the versions that the files were written with."""
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    libraries = ("pydantic", "transformers", "trl")
+    return {f"{name}=={metadata.version(name)}" for name in libraries} <= set(lines)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_committed_schemas_are_current(kind: str) -> None:
-    committed = json.loads((CONFIGS / "schemas" / f"{kind}.json").read_text(encoding="utf-8"))
-    current = schema_of(kind)
-    if _other_versions():  # other names below `trainer:`
-        for schema in (committed, current):
-            schema.get("properties", {}).pop("trainer", None)
-    assert committed == current, "run `.venv/bin/python docs/make_settings.py`"
-
-
-def _other_versions() -> bool:
-    """Whether the trainers' classes are of other versions than those that the files were written with."""
-    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return not {f"{name}=={metadata.version(name)}" for name in ("transformers", "trl")} <= set(lines)
+    if not pinned_versions_are_installed():
+        pytest.skip("other versions of pydantic, transformers or trl than in constraints.txt")
+    committed = (CONFIGS / "schemas" / f"{kind}.json").read_text(encoding="utf-8")
+    assert committed == schema_text(kind), "run `.venv/bin/python docs/make_settings.py`"
 
 
 def test_no_schema_is_left_over() -> None:
@@ -118,7 +117,7 @@ def test_a_pipeline() -> None:
 def test_the_command_prints_it() -> None:
     result = CliRunner().invoke(cli.app, ["schema", "world"])
     assert result.exit_code == 0
-    assert result.stdout == (CONFIGS / "schemas" / "world.json").read_text(encoding="utf-8")
+    assert result.stdout == schema_text("world")
     wrong = CliRunner().invoke(cli.app, ["schema", "wrld"])
     assert wrong.exit_code == 2
     assert "there is no stage 'wrld'; did you mean 'world'?; expected one of pipeline, world" in wrong.stderr

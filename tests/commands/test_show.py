@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 from llamita import cli
 from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.commands import drawing
+from llamita.corpus.writing import write_corpus
+from llamita.pretrain.settings import PretrainSettings
 
 from ..helpers.chatml import chatml_tokenizer
 from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
@@ -149,6 +152,22 @@ def test_documents_without_and_with_token_shards(folders: list[str], tmp_path: P
     assert re.search(r"· document 1, tokens 0–\d+\n[^⟦\n]", text)  # nothing predicts a row's first token
     assert re.search(r"\na document +\d+", text)
     assert "100 documents, " in text
+
+
+def test_shards_that_the_stage_has_written_are_read(
+    folders: list[str], tmp_path: Path, tokenizer: Any
+) -> None:
+    tokenizer.save_pretrained(str(tmp_path / "tokenizer" / "model"))
+    settings = PretrainSettings.model_validate_json(json.dumps(PRETRAIN))
+    data = Path(folders[0].removeprefix("inputs.data="))
+    for folder in ("out.partial", "out"):  # a run that is under way, and a finished one
+        shards, journal = tmp_path / folder / "shards", tmp_path / f"{folder}.journal"
+        write_corpus(settings, settings.seed, tokenizer, root=data, folder=shards, journal=journal)
+        inputs = [folders[0], f"inputs.tokenizer={tmp_path / 'tokenizer'}", "output=out"]
+        text = show("pretrain", PRETRAIN, *inputs, "--rows", "1")
+        assert text.startswith("⟦…⟧: trained tokens")
+        assert "100 documents, " in text
+        shutil.rmtree(tmp_path / folder)
 
 
 def test_another_chat_template_and_its_replacement(folders: list[str], tmp_path: Path) -> None:
