@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, working
+from . import __version__, artifact, working
 from .commands import completion, recipes
 from .commands.finished import finished_stages
 from .commands.group import Commands
@@ -21,7 +21,7 @@ from .console import say
 from .errors import ConfigError, DataError, Interrupted
 from .processes import is_main_process
 from .runner import execution, pipeline, schedule, stages
-from .runner.identity import Step
+from .runner.identity import StageRun
 from .runner.identity import status as status_of
 from .terminal import ending_signals, print_whatever_happens
 from .yaml_file import read_yaml
@@ -166,16 +166,16 @@ def _stage_command(kind: str) -> Callable[..., None]:
         name: Annotated[str | None, typer.Option(hidden=True, help="Name in the pipeline.")] = None,
     ) -> None:
         settings = load_settings(config, stages.settings_class(kind), overrides or [])
-        step = stages.single_step(kind, settings, config, processes=processes, name=name)
+        stage_run = stages.standalone_run(kind, settings, config, processes=processes, name=name)
         if is_main_process():
-            working.recover(step.final)
-        status = status_of(step)
+            working.recover(stage_run.final)
+        status = status_of(stage_run)
         if status.done:
-            say(f"{step.name}: finished before, nothing has changed: {step.final}")
+            say(f"{stage_run.name}: finished before, nothing has changed: {stage_run.final}")
         else:
-            say(f"{step.name}: {status.why}")
-            execution.execute(step)
-            say(f"{step.name}: {step.final}")
+            say(f"{stage_run.name}: {status.reason}")
+            execution.execute(stage_run)
+            say(f"{stage_run.name}: {stage_run.final}")
 
     return command
 
@@ -219,7 +219,7 @@ for _kind, _help in STAGE_HELP.items():
 
 @app.command("rlhf", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def _rlhf() -> None:
-    raise ConfigError(stages.RLHF_NOW)
+    raise ConfigError(stages.RLHF_REMOVED)
 
 
 @app.command(short_help="Talk with a model.", rich_help_panel=USE)
@@ -253,8 +253,9 @@ def report(
     inputs.pop("report", None)
     if not inputs:
         raise DataError(f"{run_folder}: no finished stage in it; expected a run's folder, such as runs/smoke")
+    artifact.check_single_run(run_folder, inputs.values())
     settings = stages.settings_class("report")()
-    execution.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
+    execution.execute(StageRun("report", settings, inputs, run_folder.absolute() / "report"))
 
 
 @app.command(short_help="Print a JSON schema, with which editors check a YAML.", rich_help_panel=USE)

@@ -82,11 +82,11 @@ def test_run(project: Path, fake: FakeStages) -> None:
     dry = llamita("run", "pipeline.yaml", "--dry-run", "chat.style=polite", "name=other")
     assert dry.exit_code == 0
     assert 'style: "polite"' in dry.stdout
-    assert "base: new" in dry.stdout
+    assert "base: first run" in dry.stdout
     assert fake.ran == ["base"]
     result = llamita("run", "pipeline.yaml")
     assert result.exit_code == 0
-    assert "[1/2] base: done before" in result.stdout
+    assert "[1/2] base: skipped, already finished" in result.stdout
     assert fake.ran == ["base", "chat"]
 
 
@@ -116,7 +116,7 @@ def test_a_stage_alone(project: Path, fake: FakeStages, monkeypatch: pytest.Monk
     [
         (["output=o"], "inputs.model: stage 'sft' needs this input"),
         (["inputs.modl=text.txt", "output=o"], "no such input; did you mean 'model'"),
-        (["inputs.model=text.txt"], "Give output=FOLDER"),
+        (["inputs.model=text.txt"], "pass output=FOLDER"),
         (["inputs.model=nowhere", "output=o"], "no such folder"),
         (["inputs.model=text.txt", "output=o", "sytle=x"], "override 'sytle=x'"),
     ],
@@ -229,6 +229,11 @@ def test_report_from_the_finished_stages(
         assert llamita("report", "runs/tiny").exit_code == 0
     assert fake.ran == ["base", "report", "report"]
     assert artifact.read_manifest(Path("runs/tiny/report"))["inputs"].keys() == {"base"}
+    llamita("run", "pipeline.yaml", "--until", "base", "name=other")
+    result = llamita("report", "runs")
+    assert result.exit_code == 1
+    assert "expected one of runs/other, runs/tiny" in output(result)
+    assert not Path("runs/report").exists()
 
 
 def test_report_takes_the_stages_of_rounds(
@@ -254,12 +259,12 @@ def test_a_block_of_rounds_in_every_command(project: Path, fake: FakeStages) -> 
     result = llamita("validate", "pipeline.yaml", "polite.yaml")
     assert result.stdout == "pipeline.yaml: ok\npolite.yaml: ok\n", output(result)
     result = llamita("run", "pipeline.yaml", "--dry-run", "--until", "v1/tune", "v1/tune.strength=4")
-    assert "v1/tune: new, after base" in result.stdout
+    assert "v1/tune: first run, after base" in result.stdout
     assert "    strength: 4\n" in result.stdout
     assert fake.ran == []
     assert llamita("run", "pipeline.yaml", "--until", "v1/tune").exit_code == 0
     result = llamita("run", "pipeline.yaml", "--from", "v2/tune")
-    assert result.stdout.splitlines()[0] == "[1/1] v2/tune: new", output(result)
+    assert result.stdout.splitlines()[0] == "[1/1] v2/tune: running (first run)", output(result)
     assert fake.ran == ["base", "v1/tune", "v2/tune"]
 
 
@@ -270,7 +275,7 @@ def test_the_former_stage_rlhf_is_refused_with_its_replacement(project: Path, ar
     (project / "rlhf.yaml").write_text("seed: 1\n")
     result = llamita(*arguments)
     assert result.exit_code == 2
-    assert "there is no stage 'rlhf' any more" in result.stderr
+    assert "stage 'rlhf' was removed" in result.stderr
     assert "      - name: rejection\n        stage: rejection\n" in result.stderr
     assert "rlhf" not in llamita("--help").stdout
 

@@ -19,7 +19,7 @@ def kind_of(config: Path, stage: str | None = None) -> str:
     named = [kind for kind in (*stages.REGISTRY, "rlhf") if config.stem.startswith(kind)]
     kind = stage or (named[0] if named else _kind_in_pipeline(config))
     if kind == "rlhf":
-        raise ConfigError(f"{config}: {stages.RLHF_NOW}")
+        raise ConfigError(f"{config}: {stages.RLHF_REMOVED}")
     if kind not in stages.REGISTRY:
         problem = f"there is no stage {kind!r}" if kind else "its name does not begin with a kind of stage"
         hint = nearest(kind or config.stem, stages.REGISTRY)

@@ -77,7 +77,12 @@ def _show_dialogues(
         intake=Intake(settings.max_bad_rows, check_of(tokenizer)),
     )
     packed, counts = pack_dialogues(
-        tokenizer, dialogues, settings.max_length, context_length=context, seed=settings.seed, alone=alone
+        tokenizer,
+        dialogues,
+        settings.max_length,
+        context_length=context,
+        seed=settings.seed,
+        one_per_row=alone,
     )
     drawing.legend("trained tokens, which the loss counts")
     for number, row in enumerate(packed[:rows], 1):
@@ -186,7 +191,7 @@ def _show_pairs(settings: RewardSettings, target: Target, tokenizer: Any, *, row
     total = len(everything) + too_long
     dropped = f"{too_long:,}, those of `mix` included" if settings.mix else drawing.share(too_long, total)
     drawing.line(f"dropped, longer than max_length {settings.max_length}: {dropped}")
-    cut = sum(pair.prompt_cut for pair in everything)
+    cut = sum(pair.prompt_truncated for pair in everything)
     drawing.line(f"prompt truncated: {drawing.share(cut, len(everything))}")
 
 
@@ -195,7 +200,7 @@ def _print_pair(tokenizer: Any, pair: Pair, name: str, *, margins: str) -> None:
     facts = [f"rating {comparison.rating or 'none'}", f"margin {margin(comparison.rating, margins):.2f}"]
     for answer, safe in (("chosen", comparison.chosen_safe), ("rejected", comparison.rejected_safe)):
         facts += [] if safe is None else [f"{answer} answer {'safe' if safe else 'unsafe'}"]
-    facts += ["prompt truncated"] if pair.prompt_cut else []
+    facts += ["prompt truncated"] if pair.prompt_truncated else []
     drawing.heading(f"{name}: {', '.join(facts)}")
     start = len(pair.chosen_ids) - len(encode_answer(tokenizer, comparison.chosen))
     prompt, chosen, rejected = pair.chosen_ids[:start], pair.chosen_ids[start:], pair.rejected_ids[start:]

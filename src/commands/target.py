@@ -10,7 +10,7 @@ from ..config import parse_settings
 from ..errors import ConfigError
 from ..hub import fetch, is_hub_id
 from ..runner import stages
-from ..runner.identity import Step
+from ..runner.identity import StageRun
 from ..runner.pipeline import read_pipeline
 from ..settings import StageSettings
 from ..yaml_file import nearest, read_yaml
@@ -57,13 +57,13 @@ def find_target(config: Path, stage: str | None, overrides: Sequence[str]) -> Ta
     folders = {name: value for name, value in settings.inputs.items() if isinstance(value, str)}
     inputs = {name: _folder(f"{config}: inputs.{name}", value) for name, value in folders.items()}
     output = Path(settings.output) if settings.output else None
-    step = Step(kind, settings, inputs, output or Path())
-    for name in (*_tokenizer_inputs(step), *_data_inputs(step)):
+    stage_run = StageRun(kind, settings, inputs, output or Path())
+    for name in (*_tokenizer_inputs(stage_run), *_data_inputs(stage_run)):
         if name not in inputs:
             raise ConfigError(
                 f"{config}: inputs.{name}: its rows can't be read without; add inputs.{name}=FOLDER"
             )
-    return _target(step, {}, output)
+    return _target(stage_run, {}, output)
 
 
 def _folder(key: str, value: str) -> Path:
@@ -79,34 +79,34 @@ def _shown_kind(place: object, kind: str) -> str:
 
 
 def _in_pipeline(config: Path, stage: str | None, overrides: Sequence[str]) -> Target:
-    steps = {item.step.name: item.step for item in read_pipeline(config, overrides)}
-    names = [name for name, step in steps.items() if step.kind in SHOWN]
+    stage_runs = {item.stage_run.name: item.stage_run for item in read_pipeline(config, overrides)}
+    names = [name for name, stage_run in stage_runs.items() if stage_run.kind in SHOWN]
     if stage is None:
         raise ConfigError(f"{config}: which stage? Add one of {', '.join(names)}")
-    if stage not in steps:
+    if stage not in stage_runs:
         raise ConfigError(
             f"{config}: no stage {stage!r}{nearest(stage, names)}; expected one of {', '.join(names)}"
         )
-    step = steps[stage]
-    _shown_kind(f"{config}: {stage}", step.kind)
-    for name in _data_inputs(step):
-        if not step.inputs[name].exists():
-            made_by = step.upstream.get(name)
+    stage_run = stage_runs[stage]
+    _shown_kind(f"{config}: {stage}", stage_run.kind)
+    for name in _data_inputs(stage_run):
+        if not stage_run.inputs[name].exists():
+            made_by = stage_run.upstream.get(name)
             remedy = f"; type `llamita run {config} --until {made_by}` first" if made_by else ""
             raise ConfigError(
-                f"{config}: stage {stage!r} reads {step.inputs[name]}, which does not exist{remedy}"
+                f"{config}: stage {stage!r} reads {stage_run.inputs[name]}, which does not exist{remedy}"
             )
-    return _target(step, steps, step.final)
+    return _target(stage_run, stage_runs, stage_run.final)
 
 
-def _target(step: Step, steps: Mapping[str, Step], output: Path | None) -> Target:
-    folder, chat_format = _tokenizer(step, steps)
-    own = getattr(step.settings, "chat_format", "own")
-    trained = step.inputs.get("base") or step.inputs.get("model")
+def _target(stage_run: StageRun, stage_runs: Mapping[str, StageRun], output: Path | None) -> Target:
+    folder, chat_format = _tokenizer(stage_run, stage_runs)
+    own = getattr(stage_run.settings, "chat_format", "own")
+    trained = stage_run.inputs.get("base") or stage_run.inputs.get("model")
     return Target(
-        step.kind,
-        step.settings,
-        {name: path for name, path in step.inputs.items() if path.exists()},
+        stage_run.kind,
+        stage_run.settings,
+        {name: path for name, path in stage_run.inputs.items() if path.exists()},
         folder,
         chat_format=LLAMA2 if LLAMA2 in (own, chat_format) else "own",
         model=trained if trained and trained.exists() else None,
@@ -114,32 +114,32 @@ def _target(step: Step, steps: Mapping[str, Step], output: Path | None) -> Targe
     )
 
 
-def _tokenizer(step: Step, steps: Mapping[str, Step]) -> tuple[Path, str]:
+def _tokenizer(stage_run: StageRun, stage_runs: Mapping[str, StageRun]) -> tuple[Path, str]:
     """The folder of a stage's tokenizer, and the chat format that a stage before it sets.
 
     If the model to start from does not exist yet, its tokenizer is found where that model will get it from.
     """
-    [name] = _tokenizer_inputs(step)
-    if step.inputs[name].exists():
-        return step.inputs[name], "own"
-    maker = steps[step.upstream[name]]
+    [name] = _tokenizer_inputs(stage_run)
+    if stage_run.inputs[name].exists():
+        return stage_run.inputs[name], "own"
+    maker = stage_runs[stage_run.upstream[name]]
     if not _tokenizer_inputs(maker):
         raise ConfigError(
-            f"{step.inputs[name]}: no tokenizer there yet; run the pipeline with --until {maker.name} first"
+            f"{stage_run.inputs[name]}: no tokenizer yet; run the pipeline with --until {maker.name} first"
         )
-    folder, chat_format = _tokenizer(maker, steps)
+    folder, chat_format = _tokenizer(maker, stage_runs)
     return folder, LLAMA2 if getattr(maker.settings, "chat_format", "own") == LLAMA2 else chat_format
 
 
-def _tokenizer_inputs(step: Step) -> tuple[str, ...]:
+def _tokenizer_inputs(stage_run: StageRun) -> tuple[str, ...]:
     """The input whose tokenizer a stage uses; none for a stage that trains the tokenizer."""
-    if step.kind == "pretrain":
-        return ("tokenizer",) if getattr(step.settings, "model", None) is not None else ("model",)
-    return {"ppo": ("start",), "tokenizer": ()}.get(step.kind, ("model",))
+    if stage_run.kind == "pretrain":
+        return ("tokenizer",) if getattr(stage_run.settings, "model", None) is not None else ("model",)
+    return {"ppo": ("start",), "tokenizer": ()}.get(stage_run.kind, ("model",))
 
 
-def _data_inputs(step: Step) -> list[str]:
+def _data_inputs(stage_run: StageRun) -> list[str]:
     """The inputs whose rows a stage reads; those of a stage that is not part of a pipeline may be missing."""
-    if step.kind == "pretrain":
-        return ["data"] if getattr(step.settings, "documents", None) else ["corpus"]
-    return ["data", *(["gatt"] if "gatt" in step.inputs else [])]
+    if stage_run.kind == "pretrain":
+        return ["data"] if getattr(stage_run.settings, "documents", None) else ["corpus"]
+    return ["data", *(["gatt"] if "gatt" in stage_run.inputs else [])]
