@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llamita import cli
-from llamita.commands.schema import KINDS, descriptions, schema_text
+from llamita.commands.schema import KINDS, descriptions, own_descriptions, schema_text
 from llamita.pretrain.settings import PretrainSettings
 from llamita.runner.stages import settings_class
 from llamita.sft.settings import SftSettings
@@ -98,10 +98,11 @@ def test_descriptions_are_the_strings_below_the_fields() -> None:
     for section in (schema, *schema["$defs"].values()):
         described = {key for key, value in section["properties"].items() if value.get("description")}
         assert section["properties"].keys() - described <= {"path"}
-    inherited, own = descriptions(SftSettings), descriptions(PretrainSettings)
-    assert schema["properties"]["loss_spike"]["description"] == " ".join(inherited["loss_spike"].split())
-    assert inherited["loss_spike"] != own["loss_spike"]  # pretrain declares it again
-    assert schema_of("pretrain")["properties"]["loss_spike"]["description"] == own["loss_spike"]
+    for kind, settings in (("sft", SftSettings), ("pretrain", PretrainSettings)):
+        for key, text in descriptions(settings).items():
+            assert schema_of(kind)["properties"][key].get("description", "") == " ".join(text.split()), key
+    assert list(own_descriptions(SftSettings)) == ["dialogues", "ghost_attention", "chat_format"]
+    assert own_descriptions(PretrainSettings)["loss_spike"]  # declared again, with other words or the same
     entry = schema_of("pipeline")["$defs"]["StageEntry"]["properties"]
     assert "settings" in entry["with"]["description"]  # `with_` in Python
 

@@ -61,7 +61,7 @@ def llamita_show(*arguments: str, code: int = 0) -> str:
 def test_packed_dialogues_with_their_trained_tokens(folders: list[str]) -> None:
     text = show("sft", SFT, *folders)
     rows, ghost = text.split("── Ghost Attention")[0], text.split("── Ghost Attention")[1:]
-    assert rows.startswith("1 dialogues left out: longer than 104 tokens\n⟦…⟧: trained tokens")
+    assert "1 dialogues: longer than 104 tokens\n⟦…⟧: trained tokens, which the loss counts\n" in rows
     assert "── packed row 1 of 1: 2 dialogues, " in rows
     plain = "<s> [INST] is it red ? [/INST]⟦ it is red </s>⟧<s> [INST] again ? [/INST]⟦ yes </s>⟧\n"
     trained = (
@@ -206,7 +206,7 @@ def project(tmp_path: Path, tokenizer: Any) -> Path:
 
 def test_a_stage_of_a_pipeline_before_its_model_exists(project: Path, tokenizer: Any) -> None:
     error = llamita_show("pipeline.yaml", "judge", code=2)
-    assert "runs/tiny/words: no tokenizer there yet; run the pipeline with --until words first" in error
+    assert "runs/tiny/words: no tokenizer yet; run the pipeline with --until words first" in error
     tokenizer.save_pretrained(str(project / "runs" / "tiny" / "words" / "model"))
     assert "pair 1 of 64" in llamita_show("pipeline.yaml", "judge", "--rows", "1")
     shorter = llamita_show("pipeline.yaml", "chat", "chat.max_length=90", "--rows", "1")
