@@ -77,7 +77,7 @@ class Responder:
             The answers, `[dialogues][turns]`. A dialogue that exceeds the context has fewer answers than
             questions.
         """
-        ids = self.sampler.converse(
+        ids = self.sampler.sample_dialogues(
             questions,
             self.max_new_tokens,
             self.context,

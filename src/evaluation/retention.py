@@ -126,7 +126,7 @@ def read_instructed(
     intake = intake or Intake()
     format = Format(partial(_instructed, turns, intake), records, FIELDS)
     source = Source(path=path, format="instructed")
-    dialogues = list(stream([source], data, {source.format: format}, intake=intake))
+    dialogues = list(stream([source], data, {source.format: format}, kind="dialogues", intake=intake))
     if len(dialogues) < limit:
         raise DataError(
             f"{data / path}: {len(dialogues)} dialogues; expected at least {limit}, as the settings of "

@@ -123,17 +123,19 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         shard = tmp_path / name
         whole = shard.read_bytes()
         shard.write_bytes(whole[:-1])
-        with pytest.raises(DataError, match=rf"{name}: {len(whole) - 1:,} bytes; expected {len(whole):,} by"):
+        with pytest.raises(
+            DataError, match=rf"{name}: the file has {len(whole) - 1:,} bytes, but {len(whole):,} "
+        ):
             TokenShards(tmp_path)
         shard.unlink()
-        with pytest.raises(DataError, match=rf"{name}: 0 bytes"):
+        with pytest.raises(DataError, match=rf"{name}: the file has 0 bytes"):
             TokenShards(tmp_path)
         shard.write_bytes(whole)
     (tmp_path / "index.json").write_text("{")
-    with pytest.raises(DataError, match=r"index.json: no valid JSON"):
+    with pytest.raises(DataError, match=r"index.json: invalid JSON"):
         TokenShards(tmp_path)
     (tmp_path / "index.json").unlink()
-    with pytest.raises(DataError, match=r"no index.json; expected token shards"):
+    with pytest.raises(DataError, match=r"index.json does not exist; expected complete token shards"):
         TokenShards(tmp_path)
 
 

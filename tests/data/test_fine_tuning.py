@@ -85,7 +85,9 @@ def test_what_is_refused(data: Path, tokenizer: Any) -> None:
         pack_dialogues(tokenizer, dialogues, 5, context_length=128, seed=0)
     system = {"role": "system", "content": "be fine"}
     write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
-    with pytest.raises(DataError, match=r"both.jsonl:1: both an 'instruction' and a system message"):
+    with pytest.raises(
+        DataError, match=r"both.jsonl:1: the row has both an 'instruction' and a system message"
+    ):
         fine_tuning_dialogues(source("messages", "plain.jsonl"), source("messages", "both.jsonl"), data)
 
 

@@ -63,12 +63,12 @@ def test_every_kind_is_drawn_as_often_and_can_be_read_again() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"kind": "rhyme", "value": ""}, "kind 'rhyme'; expected one of language"),
+        ({"kind": "rhyme", "value": ""}, "kind is 'rhyme'; expected one of language"),
         (
             {"kind": "language", "value": "Klingon"},
-            "value 'Klingon' of kind 'language'; expected one of French",
+            "value is 'Klingon' for kind 'language'; expected one of French",
         ),
-        ({"kind": "word"}, "value None of kind 'word'; expected a text"),
+        ({"kind": "word"}, "value is None for kind 'word'; expected a text"),
     ],
 )
 def test_unknown_checks(row: dict[str, str], reason: str) -> None:

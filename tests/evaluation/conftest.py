@@ -71,7 +71,7 @@ class StubSampler:
         assert all(len(row) <= max_new_tokens for row in ids)
         return Samples(list(range(len(ids))), ids, [[0.0] * len(row) for row in ids], [True] * len(ids))
 
-    def converse(
+    def sample_dialogues(
         self,
         questions: Sequence[Sequence[list[int]]],
         max_new_tokens: int,

@@ -27,7 +27,7 @@ def test_a_pipeline_gives_the_report_an_ablation(tmp_path: Path) -> None:
     for name in ("world", "report"):
         (tmp_path / f"{name}.yaml").write_text("{}")
     *_, report = read_pipeline(tmp_path / "pipeline.yaml")
-    assert list(report.step.inputs) == ["world", "sft_big", "anything"]
+    assert list(report.stage_run.inputs) == ["world", "sft_big", "anything"]
 
 
 def test_other_stages_reject_unknown_input_names(tmp_path: Path) -> None:
