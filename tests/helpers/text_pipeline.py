@@ -27,13 +27,13 @@ def run(*overrides: str, first: str | None = None, last: str | None = None) -> N
 
 
 def plan(*overrides: str) -> dict[str, str]:
-    """Returns for each stage why it would run, or "done"."""
+    """Stage -> reason to run it, or "finished"."""
     chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
-    return {item.step.name: item.status.why for item in chosen if item.status}
+    return {item.stage_run.name: item.status.reason for item in chosen if item.status}
 
 
 def problem(*overrides: str) -> str:
-    """Reads a pipeline that must be refused; returns the error message."""
+    """The error message of an invalid pipeline."""
     with pytest.raises(ConfigError) as caught:
         pipeline.read_pipeline("configs/pipeline.yaml", overrides)
     return str(caught.value)

@@ -74,7 +74,7 @@ class GatherSettings(StageSettings):
 
 
 class RoundsSettings(StageSettings):
-    """Settings of a stage that resumes after a kill."""
+    """Of a stage that resumes after a kill."""
 
     resumable: ClassVar[bool] = True
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})

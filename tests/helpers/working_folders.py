@@ -1,4 +1,4 @@
-"""Begins, resumes and publishes working folders."""
+"""Creates, resumes and publishes working folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llamita import working
 
 
 def begin(final: Path, fingerprint: str, text: str = "") -> str:
-    """Begins or resumes a stage that appends `text` to its file; returns the content of the file."""
+    """Starts or resumes a stage that appends `text` to its file; returns the whole text."""
     with working.open_working(final, {"fingerprint": fingerprint}, resumable=True) as out:
         with (out / "made.txt").open("a") as file:
             file.write(text)
@@ -23,5 +23,5 @@ def publish(final: Path, text: str) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """Returns the names in a folder, sorted."""
+    """Names of the entries of a folder."""
     return sorted(path.name for path in folder.iterdir())
