@@ -94,7 +94,9 @@ def main() -> None:
             folder.mkdir()
             documents = write_text(folder / "text.jsonl", texts, size)
             command = [sys.executable, __file__, "--prepare", str(folder), tokenizer]
-            process = subprocess.run(command, capture_output=True, text=True, check=True)
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
+            if process.returncode:
+                sys.exit(f"preparing {size:g} MB failed:\n{process.stderr}")
             line = next(line for line in process.stdout.splitlines() if line.startswith("RESULT "))
             result = json.loads(line.removeprefix("RESULT "))
             rows.append(
