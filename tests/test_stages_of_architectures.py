@@ -53,7 +53,7 @@ def loss_of_dialogues_alone(model: Any, data: Path) -> float:
     model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
     settings = SftSettings.model_validate(SFT)
     dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, data)
-    rows, _ = pack_dialogues(chatml_tokenizer(), dialogues, 128, context_length=256, seed=0, alone=True)
+    rows, _ = pack_dialogues(chatml_tokenizer(), dialogues, 128, context_length=256, seed=0, one_per_row=True)
     total, count = 0.0, 0
     for row in rows:
         end = int(np.flatnonzero(row["position_ids"] == 0)[-1]) or 128

@@ -17,7 +17,7 @@ from ..distributed import group
 from ..distributed.device import device
 from ..model.checkpoint import check_length, context_length, load_causal_lm, load_tokenizer, tokenizer_hash
 from ..model.flops import training_flops_per_token
-from ..model.lora import begin, plain
+from ..model.lora import load_trainable, plain
 from ..model.special import fit_config
 from ..processes import is_main_process, rank, world_size
 from ..training.arguments import trainer_section, training_arguments
@@ -114,4 +114,4 @@ def _initial_model(settings: PretrainSettings, inputs: Mapping[str, Path], token
         fit_config(config, tokenizer)
         torch.manual_seed(settings.seed)
         return LlamaForCausalLM(config)
-    return begin(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
+    return load_trainable(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)

@@ -12,7 +12,7 @@ from ..data.fine_tuning import fine_tuning_dialogues
 from ..data.intake import Intake
 from ..distributed import group
 from ..model.checkpoint import load_causal_lm, load_tokenizer
-from ..model.lora import begin
+from ..model.lora import load_trainable
 from ..training.finetune import finetune_on_dialogues
 from .settings import SftSettings
 
@@ -27,7 +27,7 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     tokenizer = load_tokenizer(inputs["model"])
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
-    model = begin(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
+    model = load_trainable(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     dialogues = fine_tuning_dialogues(
         settings.dialogues,

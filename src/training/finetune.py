@@ -88,7 +88,7 @@ def finetune_on_dialogues(
         settings.max_length,
         context_length=context_of(model.config),
         seed=settings.seed,
-        alone=carries_state(plain(model)),
+        one_per_row=carries_state(plain(model)),
     )
     intake.skipped.update(counts["skipped"])
     intake.write(out)
@@ -130,7 +130,7 @@ def finetune_packed(
     The loss is the mean over all trained tokens of the global batch.
 
     Args:
-        model: returned by `model.lora.begin`.
+        model: returned by `model.lora.load_trainable`.
         rows: returned by `chat_format.packing.pack_dialogues`, all of the same length.
         trainer: arguments of `trl.SFTConfig`, returned by `trainer_section`.
         out: folder for the trainer's own files.

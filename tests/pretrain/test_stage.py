@@ -126,7 +126,7 @@ def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_pa
     whole = shard.read_bytes()
     shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     given = {"tokenizer": inputs["tokenizer"], "corpus": tmp_path / "out" / "shards"}
-    with pytest.raises(DataError, match=r"shard-00000.bin: its checksum isn't that of index.json"):
+    with pytest.raises(DataError, match=r"shard-00000.bin: the checksum differs from that in index.json"):
         run(given, tmp_path / "again", documents=[], validation=[])
 
 

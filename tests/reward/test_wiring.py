@@ -1,4 +1,4 @@
-"""What the stage hands to its functions: one step over all pairs, recomputed pair by pair by other code."""
+"""The stage passes every setting on: one step over all pairs equals a recomputation pair by pair."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def train(inputs: dict[str, Path], out: Path, **trainer: int) -> tuple[dict[str,
 
 
 def plain_model(folder: Path) -> Any:
-    """The chat model with a head drawn from N(0, 1 / (hidden size + 1)) in place of its output layer."""
+    """The chat model with a head drawn from N(0, 1 / (hidden size + 1)) instead of its output layer."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
     model.model.load_state_dict(AutoModelForCausalLM.from_pretrained(folder).model.state_dict())
     drawn = torch.randn(1, 32, generator=torch.Generator().manual_seed(5))
@@ -89,7 +89,7 @@ def plain_loss(model: Any, pairs: Sequence[Pair]) -> Tensor:
     return sum(weight * mean for weight, mean in zip((1.0, 0.02, 0.7), means, strict=True))
 
 
-def test_a_step_is_what_plain_python_makes_of_the_settings(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_step_equals_plain_python(inputs: dict[str, Path], tmp_path: Path) -> None:
     row, weights = train(inputs, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(inputs["model"] / "model")
     pairs, _, counts = read_pairs(settings(SETTINGS), inputs["data"], tokenizer)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from llamita.chat_format.encoding import encode_dialogues
-from llamita.chat_format.llama2 import MARKS
+from llamita.chat_format.llama2 import CONTROL_STRINGS
 from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.jsonl import read_rows
 from llamita.model import reward_models
@@ -154,11 +154,11 @@ def test_ppo_is_what_plain_python_makes_of_the_settings(
     first, *_, last = plain.run()
     ends, weights = alone
     for found, expected in ((ends["first"], first), (ends["last"], last)):
-        assert found["score"] == pytest.approx(expected["score"], rel=1e-6)
-        assert found["safety_score"] == pytest.approx(expected["safety"], rel=1e-6)
-        assert found["helpfulness_score"] == pytest.approx(expected["helpfulness"], rel=1e-6)
-        assert found["value_loss"] == pytest.approx(expected["value_loss"], rel=1e-4)
-    assert ends["last"]["policy_loss"] == pytest.approx(last["policy_loss"], rel=1e-3, abs=1e-6)
+        assert found["ppo/reward"] == pytest.approx(expected["score"], rel=1e-6)
+        assert found["ppo/safety_score"] == pytest.approx(expected["safety"], rel=1e-6)
+        assert found["ppo/helpfulness_score"] == pytest.approx(expected["helpfulness"], rel=1e-6)
+        assert found["ppo/value_loss"] == pytest.approx(expected["value_loss"], rel=1e-4)
+    assert ends["last"]["ppo/policy_loss"] == pytest.approx(last["policy_loss"], rel=1e-3, abs=1e-6)
     for name, expected in policy.state_dict().items():
         torch.testing.assert_close(weights[name], expected, atol=2e-5, rtol=1e-4, msg=name)
 
@@ -221,7 +221,7 @@ def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str
             safety, helpfulness = one_safety(ids, content), one_helpfulness(ids, content)
             unsafe = safety < SHARED["safety_threshold"]
             scores.append(safety if is_safety or unsafe else helpfulness)
-            usable = ended and text and not any(mark in text for mark in MARKS)
+            usable = ended and text and not any(mark in text for mark in CONTROL_STRINGS)
             if not usable or (unsafe and not is_safety):
                 continue
             if best is None or scores[-1] > best["score"]:
