@@ -13,12 +13,14 @@ from llamita.pretrain import stage as pretrain
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
+from llamita.rlhf.ppo import stage as ppo_stage
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 from llamita.training import monitoring
 
 from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
 from ..helpers.repository import REPOSITORY
+from ..helpers.rlhf import inputs_of, make_inputs, ppo
 from ..helpers.tiny import save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
@@ -78,3 +80,9 @@ def test_the_page_lists_what_a_stage_logs(
     required = {"pretrain": ("tokenizer", "data")}.get(name, ("model", "data"))
     stage.run(settings, {kind: folders[kind] for kind in required}, tmp_path)
     assert logged(tmp_path) == documented()[name]
+
+
+def test_the_page_lists_what_ppo_logs(tmp_path: Path, tokenizer: Any) -> None:
+    inputs = inputs_of("ppo", make_inputs(tmp_path / "inputs", tokenizer))
+    ppo_stage.run(ppo(), inputs, tmp_path / "out")
+    assert logged(tmp_path / "out") == documented()["ppo"]
