@@ -69,7 +69,7 @@ def first_batch(folder: Path, tokenizer_folder: Path) -> list[tuple[str, float]]
     starts = []
     for share in (0.0, 0.5, 0.999):
         started = time.perf_counter()
-        rows = TokenRows(corpus.train, CONTEXT, apart=True)
+        rows = TokenRows(corpus.train, CONTEXT, isolate_documents=True)
         batches = RankBatches(MixedOrder(rows.counts, corpus.weights, 0), ROWS, 0, ranks=1)
         done = int(len(batches) * share)
         batches.resume(0, done)
