@@ -4,7 +4,7 @@ A folder contains one stream of documents:
 - `shard-00000.bin`, …: ids, little-endian uint16, or uint32 for vocabularies above 65,536; shards contain
   whole documents.
 - `shard-00000.starts`, …: index of each document's first token in the shard, little-endian uint64.
-- `index.json`, written last: {"dtype", "vocab_size", "tokenizer" (hash), "tokens", "documents",
+- `index.json`, written last: {"dtype", "vocabulary_size", "tokenizer" (hash), "tokens", "documents",
   "shards": [{"file", "tokens", "documents", "sha256", "starts_sha256"}]}.
 """
 
@@ -105,7 +105,7 @@ class ShardWriter:
         self.seal()
         index = {
             "dtype": self._dtype.name,
-            "vocab_size": self._vocabulary_size,
+            "vocabulary_size": self._vocabulary_size,
             "tokenizer": tokenizer,
             "tokens": sum(shard["tokens"] for shard in self.shards),
             "documents": sum(shard["documents"] for shard in self.shards),
@@ -136,7 +136,7 @@ class TokenShards:
         self.tokens: int = self.index["tokens"]
         self.documents: int = self.index["documents"]
         shards = self.index["shards"]
-        dtype = token_dtype(self.index["vocab_size"])
+        dtype = token_dtype(self.index["vocabulary_size"])
         self._shards = [self._map(shard["file"], dtype, shard["tokens"]) for shard in shards]
         self._starts = [
             self._map(_starts_of(shard["file"]), np.dtype(STARTS), shard["documents"]) for shard in shards
@@ -199,7 +199,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise DataError(f"{path}: invalid JSON ({error}); run `prepare` again") from None
-    expected = {"vocab_size", "tokens", "documents", "tokenizer", "shards"}
+    expected = {"vocabulary_size", "tokens", "documents", "tokenizer", "shards"}
     if not isinstance(index, dict) or not index.keys() >= expected:
         raise DataError(
             f"{path}: not an index of token shards; expected an object with {', '.join(sorted(expected))}"
