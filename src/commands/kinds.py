@@ -14,14 +14,14 @@ from ..yaml_file import nearest, read_yaml
 def kind_of(config: Path, stage: str | None = None) -> str:
     """The kind `stage` if given, else the one that the file's name or the pipeline beside the file names.
 
-    Raises ConfigError for an unknown kind, and where none of these names one.
+    Raises ConfigError for an unknown kind, or if none of these names one.
     """
     named = [kind for kind in (*stages.REGISTRY, "rlhf") if config.stem.startswith(kind)]
     kind = stage or (named[0] if named else _kind_in_pipeline(config))
     if kind == "rlhf":
         raise ConfigError(f"{config}: {stages.RLHF_REMOVED}")
     if kind not in stages.REGISTRY:
-        problem = f"there is no stage {kind!r}" if kind else "its name does not begin with a kind of stage"
+        problem = f"unknown kind of stage {kind!r}" if kind else "its name does not begin with a kind of stage"
         hint = nearest(kind or config.stem, stages.REGISTRY)
         raise ConfigError(f"{config}: {problem}{hint}; give --stage, one of {', '.join(stages.REGISTRY)}")
     return kind

@@ -96,8 +96,8 @@ def _show_dialogues(
         _print_segments(tokenizer, "dialogue", row["input_ids"], segments=segments, trained=trained)
     if isinstance(settings, RejectionSettings):
         drawing.line(
-            f"The selected answers of this round and the earlier ones are added to these dialogues, each "
-            f"{settings.selection_repeats} times, once they were sampled."
+            f"After sampling, the selected answers of this round and the earlier ones are added to these "
+            f"dialogues (repetitions of each: {settings.selection_repeats})."
         )
     if settings.ghost_attention and rows:
         _show_ghost_attention(settings, target, tokenizer)

@@ -61,7 +61,7 @@ def find_target(config: Path, stage: str | None, overrides: Sequence[str]) -> Ta
     for name in (*_tokenizer_inputs(stage_run), *_data_inputs(stage_run)):
         if name not in inputs:
             raise ConfigError(
-                f"{config}: inputs.{name}: its rows can't be read without; add inputs.{name}=FOLDER"
+                f"{config}: inputs.{name} is missing; add inputs.{name}=FOLDER to read the stage's rows"
             )
     return _target(stage_run, {}, output)
 
@@ -74,7 +74,8 @@ def _folder(key: str, value: str) -> Path:
 
 def _shown_kind(place: object, kind: str) -> str:
     if kind not in SHOWN:
-        raise ConfigError(f"{place}: a stage {kind!r} trains on no rows; expected one of {', '.join(SHOWN)}")
+        shown = ", ".join(SHOWN)
+        raise ConfigError(f"{place}: a stage {kind!r} has no training rows to show; expected one of {shown}")
     return kind
 
 
@@ -82,7 +83,7 @@ def _in_pipeline(config: Path, stage: str | None, overrides: Sequence[str]) -> T
     stage_runs = {item.stage_run.name: item.stage_run for item in read_pipeline(config, overrides)}
     names = [name for name, stage_run in stage_runs.items() if stage_run.kind in SHOWN]
     if stage is None:
-        raise ConfigError(f"{config}: which stage? Add one of {', '.join(names)}")
+        raise ConfigError(f"{config}: no stage given; add one of {', '.join(names)}")
     if stage not in stage_runs:
         raise ConfigError(
             f"{config}: no stage {stage!r}{nearest(stage, names)}; expected one of {', '.join(names)}"
