@@ -225,7 +225,9 @@ def test_a_stage_of_a_pipeline_before_its_model_exists(project: Path, tokenizer:
 def test_what_is_missing_is_named(project: Path) -> None:
     assert "no stage given; add one of base, chat, judge" in llamita_show("pipeline.yaml", code=2)
     assert "no stage 'chta'; did you mean 'chat'?" in llamita_show("pipeline.yaml", "chta", code=2)
-    assert "words: a stage 'tokenizer' has no training rows to show" in llamita_show("pipeline.yaml", "words", code=2)
+    assert "words: a stage 'tokenizer' has no training rows" in llamita_show(
+        "pipeline.yaml", "words", code=2
+    )
     assert "add inputs.model=FOLDER" in llamita_show("sft.yaml", "inputs.data=data", code=2)
     assert "inputs.data: no such folder" in llamita_show("sft.yaml", "inputs.data=nowhere", code=2)
     assert "max_length" in llamita_show("sft.yaml", "max_length=x", code=2)
