@@ -124,7 +124,7 @@ def test_dialogues_of_rejection_sampling(folders: list[str]) -> None:
     }
     text = show("rejection", settings, *folders)
     assert "⟦ it is red </s>⟧" in text
-    assert "are added to these dialogues, each 3 times" in text
+    assert "added to these dialogues (repetitions of each: 3)" in text
 
 
 def test_pairs_of_a_reward_model(folders: list[str]) -> None:
@@ -225,9 +225,7 @@ def test_a_stage_of_a_pipeline_before_its_model_exists(project: Path, tokenizer:
 def test_what_is_missing_is_named(project: Path) -> None:
     assert "no stage given; add one of base, chat, judge" in llamita_show("pipeline.yaml", code=2)
     assert "no stage 'chta'; did you mean 'chat'?" in llamita_show("pipeline.yaml", "chta", code=2)
-    assert "words: a stage 'tokenizer' has no training rows" in llamita_show(
-        "pipeline.yaml", "words", code=2
-    )
+    assert "words: a stage 'tokenizer' has no training rows" in llamita_show("pipeline.yaml", "words", code=2)
     assert "add inputs.model=FOLDER" in llamita_show("sft.yaml", "inputs.data=data", code=2)
     assert "inputs.data: no such folder" in llamita_show("sft.yaml", "inputs.data=nowhere", code=2)
     assert "max_length" in llamita_show("sft.yaml", "max_length=x", code=2)
