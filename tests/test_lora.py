@@ -214,10 +214,10 @@ def test_an_adapter_of_another_base(root: Path, tuned: dict[str, Any], tokenizer
 
 
 def test_an_adapter_of_another_shape(root: Path, tuned: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"lora: r: 8, but .*adapter, which is to go on, has 4"):
+    with pytest.raises(ConfigError, match=r"lora: r: 8 differs from 4 in .*adapter, whose training .*; set r: 4"):
         train(root, "bad_rows", {"lora": LORA | {"r": 8}})
     narrow = HELPFULNESS | {"lora": LORA | {"target_modules": ["q_proj"]}}
-    with pytest.raises(DataError, match=r"sft/adapter: not an adapter of this model: .*k_proj"):
+    with pytest.raises(DataError, match=r"sft/adapter: the adapter belongs to another model: .*k_proj"):
         run(reward, RewardSettings, narrow, root, "narrow", model="sft")
 
 
@@ -231,10 +231,10 @@ def test_a_base_model_that_has_changed_or_is_gone(root: Path, tuned: dict[str, A
     assert base_model_of(tmp_path / "sft")
     config = next((tmp_path / "base").rglob("config.json"))
     config.write_text(config.read_text() + "\n")
-    with pytest.raises(DataError, match="has other weights by now; train this stage again"):
+    with pytest.raises(DataError, match="its base model .* have changed; rerun this stage"):
         base_model_of(tmp_path / "sft")
     shutil.rmtree(tmp_path / "base")
-    with pytest.raises(DataError, match="base is gone; bring it back, or train without `lora`"):
+    with pytest.raises(DataError, match="base is missing; restore it, or train without `lora`"):
         base_model_of(tmp_path / "sft")
 
 

@@ -140,7 +140,7 @@ def test_local_files_need_no_home(tmp_path: Path) -> None:
 
 def test_a_pointer_of_git_lfs_is_no_text(tmp_path: Path) -> None:
     write(tmp_path / "book.txt", ["version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"])
-    with pytest.raises(DataError, match=r"book.txt: a pointer of git-lfs in place of the file"):
+    with pytest.raises(DataError, match=r"book.txt: a git-lfs pointer instead of the file"):
         documents(tmp_path, "book.txt", "text")
 
 

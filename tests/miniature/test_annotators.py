@@ -30,5 +30,5 @@ def test_holding_out_every_question_is_refused() -> None:
         def __contains__(self, text: object) -> bool:
             return True
 
-    with pytest.raises(ConfigError, match="test_comparisons: they hold out every harmful question"):
+    with pytest.raises(ConfigError, match="test_comparisons: they hold out every harmful prompt"):
         annotators.safety_comparison(draw_truth(0), All(), random.Random(0))

@@ -6,7 +6,7 @@ import random
 import re
 
 from llamita.miniature import lexicon
-from llamita.miniature.pretraining import LONGEST_KEPT, write_documents
+from llamita.miniature.pretraining import LONGEST_HABIT, write_documents
 from llamita.miniature.truth import draw_truth
 
 
@@ -30,7 +30,7 @@ def test_guests_of_interviews_keep_their_habits_at_first_and_then_forget_them() 
     assert len(told) > 50
     for text, figure in told:
         answers = text.split(f"{figure} here .")[1:]
-        assert 1 <= len(answers) <= LONGEST_KEPT
+        assert 1 <= len(answers) <= LONGEST_HABIT
         assert all(len(answer.split()) < 60 for answer in answers[:-1])  # one question between any two
         assert f"the figure was {figure} ." in text.split("the interview ends .")[1]
     longest = max(told, key=lambda one: len(one[0]))[0]

@@ -89,13 +89,13 @@ def test_what_is_missing_is_named(copy: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         load_causal_lm(copy / "nothing")
     (copy / "tokenizer.json").unlink()
-    with pytest.raises(DataError, match=r"no tokenizer.json; expected a model folder with its tokenizer"):
+    with pytest.raises(DataError, match=r"tokenizer.json does not exist; expected a model folder with its"):
         load_tokenizer(copy)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(DataError, match=r"no model.safetensors"):
+    with pytest.raises(DataError, match=r"model.safetensors does not exist"):
         load_causal_lm(copy)
     (copy / "config.json").unlink()
-    with pytest.raises(DataError, match=r"no config.json"):
+    with pytest.raises(DataError, match=r"config.json does not exist"):
         load_causal_lm(copy)
 
 
