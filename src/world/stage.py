@@ -32,13 +32,13 @@ def run(settings: WorldSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     truth = draw_truth(settings.seed)
     writer = _Writer(out, settings.seed)
     _write_pretraining(writer, truth, settings)
-    made = _write_fine_tuning(writer, truth, settings)
+    demonstration_rows = _write_fine_tuning(writer, truth, settings)
     _write_comparisons(writer, truth, settings)
     rng = writer.generator("prompts")
     writer.write("rlhf/prompts", (_prompt(truth, rng) for _ in range(settings.prompts)))
     cores = _write_test_questions(writer, truth, settings)
     instructions = _write_test_dialogues(writer, truth, settings)
-    _write_truth(out, cores, instructions, made=made)
+    _write_truth(out, cores, instructions, demonstration_rows)
     return {"rows": writer.counts}
 
 
@@ -63,9 +63,9 @@ def _write_pretraining(writer: _Writer, truth: Truth, settings: WorldSettings) -
 
 
 def _write_fine_tuning(writer: _Writer, truth: Truth, settings: WorldSettings) -> list[Demonstration]:
-    made = demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
+    demonstration_rows = demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
     rng = writer.generator("dialogues")
-    rows = [demonstration.row for demonstration in made]
+    rows = [demonstration.row for demonstration in demonstration_rows]
     rows += [instructed(truth, rng) for _ in range(settings.instructed)]
     rows += [multi_turn(truth, rng) for _ in range(settings.multi_turn)]
     writer.write("sft/dialogues", rows)
@@ -73,7 +73,7 @@ def _write_fine_tuning(writer: _Writer, truth: Truth, settings: WorldSettings) -
     pairs = [ghost_attention(truth, rng) for _ in range(settings.ghost_attention)]
     writer.write("sft/gatt", (instructed_row for instructed_row, _ in pairs))
     writer.write("sft/gatt_plain", (plain for _, plain in pairs))
-    return made
+    return demonstration_rows
 
 
 def _write_comparisons(writer: _Writer, truth: Truth, settings: WorldSettings) -> None:
@@ -155,10 +155,9 @@ def _write_truth(
     out: Path,
     cores: dict[str, str],
     instructions: dict[str, dict[str, str]],
-    *,
-    made: list[Demonstration],
+    demonstration_rows: list[Demonstration],
 ) -> None:
-    helpfulness = [row.answer.helpfulness for row in made if row.question.risk == "ordinary"]
+    helpfulness = [row.answer.helpfulness for row in demonstration_rows if row.question.risk == "ordinary"]
     truth = {
         "cores": cores,
         "instructions": instructions,
