@@ -1,1 +1,1 @@
-"""Ghost Attention (paper, section 3.3)."""
+"""Stage: dialogues for Ghost Attention (paper, section 3.3)."""

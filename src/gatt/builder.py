@@ -1,4 +1,4 @@
-"""Dialogues that grow turn by turn, each answer the best of K that keep the instruction (section 3.3)."""
+"""Builds dialogues turn by turn; each answer is the best of K that follow the instruction (section 3.3)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from .settings import GattSettings
 
 @dataclass
 class PartialDialogue:
-    """A dialogue being built: its instruction, the questions that the user will ask, the messages so far."""
+    """A dialogue under construction: instruction, the user's messages of all turns, the messages so far."""
 
     instruction: Instruction
-    questions: list[str]
+    user_messages: list[str]
     messages: list[Message] = field(default_factory=list)
     stopped: bool = field(default=False, kw_only=True)
 
@@ -39,31 +39,33 @@ class PartialDialogue:
         return len(self.messages) // 2
 
     @property
-    def goes_on(self) -> bool:
-        return not self.stopped and self.turns < len(self.questions)
+    def unfinished(self) -> bool:
+        return not self.stopped and self.turns < len(self.user_messages)
 
-    def asking(self) -> list[Message]:
-        """The messages to sample from: the instruction on every one of the user's."""
-        asked: list[Message] = [*self.messages, {"role": "user", "content": self.questions[self.turns]}]
-        return instruction_on_every_turn(Dialogue(asked, instruction=self.instruction.text)).messages
+    def next_prompt(self) -> list[Message]:
+        """The messages to sample the next answer from, with the instruction on every user message."""
+        user: Message = {"role": "user", "content": self.user_messages[self.turns]}
+        dialogue = Dialogue([*self.messages, user], instruction=self.instruction.text)
+        return instruction_on_every_turn(dialogue).messages
 
-    def grow(self, answer: str) -> None:
-        """Adds the next question and its answer."""
-        self.messages.append({"role": "user", "content": self.questions[self.turns]})
+    def add_turn(self, answer: str) -> None:
+        """Appends the next user message and its answer."""
+        self.messages.append({"role": "user", "content": self.user_messages[self.turns]})
         self.messages.append({"role": "assistant", "content": answer})
 
 
 class DialogueBuilder:
-    """Builds all dialogues turn by turn, side by side, with one model.
+    """Builds all dialogues in parallel, turn by turn, with one model.
 
     Args:
         model: folder of a chat model.
-        reward_models: choose among the answers that keep the instruction; None: the likeliest stays.
-        state: a file that a killed run goes on from, behind the last whole turn.
+        reward_models: select among the answers that follow the instruction; None: the most probable one is
+            selected.
+        state: file with the finished turns, from which an interrupted run resumes.
 
     Attributes:
-        samples, kept: answers sampled, and those that kept their instruction, by its kind.
-        outgrown: dialogues that ended because the model's context was full.
+        samples, followed: number of sampled answers, and of those that follow their instruction, by its kind.
+        out_of_context: number of dialogues that ended because the model's context was full.
     """
 
     def __init__(
@@ -78,90 +80,89 @@ class DialogueBuilder:
         self._settings, self._dialogues, self._state = settings, dialogues, state
         self._reward_models = reward_models
         self.samples: Counter[str] = Counter()
-        self.kept: Counter[str] = Counter()
-        self.outgrown = self._done = 0
+        self.followed: Counter[str] = Counter()
+        self.out_of_context = self._finished_turns = 0
         self._tokenizer = load_tokenizer(model)
-        self._marks = chat_format(self._tokenizer).control_strings
+        self._control_strings = chat_format(self._tokenizer).control_strings
         loaded = load_causal_lm(model, settings.dtype).to(device()).eval()
         self._sampler = sampler_for(loaded, settings.sampling_batch_size)
-        self._room = context_of(loaded.config) - settings.max_new_tokens
+        self._max_prompt_length = context_of(loaded.config) - settings.max_new_tokens
         self._resume()
 
-    def finish(self) -> None:
-        """Grows the dialogues to their ends."""
-        for turn in range(self._done, self._settings.max_turns):
+    def build(self) -> None:
+        """Samples all remaining turns."""
+        for turn in range(self._finished_turns, self._settings.max_turns):
             prompts = self._prompts()
             rows = list(prompts)
             size = max(1, self._settings.sampling_batch_size // self._settings.num_generations)
             for part in track(
                 batches(rows, size), f"turn {turn + 1}", len(rows), unit="dialogues", amount=len
             ):
-                self._answer(turn, {row: prompts[row] for row in part})
-            self._done = turn + 1
+                self._sample_turn(turn, {row: prompts[row] for row in part})
+            self._finished_turns = turn + 1
             self._save()
 
     def _prompts(self) -> dict[int, list[int]]:
-        """Token ids to sample from, of each dialogue that goes on; one that fills the context stops."""
+        """Token ids to sample from, by dialogue; a dialogue whose prompt fills the context is stopped."""
         prompts = {}
-        for row, one in enumerate(self._dialogues):
-            if one.goes_on:
-                ids = encode_prompt(self._tokenizer, one.asking())
-                if len(ids) <= self._room:
+        for row, dialogue in enumerate(self._dialogues):
+            if dialogue.unfinished:
+                ids = encode_prompt(self._tokenizer, dialogue.next_prompt())
+                if len(ids) <= self._max_prompt_length:
                     prompts[row] = ids
                 else:
-                    one.stopped = True
-                    self.outgrown += 1
+                    dialogue.stopped = True
+                    self.out_of_context += 1
         return prompts
 
-    def _answer(self, turn: int, prompts: dict[int, list[int]]) -> None:
-        """Samples answers to some of the dialogues; one of which none keeps the instruction stops."""
+    def _sample_turn(self, turn: int, prompts: dict[int, list[int]]) -> None:
+        """Samples the next answer of some dialogues; a dialogue without an acceptable answer is stopped."""
         rows = list(prompts)
         samples = self._sampler.sample(
             list(prompts.values()),
             self._settings.max_new_tokens,
             self._settings.num_generations,
             temperature=self._settings.temperature,
-            seed=f"{self._settings.draws}/{turn}",
+            seed=f"{self._settings.full_seed}/{turn}",
             keys=rows,
         )
-        best = self._best(rows, samples, self._worth(list(prompts.values()), samples))
+        best = self._best_answers(rows, samples, self._answer_values(list(prompts.values()), samples))
         for row in rows:
             if row in best:
-                self._dialogues[row].grow(best[row])
+                self._dialogues[row].add_turn(best[row])
             else:
                 self._dialogues[row].stopped = True
 
-    def _worth(self, prompts: Sequence[Sequence[int]], samples: Samples) -> list[float | None]:
-        """Of each answer its helpfulness score, None if it is unsafe; without reward models its likelihood.
+    def _answer_values(self, prompts: Sequence[Sequence[int]], samples: Samples) -> list[float | None]:
+        """The values by which answers are compared; None for an unsafe answer.
 
-        The likelihood is the mean over its tokens, in nats.
+        With reward models the helpfulness score, else the mean log-probability per token in nats.
         """
         if self._reward_models is None:
             return [sum(logprobs) / len(logprobs) for logprobs in samples.logprobs]
-        asked = [prompts[place] for place in samples.prompts]
-        judged = self._reward_models.score_answers(asked, samples.contents, [False] * len(asked))
-        safe = judged.safety >= self._reward_models.safety_threshold
+        row_prompts = [prompts[index] for index in samples.prompts]
+        scores = self._reward_models.score_answers(row_prompts, samples.contents, [False] * len(row_prompts))
+        safe = scores.safety >= self._reward_models.safety_threshold
         return [
             value if is_safe else None
-            for value, is_safe in zip(judged.helpfulness.tolist(), safe.tolist(), strict=True)
+            for value, is_safe in zip(scores.helpfulness.tolist(), safe.tolist(), strict=True)
         ]
 
-    def _best(self, rows: Sequence[int], samples: Samples, worth: Sequence[float | None]) -> dict[int, str]:
-        """Of each row the answer that is worth most, among those that keep the instruction and are safe."""
+    def _best_answers(
+        self, rows: Sequence[int], samples: Samples, values: Sequence[float | None]
+    ) -> dict[int, str]:
+        """The answer with the highest value by dialogue, among safe ones that follow the instruction."""
         best: dict[int, tuple[float, str]] = {}
         texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in samples.answer_ids]
-        for place, text, value, finished in zip(
-            samples.prompts, map(str.strip, texts), worth, samples.finished, strict=True
+        for index, text, value, finished in zip(
+            samples.prompts, map(str.strip, texts), values, samples.finished, strict=True
         ):
-            row, instruction = rows[place], self._dialogues[rows[place]].instruction
+            row, instruction = rows[index], self._dialogues[rows[index]].instruction
             self.samples[instruction.kind] += 1
-            if (
-                not finished
-                or remove_control_strings(text, self._marks) != text
-                or not instruction.is_followed_by(text)
-            ):
+            usable = finished and remove_control_strings(text, self._control_strings) == text
+            if not (usable and instruction.is_followed_by(text)):
                 continue
-            self.kept[instruction.kind] += 1
+            self.followed[instruction.kind] += 1
             if value is not None and (row not in best or value > best[row][0]):
                 best[row] = (value, text)
         return {row: text for row, (_, text) in best.items()}
@@ -169,11 +170,11 @@ class DialogueBuilder:
     def _save(self) -> None:
         self._state.parent.mkdir(exist_ok=True)
         state: dict[str, Any] = {
-            "done": self._done,
-            "outgrown": self.outgrown,
+            "finished_turns": self._finished_turns,
+            "out_of_context": self.out_of_context,
             "samples": self.samples,
-            "kept": self.kept,
-            "dialogues": [[one.messages, one.stopped] for one in self._dialogues],
+            "followed": self.followed,
+            "dialogues": [[dialogue.messages, dialogue.stopped] for dialogue in self._dialogues],
         }
         write_json(self._state, state)
 
@@ -181,8 +182,8 @@ class DialogueBuilder:
         if not self._state.is_file():
             return
         state = json.loads(self._state.read_text(encoding="utf-8"))
-        self._done, self.outgrown = state["done"], state["outgrown"]
-        self.samples, self.kept = Counter(state["samples"]), Counter(state["kept"])
-        for one, (messages, stopped) in zip(self._dialogues, state["dialogues"], strict=True):
-            one.messages, one.stopped = messages, stopped
-        say(f"going on behind turn {self._done}")
+        self._finished_turns, self.out_of_context = state["finished_turns"], state["out_of_context"]
+        self.samples, self.followed = Counter(state["samples"]), Counter(state["followed"])
+        for dialogue, (messages, stopped) in zip(self._dialogues, state["dialogues"], strict=True):
+            dialogue.messages, dialogue.stopped = messages, stopped
+        say(f"resuming after turn {self._finished_turns}")

@@ -14,7 +14,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class GattSettings(RowSettings):
-    """Ghost Attention's dialogues sampled from a chat model (section 3.3, steps 1 and 2)."""
+    """Ghost Attention: samples dialogues with instructions from a chat model (section 3.3)."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"helpfulness", "safety"})
@@ -22,40 +22,43 @@ class GattSettings(RowSettings):
     no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
 
     round: str | None = None
-    """in a block of rounds the round's name: each round then has its own draws"""
+    """name of the round, part of every random seed so that rounds sample differently; set automatically in a
+    block of rounds"""
     prompts: Annotated[list[Source], Field(min_length=1)]
-    """whose last messages are what the user says, one after the other"""
+    """prompt sources; each prompt's last user message becomes one user turn"""
     instructions: Annotated[list[Kind], Field(min_length=1)] = list(KINDS)
-    """kinds of instructions, each as often"""
+    """kinds of instructions, drawn with equal probability"""
     dialogues: Count
-    """to begin; one ends before the first turn at which no answer keeps the instruction"""
+    """number of dialogues to start; a dialogue ends before the first turn without an answer that follows the
+    instruction"""
     min_turns: Annotated[int, Field(ge=2)] = 2
-    """shorter dialogues are left out and counted"""
+    """minimum number of turns; shorter dialogues are dropped and counted"""
     max_turns: Annotated[int, Field(ge=2)] = 6
-    """the last turn of a dialogue is drawn between these"""
+    """maximum number of turns; each dialogue's number is drawn between `min_turns` and `max_turns`"""
     num_generations: Count = 4
-    """K answers; of those that keep the instruction the most helpful safe one stays by the reward models,
-    or the likeliest one where none are given"""
+    """K, the number of answers sampled per turn; of those that follow the instruction, the most helpful safe
+    one by the reward models is selected, or without reward models the most probable one"""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """of the sampled answers"""
+    """sampling temperature"""
     max_new_tokens: Count
-    """length limit of an answer, EOS included"""
+    """maximum length of an answer in tokens, EOS included"""
     short_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """share of the dialogues that state the instruction in its short form"""
+    """share of the training dialogues that contain the short form of the instruction"""
     test_dialogues: Annotated[int, Field(ge=0)] = 0
-    """instructions with questions that no dialogue has, for the retention in stage `evaluate`"""
+    """number of test dialogues (an instruction and user messages that no training dialogue contains), for the
+    retention measured by stage `evaluate`"""
     test_turns: Count = 20
-    """questions of each of them"""
+    """number of user messages per test dialogue"""
     safety_threshold: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """an answer whose safety score is lower is unsafe and does not stay, where reward models are given"""
+    """safety score below which an answer is unsafe and never selected (with reward models)"""
     dtype: Precision = "float32"
-    """precision that answers are sampled and scored in"""
+    """precision of sampling and scoring"""
     sampling_batch_size: Count = 512
-    """answers sampled side by side"""
+    """number of answers sampled in parallel; changes no answer"""
 
     @property
-    def draws(self) -> str:
-        """In the name of every draw."""
+    def full_seed(self) -> str:
+        """Seed of every random draw: the setting `seed`, the round and the stage."""
         return f"{self.seed}/gatt" if self.round is None else f"{self.seed}/{self.round}/gatt"
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
-"""The stage `gatt`: Ghost Attention's dialogues, sampled from a chat model and checked by code (3.3).
+"""The stage `gatt`: samples the dialogues of Ghost Attention from a chat model (section 3.3).
 
-The instruction is on every user message while answers are sampled. Of K answers to a turn, of those that
-keep it, the most helpful safe one stays by the reward models, or without them the likeliest. The stage `sft`
-then states the instruction once, at the start, and trains the last answer.
+While answers are sampled, the instruction is part of every user message. Rules check which of a turn's K
+answers follow the instruction; of these the most helpful safe one by the reward models is selected, or
+without reward models the most probable one. The stage `sft` then places the instruction once, at the start,
+and trains on the last answer.
 """
 
 from __future__ import annotations
@@ -32,26 +33,28 @@ TRAIN, ABLATION, TEST = "gatt.jsonl", "gatt_without.jsonl", "test.jsonl"
 def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Writes `gatt.jsonl`, the same dialogues without instructions as `gatt_without.jsonl`, and `test.jsonl`.
 
-    Metrics: `dialogues`, `turns` (dialogues by their turns), `too_short`, `out_of_context`, and by kind of
-    instruction `samples` and `kept_share` of them; those of `data.intake.Intake` (prompts left out).
+    Metrics: `dialogues`, `turns` (number of dialogues by number of turns), `too_short`, `out_of_context`; by
+    kind of instruction `samples` and `kept_share` (share of the samples that follow it); those of
+    `data.intake.Intake` (skipped prompts).
 
     Raises:
-        ConfigError: a package that an instruction's check needs is missing, or one of two reward models.
-        DataError: too few prompts, a broken row, a model that can't be read.
+        ConfigError: only one reward model is given, or the package that checks an instruction is missing.
+        DataError: too few prompts, an invalid row or model, or no dialogue reached `min_turns`.
     """
     tokenizer = load_tokenizer(inputs["model"])
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     reward_models = _reward_models(settings, inputs, tokenizer)
-    questions = _questions(settings, inputs["data"], intake)
+    user_messages = _read_user_messages(settings, inputs["data"], intake)
     intake.write(out)
-    draw = random.Random(settings.draws)
-    draw.shuffle(questions)
-    for_test = settings.test_dialogues and max(settings.test_turns, len(questions) // 5)
-    if len(questions) - for_test < settings.max_turns:
+    draw = random.Random(settings.full_seed)
+    draw.shuffle(user_messages)
+    for_test = settings.test_dialogues and max(settings.test_turns, len(user_messages) // 5)
+    if len(user_messages) - for_test < settings.max_turns:
         raise DataError(
-            f"{len(questions)} prompts that differ; expected at least {for_test + settings.max_turns}"
+            f"prompts: {len(user_messages)} different last messages; expected at least "
+            f"{for_test + settings.max_turns}; add prompts, or lower max_turns or test_turns"
         )
-    dialogues = [_begin(settings, questions[for_test:], draw) for _ in range(settings.dialogues)]
+    dialogues = [_start(settings, user_messages[for_test:], draw) for _ in range(settings.dialogues)]
     builder = DialogueBuilder(
         settings,
         inputs["model"],
@@ -59,60 +62,67 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
         reward_models=reward_models,
         state=out / RESUME / "turns.json",
     )
-    builder.finish()
-    done = [one for one in dialogues if one.turns >= settings.min_turns]
-    if not done:
+    builder.build()
+    long_enough = [dialogue for dialogue in dialogues if dialogue.turns >= settings.min_turns]
+    if not long_enough:
         raise DataError(
-            f"none of {len(dialogues)} dialogues kept its instruction for {settings.min_turns} turns"
+            f"none of {len(dialogues)} dialogues followed its instruction for {settings.min_turns} turns; "
+            "raise num_generations, lower min_turns, or use a model that follows instructions better"
         )
-    short = [draw.random() < settings.short_share for _ in done]
+    shorten = [draw.random() < settings.short_share for _ in long_enough]
     rows = [
-        {"instruction": one.instruction.short if brief else one.instruction.text, "messages": one.messages}
-        for one, brief in zip(done, short, strict=True)
+        {
+            "instruction": dialogue.instruction.short if short else dialogue.instruction.text,
+            "messages": dialogue.messages,
+        }
+        for dialogue, short in zip(long_enough, shorten, strict=True)
     ]
     write_rows(out / TRAIN, rows)
     write_rows(out / ABLATION, [{"messages": row["messages"]} for row in rows])
-    write_rows(out / TEST, _test_rows(settings, questions[:for_test], draw))
+    write_rows(out / TEST, _test_rows(settings, user_messages[:for_test], draw))
     return {
-        "dialogues": len(done),
-        "too_short": len(dialogues) - len(done),
-        "turns": dict(sorted(Counter(str(one.turns) for one in done).items())),
-        "out_of_context": builder.outgrown,
+        "dialogues": len(long_enough),
+        "too_short": len(dialogues) - len(long_enough),
+        "turns": dict(sorted(Counter(str(dialogue.turns) for dialogue in long_enough).items())),
+        "out_of_context": builder.out_of_context,
         "samples": dict(builder.samples),
-        "kept_share": {kind: builder.kept[kind] / count for kind, count in builder.samples.items()},
+        "kept_share": {kind: builder.followed[kind] / count for kind, count in builder.samples.items()},
         **intake.metrics(),
     }
 
 
 def _reward_models(settings: GattSettings, inputs: Mapping[str, Path], tokenizer: Any) -> RewardModels | None:
-    """Those that choose among answers, where they are given."""
+    """Both reward models, or None if the stage has none as inputs. Raises ConfigError if it has only one."""
     given = [name for name in REWARD_MODELS if name in inputs]
     if not given:
         return None
     if len(given) == 1:
-        raise ConfigError(f"inputs: {given[0]} is given alone; answers are chosen by both reward models")
+        raise ConfigError(
+            f"inputs: only the reward model {given[0]} is given; "
+            f"expected {' and '.join(REWARD_MODELS)}, or neither"
+        )
     return load_reward_models(
         inputs, tokenizer, safety_threshold=settings.safety_threshold, dtype=settings.dtype
     )
 
 
-def _questions(settings: GattSettings, root: Path, intake: Intake) -> list[str]:
-    """What the prompts ask last, each once."""
+def _read_user_messages(settings: GattSettings, root: Path, intake: Intake) -> list[str]:
+    """The last messages of the prompts, without duplicates."""
     prompts = read_prompts(settings.prompts, root, intake)
     return list(dict.fromkeys(prompt.messages[-1]["content"].strip() for prompt in prompts))
 
 
-def _begin(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> PartialDialogue:
+def _start(settings: GattSettings, user_messages: Sequence[str], draw: random.Random) -> PartialDialogue:
     turns = draw.randint(settings.min_turns, settings.max_turns)
-    return PartialDialogue(draw_instruction(settings.instructions, draw), draw.sample(questions, turns))
+    return PartialDialogue(draw_instruction(settings.instructions, draw), draw.sample(user_messages, turns))
 
 
-def _test_rows(settings: GattSettings, questions: Sequence[str], draw: random.Random) -> Iterator[Row]:
+def _test_rows(settings: GattSettings, user_messages: Sequence[str], draw: random.Random) -> Iterator[Row]:
     for number in range(settings.test_dialogues):
         instruction = draw_instruction(settings.instructions, draw)
         yield {
             "id": f"t{number}",
             "instruction": instruction.text,
             "check": instruction.row(),
-            "questions": draw.sample(questions, settings.test_turns),
+            "questions": draw.sample(user_messages, settings.test_turns),
         }

@@ -1,1 +1,1 @@
-"""Stage: the helpfulness and safety reward models (paper, section 3.2.2)."""
+"""Stage: trains a helpfulness or safety reward model (paper, section 3.2.2)."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..data.rows import RATINGS
 
-# Table 27: how far apart the scores of a pair have to be, by rating, best first
+# Table 27: margin by which the score of the chosen answer has to be higher, by rating, best rating first
 MARGINS: dict[str, tuple[float, float, float, float]] = {
     "none": (0.0, 0.0, 0.0, 0.0),
     "small": (1.0, 2 / 3, 1 / 3, 0.0),
@@ -17,7 +17,7 @@ MARGINS: dict[str, tuple[float, float, float, float]] = {
 
 
 def margin(rating: str | None, table: str) -> float:
-    """m(r) of equation 2: the margin of a rating (0 for a pair without one), from a row of table 27."""
+    """m(r) of equation 2: the margin of a rating in a row of table 27; 0 for a pair without rating."""
     return MARGINS[table][RATINGS.index(rating)] if rating in RATINGS else 0.0
 
 
@@ -30,9 +30,10 @@ def ranking_loss(chosen: Tensor, rejected: Tensor, margins: Tensor) -> Tensor:
 
 
 def centring_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Mean over pairs of (r(x, y_c) + r(x, y_r))^2, which draws scores to 0 (Eisenstein et al. 2023).
+    """Mean over pairs of (r(x, y_c) + r(x, y_r))^2, which centres scores at 0 (Eisenstein et al. 2023).
 
-    A ranking leaves open where 0 lies, prompt by prompt. All arguments `[pairs]` float; returns a scalar.
+    The ranking loss does not determine the offset of the scores of a prompt. All arguments `[pairs]` float;
+    returns a scalar.
     """
     return (chosen + rejected).square().mean()
 
@@ -40,12 +41,15 @@ def centring_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 def safety_loss(scores: Tensor, safe: Tensor) -> Tensor:
     """The auxiliary safety classification loss: binary cross-entropy of "this answer is safe".
 
-    The paper gives it no formula; read on the same scalar, a score above 0 (0.5 after the sigmoid) says safe.
+    The paper gives no formula. Here it is computed on the same scalar as the ranking loss, so a score above 0
+    (0.5 after the sigmoid) predicts "safe".
 
     Args:
         scores: `[answers]` float, before the sigmoid.
-        safe: `[answers]` float: 1 safe, 0 unsafe, NaN unknown. Unknown answers take no part; the mean is over
-            the others, and 0 where there are none.
+        safe: `[answers]` float: 1 safe, 0 unsafe, NaN unknown.
+
+    Returns:
+        The mean over the answers that are not unknown, a scalar; 0 if there are none.
     """
     known = ~torch.isnan(safe)
     losses = F.binary_cross_entropy_with_logits(scores, safe.nan_to_num(), reduction="none")

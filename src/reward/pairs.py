@@ -1,4 +1,4 @@
-"""Comparisons as token ids: which are trained, which held out, which refused."""
+"""Comparisons as token ids: training pairs, held-out pairs, and counts of skipped comparisons."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .settings import RewardSettings
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison with the ids of prompt and answer, EOS included, for each of its answers.
+    """A comparison with token ids of the prompt and each of its answers, EOS included.
 
-    `prompt_cut`: whether the prompt has lost its oldest tokens, in both alike.
+    `prompt_truncated`: whether the oldest tokens of the prompt were removed, the same number in both.
     """
 
     comparison: Comparison
     chosen_ids: list[int]
     rejected_ids: list[int]
-    prompt_cut: bool = False
+    prompt_truncated: bool = False
 
 
 def read_pairs(
@@ -38,64 +38,72 @@ def read_pairs(
 ) -> tuple[list[Pair], list[Pair], dict[str, Any]]:
     """Training pairs (with the `mix`), held-out pairs, and counts.
 
-    No prompt stands on both sides: comparisons whose prompt is held out are not trained.
-    Counts: `train_pairs` and, of these, `mixed_pairs`; `truncate_prompts` (of pairs on either side); those of
-    `intake`, of all sources.
-    Raises DataError where no pair is left to train or to hold out.
+    Comparisons whose prompt is held out are not trained on.
+    Counts: `train_pairs` and how many of them are `mixed_pairs`; `truncated_prompts` (training and held-out
+    pairs); those of `intake`, over all sources.
+    Raises DataError if no training pair or no held-out pair is left.
     """
     intake = intake or Intake()
     comparisons = read_comparisons(settings.comparisons, root, intake)
-    refused: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     train: Sequence[Comparison] = comparisons
     if settings.test:
         held_out = read_comparisons(settings.test, root, intake)
     else:
         train, held_out = split_held_out(comparisons, settings.held_out, settings.seed)
-    openings = {opening(one) for one in held_out}
+    held_out_openings = {opening(comparison) for comparison in held_out}
     ordinary = read_comparisons(settings.mix, root, intake)
-    train, mix = (_without(openings, rows, refused) for rows in (train, ordinary))
+    train, mix = (_skip_held_out(rows, held_out_openings, skipped) for rows in (train, ordinary))
     pairs, mixed_pairs, test = (
         encode_pairs(
-            tokenizer, rows, settings.max_length, truncate_prompts=settings.truncate_prompts, skipped=refused
+            tokenizer, rows, settings.max_length, truncate_prompts=settings.truncate_prompts, skipped=skipped
         )
         for rows in (train, mix, held_out)
     )
     if settings.mix:
-        mixed_pairs = _mix(settings, mixed_pairs, len(pairs))
-    for reason, count in (+refused).items():
-        say(f"{count:,} comparisons left out: {reason}")
+        mixed_pairs = _sample_mix(settings, mixed_pairs, len(pairs))
+    for reason, count in (+skipped).items():
+        say(f"{count:,} comparisons skipped: {reason}")
     pairs += mixed_pairs
-    if cut := sum(pair.prompt_cut for pair in [*pairs, *test]):
-        say(f"{cut:,} prompts cut: the pair is longer than {settings.max_length} tokens")
-    for name, rows in (("to train", pairs), ("held out", test)):
+    if truncated := sum(pair.prompt_truncated for pair in [*pairs, *test]):
+        say(f"{truncated:,} prompts truncated: the pair is longer than {settings.max_length} tokens")
+    for name, rows in (("training", pairs), ("held-out", test)):
         if not rows:
-            raise DataError(f"no comparison {name} is left; expected at least one")
-    counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs), "truncate_prompts": cut}
-    intake.skipped.update(refused)
+            reasons = ", ".join(f"{count:,} skipped: {reason}" for reason, count in (+skipped).items())
+            raise DataError(
+                f"no {name} pair is left ({reasons or 'the sources are empty'}); expected at least one"
+            )
+    counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs), "truncated_prompts": truncated}
+    intake.skipped.update(skipped)
     return pairs, test, counts | intake.metrics()
 
 
-def _without(
-    openings: set[str], comparisons: Sequence[Comparison], refused: Counter[str]
+def _skip_held_out(
+    comparisons: Sequence[Comparison], held_out_openings: set[str], skipped: Counter[str]
 ) -> list[Comparison]:
-    kept = [one for one in comparisons if opening(one) not in openings]
-    refused["its prompt is held out"] += len(comparisons) - len(kept)
+    kept = [comparison for comparison in comparisons if opening(comparison) not in held_out_openings]
+    skipped["its prompt is held out"] += len(comparisons) - len(kept)
     return kept
 
 
-def _mix(settings: RewardSettings, ordinary: Sequence[Pair], count: int) -> list[Pair]:
-    """Ordinary comparisons, answers safe unless labelled, to be `mix_share` of all beside `count` others."""
-    wanted = round(count * settings.mix_share / (1 - settings.mix_share))
-    if wanted > len(ordinary):
-        say(f"mix: {len(ordinary):,} comparisons, {wanted:,} would be a share of {settings.mix_share}")
+def _sample_mix(settings: RewardSettings, ordinary: Sequence[Pair], count: int) -> list[Pair]:
+    """Draws ordinary pairs so that they are `mix_share` of the training pairs, besides `count` others.
+
+    Their answers are labelled safe, unless they are labelled already.
+    """
+    size = round(count * settings.mix_share / (1 - settings.mix_share))
+    if size > len(ordinary):
+        say(f"mix: only {len(ordinary):,} comparisons; a share of {settings.mix_share} needs {size:,}")
     rng = random.Random(f"{settings.seed}/mix")
-    chosen = rng.sample(ordinary, min(wanted, len(ordinary)))
-    return [replace(pair, comparison=_safe_unless_labelled(pair.comparison)) for pair in chosen]
+    drawn = rng.sample(ordinary, min(size, len(ordinary)))
+    return [replace(pair, comparison=_safe_unless_labelled(pair.comparison)) for pair in drawn]
 
 
-def _safe_unless_labelled(one: Comparison) -> Comparison:
+def _safe_unless_labelled(comparison: Comparison) -> Comparison:
     return replace(
-        one, chosen_safe=one.chosen_safe is not False, rejected_safe=one.rejected_safe is not False
+        comparison,
+        chosen_safe=comparison.chosen_safe is not False,
+        rejected_safe=comparison.rejected_safe is not False,
     )
 
 
@@ -107,23 +115,27 @@ def encode_pairs(
     truncate_prompts: bool,
     skipped: Counter[str],
 ) -> list[Pair]:
-    """Pairs in the chat format; those with more than `max_length` tokens are counted in `skipped`.
+    """Pairs in the chat format; pairs longer than `max_length` tokens are skipped and counted in `skipped`.
 
-    With `truncate_prompts` only those whose answer alone is too long; others lose the start of the prompt.
+    With `truncate_prompts` the prompts of longer pairs are truncated from the left instead; a pair is skipped
+    only if an answer leaves no room for the prompt.
     """
     pairs = []
-    for one in comparisons:
-        prompt = encode_prompt(tokenizer, one.prompt)
-        chosen, rejected = (encode_answer(tokenizer, answer) for answer in (one.chosen, one.rejected))
+    for comparison in comparisons:
+        prompt = encode_prompt(tokenizer, comparison.prompt)
+        chosen, rejected = (
+            encode_answer(tokenizer, answer) for answer in (comparison.chosen, comparison.rejected)
+        )
         room = max_length - max(len(chosen), len(rejected))
         too_long = len(prompt) > room
         if too_long and (room < 1 or not truncate_prompts):
             skipped[f"longer than {max_length} tokens"] += 1
         else:
             kept = prompt[-room:]
-            pairs.append(Pair(one, kept + chosen, kept + rejected, too_long))
+            pairs.append(Pair(comparison, kept + chosen, kept + rejected, too_long))
     return pairs
 
 
 def safety_label(safe: bool | None) -> float:
+    """1 for safe, 0 for unsafe, NaN for unknown."""
     return math.nan if safe is None else float(safe)

@@ -12,9 +12,9 @@ from ..training.settings import COSINE_TO_10_PERCENT, RESERVED, TOKENIZED, Train
 
 
 class RewardSettings(RowSettings, TrainedSettings):
-    """One reward model (section 3.2.2), begun from a chat checkpoint.
+    """One reward model (section 3.2.2), initialised from a chat model.
 
-    In the paper a step has 512 pairs; `warmup_steps` are 3% of all steps, at least 5.
+    A step has 512 pairs by default; `warmup_steps` are 3% of all steps, at least 5. Both are the paper's.
     """
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
@@ -22,34 +22,35 @@ class RewardSettings(RowSettings, TrainedSettings):
     trainer_reserved: ClassVar[dict[str, str]] = (
         RESERVED
         | TOKENIZED
-        | {"max_length": "it is the stage's own `max_length`; longer pairs are refused and counted"}
+        | {"max_length": "use the stage's own `max_length`; longer pairs are skipped and counted"}
     )
 
     trainer_defaults: ClassVar[dict[str, Any]] = {
         "learning_rate": 1e-5,
-        "num_train_epochs": 1,  # more over-fits
+        "num_train_epochs": 1,  # more epochs overfit
     } | COSINE_TO_10_PERCENT
 
     kind: Literal["helpfulness", "safety"]
-    """what the annotators were asked to compare"""
+    """which reward model to train: the quality that annotators compared"""
     comparisons: list[Source] = Field(min_length=1)
-    """two answers to one prompt, the better one known"""
+    """sources of the training pairs: two answers to a prompt, one of them chosen"""
     test: list[Source] = []
-    """held-out comparisons, whose prompts are not trained; see `held_out` for data sets that have none"""
+    """sources of held-out comparisons, whose prompts are not trained on; or set `held_out` instead"""
     held_out: int = Field(0, ge=0)
-    """how many of `comparisons` to hold out; no prompt stands on both sides"""
+    """number of `comparisons` to hold out; no prompt is both held out and trained on"""
     mix: list[Source] = []
-    """comparisons of ordinary answers, safe unless labelled, for the safety model (90/10 in the paper)"""
+    """sources of ordinary comparisons to mix into the training pairs of the safety model (the paper: 90/10);
+    their answers are labelled safe unless labelled already"""
     mix_share: float = Field(0.1, gt=0, lt=1)
-    """their share of the training pairs"""
+    """share of the training pairs that are drawn from `mix`"""
     margin: Literal["none", "small", "large"] = "small"
-    """table 27"""
+    """margins of the ranking loss by rating (table 27)"""
     safety_loss_weight: float = Field(0.0, ge=0)
-    """of the auxiliary safety loss; the paper names none"""
+    """weight of the auxiliary safety loss; the paper gives none"""
     max_length: int = Field(4096, gt=1)
-    """tokens of prompt and answer; longer pairs are left out and counted"""
+    """maximum length of prompt and answer in tokens; longer pairs are skipped and counted"""
     truncate_prompts: bool = False
-    """longer pairs stay instead, their prompts without the oldest tokens, and are counted as cut"""
+    """whether to truncate over-long prompts from the left instead of skipping the pair"""
 
     @property
     def row_tokens(self) -> int:
@@ -62,7 +63,9 @@ class RewardSettings(RowSettings, TrainedSettings):
     @model_validator(mode="after")
     def _fits(self) -> RewardSettings:
         if bool(self.test) == bool(self.held_out):
-            raise ValueError("test: give either `test` sources or a number `held_out`")
+            raise ValueError("test: give either sources `test` or a number `held_out`, and not both")
         if self.kind == "helpfulness" and (self.mix or self.safety_loss_weight):
-            raise ValueError("kind: `mix` and `safety_loss_weight` belong to the safety model")
+            raise ValueError(
+                "kind: `mix` and `safety_loss_weight` are only for kind 'safety'; remove them or set it"
+            )
         return self

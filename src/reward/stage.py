@@ -1,4 +1,4 @@
-"""The stage `reward`: a chat model and comparisons to a reward model (section 3.2.2)."""
+"""The stage `reward`: trains a reward model from a chat model and comparisons (section 3.2.2)."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, 
 from ..model.lora import load_trainable
 from ..processes import is_main_process
 from ..training.arguments import rows_per_step, trainer_section, training_arguments
-from ..training.health import watch
 from ..training.loop import run_trainer, save_trained
+from ..training.monitoring import monitor_options
 from ..training.tracking import Tracker
-from .accuracy import UNSAFE_BELOW, agreement, safety_agreement, score_pairs
+from .accuracy import UNSAFE_BELOW, accuracy_metrics, safety_metrics, score_pairs
 from .pairs import read_pairs
 from .settings import RewardSettings
 from .trainer import pair_trainer
 
 
 def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Trains a reward model begun from `inputs["model"]` into `out/model`, and counts where it is right.
+    """Trains a reward model, initialised from `inputs["model"]`, into `out/model`; measures its accuracy.
 
-    Metrics: `accuracy`, `by_rating` and their errors on held-out pairs, for the safety model also `safety`
-    (by bin, precision and recall of unsafe answers), and those of the training.
+    Metrics: see `accuracy_metrics`, on held-out pairs; for the safety model also `safety` (`safety_metrics`);
+    those of `read_pairs` and of the training.
     """
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
@@ -52,7 +52,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
         max_length=None,
     )
     if "warmup_steps" not in settings.trainer:
-        arguments.warmup_steps = warm_up(arguments, len(pairs))
+        arguments.warmup_steps = warmup_steps(arguments, len(pairs))
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trainer = pair_trainer(
             model,
@@ -62,7 +62,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
             margins=settings.margin,
             safety_weight=settings.safety_loss_weight,
             description=f"reward ({settings.kind})",
-            watch=watch(settings),
+            monitor=monitor_options(settings),
         )
         trained = run_trainer(trainer, tracker, items_per_row=1, unit="pairs")
     save_trained(trainer, tokenizer, out / "model")
@@ -72,19 +72,19 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     description = {
         "kind": settings.kind,
         "direction": "higher is better",
-        "scale": "the score is a logit; its sigmoid, in (0, 1), is what thresholds refer to",
+        "scale": "the score is a logit; thresholds refer to its sigmoid, in (0, 1)",
         "unsafe_below": UNSAFE_BELOW[0] if settings.kind == "safety" else None,
     }
     write_json(out / "model" / "reward.json", description)
     chosen, rejected = score_pairs(load_reward_model(out / "model").to(device()), held_out)
-    metrics = counts | trained | agreement(held_out, chosen, rejected)
+    metrics = counts | trained | accuracy_metrics(held_out, chosen, rejected)
     if settings.kind == "safety":
-        metrics["safety"] = safety_agreement(held_out, chosen, rejected)
+        metrics["safety"] = safety_metrics(held_out, chosen, rejected)
     return metrics
 
 
-def warm_up(arguments: RewardConfig, pairs: int) -> int:
-    """3% of all steps, at least 5 (section 3.2.2)."""
+def warmup_steps(arguments: RewardConfig, pairs: int) -> int:
+    """Number of warm-up steps: 3% of all steps, at least 5 (section 3.2.2)."""
     steps = arguments.max_steps
     if steps <= 0:
         steps = math.ceil(math.ceil(pairs / rows_per_step(arguments)) * arguments.num_train_epochs)

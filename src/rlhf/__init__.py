@@ -1,1 +1,1 @@
-"""Stages `rejection` and `ppo`: what a round of RLHF is made of (paper, section 3.2.3)."""
+"""The stages `rejection` and `ppo`, which make up a round of RLHF (paper, section 3.2.3)."""

@@ -1,4 +1,4 @@
-"""Loads the models of rejection sampling and PPO; checks that they share a tokenizer (LoRA: a base model)."""
+"""Loads the models of rejection sampling and PPO; checks that they have the same tokenizer."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from .shared_base import SharedBaseModel
 
 
 def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
-    """The tokenizer of the first of these inputs and of the reward models.
+    """The tokenizer of the inputs `names` and of both reward models.
 
-    Raises DataError where another has another one, before any weights are read.
+    Raises DataError, before any weights are read, if their tokenizers differ.
     """
     first, *others = (inputs[name] for name in (*names, *REWARD_MODELS))
     tokenizer = load_tokenizer(first)
     for folder in others:
         if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
-            raise DataError(f"{folder}: another tokenizer than that of {first}; expected models of one run")
+            raise DataError(
+                f"{folder}: its tokenizer differs from that of {first}; all models of RLHF need the same "
+                "tokenizer, so use models of one run"
+            )
     return tokenizer
 
 
 def load_reward_models(
     settings: RlhfSettings, inputs: Mapping[str, Path], tokenizer: Any, *, shared: SharedBaseModel | None
 ) -> RewardModels:
-    """Both reward models, as adapters of `shared` if given. Raises DataError for a broken folder."""
+    """Both reward models, as adapters of `shared` if given. Raises DataError for an invalid folder."""
     return reward_models.load_reward_models(
         inputs,
         tokenizer,

@@ -1,4 +1,4 @@
-"""Prompts of rejection sampling and PPO as token ids, those that leave no room for an answer left out."""
+"""Prompts of rejection sampling and PPO as token ids; over-long prompts are skipped."""
 
 from __future__ import annotations
 
@@ -23,26 +23,30 @@ class EncodedPrompt:
     ids: list[int]
 
     def row(self) -> dict[str, Any]:
-        """As the prompts of a round are kept, the way sources read them."""
+        """As a JSONL row, in the format `prompts` of sources."""
         return {"messages": self.prompt.messages, "is_safety": self.prompt.is_safety}
 
 
 def read_pool(
     settings: RlhfSettings, root: Path, tokenizer: Any, *, context_length: int, intake: Intake
 ) -> list[EncodedPrompt]:
-    """The prompts below `root` that leave an answer of `max_new_tokens` room in the context.
+    """The prompts of `settings.prompts`, below `root`, that leave room for an answer of `max_new_tokens`.
 
-    Those left out are counted in `intake`. Raises DataError where none is left, or for a broken row.
+    Longer prompts, and those longer than `max_prompt_length`, are skipped and counted in `intake`. Raises
+    DataError for an invalid row, or if no prompt is left.
     """
     prompts = read_prompts(settings.prompts, root, intake)
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
     room = context_length - settings.max_new_tokens
     longest = min(room, settings.max_prompt_length or room)
-    why = "no room for an answer in the context" if longest == room else "max_prompt_length"
+    limit = "no room for an answer in the context" if longest == room else "max_prompt_length"
     pool = [prompt for prompt in encoded if len(prompt.ids) <= longest]
     if not pool:
-        raise DataError(f"all {len(encoded)} prompts are longer than {longest} tokens ({why})")
-    if long := len(encoded) - len(pool):
-        say(f"{long:,} prompts left out: longer than {longest} tokens ({why})")
-    intake.skipped[f"prompt longer than {longest} tokens"] = long
+        raise DataError(
+            f"all {len(encoded)} prompts are longer than {longest} tokens ({limit}); use shorter prompts or "
+            "change max_prompt_length or max_new_tokens"
+        )
+    if skipped := len(encoded) - len(pool):
+        say(f"{skipped:,} prompts skipped: longer than {longest} tokens ({limit})")
+    intake.skipped[f"prompt longer than {longest} tokens"] = skipped
     return pool

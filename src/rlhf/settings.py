@@ -1,4 +1,4 @@
-"""What the YAMLs of rejection sampling and PPO have in common (imports no torch)."""
+"""Settings that the stages `rejection` and `ppo` have in common (imports no torch)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RlhfSettings(RowSettings):
-    """Prompts, answers sampled for them, and how these are scored."""
+    """Settings of sampling answers to prompts and scoring them."""
 
     round: str = "v1"
-    """part of every draw's name, so that rounds draw differently; in a block of rounds the round's name"""
+    """name of the round, part of every random seed so that rounds sample differently; set automatically in a
+    block of rounds"""
     prompts: Annotated[list[PromptSource], Field(min_length=1)]
     """sources of the prompts to sample answers for"""
     max_prompt_length: Count | None = None
-    """tokens; longer prompts are left out and counted, as are those that leave an answer no room"""
+    """maximum length of a prompt in tokens; longer prompts are skipped and counted, as are prompts that leave
+    no room for an answer in the context"""
     max_new_tokens: Count
-    """length limit of an answer, EOS included"""
+    """maximum length of an answer in tokens, EOS included"""
     safety_threshold: Share = 0.15
-    """an answer whose safety score is lower is unsafe, and scored for safety alone"""
+    """safety score below which an answer counts as unsafe; its reward is then its safety score"""
     sampling_batch_size: Count = 512
-    """answers sampled side by side"""
+    """number of answers sampled in parallel; changes no answer"""
     dtype: Precision = "float32"
-    """precision of sampling, scoring and PPO's forward passes; trained weights stay float32"""
+    """precision of sampling, scoring and PPO's forward passes; trained weights are float32"""
 
     publishes_language_model: ClassVar[bool] = True
     resumable: ClassVar[bool] = True

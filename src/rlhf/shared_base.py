@@ -1,7 +1,7 @@
-"""One frozen language model that carries policy, reference, critic and reward models as adapters (LoRA).
+"""One frozen base model with LoRA adapters for policy, reference, critic and both reward models.
 
-Five models cost the memory of one. Each is the base model with its own adapter active; reward models and
-critic have a head of their own as well.
+Five models need the memory of one. Each of them is the base model with its own adapter active; reward models
+and critic also have their own head.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..model.saving import save_model
 
 
 class SharedBaseModel:
-    """A language model whose weights stay as they are, under adapters of one shape.
+    """A frozen language model with several adapters of the same shape.
 
     Args:
-        base_model: whose weights they are.
-        settings: of every adapter, by the names of `peft.LoraConfig`.
+        base_model: the model to load.
+        settings: settings of every adapter, by the names of `peft.LoraConfig`.
     """
 
     def __init__(self, base_model: lora.BaseModel, settings: Mapping[str, Any]) -> None:
@@ -35,15 +35,15 @@ class SharedBaseModel:
         self._adapted: Any = None
 
     def language_model(self, name: str, folder: Path) -> AdaptedLanguageModel:
-        """The model with the adapter of an artifact, as `name`; all adapters are frozen then.
+        """The model with the adapter of an artifact, added as `name` and frozen.
 
-        Raises DataError for an artifact without an adapter, or whose adapter belongs to another base model.
+        Raises DataError if the artifact has no adapter or its adapter belongs to another base model.
         """
         self._add(name, folder)
         return AdaptedLanguageModel(self, name)
 
     def reward_model(self, name: str, folder: Path) -> AdaptedRewardModel:
-        """The same for a reward model, its head included."""
+        """The reward model of an artifact: its adapter, added as `name` and frozen, and its head."""
         self._add(name, folder)
         return AdaptedRewardModel(self, name, lora.adapter_head(folder / lora.ADAPTER))
 
@@ -51,29 +51,29 @@ class SharedBaseModel:
         adapter = folder / lora.ADAPTER
         if not adapter.is_dir():
             raise DataError(
-                f"{folder}: no {lora.ADAPTER}; with `lora` expected a model trained with it as well"
+                f"{folder} has no {lora.ADAPTER}; with `lora` every input model must be trained with `lora`"
             )
         if (base_model := lora.read_base_model(adapter)).hash != self._base_model.hash:
             raise DataError(
                 f"{adapter}: its base model is {base_model.path}, not {self._base_model.path}; "
-                "expected adapters of one base model"
+                "all adapters must belong to the same base model"
             )
         lora.check_shape(adapter, self._settings)
         self._adapted = lora.add_adapter(self._adapted or self.model, name, self._settings)
         lora.load_adapter(self._adapted, adapter, name)
         self._adapted.requires_grad_(False)
 
-    def use(self, name: str) -> None:
-        """Puts the adapter of this name to work, and no other."""
+    def activate(self, name: str) -> None:
+        """Makes the adapter of this name the only active one."""
         for _, layer in self._layers():
             layer._active_adapter = [name]  # `set_adapter` would also decide which weights are trained
 
     def weights(self, name: str) -> list[nn.Parameter]:
-        """The adapter's own."""
+        """The weights of an adapter."""
         return [weight for _, layer in self._layers() for weight in lora.adapter_weights(layer, name)]
 
     def save(self, name: str, tokenizer: Any, folder: Path) -> None:
-        """Writes an adapter: merged with the base model to `folder/model`, alone to `folder/adapter`."""
+        """Writes the adapter to `folder/adapter` and the base model merged with it to `folder/model`."""
         lora.save_added(self._adapted, name, self._base_model, folder=folder / lora.ADAPTER)
         merged = {
             key.replace(".base_layer.", "."): value
@@ -84,17 +84,17 @@ class SharedBaseModel:
             merged[f"{key}.weight"] = layer.weight + layer.get_delta_weight(name)
         config = copy.deepcopy(self.model.config)
         config.tie_word_embeddings &= not lora.adapts_tied_embeddings(self.model)
-        fresh = type(self.model)(config)
-        fresh.load_state_dict(merged)
-        fresh.generation_config = self.model.generation_config  # may name more tokens that end an answer
-        save_model(fresh, tokenizer, folder / "model")
+        model = type(self.model)(config)
+        model.load_state_dict(merged)
+        model.generation_config = self.model.generation_config  # may list more EOS tokens than the config
+        save_model(model, tokenizer, folder / "model")
 
     def _layers(self) -> Iterator[tuple[str, Any]]:
         return lora.adapted_layers(self.model)
 
 
 class _Adapted(nn.Module):
-    """Only the adapter's weights are this module's parameters: they alone are trained and saved."""
+    """A module whose only parameters are the adapter's weights: only these are trained and saved."""
 
     def __init__(self, shared: SharedBaseModel, name: str) -> None:
         super().__init__()
@@ -107,32 +107,32 @@ class _Adapted(nn.Module):
 
 
 class AdaptedLanguageModel(_Adapted):
-    """A causal language model, called as those of `transformers` are."""
+    """A causal language model with the interface of `transformers`."""
 
     def forward(self, **inputs: Any) -> Any:
-        return self.whole()(**inputs)
+        return self.activated()(**inputs)
 
-    def whole(self) -> Any:
-        """The base model with this adapter at work, until another one is."""
-        self._shared.use(self._name)
+    def activated(self) -> Any:
+        """The base model with this adapter active, until another adapter is activated."""
+        self._shared.activate(self._name)
         return self._shared.model
 
 
-def whole(model: Any) -> Any:
-    """The model of `transformers` that computes what `model` does."""
-    return model.whole() if isinstance(model, AdaptedLanguageModel) else model
+def transformers_model(model: Any) -> Any:
+    """The `transformers` model behind `model`, which computes the same."""
+    return model.activated() if isinstance(model, AdaptedLanguageModel) else model
 
 
 class AdaptedBackbone(_Adapted):
     """A language model without its output layer."""
 
     def forward(self, **inputs: Any) -> Any:
-        self._shared.use(self._name)
+        self._shared.activate(self._name)
         return self._shared.model.base_model(**inputs)
 
 
 class AdaptedRewardModel(nn.Module):
-    """As much of a sequence classifier as scores and critics need: `base_model` and `score`."""
+    """A sequence classifier with only `base_model` and `score`, which the scorer and the critic use."""
 
     def __init__(self, shared: SharedBaseModel, name: str, head: Tensor) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Prompts in, answers with their log-probabilities out."""
+"""Sampling: from prompts to answers with their log-probabilities."""

@@ -1,4 +1,4 @@
-"""The forward pass of a Llama for sampling: one prefill, then one token a row over a key-value cache."""
+"""A Llama's forward pass for sampling with a key-value cache: a prefill, then one token per row and step."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .weights import LayerWeights, LlamaWeights
 
 
 class Decoder:
-    """Keeps the keys and values of a batch of sequences and extends each by a token per `step`.
+    """Caches keys and values of a batch of sequences; every `step` extends each of them by one token.
 
-    Prompts are padded on the right, so the prefill is plainly causal: no real token sees a pad. The new
-    tokens of all rows go to the same slot of the cache, behind the longest prompt; each row has its own
-    *position*, which is all that the rotary embedding knows, and `_mask` hides the pads between a short
-    prompt and the new tokens.
+    Prompts are padded on the right, so the prefill needs only a causal mask: no real token attends to a pad.
+    The new tokens of all rows are written to the same slot of the cache, after the longest prompt. Each row
+    has its own *position* for the rotary embedding, and `_mask` hides the pads between a shorter prompt and
+    the new tokens.
     """
 
     def __init__(self, weights: LlamaWeights) -> None:
@@ -25,12 +25,12 @@ class Decoder:
 
     @torch.no_grad()
     def prefill(self, prompts: list[list[int]], copies: Tensor, new_tokens: int) -> Tensor:
-        """Reads the prompts once each and starts `copies[i]` -> row i.
+        """Runs the forward pass of each prompt once; row i then continues prompt `copies[i]`.
 
         Args:
             prompts: token ids, none empty.
-            copies: `[rows]` int64, the prompt that each row continues.
-            new_tokens: slots to keep for `step`.
+            copies: `[rows]` int64, index of the prompt that each row continues.
+            new_tokens: number of cache slots to reserve for `step`.
 
         Returns:
             `[rows, vocabulary]` logits (fp32) of the first new token.
@@ -47,16 +47,16 @@ class Decoder:
         self._mask = self._padding_mask(self._positions, shape[3])
 
         at_once = max(1, tokens_at_once(weights.device) // longest)
-        if at_once < len(prompts):  # each lot pads to its own longest prompt; masked slots must be finite
+        if at_once < len(prompts):  # shorter parts leave slots unwritten: masked ones too must be finite
             self._keys[..., :longest, :] = self._values[..., :longest, :] = 0
         last = [
-            self._read(prompts[start : start + at_once], copies - start)
+            self._prefill_part(prompts[start : start + at_once], copies - start)
             for start in range(0, len(prompts), at_once)
         ]
         return self._logits(torch.cat(last))[copies]
 
-    def _read(self, prompts: list[list[int]], copies: Tensor) -> Tensor:
-        """Reads prompts into the rows that copy them; returns the states after them, `[prompts, width]`."""
+    def _prefill_part(self, prompts: list[list[int]], copies: Tensor) -> Tensor:
+        """Fills the cache of the rows that continue these prompts; returns `[prompts, width]` last states."""
         weights = self.weights
         rows = ((copies >= 0) & (copies < len(prompts))).nonzero().squeeze(-1)
         sources = copies[rows]
@@ -81,7 +81,7 @@ class Decoder:
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
-        """Appends `tokens` (`[rows]` int64); returns the fp32 logits `[rows, vocabulary]` after it."""
+        """Appends `tokens` (`[rows]` int64); returns the next token's fp32 logits, `[rows, vocabulary]`."""
         weights, slot = self.weights, self._filled
         rotation = self._rotation(self._positions)
         hidden = weights.embedding[tokens]
@@ -90,7 +90,7 @@ class Decoder:
             queries, keys, values = self._project(layer, hidden, rotation)
             self._keys[index, :, :, slot] = keys
             self._values[index, :, :, slot] = values
-            # The query heads that share a key head stand as the "time" of the query: no key is repeated.
+            # Query heads that share a key head become the time dimension of the query, so no key is repeated.
             attended = F.scaled_dot_product_attention(
                 queries.view(len(tokens), weights.kv_heads, -1, weights.head_dim),
                 self._keys[index, :, :, : slot + 1],
@@ -103,14 +103,14 @@ class Decoder:
         return self._logits(hidden)
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with these rows only (`[kept]` int64 indices into the present rows)."""
+        """Keeps only these rows (`[kept]` int64, indices into the current rows)."""
         self._keys, self._values = self._keys[:, rows], self._values[:, rows]
         self._positions = self._positions[rows]
         if self._mask is not None:
             self._mask = self._mask[rows]
 
     def _padding_mask(self, lengths: Tensor, slots: int) -> Tensor | None:
-        """`[rows, 1, 1, slots]` mask to add, or None where all prompts are equally long."""
+        """Additive mask `[rows, 1, 1, slots]`, or None if all prompts have the same length."""
         if bool((lengths == self._filled).all()):
             return None
         slot = torch.arange(slots, device=lengths.device)
@@ -119,7 +119,7 @@ class Decoder:
         return mask.masked_fill_(padded, float("-inf"))[:, None, None]
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin, `[positions, 1, head_dim]` each, the sine negated in its first half."""
+        """Cosine and sine, `[positions, 1, head_dim]` each; the first half of the sine is negated."""
         angles = positions[:, None].float() * self.weights.rotary_frequencies
         cos, sin = (angles.cos() * self.weights.rotary_scale, angles.sin() * self.weights.rotary_scale)
         rotation = torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
@@ -132,10 +132,10 @@ class Decoder:
         weights = self.weights
         normed = F.rms_norm(hidden, (hidden.shape[-1],), layer.attention_norm, weights.norm_eps)
         joined = _linear(normed, layer.qkv, layer.qkv_bias).unflatten(-1, (-1, weights.head_dim))
-        turning, values = joined.split((weights.heads + weights.kv_heads, weights.kv_heads), dim=-2)
+        unrotated, values = joined.split((weights.heads + weights.kv_heads, weights.kv_heads), dim=-2)
         cos, sin = rotation
-        turned = torch.addcmul(turning * cos, turning.roll(weights.head_dim // 2, -1), sin)
-        queries, keys = turned.split((weights.heads, weights.kv_heads), dim=-2)
+        rotated = torch.addcmul(unrotated * cos, unrotated.roll(weights.head_dim // 2, -1), sin)
+        queries, keys = rotated.split((weights.heads, weights.kv_heads), dim=-2)
         return queries, keys, values
 
     def _finish_layer(self, layer: LayerWeights, hidden: Tensor, attended: Tensor) -> Tensor:

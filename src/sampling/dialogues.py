@@ -1,8 +1,8 @@
-"""A model holds many dialogues side by side, its own answers in their histories.
+"""Samples many dialogues in parallel, in which the model's own answers become part of the history.
 
-No history is read twice: the key-value cache of a dialogue lives as long as the dialogue. All rows of the
-batch advance by a token at a time, each at its own place: where one row's question is being read, another
-row's answer is being drawn, and nobody waits for the longest answer of a turn.
+No history is computed twice: the key-value cache of a dialogue is kept until the dialogue ends. At every step
+each row of the batch advances by one token, independently of the others: one row may still process the tokens
+of its prompt while another samples its answer. So no row waits for the longest answer of a turn.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .sampler import FINISHED_SHARE, LlamaSampler
 
 
 class DialogueSampler(LlamaSampler):
-    """Samples the answers of whole dialogues, where `LlamaSampler` samples those of single prompts."""
+    """A `LlamaSampler` that also samples whole dialogues."""
 
-    def converse(
+    def sample_dialogues(
         self,
-        questions: Sequence[Sequence[Sequence[int]]],
+        prompts: Sequence[Sequence[Sequence[int]]],
         max_new_tokens: int,
         context: int,
         *,
@@ -33,124 +33,127 @@ class DialogueSampler(LlamaSampler):
         seed: int | str = 0,
         label: str | None = None,
     ) -> list[list[list[int]]]:
-        """Answers the questions of each dialogue in turn, without top-k or top-p; temperature 0 is greedy.
+        """Answers the prompts of each dialogue in turn, without top-k or top-p; temperature 0 is greedy.
 
-        An answer depends on the seed, the dialogue's index, its history and the turn alone. In the history
-        every answer ends with EOS, also one that was cut at `max_new_tokens`.
+        An answer depends only on the seed, the dialogue's index, its history and the turn. In the history
+        every answer ends with EOS, also one that was truncated at `max_new_tokens`.
 
         Args:
-            questions: `[dialogues][turns]` token ids, each from its BOS to [/INST].
-            context: the most tokens a dialogue may have; it ends before a turn whose question and longest
-                answer would not fit.
-            label: of a progress bar; None shows none.
+            prompts: `[dialogues][turns]` token ids, each from its BOS to [/INST].
+            context: maximum number of tokens of a dialogue. A dialogue ends before a turn whose prompt and
+                longest possible answer would exceed it.
+            label: text of a progress bar; None: no progress bar.
 
         Returns:
-            `[dialogues][turns]` answers, EOS included where they ended by themselves; fewer turns than
-            questions for a dialogue that outgrew the context.
+            `[dialogues][turns]` answers, EOS included if they are finished; fewer answers than prompts if
+            the dialogue reached `context`.
         """
-        dialogues = [_Dialogue(turns, max_new_tokens, context, ends=self.eos) for turns in questions]
-        longest = max(map(len, questions), default=0)
-        names = [(row, turn) for row in range(len(questions)) for turn in range(longest)]
-        table = uniforms(seed, names, max_new_tokens).view(len(questions), longest, max_new_tokens)
-        held = [row for row, dialogue in enumerate(dialogues) if not dialogue.over]
-        with progress(label, sum(map(len, questions)), "answers") as ended:
-            for rows in batches(held, self.batch_size):
-                self._hold([dialogues[row] for row in rows], table[rows], temperature, ended=ended)
+        dialogues = [_DialogueState(turns, max_new_tokens, context, eos=self.eos) for turns in prompts]
+        longest = max(map(len, prompts), default=0)
+        names = [(row, turn) for row in range(len(prompts)) for turn in range(longest)]
+        uniform = uniforms(seed, names, max_new_tokens).view(len(prompts), longest, max_new_tokens)
+        started = [row for row, dialogue in enumerate(dialogues) if not dialogue.over]
+        with progress(label, sum(map(len, prompts)), "answers") as advance:
+            for rows in batches(started, self.batch_size):
+                self._decode_dialogues(
+                    [dialogues[row] for row in rows], uniform[rows], temperature, advance=advance
+                )
         return [dialogue.answers for dialogue in dialogues]
 
-    def _hold(
+    def _decode_dialogues(
         self,
-        dialogues: Sequence[_Dialogue],
-        table: Tensor,
+        dialogues: Sequence[_DialogueState],
+        uniform: Tensor,
         temperature: float,
         *,
-        ended: Callable[[float], None],
+        advance: Callable[[float], None],
     ) -> None:
-        """Holds dialogues side by side; `table` is `[dialogues, turns, tokens]`.
+        """Decodes one batch of dialogues to their ends.
 
-        `ended` is called with how many answers have ended, step by step.
+        Args:
+            uniform: `[dialogues, turns, tokens]` random numbers in [0, 1).
+            advance: called at every step with the number of answers that have ended since the last call.
         """
-        live, before = list(range(len(dialogues))), 0
+        active, reported = list(range(len(dialogues))), 0  # rows in the decoder; some may be over
         decoder = Decoder(self._weights)
         device = self._weights.device
-        opened = [dialogues[row].opening() for row in live]
-        logits = decoder.prefill(opened, torch.arange(len(live)), max(dialogues[row].most for row in live))
+        first_prompts = [dialogues[row].first_prompt() for row in active]
+        new_tokens = max(dialogues[row].max_length for row in active)
+        logits = decoder.prefill(first_prompts, torch.arange(len(active)), new_tokens)
         while True:
-            turns, places = zip(*(dialogues[row].place() for row in live), strict=True)
-            tokens, _ = self._choose(logits, table[live, turns, places].to(device), temperature)
-            fed = [dialogues[row].advance(drawn) for row, drawn in zip(live, tokens.tolist(), strict=True)]
-            now = sum(dialogue.ended for dialogue in dialogues)
-            ended(now - before)
-            before = now
-            going = [index for index, row in enumerate(live) if not dialogues[row].over]
-            if not going:
+            turns, indices = zip(*(dialogues[row].next_draw() for row in active), strict=True)
+            sampled, _ = self._next_tokens(logits, uniform[active, turns, indices].to(device), temperature)
+            tokens = [
+                dialogues[row].advance(token) for row, token in zip(active, sampled.tolist(), strict=True)
+            ]
+            ended = sum(dialogue.ended for dialogue in dialogues)
+            advance(ended - reported)
+            reported = ended
+            unfinished = [index for index, row in enumerate(active) if not dialogues[row].over]
+            if not unfinished:
                 return
-            if len(going) <= (1 - FINISHED_SHARE) * len(live):
-                decoder.keep(torch.tensor(going, device=device))
-                live, fed = [live[index] for index in going], [fed[index] for index in going]
-            logits = decoder.step(torch.tensor(fed, device=device))
+            if len(unfinished) <= (1 - FINISHED_SHARE) * len(active):
+                decoder.keep(torch.tensor(unfinished, device=device))
+                active = [active[index] for index in unfinished]
+                tokens = [tokens[index] for index in unfinished]
+            logits = decoder.step(torch.tensor(tokens, device=device))
 
 
-class _Dialogue:
-    """Where one dialogue stands: reading a question, drawing an answer, or over."""
+class _DialogueState:
+    """Progress of one dialogue: processing a prompt, sampling an answer, or over."""
 
     def __init__(
-        self, questions: Sequence[Sequence[int]], max_new_tokens: int, context: int, *, ends: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int, *, eos: Sequence[int]
     ) -> None:
-        self.questions, self.max_new_tokens, self.context, self.ends = (
-            questions,
-            max_new_tokens,
-            context,
-            ends,
-        )
+        self.prompts, self.max_new_tokens, self.context, self.eos = prompts, max_new_tokens, context, eos
         self.answers: list[list[int]] = []
         self.over = False
         self.length = 0
-        self._unread: deque[int] = deque()
+        self._pending: deque[int] = deque()  # tokens that are given, not sampled
         self._begin_turn()
 
     @property
-    def most(self) -> int:
-        """Tokens that the whole dialogue may have at most."""
-        read = sum(map(len, self.questions))
-        return min(self.context, read + len(self.questions) * (self.max_new_tokens + 1))
+    def max_length(self) -> int:
+        """Upper limit of the tokens of the whole dialogue."""
+        given = sum(map(len, self.prompts))
+        return min(self.context, given + len(self.prompts) * (self.max_new_tokens + 1))
 
     @property
     def ended(self) -> int:
-        """How many answers have ended."""
+        """Number of answers that have ended."""
         return len(self.answers) - (not self.over)
 
-    def opening(self) -> list[int]:
-        """The first question, read at once."""
-        opening = list(self._unread)
-        self._unread.clear()
-        return opening
+    def first_prompt(self) -> list[int]:
+        """The first prompt, which the prefill processes at once."""
+        prompt = list(self._pending)
+        self._pending.clear()
+        return prompt
 
-    def place(self) -> tuple[int, int]:
-        """Turn and place of the next draw, which counts only while an answer is being drawn."""
-        return len(self.answers) - 1, 0 if self.over or self._unread else len(self.answers[-1])
+    def next_draw(self) -> tuple[int, int]:
+        """Turn and index of the next random number, which is ignored unless an answer is being sampled."""
+        return len(self.answers) - 1, 0 if self.over or self._pending else len(self.answers[-1])
 
-    def advance(self, drawn: int) -> int:
-        """Takes the drawn token if an answer is being drawn; returns the token that comes next."""
-        if self.over or self._unread:
-            return self._unread.popleft() if self._unread else drawn
+    def advance(self, sampled: int) -> int:
+        """Appends `sampled` to the answer if one is being sampled; returns the dialogue's next token."""
+        if self.over or self._pending:
+            return self._pending.popleft() if self._pending else sampled
         answer = self.answers[-1]
-        answer.append(drawn)
+        answer.append(sampled)
         self.length += 1
-        if drawn in self.ends or len(answer) == self.max_new_tokens:
-            if drawn not in self.ends:
-                self._unread.append(self.ends[0])
+        if sampled in self.eos or len(answer) == self.max_new_tokens:
+            if sampled not in self.eos:
+                self._pending.append(self.eos[0])
                 self.length += 1
             self._begin_turn()
-        return drawn
+        return sampled
 
     def _begin_turn(self) -> None:
         turn = len(self.answers)
-        if turn == len(self.questions):
+        if turn == len(self.prompts):
             self.over = True
             return
-        self.length += len(self.questions[turn])
+        self.length += len(self.prompts[turn])
         self.over = self.length + self.max_new_tokens > self.context
         if not self.over:
-            self._unread.extend(self.questions[turn])
+            self._pending.extend(self.prompts[turn])
             self.answers.append([])

@@ -1,4 +1,4 @@
-"""Samples answers from any causal language model through `generate`, as `LlamaSampler` does from a Llama."""
+"""Sampling from any causal language model through `generate`, with the results of `LlamaSampler`."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..model.precision import computing_in
 from ..model.special import eos_ids
 from .dialogues import DialogueSampler
 from .draws import draw, uniforms
-from .logprobs import never_sampled, policy_logprobs
+from .logprobs import excluded_pad_id, policy_logprobs
 from .sampler import Sampler, Samples
-from .weights import is_readable
+from .weights import is_supported
 
 
 class GenerateSampler(Sampler):
-    """The interface of `DialogueSampler`, with the same draws, for other architectures.
+    """Sampler for all other architectures, with the interface and the random numbers of `DialogueSampler`.
 
     Args:
-        model: any causal language model; its weights are used as they are, not copied.
-        batch_size: answers decoded side by side.
-        dtype: `float32` or `bfloat16`, that is computed in; None: in the weights' own.
+        model: any causal language model; its weights are used directly, not copied.
+        batch_size: number of answers decoded in parallel.
+        dtype: precision to compute in, `float32` or `bfloat16`; None: that of the weights.
     """
 
     def __init__(self, model: PreTrainedModel, batch_size: int = 512, dtype: str | None = None) -> None:
@@ -39,14 +39,14 @@ class GenerateSampler(Sampler):
         self.refresh(model)
 
     def refresh(self, model: PreTrainedModel) -> None:
-        """Takes the model as it is now."""
+        """Samples from `model` from now on."""
         self._model: Any = model
         self.eos = eos_ids(model.config)
-        self._pad = never_sampled(model.config)
+        self._pad = excluded_pad_id(model.config)
 
-    def converse(
+    def sample_dialogues(
         self,
-        questions: Sequence[Sequence[Sequence[int]]],
+        prompts: Sequence[Sequence[Sequence[int]]],
         max_new_tokens: int,
         context: int,
         *,
@@ -54,34 +54,32 @@ class GenerateSampler(Sampler):
         seed: int | str = 0,
         label: str | None = None,
     ) -> list[list[list[int]]]:
-        """See `DialogueSampler.converse`; here every turn reads its whole history."""
-        answers: list[list[list[int]]] = [[] for _ in questions]
-        histories: list[list[int]] = [[] for _ in questions]
-        longest = max(map(len, questions), default=0)
+        """See `DialogueSampler.sample_dialogues`; here each turn recomputes its whole history."""
+        answers: list[list[list[int]]] = [[] for _ in prompts]
+        histories: list[list[int]] = [[] for _ in prompts]
+        longest = max(map(len, prompts), default=0)
         for turn in range(longest):
-            live = []
-            for row, turns in enumerate(questions):
+            active = []
+            for row, turns in enumerate(prompts):
                 if len(answers[row]) == turn < len(turns):
                     history = [*histories[row], *turns[turn]]
                     if len(history) + max_new_tokens <= context:
                         histories[row] = history
-                        live.append(row)
-            if not live:
+                        active.append(row)
+            if not active:
                 break
-            asked, names = [histories[row] for row in live], [(row, turn) for row in live]
-            bar = label and f"{label}, turn {turn + 1}"
-            told = self._sample_rows(
-                asked,
-                list(range(len(live))),
-                names,
+            samples = self._sample_rows(
+                [histories[row] for row in active],
+                list(range(len(active))),
+                [(row, turn) for row in active],
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
-                label=bar,
+                label=label and f"{label}, turn {turn + 1}",
             )
-            for row, answer, ended in zip(live, told.answer_ids, told.finished, strict=True):
+            for row, answer, finished in zip(active, samples.answer_ids, samples.finished, strict=True):
                 answers[row].append(answer)
-                histories[row] += answer if ended else [*answer, self.eos[0]]
+                histories[row] += answer if finished else [*answer, self.eos[0]]
         return answers
 
     def stream(
@@ -90,125 +88,127 @@ class GenerateSampler(Sampler):
         """See `LlamaSampler.stream`."""
         table = uniforms(seed, [(0, 0)], max_new_tokens)
         tokens: SimpleQueue[int | None] = SimpleQueue()
-        left = threading.Event()  # set when nobody wants the rest
+        abandoned = threading.Event()  # set when the caller stops reading tokens
 
-        def work() -> None:
+        def generate() -> None:
             try:
-                self._generate([prompt], table, temperature, streamer=_Tokens(tokens), stop=_Until(left))
+                self._generate(
+                    [prompt], table, temperature, streamer=_Streamer(tokens), stop=_StopOnEvent(abandoned)
+                )
             finally:
                 tokens.put(None)
 
-        thread = threading.Thread(target=work, daemon=True)
+        thread = threading.Thread(target=generate, daemon=True)
         thread.start()
         try:
             while (token := tokens.get()) is not None:
                 yield token
         finally:
-            left.set()
+            abandoned.set()
             thread.join()
 
-    def _fill(
+    def _decode(
         self,
         samples: Samples,
         rows: list[int],
         prompts: Sequence[Sequence[int]],
         *,
-        table: Tensor,
+        uniform: Tensor,
         temperature: float,
-        ended: Callable[[float], None],
+        advance: Callable[[float], None],
     ) -> None:
-        asked = [prompts[samples.prompts[row]] for row in rows]
-        drawn, logprobs = self._generate(asked, table, temperature)
-        for row, ids, values in zip(rows, drawn.tolist(), logprobs.tolist(), strict=True):
-            end = next((at for at, token in enumerate(ids) if token in self.eos), None)
+        row_prompts = [prompts[samples.prompts[row]] for row in rows]
+        tokens, logprobs = self._generate(row_prompts, uniform, temperature)
+        for row, ids, values in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            end = next((index for index, token in enumerate(ids) if token in self.eos), None)
             length = len(ids) if end is None else end + 1
             samples.answer_ids[row], samples.logprobs[row] = ids[:length], values[:length]
             samples.finished[row] = end is not None
-        ended(len(rows))
+        advance(len(rows))
 
     def _batches(self, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
-        """Prompts of several lengths share a batch only where that changes none of their answers.
+        """Batches with prompts of several lengths, unless that could change an answer.
 
-        Some layers that carry state read the pads, and beyond the context RoPE may depend on the longest of a
-        batch.
+        Some layers that carry state also process the pads; beyond the context length RoPE may depend on the
+        longest sequence of the batch. In both cases all prompts of a batch have the same length.
         """
         longest = max(lengths, default=0) + max_new_tokens
         if not carries_state(self._model) and longest <= context_of(self._model.config):
             return super()._batches(lengths, max_new_tokens)
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        alike = groupby(order, key=lengths.__getitem__)
-        return [batch for _, rows in alike for batch in batches(list(rows), self.batch_size)]
+        by_length = groupby(order, key=lengths.__getitem__)
+        return [batch for _, rows in by_length for batch in batches(list(rows), self.batch_size)]
 
     @torch.no_grad()
     def _generate(
         self,
         prompts: Sequence[Sequence[int]],
-        table: Tensor,
+        uniform: Tensor,
         temperature: float,
         *,
         streamer: BaseStreamer | None = None,
         stop: StoppingCriteria | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Answers `[rows, steps]`, meaningless behind an EOS, and their log-probabilities (fp32)."""
+        """Answers `[rows, steps]`, to be ignored after an EOS, and their log-probabilities (fp32)."""
         device = self._model.device
         ids, mask = pad_left(prompts, self.eos[0])
-        drawing = _Drawn(table.to(device), self._pad, temperature)
-        own = self._model.generation_config  # may ask for penalties, even where another one is given
+        sampling = _DrawTokens(uniform.to(device), self._pad, temperature)
+        original = self._model.generation_config  # its penalties would apply even if we passed another config
         self._model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.eos[0])
         try:
             with computing_in(self._dtype, device):
-                told = self._model.generate(
+                sequences = self._model.generate(
                     input_ids=ids.to(device),
                     attention_mask=mask.to(device),
-                    max_new_tokens=table.shape[1],
-                    logits_processor=[drawing],
+                    max_new_tokens=uniform.shape[1],
+                    logits_processor=[sampling],
                     stopping_criteria=[stop] if stop else None,
                     streamer=streamer,
                 )
         finally:
-            self._model.generation_config = own
-        return told[:, ids.shape[1] :], torch.stack(drawing.logprobs, dim=1)
+            self._model.generation_config = original
+        return sequences[:, ids.shape[1] :], torch.stack(sampling.logprobs, dim=1)
 
 
 def sampler_for(
     model: Any, batch_size: int = 512, dtype: str | None = None
 ) -> DialogueSampler | GenerateSampler:
-    """The fast sampler where it can read the model, otherwise one that goes through `generate`."""
-    return (DialogueSampler if is_readable(model) else GenerateSampler)(model, batch_size, dtype)
+    """A `DialogueSampler` if it supports the model (it is faster), else a `GenerateSampler`."""
+    return (DialogueSampler if is_supported(model) else GenerateSampler)(model, batch_size, dtype)
 
 
-class _Drawn(LogitsProcessor):
-    """Lets `generate`, which takes the likeliest token, take the one that our own number draws."""
+class _DrawTokens(LogitsProcessor):
+    """Makes greedy `generate` choose the tokens that our random numbers draw; records their logprobs."""
 
-    def __init__(self, table: Tensor, pad: int | None, temperature: float) -> None:
-        self.table, self.pad, self.temperature = table, pad, temperature
+    def __init__(self, uniform: Tensor, pad: int | None, temperature: float) -> None:
+        self.uniform, self.pad, self.temperature = uniform, pad, temperature
         self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         logprobs = policy_logprobs(scores, self.pad, self.temperature)
         step = len(self.logprobs)
-        tokens = draw(logprobs, self.table[:, step]) if self.temperature > 0 else logprobs.argmax(-1)
+        tokens = draw(logprobs, self.uniform[:, step]) if self.temperature > 0 else logprobs.argmax(-1)
         chosen = tokens[:, None]
         self.logprobs.append(logprobs.gather(-1, chosen).squeeze(-1))
         return torch.full_like(scores, float("-inf")).scatter(-1, chosen, 0.0)
 
 
-class _Tokens(BaseStreamer):
-    """Hands tokens on as they come, the prompt left out."""
+class _Streamer(BaseStreamer):
+    """Puts tokens into a queue as they are generated; skips the prompt, which `generate` passes first."""
 
     def __init__(self, queue: SimpleQueue[int | None]) -> None:
-        self._queue, self._prompt = queue, True
+        self._queue, self._is_prompt = queue, True
 
     def put(self, value: Tensor) -> None:
-        if not self._prompt:
+        if not self._is_prompt:
             self._queue.put(int(value))
-        self._prompt = False
+        self._is_prompt = False
 
     def end(self) -> None:
         pass
 
 
-class _Until(StoppingCriteria):
+class _StopOnEvent(StoppingCriteria):
     def __init__(self, event: threading.Event) -> None:
         self._event = event
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of answers: the policy's own distribution, the same in sampling, PPO and evaluation."""
+"""Log-probabilities of answers, computed the same way in sampling, PPO and evaluation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..model.padding import pad_batch
 from ..model.special import eos_ids
 
 
-def never_sampled(config: PreTrainedConfig) -> int | None:
-    """The pad id, which is no part of the policy's vocabulary; None if there is none, or if it is the EOS."""
+def excluded_pad_id(config: PreTrainedConfig) -> int | None:
+    """The pad id, which the policy never samples; None if there is none, or if it is also an EOS."""
     return None if config.pad_token_id in eos_ids(config) else config.pad_token_id
 
 
 def policy_logprobs(logits: Tensor, pad_token_id: int | None, temperature: float = 1.0) -> Tensor:
-    """`[..., vocabulary]` logits of any dtype -> normalised log-probabilities in fp32, the pad at -inf.
+    """`[..., vocabulary]` logits of any dtype -> normalised log-probabilities in fp32, -inf for the pad.
 
-    A temperature of 0 (greedy) leaves the distribution as it is.
+    A temperature of 0 (greedy) counts as 1.
     """
     logits = logits.float() / (temperature or 1.0)
     if pad_token_id is not None:
@@ -35,23 +35,23 @@ def policy_logprobs(logits: Tensor, pad_token_id: int | None, temperature: float
 def next_token_distribution(
     model: Callable[..., Any], ids: Tensor, pad_token_id: int | None, *, temperature: float = 1.0
 ) -> Tensor:
-    """What the policy expects after each token of right-padded rows; the gradient flows.
+    """The policy's distribution of the next token after each token of right-padded rows, with gradient.
 
-    No attention mask is needed: attention is causal and pads stand on the right.
+    No attention mask is needed: attention is causal and the pads are on the right.
 
     Args:
-        model: a causal language model, or an engine around one.
+        model: a causal language model, or the `Engine` that trains one.
         ids: `[rows, length]` int64.
-        pad_token_id: see `never_sampled`.
+        pad_token_id: the pad id to exclude, see `excluded_pad_id`.
 
     Returns:
-        `[rows, length - 1, vocabulary]` fp32 log-probabilities of the tokens from the second on.
+        `[rows, length - 1, vocabulary]` fp32 log-probabilities of the second and all later tokens.
     """
     return policy_logprobs(model(input_ids=ids, use_cache=False).logits[:, :-1], pad_token_id, temperature)
 
 
 def gather_logprobs(distribution: Tensor, ids: Tensor) -> Tensor:
-    """`[rows, length - 1]`: at `t` the log-probability of token `t + 1`. Values at pads mean nothing."""
+    """`[rows, length - 1]`: the log-probability of token `t + 1` at index `t`; to be ignored at pads."""
     return distribution.gather(-1, ids[:, 1:, None]).squeeze(-1)
 
 
@@ -65,21 +65,21 @@ def answer_logprobs(
     batch_size: int = 64,
     label: str | None = None,
 ) -> list[list[float]]:
-    """Log-probability of each token of each answer (fp32), in batches of similar length.
+    """Log-probability of each token of each answer (fp32), computed in batches of similar length.
 
-    `label`: of a progress bar; None shows none.
+    `label` is the text of a progress bar; None: no progress bar.
     """
     device, head = next(model.parameters()).device, model.get_output_embeddings()
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    dealt = batches_by_length(lengths, batch_size, tokens_at_once(device))
-    found: list[list[float]] = [[] for _ in prompts]
-    for rows in track(dealt, label, len(prompts), unit="answers", amount=len):
+    batched_rows = batches_by_length(lengths, batch_size, tokens_at_once(device))
+    logprobs: list[list[float]] = [[] for _ in prompts]
+    for rows in track(batched_rows, label, len(prompts), unit="answers", amount=len):
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
         ids, mask = ids.to(device), mask.to(device)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]
-        logits = head(hidden)  # of answers only: prompts are often the longer part, and a vocabulary is wide
-        distribution = policy_logprobs(logits, never_sampled(model.config), temperature)
-        logprobs = distribution.gather(-1, ids[:, 1:][mask][:, None]).squeeze(-1).cpu()
-        for row, values in zip(rows, logprobs.split([len(answers[row]) for row in rows]), strict=True):
-            found[row] = values.tolist()
-    return found
+        logits = head(hidden)  # only of answer tokens: prompts are often longer, and vocabularies are large
+        distribution = policy_logprobs(logits, excluded_pad_id(model.config), temperature)
+        values = distribution.gather(-1, ids[:, 1:][mask][:, None]).squeeze(-1).cpu()
+        for row, answer in zip(rows, values.split([len(answers[row]) for row in rows]), strict=True):
+            logprobs[row] = answer.tolist()
+    return logprobs

@@ -1,4 +1,4 @@
-"""A Llama's weights, laid out for decoding: q, k, v joined into one matrix, gate and up into another."""
+"""A Llama's weights in a layout for decoding: q, k, v in one matrix, gate and up in another."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from transformers import LlamaForCausalLM
 
 from ..errors import ConfigError
 
-# Rotary types whose frequencies do not depend on the length of the sequence.
-_FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
+_FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # frequencies don't depend on the sequence length
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One block. Matrices are `[in, out]`, the layout that `addmm` wants; `None` where there is no bias."""
+    """Weights of one layer. Matrices are `[in, out]`, the layout of `addmm`; biases may be None."""
 
     attention_norm: Tensor
     qkv: Tensor
@@ -33,7 +32,7 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class LlamaWeights:
-    """A snapshot: later optimiser steps on the model do not reach it."""
+    """A copy of a model's weights: later optimizer steps do not change it."""
 
     embedding: Tensor
     layers: tuple[LayerWeights, ...]
@@ -55,8 +54,8 @@ class LlamaWeights:
         return self.embedding.dtype
 
 
-def is_readable(model: Any) -> bool:
-    """Whether `copy_weights` takes the model."""
+def is_supported(model: Any) -> bool:
+    """Whether `copy_weights` supports the model."""
     return (
         isinstance(model, LlamaForCausalLM)
         and model.config.hidden_act in ("silu", "swish")
@@ -66,18 +65,19 @@ def is_readable(model: Any) -> bool:
 
 @torch.no_grad()
 def copy_weights(model: LlamaForCausalLM, dtype: torch.dtype | None = None) -> LlamaWeights:
-    """Copies the weights of any `LlamaForCausalLM` (grouped-query attention, biases and tied embeddings too).
+    """Copies the weights of a `LlamaForCausalLM` (grouped-query attention, biases, tied embeddings allowed).
 
-    `dtype`: of the copy; None keeps the model's.
+    `dtype` is the precision of the copy; None: that of the model.
 
     Raises:
-        ConfigError: no Llama, an activation other than SiLU, or a rotary type that depends on the length.
+        ConfigError: not a Llama, an activation other than SiLU, or rotary frequencies that depend on the
+            sequence length.
     """
-    if not is_readable(model):
+    if not is_supported(model):
         rotary = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type")
         raise ConfigError(
-            f"the sampler reads LlamaForCausalLM with SiLU and a rotary type of {', '.join(_FIXED_ROTARY)}; "
-            f"this model is a {type(model).__name__} with {rotary!r}"
+            f"the sampler supports LlamaForCausalLM with SiLU and rotary type {', '.join(_FIXED_ROTARY)}; "
+            f"this model is a {type(model).__name__} with rotary type {rotary!r}; use GenerateSampler"
         )
     config, rotary = model.config, model.model.rotary_emb
     dtype = dtype or model.dtype
@@ -121,7 +121,7 @@ def _matrix(dtype: torch.dtype, *linears: torch.nn.Linear) -> Tensor:
 
 
 def _weight(linear: Any) -> Tensor:
-    """A layer's weight, with what its active LoRA adapters add where it has any."""
+    """A layer's weight, merged with its active LoRA adapters if it has any."""
     weight: Tensor = linear.weight.detach()
     for name in getattr(linear, "active_adapters", ()):
         weight = weight + linear.get_delta_weight(name).detach()

@@ -1,4 +1,4 @@
-"""The stage `sft`: a base model and dialogues to a chat model, RLHF-V0 (section 3.1)."""
+"""The stage `sft`: fine-tunes a base model on dialogues to a chat model, RLHF-V0 (section 3.1)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .settings import SftSettings
 
 
 def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Fine-tunes `inputs["model"]` and writes `out/model`; the loss counts answers only, EOS included.
+    """Fine-tunes `inputs["model"]` and writes `out/model`; the loss covers answers only, EOS included.
 
-    Metrics: those of `pack_dialogues` (rows, tokens), of `data.intake.Intake` (what was left out)
-    and of the training.
+    Metrics: those of `pack_dialogues` (rows, tokens), of `data.intake.Intake` (skipped rows) and of
+    `run_trainer`.
     """
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])

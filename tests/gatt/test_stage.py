@@ -1,4 +1,4 @@
-"""Dialogues sampled from a stand-in that keeps instructions now and then: what stays, what is dropped."""
+"""Dialogues sampled from a stub that sometimes follows its instruction: what is selected, what is dropped."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ CHOSEN = {
     "test_dialogues": 3,
     "test_turns": 5,
 }
-asked: list[str] = []
+sampled_prompts: list[str] = []
 
 
-class Obedient:
-    """Says the wanted word in two of three samples, likelier in one; never for questions that say "lose"."""
+class StubSampler:
+    """Two of three answers contain the required word, one of them more probable; none after "lose"."""
 
     def __init__(self, model: Any, batch_size: int) -> None:
         self.tokenizer = chatml_tokenizer()
@@ -53,7 +53,7 @@ class Obedient:
         keys: Sequence[int],
     ) -> Samples:
         texts = [self.tokenizer.decode(prompt) for prompt in prompts]
-        asked.extend(texts)
+        sampled_prompts.extend(texts)
         answers = []
         for text in texts:
             word = text.split('"')[-2]
@@ -79,8 +79,8 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
         [{"messages": [{"role": "user", "content": row}]} for row in rows],
     )
     save_tiny_model(tmp_path / "model", chatml_tokenizer(), max_position_embeddings=1024)
-    monkeypatch.setattr(builder, "sampler_for", Obedient)
-    asked.clear()
+    monkeypatch.setattr(builder, "sampler_for", StubSampler)
+    sampled_prompts.clear()
     return {"model": tmp_path / "model", "data": tmp_path / "data"}
 
 
@@ -93,7 +93,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_likeliest_answer_that_keeps_the_instruction_stays(
+def test_the_most_probable_answer_that_follows_the_instruction_is_selected(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     metrics = run(inputs, tmp_path / "out")
@@ -101,7 +101,7 @@ def test_the_likeliest_answer_that_keeps_the_instruction_stays(
     assert metrics["dialogues"] == len(made) == 12 - metrics["too_short"]
     assert 0 < metrics["too_short"] < 12, "some lose it too early"
     assert sum(metrics["turns"].values()) == len(made)
-    assert metrics["samples"]["word"] == 3 * len(asked)
+    assert metrics["samples"]["word"] == 3 * len(sampled_prompts)
     assert 0.5 < metrics["kept_share"]["word"] < 2 / 3
     shortened = 0
     for row in made:
@@ -116,11 +116,11 @@ def test_the_likeliest_answer_that_keeps_the_instruction_stays(
     assert 0 < shortened < len(made)
 
 
-def test_the_instruction_is_on_every_message_when_sampled_and_on_none_when_written(
+def test_the_instruction_is_on_every_message_for_sampling_and_in_no_message_of_the_output(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     run(inputs, tmp_path / "out")
-    last = max(asked, key=len)
+    last = max(sampled_prompts, key=len)
     assert last.count("Use the word") == last.count("<|im_start|>user") > 2
     written = (tmp_path / "out" / "gatt_without.jsonl").read_text()
     assert "Use the word" not in written
@@ -133,7 +133,9 @@ def test_the_instruction_is_on_every_message_when_sampled_and_on_none_when_writt
     assert all(one.instruction for one in read)
 
 
-def test_test_questions_are_no_training_questions(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_test_dialogues_share_no_message_with_training_dialogues(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     run(inputs, tmp_path / "out")
     test = rows(tmp_path / "out" / "test.jsonl")
     assert len(test) == 3
@@ -145,23 +147,23 @@ def test_test_questions_are_no_training_questions(inputs: dict[str, Path], tmp_p
         assert not any(json.dumps(question)[1:-1] in trained for question in row["questions"])
 
 
-def test_a_killed_run_goes_on_behind_the_last_turn(
+def test_a_killed_run_resumes_after_the_last_finished_turn(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(inputs, tmp_path / "undisturbed")
-    answer = builder.DialogueBuilder._answer
+    sample_turn = builder.DialogueBuilder._sample_turn
 
     def killed(self: builder.DialogueBuilder, turn: int, prompts: dict[int, list[int]]) -> None:
         if turn == 2:
             raise KeyboardInterrupt
-        answer(self, turn, prompts)
+        sample_turn(self, turn, prompts)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(builder.DialogueBuilder, "_answer", killed)
+        patched.setattr(builder.DialogueBuilder, "_sample_turn", killed)
         run(inputs, tmp_path / "killed")
-    asked.clear()
+    sampled_prompts.clear()
     run(inputs, tmp_path / "killed")
-    assert min(text.count("<|im_start|>user") for text in asked) == 3, "no turn is sampled again"
+    assert min(text.count("<|im_start|>user") for text in sampled_prompts) == 3, "no turn is sampled again"
     for name in (stage.TRAIN, stage.ABLATION, stage.TEST):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
 
@@ -172,12 +174,12 @@ def test_a_full_context_ends_a_dialogue(inputs: dict[str, Path], tmp_path: Path)
     assert metrics["out_of_context"] > 0
 
 
-def test_what_can_not_work(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"40 prompts that differ; expected at least \d+"):
+def test_errors(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"prompts: 40 different last messages; expected at least \d+"):
         run(inputs, tmp_path / "out", max_turns=39)
     with pytest.raises(ValueError, match="min_turns 5 is above max_turns 4"):
         run(inputs, tmp_path / "out", min_turns=5)
-    with pytest.raises(DataError, match="none of 12 dialogues kept its instruction for 2 turns"):
+    with pytest.raises(DataError, match="none of 12 dialogues followed its instruction for 2 turns"):
         run(
             inputs,
             tmp_path / "out",
@@ -187,17 +189,17 @@ def test_what_can_not_work(inputs: dict[str, Path], tmp_path: Path) -> None:
         )
 
 
-def test_reward_models_choose_among_the_answers_that_keep_the_instruction(
+def test_reward_models_select_among_the_answers_that_follow_the_instruction(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The helpfulness model likes the short answers, the safety model finds one of them unsafe."""
-    asked_of: list[str] = []
+    scored_by: list[str] = []
 
     def loaded(folder: Path, tokenizer: Any, **_: Any) -> Any:
         def scores(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], _: object) -> Tensor:
             texts = [tokenizer.decode(answer) for answer in answers]
-            assert not any("<|" in text for text in texts), "the token that ended an answer is not judged"
-            asked_of.append(folder.name)
+            assert not any("<|" in text for text in texts), "the EOS is not scored"
+            scored_by.append(folder.name)
             if folder.name == "safety":
                 return torch.tensor(
                     [0.1 if "river" in text and "here" not in text else 0.9 for text in texts]
@@ -207,23 +209,23 @@ def test_reward_models_choose_among_the_answers_that_keep_the_instruction(
         return scores
 
     monkeypatch.setattr(reward_models, "Scorer", loaded)
-    judges = {name: tmp_path / name for name in ("helpfulness", "safety")}
-    run(inputs | judges, tmp_path / "out", dialogues=40, safety_threshold=0.15)
-    assert set(asked_of) == {"helpfulness", "safety"}
-    said = [
+    folders = {name: tmp_path / name for name in ("helpfulness", "safety")}
+    run(inputs | folders, tmp_path / "out", dialogues=40, safety_threshold=0.15)
+    assert set(scored_by) == {"helpfulness", "safety"}
+    answers_by_word = [
         (row["instruction"].split('"')[1], message["content"])
         for row in rows(tmp_path / "out" / "gatt.jsonl")
         for message in row["messages"]
         if message["role"] == "assistant"
     ]
-    assert {word for word, _ in said} > {"river"}
-    for word, answer in said:
+    assert {word for word, _ in answers_by_word} > {"river"}
+    for word, answer in answers_by_word:
         assert answer == (f"the {word} is here" if word == "river" else f"the {word}")
-    with pytest.raises(ConfigError, match="helpfulness is given alone"):
+    with pytest.raises(ConfigError, match="only the reward model helpfulness is given"):
         run(inputs | {"helpfulness": tmp_path}, tmp_path / "one")
 
 
-def test_rounds_draw_apart(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_rounds_sample_differently(inputs: dict[str, Path], tmp_path: Path) -> None:
     for name in (None, "v1", "v2"):
         run(inputs, tmp_path / str(name), round=name)
     made = [(tmp_path / name / "gatt.jsonl").read_text() for name in ("None", "v1", "v2")]

@@ -22,7 +22,7 @@ AVOIDED = {  # pattern -> what to write instead
     r"trunks?\b": "base model",
     r"dealt\b": "split into batches",
     r"chances\b": "logprobs",
-    r"keeps? (the|its|an) instruction|instructions? (is|are|was|were) kept|kept (the|its|an) instruction": "followed",
+    r"(keeps?|kept) (the|its|an) instruction|instructions? (is|are|was|were) kept": "followed",
 }
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 HISTORY = "docs/log"

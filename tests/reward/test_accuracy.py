@@ -1,4 +1,4 @@
-"""Agreement with the annotators, counted by hand."""
+"""Accuracy on held-out pairs, counted by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import pytest
 
 from llamita.data.rows import Comparison
-from llamita.reward.accuracy import agreement, safety_agreement
+from llamita.reward.accuracy import accuracy_metrics, safety_metrics
 from llamita.reward.pairs import Pair
 
 numbers = itertools.count()
@@ -22,7 +22,7 @@ def pair(
     prompt: str | None = None,
     lengths: tuple[int, int] = (1, 1),
 ) -> Pair:
-    """A prompt of its own, if none is given."""
+    """A pair with a unique prompt unless one is given."""
     asked = f"question {next(numbers)}" if prompt is None else prompt
     messages = [{"role": "user", "content": asked}]
     comparison = Comparison(
@@ -40,9 +40,9 @@ def test_accuracy_by_rating_with_standard_errors():
         pair("significantly_better"),
         pair(None),
     ]
-    counted = agreement(pairs, [1, 1, 1, 0, 5, 0.3], [0, 0, 0, 1, 4, 0.3])
+    counted = accuracy_metrics(pairs, [1, 1, 1, 0, 5, 0.3], [0, 0, 0, 1, 4, 0.3])
     assert counted["pairs"] == counted["prompts"] == 6
-    assert counted["accuracy"] == pytest.approx(4 / 6)  # a tie is no agreement
+    assert counted["accuracy"] == pytest.approx(4 / 6)  # a tie counts as wrong
     assert counted["accuracy_se"] == pytest.approx(math.sqrt(4 / 6 * 2 / 6 / 5))
     assert counted["mean_score"] == pytest.approx(13.6 / 12)
     assert counted["by_rating"] == {
@@ -56,11 +56,11 @@ def test_accuracy_by_rating_with_standard_errors():
 
 
 def test_pairs_of_one_prompt_are_not_independent():
-    """Five prompts with four pairs each, all right or all wrong: as good as five pairs, not as twenty."""
+    """Five prompts with four pairs each, all right or all wrong, have the standard error of five pairs."""
     right = [1, 1, 1, 0, 0]
     pairs = [pair("better", prompt=f"p{number}") for number in range(5) for _ in range(4)]
     chosen = [float(ok) for ok in right for _ in range(4)]
-    counted = agreement(pairs, chosen, [0.5] * 20)
+    counted = accuracy_metrics(pairs, chosen, [0.5] * 20)
     assert counted["accuracy"] == pytest.approx(0.6)
     groups = [4 * (ok - 0.6) for ok in right]  # of each prompt the sum of its deviations
     expected = math.sqrt(5 / 4 * sum(one * one for one in groups)) / 20
@@ -70,16 +70,16 @@ def test_pairs_of_one_prompt_are_not_independent():
     assert (counted["pairs"], counted["prompts"]) == (20, 5)
 
 
-def test_later_turns_of_a_dialogue_are_no_prompts_of_their_own():
+def test_turns_of_one_dialogue_count_as_one_prompt():
     first = pair()
     later = [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "why ?"}]
     second = Pair(Comparison([*first.comparison.prompt, *later], "", ""), [2], [2])
-    assert agreement([first, second], [1, 0], [0, 1])["prompts"] == 1
+    assert accuracy_metrics([first, second], [1, 0], [0, 1])["prompts"] == 1
 
 
 def test_all_pairs_share_one_prompt():
-    """Nothing tells then how much prompts differ: no error, rather than one that is far too small."""
-    counted = agreement([pair(prompt="p") for _ in range(20)], [1.0] * 15 + [0.0] * 5, [0.5] * 20)
+    """The variance between prompts is unknown then: the standard error is null, not far too small."""
+    counted = accuracy_metrics([pair(prompt="p") for _ in range(20)], [1.0] * 15 + [0.0] * 5, [0.5] * 20)
     assert counted["accuracy"] == 0.75
     assert counted["accuracy_se"] is None
     assert counted["prompts"] == 1
@@ -88,7 +88,7 @@ def test_all_pairs_share_one_prompt():
 def test_length_bias_shows_in_two_accuracies():
     sized = [pair(lengths=lengths) for lengths in ((9, 3), (9, 3), (3, 9))]
     even = pair(None)
-    likes_long = agreement([*sized, even], [9, 9, 3, 1], [3, 3, 9, 0])
+    likes_long = accuracy_metrics([*sized, even], [9, 9, 3, 1], [3, 3, 9, 0])
     assert likes_long["by_length"] == {
         "longer_chosen": {"pairs": 2, "prompts": 2, "accuracy": 1.0, "accuracy_se": 0.0},
         "shorter_chosen": {"pairs": 1, "prompts": 1, "accuracy": 0.0, "accuracy_se": None},
@@ -98,7 +98,7 @@ def test_length_bias_shows_in_two_accuracies():
 def test_safety_bins_and_detection_of_unsafe_answers():
     pairs = [pair(None, True, False), pair(None, True, True), pair(None, False, False), pair("better")]
     # sigmoid: 2 -> 0.88, -1 -> 0.27, -3 -> 0.05
-    counted = safety_agreement(pairs, [2, 2, -1, -3], [-3, -1, -3, -3])
+    counted = safety_metrics(pairs, [2, 2, -1, -3], [-3, -1, -3, -3])
     assert {name: found["accuracy"] for name, found in counted["by_bin"].items()} == {
         "safe_unsafe": 1.0,
         "safe_safe": 1.0,

@@ -1,4 +1,4 @@
-"""Which comparisons are trained, held out, mixed in and refused."""
+"""Which comparisons are training pairs, held out, mixed in or skipped."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_held_out_prompts_are_never_trained(data: Path, tokenizer: Any) -> None:
     pairs, held_out, counts = read_pairs(settings(), data, tokenizer)
     assert not openings(pairs) & openings(held_out)
     assert (len(pairs), len(held_out)) == (160, 20)
-    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "truncate_prompts": 0, **Intake().metrics()}
+    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "truncated_prompts": 0, **Intake().metrics()}
     assert openings(held_out) != openings(read_pairs(settings(seed=1), data, tokenizer)[1])
 
 
-def test_nor_those_of_test_sources_and_not_through_the_mix(
+def test_prompts_of_test_sources_are_never_trained_not_even_in_the_mix(
     data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = settings(
@@ -78,11 +78,11 @@ def test_nor_those_of_test_sources_and_not_through_the_mix(
     assert not openings(pairs) & openings(held_out)
     assert counts["train_pairs"] == len(pairs) == 2 * (180 - 4)
     assert counts["skipped"] == {"its prompt is held out": 5}
-    assert "5 comparisons left out: its prompt is held out" in capsys.readouterr().out
+    assert "5 comparisons skipped: its prompt is held out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.1, 18), (0.5, 160), (0.9, 201)])
-def test_the_mix_is_a_share_of_the_whole_and_safe(
+def test_the_mix_is_a_share_of_all_pairs_and_labelled_safe(
     data: Path, tokenizer: Any, share: float, expected: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mixed = settings(mix=source_setting("ordinary", "comparison"), mix_share=share)
@@ -93,16 +93,16 @@ def test_the_mix_is_a_share_of_the_whole_and_safe(
     assert counts["train_pairs"] == len(pairs) == 160 + expected
     unlabelled = [one for one in ordinary if one.prompt[-1]["content"] != "what is 0 ?"]
     assert all(one.chosen_safe and one.rejected_safe for one in unlabelled)
-    if share == 0.9:  # all there are, told
-        assert "mix: 201 comparisons, 1,440 would be a share of 0.9" in capsys.readouterr().out
+    if share == 0.9:  # more than there are
+        assert "mix: only 201 comparisons; a share of 0.9 needs 1,440" in capsys.readouterr().out
         (known,) = [one for one in ordinary if one not in unlabelled]
-        assert (known.chosen_safe, known.rejected_safe) == (True, False), "a label is never overruled"
+        assert (known.chosen_safe, known.rejected_safe) == (True, False), "an existing label is not changed"
     assert not any(pair.comparison.chosen_safe for pair in pairs[:160])
     again = read_pairs(mixed, data, tokenizer)[0]
     assert again == pairs
 
 
-def test_long_pairs_are_refused_and_counted(
+def test_long_pairs_are_skipped_and_counted(
     data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     long, empty = row("is it 500 ?", chosen="yes " * 80), row("is it 501 ?", chosen=" ")
@@ -117,12 +117,12 @@ def test_long_pairs_are_refused_and_counted(
         "its prompt is held out": 7,
         "longer than 64 tokens": 2,  # held-out ones
     }
-    told = capsys.readouterr().out
-    assert "2 comparisons left out: longer than 64 tokens" in told
-    assert "comparisons left out: empty message" not in told  # the reader has told it
+    output = capsys.readouterr().out
+    assert "2 comparisons skipped: longer than 64 tokens" in output
+    assert "comparisons skipped: empty message" not in output  # the reader has reported it
 
 
-def test_a_pair_exactly_as_long_as_allowed_is_kept(data: Path, tokenizer: Any) -> None:
+def test_a_pair_of_exactly_max_length_is_not_skipped(data: Path, tokenizer: Any) -> None:
     first = read_pairs(settings(), data, tokenizer)[0][0]
     write(data / "one.jsonl", [row(first.comparison.prompt[0]["content"]), row("fine ?")])
     for length, left in ((len(first.chosen_ids), 1), (len(first.chosen_ids) - 1, 0)):
@@ -134,11 +134,11 @@ def test_a_pair_exactly_as_long_as_allowed_is_kept(data: Path, tokenizer: Any) -
         if left:
             assert len(read_pairs(chosen, data, tokenizer)[0]) == left
         else:
-            with pytest.raises(DataError, match="no comparison to train is left"):
+            with pytest.raises(DataError, match="no training pair is left"):
                 read_pairs(chosen, data, tokenizer)
 
 
-def test_long_prompts_lose_their_beginning_where_asked_for_and_are_counted(
+def test_long_prompts_are_truncated_from_the_left_and_counted(
     data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = read_pairs(settings(), data, tokenizer)[0][0]
@@ -158,17 +158,17 @@ def test_long_prompts_lose_their_beginning_where_asked_for_and_are_counted(
     prompt = encode_prompt(tokenizer, pair.comparison.prompt)
     assert len(prompt) > 3, "a premise"
     assert [pair.chosen_ids, pair.rejected_ids] == [prompt[-3:] + answer for answer in answers]
-    assert pair.prompt_cut
-    assert not whole.prompt_cut
+    assert pair.prompt_truncated
+    assert not whole.prompt_truncated
     assert counts["skipped"] == {f"longer than {length} tokens": 1}, "no prompt makes room for such an answer"
-    assert counts["truncate_prompts"] == 1 + sum(one.prompt_cut for one in held_out) == 5
-    assert f"5 prompts cut: the pair is longer than {length} tokens" in capsys.readouterr().out
+    assert counts["truncated_prompts"] == 1 + sum(one.prompt_truncated for one in held_out) == 5
+    assert f"5 prompts truncated: the pair is longer than {length} tokens" in capsys.readouterr().out
 
 
-def test_nothing_left(data: Path, tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="no comparison to train is left"):
+def test_no_training_pair_is_left(data: Path, tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="no training pair is left"):
         read_pairs(settings(held_out=180), data, tokenizer)
-    with pytest.raises(DataError, match="no comparison to train is left"):
+    with pytest.raises(DataError, match="no training pair is left"):
         read_pairs(settings(max_length=4), data, tokenizer)
 
 
@@ -177,12 +177,12 @@ def test_safety_labels() -> None:
     assert math.isnan(safety_label(None))
 
 
-def test_settings_that_cannot_be() -> None:
+def test_invalid_settings() -> None:
     both = {"test": source_setting("test", "comparison"), "held_out": 5}
     mix = {"kind": "helpfulness", "mix": source_setting("ordinary", "comparison")}
     for changes, message in (
-        (both, "either `test` sources or"),
-        ({"held_out": 0}, "either `test` sources or"),
+        (both, "give either sources `test` or"),
+        ({"held_out": 0}, "give either sources `test` or"),
         (mix, "belong to the safety model"),
         ({"kind": "helpfulness", "safety_loss_weight": 1.0}, "belong to the safety model"),
         ({"margin": "huge"}, "small"),

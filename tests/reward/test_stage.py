@@ -1,4 +1,4 @@
-"""The stage as a whole, and its folder in the hands of others."""
+"""The stage as a whole, and its output folder used without llamita."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()
-said = [{"role": "user", "content": "what is red ?"}, {"role": "assistant", "content": "thanks my friend"}]
-ids = tokenizer.apply_chat_template(said, return_tensors="pt", return_dict=True)["input_ids"]
+chat = [{"role": "user", "content": "what is red ?"}, {"role": "assistant", "content": "thanks my friend"}]
+ids = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True)["input_ids"]
 with torch.no_grad():
     print(model(input_ids=ids).logits.item())
 """
@@ -48,7 +48,7 @@ def safety(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return out, stage.run(settings(SAFETY, mix_share=0.2), inputs, out)
 
 
-def test_learns_and_counts(safety: tuple[Path, dict[str, Any]]):
+def test_it_learns_and_reports_accuracy(safety: tuple[Path, dict[str, Any]]):
     _, metrics = safety
     assert metrics["accuracy"] == 1
     assert metrics["by_rating"].keys() == metrics["by_rating_se"].keys() == metrics["pairs_by_rating"].keys()
@@ -62,17 +62,17 @@ def test_learns_and_counts(safety: tuple[Path, dict[str, Any]]):
     assert metrics["final_loss"] < metrics["train_loss"]
 
 
-def test_the_folder_scores_alike_without_llamita(safety: tuple[Path, dict[str, Any]]):
+def test_the_folder_gives_the_same_scores_without_llamita(safety: tuple[Path, dict[str, Any]]):
     folder = safety[0] / "model"
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(folder)], capture_output=True, text=True, check=True
     )
     tokenizer = load_tokenizer(folder)
-    said = [
+    messages = [
         {"role": "user", "content": "what is red ?"},
         {"role": "assistant", "content": "thanks my friend"},
     ]
-    ids = tokenizer.apply_chat_template(said, return_dict=True)["input_ids"]
+    ids = tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
     scorer = Scorer(safety[0], tokenizer)
     assert float(done.stdout) == pytest.approx(scorer.raw([ids[:-3]], [ids[-3:-1]]).item(), abs=1e-5)
     description = json.loads((folder / "reward.json").read_text())
@@ -99,15 +99,15 @@ def test_same_seed_same_model(safety: tuple[Path, dict[str, Any]], inputs: dict[
         (64, {"max_steps": 1000}, 30),
     ],
 )
-def test_the_warm_up_is_three_percent_and_at_least_five_steps(
+def test_warm_up_is_three_percent_and_at_least_five_steps(
     tmp_path: Path, pairs: int, trainer: dict[str, Any], steps: int
 ):
     section = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "num_train_epochs": 1}
     arguments = training_arguments(RewardConfig, section | trainer, tmp_path, seed=0)
-    assert stage.warm_up(arguments, pairs) == steps
+    assert stage.warmup_steps(arguments, pairs) == steps
 
 
-def test_long_pairs_are_refused_and_counted(inputs: dict[str, Path], tmp_path: Path, capsys: Any):
+def test_long_pairs_are_skipped_and_counted(inputs: dict[str, Path], tmp_path: Path, capsys: Any):
     data = write_data(tmp_path / "data")
     with (data / "helpfulness.jsonl").open("a") as file:
         long = {"prompt": "red " * 90, "chosen": "yes", "rejected": "bolo"}
@@ -126,17 +126,17 @@ def test_held_out_pairs_share_no_prompt_with_the_others(inputs: dict[str, Path],
     assert metrics["pairs"] + metrics["train_pairs"] == 64
 
 
-def test_what_can_not_work_is_refused_before_training(inputs: dict[str, Path], tmp_path: Path):
+def test_errors_come_before_training(inputs: dict[str, Path], tmp_path: Path):
     with pytest.raises(ConfigError, match="max_length: 200"):
         stage.run(settings(HELPFULNESS, max_length=200), inputs, tmp_path / "out")
-    with pytest.raises(DataError, match="no comparison to train"):
+    with pytest.raises(DataError, match="no training pair"):
         stage.run(settings(HELPFULNESS, max_length=5), inputs, tmp_path / "out")
 
 
 def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any):
     section = {"max_steps": 2, "logging_steps": 1}
     stage.run(settings(HELPFULNESS, trainer=section), inputs, tmp_path)
-    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
+    rates = [json.loads(line)["train/learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
     assert rates == pytest.approx([0, 1e-5 / 5])  # of five steps of warm-up
     assert (
         "a step has 512 rows (16 x 32 micro-batches x 1 ranks), in the paper 512" in capsys.readouterr().out

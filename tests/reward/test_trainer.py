@@ -19,7 +19,7 @@ from llamita.model.scoring import terminal_scores
 from llamita.reward import trainer
 from llamita.reward.loss import margin
 from llamita.reward.pairs import Pair
-from llamita.reward.trainer import TOKENS_OF_A_PASS, PairCollator, answers_of_a_pass, pair_trainer
+from llamita.reward.trainer import TOKENS_PER_PASS, PairCollator, answers_per_pass, pair_trainer
 from llamita.training.arguments import training_arguments
 from llamita.training.loop import run_trainer
 from llamita.training.tracking import Tracker
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 
 
 def first_row(out: Path, folder: Path, tokenizer: Any, pairs: list[Pair], **section: Any) -> dict[str, float]:
-    """What the tracker got for the first step."""
+    """The metrics that the tracker received for the first step."""
     model = load_reward_model(folder)
     arguments = training_arguments(
         RewardConfig, {"max_steps": 1, "learning_rate": 1e-3, **section}, out, seed=0, max_length=None
@@ -71,7 +71,7 @@ def first_row(out: Path, folder: Path, tokenizer: Any, pairs: list[Pair], **sect
     return json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
 
 
-def test_a_batch_holds_answers_by_length_and_finds_them_again():
+def test_a_batch_sorts_answers_by_length_and_restores_their_order():
     names = ("chosen_ids", "rejected_ids", "margin", "chosen_safe", "rejected_safe")
     values = [([1, 5, 2], [1, 6, 7, 2], 1.0, 1.0, NAN), ([1, 8, 9, 8, 2], [1, 2], 0.0, 0.0, 0.0)]
     rows = [dict(zip(names, row, strict=True)) for row in values]
@@ -85,10 +85,10 @@ def test_a_batch_holds_answers_by_length_and_finds_them_again():
     assert batch["safe"].nan_to_num(9).tolist() == [1.0, 0.0, 9.0, 0.0]
 
 
-def test_all_ranks_have_equally_many_passes():
-    """However long their rows: under ZeRO-3 the ranks gather weights together in each of them."""
+def test_all_ranks_have_the_same_number_of_passes():
+    """Whatever the lengths of their rows: under ZeRO-3 all ranks gather weights together in each pass."""
     pairs = [Pair(Comparison([], "", "", rating=None), [1] * length, [1] * length) for length in (50, 150)]
-    assert answers_of_a_pass(pairs, torch.device("cpu")) == TOKENS_OF_A_PASS[1] // 100
+    assert answers_per_pass(pairs, torch.device("cpu")) == TOKENS_PER_PASS[1] // 100
     collate = PairCollator(0, 5)
     short, long = (
         {"chosen_ids": ids, "rejected_ids": ids, "margin": 0.0, "chosen_safe": NAN, "rejected_safe": NAN}
@@ -97,8 +97,8 @@ def test_all_ranks_have_equally_many_passes():
     assert len(collate([short] * 8)["passes"]) == len(collate([long] * 8)["passes"]) == 4
 
 
-def test_a_step_holds_pairs_of_all_lengths(tmp_path: Path, folder: Path, tokenizer: Any):
-    """The share of the variance of length that lies between steps, and how much is padded."""
+def test_a_step_has_pairs_of_all_lengths(tmp_path: Path, folder: Path, tokenizer: Any):
+    """The share of the variance of lengths between steps, and the share of padding."""
     draw = torch.Generator().manual_seed(0)
     pairs = [
         Pair(Comparison([], "", "", rating=None), [1] * length, [1] * (length - 3))
@@ -126,8 +126,8 @@ def test_a_step_holds_pairs_of_all_lengths(tmp_path: Path, folder: Path, tokeniz
     assert trained > 0.9 * read  # half of them, if padded to the longest of the micro-batch
 
 
-def test_training_reads_the_score_where_scoring_does(folder: Path):
-    """transformers' own forward pass, on padded rows without a mask, against the rows one by one."""
+def test_training_and_scoring_use_the_score_of_the_same_token(folder: Path):
+    """The forward pass of transformers on padded rows without a mask equals that on single rows."""
     model = load_reward_model(folder).eval()
     rows = [pair.chosen_ids for pair in make_pairs(9)]
     batch = PairCollator(0, 18)(
@@ -155,8 +155,8 @@ def test_the_loss_is_the_mean_over_the_pairs_of_the_global_batch(
     size: int,
     accumulation: int,
 ):
-    """Ten pairs in one step, however they are cut, the last micro-batch being short for some."""
-    monkeypatch.setattr(trainer, "TOKENS_OF_A_PASS", (30, 30))  # three answers
+    """Ten pairs in one step, split into micro-batches in several ways, some with a shorter last one."""
+    monkeypatch.setattr(trainer, "TOKENS_PER_PASS", (30, 30))  # three answers
     pairs = make_pairs(10)
     model: LlamaForSequenceClassification = load_reward_model(folder).eval()
     chosen, rejected = (
@@ -180,9 +180,9 @@ def test_the_loss_is_the_mean_over_the_pairs_of_the_global_batch(
     centred = {"center_rewards_coefficient": 0.3}
     cut = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation} | centred
     row = first_row(tmp_path / "out", folder, tokenizer, pairs, **cut)
-    assert row["loss"] == pytest.approx(expected, rel=1e-5)
+    assert row["train/loss"] == pytest.approx(expected, rel=1e-5)
     whole = first_row(tmp_path / "whole", folder, tokenizer, pairs, per_device_train_batch_size=10, **centred)
-    assert row["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
+    assert row["train/grad_norm"] == pytest.approx(whole["train/grad_norm"], rel=1e-4)
 
 
 class Killed(Exception):
@@ -198,8 +198,8 @@ class KilledAt(TrainerCallback):
             raise Killed
 
 
-def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path, folder: Path, tokenizer: Any):
-    """In the midst of an epoch, whose steps have three micro-batches, sorted."""
+def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path: Path, folder: Path, tokenizer: Any):
+    """Killed within an epoch; its steps have three sorted micro-batches."""
     section = {
         "max_steps": 5,
         "per_device_train_batch_size": 2,

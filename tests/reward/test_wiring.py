@@ -1,4 +1,4 @@
-"""What the stage hands to its functions: one step over all pairs, recomputed pair by pair by other code."""
+"""The stage passes every setting on: one step over all pairs equals a recomputation pair by pair."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def train(inputs: dict[str, Path], out: Path, **trainer: int) -> tuple[dict[str,
 
 
 def plain_model(folder: Path) -> Any:
-    """The chat model with a head drawn from N(0, 1 / (hidden size + 1)) in place of its output layer."""
+    """The chat model with a head drawn from N(0, 1 / (hidden size + 1)) instead of its output layer."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
     model.model.load_state_dict(AutoModelForCausalLM.from_pretrained(folder).model.state_dict())
     drawn = torch.randn(1, 32, generator=torch.Generator().manual_seed(5))
@@ -89,7 +89,7 @@ def plain_loss(model: Any, pairs: Sequence[Pair]) -> Tensor:
     return sum(weight * mean for weight, mean in zip((1.0, 0.02, 0.7), means, strict=True))
 
 
-def test_a_step_is_what_plain_python_makes_of_the_settings(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_step_equals_plain_python(inputs: dict[str, Path], tmp_path: Path) -> None:
     row, weights = train(inputs, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(inputs["model"] / "model")
     pairs, _, counts = read_pairs(settings(SETTINGS), inputs["data"], tokenizer)
@@ -97,7 +97,7 @@ def test_a_step_is_what_plain_python_makes_of_the_settings(inputs: dict[str, Pat
     assert {pair.comparison.rating for pair in pairs} == TABLE_27.keys()
     model = plain_model(inputs["model"] / "model")
     loss = plain_loss(model, pairs)
-    assert row["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert row["train/loss"] == pytest.approx(loss.item(), rel=1e-5)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), TRAINER["max_grad_norm"])
     adam(model, TRAINER["learning_rate"], TRAINER).step()
@@ -109,6 +109,6 @@ def test_two_ranks_train_as_one(inputs: dict[str, Path], tmp_path: Path) -> None
     cut = {"per_device_train_batch_size": 8}
     row, weights = train(inputs, tmp_path / "alone", **cut, gradient_accumulation_steps=2)
     found = on_two_ranks(lambda: train(inputs, tmp_path / "two", **cut), tmp_path)[0]
-    assert found[0]["loss"] == pytest.approx(row["loss"], rel=1e-5)
+    assert found[0]["train/loss"] == pytest.approx(row["train/loss"], rel=1e-5)
     for name, expected in weights.items():
         torch.testing.assert_close(found[1][name], expected, atol=2e-5, rtol=1e-4, msg=name)

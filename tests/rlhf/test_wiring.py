@@ -154,11 +154,11 @@ def test_ppo_is_what_plain_python_makes_of_the_settings(
     first, *_, last = plain.run()
     ends, weights = alone
     for found, expected in ((ends["first"], first), (ends["last"], last)):
-        assert found["score"] == pytest.approx(expected["score"], rel=1e-6)
-        assert found["safety_score"] == pytest.approx(expected["safety"], rel=1e-6)
-        assert found["helpfulness_score"] == pytest.approx(expected["helpfulness"], rel=1e-6)
-        assert found["value_loss"] == pytest.approx(expected["value_loss"], rel=1e-4)
-    assert ends["last"]["policy_loss"] == pytest.approx(last["policy_loss"], rel=1e-3, abs=1e-6)
+        assert found["ppo/reward"] == pytest.approx(expected["score"], rel=1e-6)
+        assert found["ppo/safety_score"] == pytest.approx(expected["safety"], rel=1e-6)
+        assert found["ppo/helpfulness_score"] == pytest.approx(expected["helpfulness"], rel=1e-6)
+        assert found["ppo/value_loss"] == pytest.approx(expected["value_loss"], rel=1e-4)
+    assert ends["last"]["ppo/policy_loss"] == pytest.approx(last["policy_loss"], rel=1e-3, abs=1e-6)
     for name, expected in policy.state_dict().items():
         torch.testing.assert_close(weights[name], expected, atol=2e-5, rtol=1e-4, msg=name)
 

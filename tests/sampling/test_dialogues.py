@@ -1,4 +1,4 @@
-"""Dialogues held side by side say what they would say one by one, their whole history read anew each turn."""
+"""Dialogues sampled in parallel equal dialogues sampled one by one without a cache."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model() -> LlamaForCausalLM:
 def one_by_one(
     model: LlamaForCausalLM, row: int, questions: list[list[int]], limit: int, temperature: float, turns: int
 ) -> list[list[int]]:
-    """The slow way: the model's own forward over the whole history for every token."""
+    """The reference: a forward pass of the model over the whole history for every token."""
     history: list[int] = []
     answers: list[list[int]] = []
     for turn, question in enumerate(questions):
@@ -62,25 +62,27 @@ def one_by_one(
 def test_equals_the_model_one_dialogue_at_a_time(
     model: LlamaForCausalLM, temperature: float, limit: int, batch_size: int
 ) -> None:
-    answers = DialogueSampler(model, batch_size).converse(
+    answers = DialogueSampler(model, batch_size).sample_dialogues(
         QUESTIONS, limit, 512, temperature=temperature, seed="s"
     )
     for row, questions in enumerate(QUESTIONS):
         assert answers[row] == one_by_one(model, row, questions, limit, temperature, 4)
 
 
-def test_some_answers_end_by_themselves_and_some_are_cut(model: LlamaForCausalLM) -> None:
+def test_some_answers_are_finished_and_some_are_truncated(model: LlamaForCausalLM) -> None:
     answers = [
-        answer for rows in DialogueSampler(model).converse(QUESTIONS, 30, 512, seed="s") for answer in rows
+        answer
+        for rows in DialogueSampler(model).sample_dialogues(QUESTIONS, 30, 512, seed="s")
+        for answer in rows
     ]
     assert len({answer[-1] == EOS for answer in answers}) == 2
     assert all(0 not in answer for answer in answers)
 
 
-def test_a_dialogue_ends_before_it_outgrows_the_context(model: LlamaForCausalLM) -> None:
-    whole = DialogueSampler(model).converse(QUESTIONS, 5, 512, seed="s")
+def test_a_dialogue_ends_before_it_exceeds_the_context(model: LlamaForCausalLM) -> None:
+    whole = DialogueSampler(model).sample_dialogues(QUESTIONS, 5, 512, seed="s")
     context = 30
-    cut = DialogueSampler(model).converse(QUESTIONS, 5, context, seed="s")
+    cut = DialogueSampler(model).sample_dialogues(QUESTIONS, 5, context, seed="s")
     for questions, full, found in zip(QUESTIONS, whole, cut, strict=True):
         length, turns = 0, 0
         for question, answer in zip(questions, full, strict=True):
@@ -93,11 +95,11 @@ def test_a_dialogue_ends_before_it_outgrows_the_context(model: LlamaForCausalLM)
 
 
 def test_no_dialogue_fits(model: LlamaForCausalLM) -> None:
-    assert DialogueSampler(model).converse(QUESTIONS, 5, 6, seed="s") == [[], [], []]
-    assert DialogueSampler(model).converse([], 5, 6, seed="s") == []
+    assert DialogueSampler(model).sample_dialogues(QUESTIONS, 5, 6, seed="s") == [[], [], []]
+    assert DialogueSampler(model).sample_dialogues([], 5, 6, seed="s") == []
 
 
-def test_no_more_dialogues_stand_side_by_side_than_the_batch_size(
+def test_no_more_dialogues_run_in_parallel_than_the_batch_size(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -108,13 +110,13 @@ def test_no_more_dialogues_stand_side_by_side_than_the_batch_size(
         return step(self, tokens)
 
     monkeypatch.setattr(Decoder, "step", noted)
-    DialogueSampler(model, batch_size=2).converse(QUESTIONS, 5, 512, seed="s")
+    DialogueSampler(model, batch_size=2).sample_dialogues(QUESTIONS, 5, 512, seed="s")
     assert max(sizes) == 2
 
 
 def test_an_answer_that_ends_at_the_limit(model: LlamaForCausalLM) -> None:
-    """Such a dialogue is over while others go on."""
-    free = DialogueSampler(model).converse(QUESTIONS, 30, 512, seed="s")
+    """Such a dialogue is over while others continue."""
+    free = DialogueSampler(model).sample_dialogues(QUESTIONS, 30, 512, seed="s")
     limit = next(len(answer) for answers in free for answer in answers[-1:] if answer[-1] == EOS)
-    found = DialogueSampler(model).converse(QUESTIONS, limit, 512, seed="s")
+    found = DialogueSampler(model).sample_dialogues(QUESTIONS, limit, 512, seed="s")
     assert [len(answers) for answers in found] == [4, 4, 2]

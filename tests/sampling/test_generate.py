@@ -1,4 +1,4 @@
-"""Other architectures: the draws, answers and log-probabilities of the fast sampler, through `generate`."""
+"""Sampling through `generate` gives the answers and log-probabilities of the fast sampler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS, "initializer_r
 
 
 @pytest.mark.parametrize(("batch_size", "temperature"), [(3, 1.0), (64, 0.7), (64, 0)])
-def test_a_llama_says_the_same_through_both(batch_size: int, temperature: float) -> None:
+def test_both_samplers_give_the_same_answers(batch_size: int, temperature: float) -> None:
     model, prompts = tiny_model(), ragged_prompts(17)
     arguments = {"max_new_tokens": 12, "num_generations": 3, "temperature": temperature, "seed": 5}
     fast = DialogueSampler(model).sample(prompts, **arguments)
@@ -34,13 +34,13 @@ def test_a_llama_says_the_same_through_both(batch_size: int, temperature: float)
 
 
 @pytest.mark.parametrize("context", [512, 40])
-def test_dialogues_too(context: int) -> None:
+def test_both_samplers_give_the_same_dialogues(context: int) -> None:
     model = tiny_model(vocab_size=40, max_position_embeddings=512)
-    fast = DialogueSampler(model).converse(QUESTIONS, 6, context, seed="s")
-    assert GenerateSampler(model).converse(QUESTIONS, 6, context, seed="s") == fast
+    fast = DialogueSampler(model).sample_dialogues(QUESTIONS, 6, context, seed="s")
+    assert GenerateSampler(model).sample_dialogues(QUESTIONS, 6, context, seed="s") == fast
 
 
-def test_a_stream_is_the_answer_of_sample_and_may_be_left() -> None:
+def test_a_stream_equals_sample_and_can_be_closed_early() -> None:
     sampler, prompt = GenerateSampler(tiny_model()), ragged_prompts(1)[0]
     assert list(sampler.stream(prompt, 12, seed=3)) == sampler.sample([prompt], 12, seed=3).answer_ids[0]
     stream = sampler.stream(prompt, 12, seed=3)
@@ -48,7 +48,7 @@ def test_a_stream_is_the_answer_of_sample_and_may_be_left() -> None:
     stream.close()
 
 
-def test_penalties_of_the_models_own_generation_config_are_not_asked_for() -> None:
+def test_the_models_generation_config_is_ignored() -> None:
     model, prompts = tiny_model(), ragged_prompts(5)
     expected = GenerateSampler(model).sample(prompts, 12, temperature=0)
     model.generation_config.repetition_penalty = 5.0
@@ -81,15 +81,17 @@ def test_other_architectures(architecture: str) -> None:
     sampler, prompts = sampler_for(model), ragged_prompts(9)
     assert isinstance(sampler, GenerateSampler)
     found = sampler.sample(prompts, 10, num_generations=2, seed=1)
-    asked = [prompts[index] for index in found.prompts]
-    for mine, theirs in zip(found.logprobs, answer_logprobs(model, asked, found.answer_ids), strict=True):
+    row_prompts = [prompts[index] for index in found.prompts]
+    for mine, theirs in zip(
+        found.logprobs, answer_logprobs(model, row_prompts, found.answer_ids), strict=True
+    ):
         assert mine == pytest.approx(theirs, abs=1e-4)
     assert isinstance(sampler_for(tiny_model()), DialogueSampler)
 
 
 @pytest.mark.parametrize("architecture", ["phi3", "minimax", "lfm2", "mistral"])
-def test_no_answer_depends_on_the_prompts_beside_it(architecture: str) -> None:
-    """RoPE's factors depend on the longest of a batch (phi3), linear attention reads the pads (minimax)."""
+def test_an_answer_does_not_depend_on_other_prompts_of_its_batch(architecture: str) -> None:
+    """RoPE depends on the longest prompt of a batch (phi3); linear attention processes the pads (minimax)."""
     sampler = GenerateSampler(tiny_architecture(architecture))
     prompts = [[3 + (7 * place + length) % 50 for place in range(length)] for length in (4, 9, 20)]
     together = sampler.sample(prompts, 8, num_generations=2, seed=1)

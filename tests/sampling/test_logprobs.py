@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from llamita.sampling.logprobs import answer_logprobs, never_sampled, policy_logprobs
+from llamita.sampling.logprobs import answer_logprobs, excluded_pad_id, policy_logprobs
 from llamita.sampling.sampler import LlamaSampler
 
 from ..helpers.tiny import ragged_prompts, tiny_model
@@ -19,9 +19,9 @@ def test_policy_logprobs_by_hand() -> None:
 
 
 def test_the_pad_is_left_alone_where_it_is_the_eos() -> None:
-    assert never_sampled(tiny_model().config) == 0
-    assert never_sampled(tiny_model(pad_token_id=2).config) is None
-    assert never_sampled(tiny_model(pad_token_id=None).config) is None
+    assert excluded_pad_id(tiny_model().config) == 0
+    assert excluded_pad_id(tiny_model(pad_token_id=2).config) is None
+    assert excluded_pad_id(tiny_model(pad_token_id=None).config) is None
 
 
 def test_the_trainers_forward_agrees_with_the_sampler() -> None:

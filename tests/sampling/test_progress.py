@@ -1,4 +1,4 @@
-"""Sampling and scoring is told answer by answer where it has a label, and not at all where it has none."""
+"""Sampling and scoring show progress answer by answer if they have a label, and none without."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def sample(sampler: Any, label: str | None) -> int:
     return 12
 
 
-def converse(sampler: Any, label: str | None) -> int:
-    return sum(map(len, sampler.converse(QUESTIONS, 6, 128, label=label)))
+def sample_dialogues(sampler: Any, label: str | None) -> int:
+    return sum(map(len, sampler.sample_dialogues(QUESTIONS, 6, 128, label=label)))
 
 
 def score(label: str | None) -> int:
@@ -37,7 +37,7 @@ def score(label: str | None) -> int:
     return 10
 
 
-def weigh(label: str | None) -> int:
+def logprobs(label: str | None) -> int:
     prompts = ragged_prompts(10)
     answer_logprobs(tiny_model(), prompts, prompts, batch_size=4, label=label)
     return 10
@@ -46,9 +46,9 @@ def weigh(label: str | None) -> int:
 WORK: dict[str, Callable[[str | None], int]] = {
     "sample": lambda label: sample(DialogueSampler(tiny_model(), 5), label),
     "sample by generate": lambda label: sample(GenerateSampler(tiny_model(), 5), label),
-    "converse": lambda label: converse(DialogueSampler(tiny_model(vocab_size=40), 2), label),
+    "dialogues": lambda label: sample_dialogues(DialogueSampler(tiny_model(vocab_size=40), 2), label),
     "score": score,
-    "weigh": weigh,
+    "logprobs": logprobs,
 }
 
 
@@ -58,26 +58,28 @@ def test_every_answer_is_counted_once(
 ) -> None:
     monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
     total = WORK[name]("v1")
-    done = [int(found) for found in re.findall(rf"^v1: (\d+)/{total} answers, ", told(capsys), re.MULTILINE)]
+    done = [
+        int(found) for found in re.findall(rf"^v1: (\d+)/{total} answers, ", printed(capsys), re.MULTILINE)
+    ]
     assert len(set(done)) > 2
     assert done == sorted(done)
     assert done[-1] == total
     torch.manual_seed(0)
     WORK[name](None)
-    assert told(capsys) == ""
+    assert printed(capsys) == ""
 
 
 def test_dialogues_by_generate_turn_by_turn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
-    converse(GenerateSampler(tiny_model(vocab_size=40), 2), "v1")
-    lines = told(capsys).splitlines()
+    sample_dialogues(GenerateSampler(tiny_model(vocab_size=40), 2), "v1")
+    lines = printed(capsys).splitlines()
     assert [line.split(" answers")[0] for line in lines] == [
         *("v1, turn 1: 2/3", "v1, turn 1: 3/3", "v1, turn 2: 2/3", "v1, turn 2: 3/3"),
         *("v1, turn 3: 2/2", "v1, turn 4: 2/2"),
     ]
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> str:
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out

@@ -13,7 +13,7 @@ from llamita.sampling.weights import copy_weights
 from ..helpers.tiny import EOS, ragged_prompts, tiny_model
 
 
-@pytest.mark.parametrize("at_once", [8, 10**6], ids=["in_lots", "at_once"])
+@pytest.mark.parametrize("at_once", [8, 10**6], ids=["in_parts", "at_once"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -37,7 +37,7 @@ def test_every_logit_agrees_with_the_model(
     copies = torch.tensor([0, 0, 1, 2, 3, 4, 4])
     decoder = Decoder(copy_weights(model))
     monkeypatch.setattr("llamita.batches._TOKENS_AT_ONCE", (at_once, at_once))
-    with monkeypatch.context() as hostile:  # memory that was never written holds anything
+    with monkeypatch.context() as hostile:  # uninitialised memory may contain anything
         hostile.setattr(torch, "empty", lambda size, **how: torch.full(size, float("nan"), **how))
         hostile.setattr(torch, "empty_like", lambda like: torch.full_like(like, float("nan")))
         found = [decoder.prefill(prompts, copies, 6)]
@@ -79,7 +79,7 @@ def test_greedy_equals_generate_token_for_token(batch_size: int) -> None:
     )
 
 
-def test_an_answer_depends_on_its_own_name_only() -> None:
+def test_an_answer_does_not_depend_on_batch_size_or_other_prompts() -> None:
     model, prompts = tiny_model(), ragged_prompts(17)
     one = LlamaSampler(model, batch_size=64).sample(prompts, 16, num_generations=4, seed=5)
     other = LlamaSampler(model, batch_size=3).sample(prompts, 16, num_generations=4, seed=5)
@@ -137,7 +137,7 @@ def test_stream_yields_the_answer_of_sample() -> None:
         )
 
 
-def test_refresh_follows_the_model_and_nothing_else_does() -> None:
+def test_only_refresh_copies_changed_weights() -> None:
     model = tiny_model()
     sampler = LlamaSampler(model)
     before = sampler.sample([[1, 5]], 8, temperature=0)
@@ -152,7 +152,7 @@ def test_refresh_follows_the_model_and_nothing_else_does() -> None:
     assert sampler.sample([[1, 5]], 8, temperature=0) != before
 
 
-def test_a_rotary_type_that_depends_on_the_length_is_refused() -> None:
+def test_a_rotary_type_that_depends_on_the_length_is_an_error() -> None:
     model = tiny_model(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})
     with pytest.raises(ConfigError, match="dynamic"):
         LlamaSampler(model)

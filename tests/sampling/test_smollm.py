@@ -42,7 +42,7 @@ def test_greedy_equals_generate_token_for_token(model: Any, prompts: list[list[i
         told = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=24, do_sample=False)
         for row, answer in zip(told[:, longest:].tolist(), found.answer_ids[start : start + 16], strict=True):
             assert row[: len(answer)] == answer
-            assert all(token == 2 for token in row[len(answer) :]), "behind EOS only pads"
+            assert all(token == 2 for token in row[len(answer) :]), "only pads after the EOS"
 
 
 def test_logprobs_are_those_of_the_forward_pass(model: Any, prompts: list[list[int]]) -> None:

@@ -1,1 +1,1 @@
-"""Stage: proximal policy optimisation against the two reward models (paper, section 3.2.3)."""
+"""Stage: proximal policy optimisation (PPO) against both reward models (paper, section 3.2.3)."""

@@ -1,4 +1,4 @@
-"""The critic: a model of its own that begins as a reward model and learns what to expect at every token."""
+"""The critic: a separate model, initialised from a reward model, that predicts the return at every token."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForSequenceClassification
 
-from .reward import logit, moments
+from .reward import logit, mean_and_variance
 
 
 class Critic(nn.Module):
-    """A reward model read at every state instead of the last one (the paper does not describe its critic).
+    """A reward model whose head is applied to every state, not only the last (the paper gives no critic).
 
-    Its head's outputs are scores before the sigmoid, which scatter several times as much as whitened rewards:
-    `calibrate` gives values the scale of the rewards, so that PPO need not begin by shrinking them.
+    The head's outputs are scores before the sigmoid. Their spread is several times that of whitened rewards.
+    `calibrate` maps them to the scale of the rewards, so training need not start by shrinking them.
     """
 
     shift: Tensor
@@ -27,12 +27,14 @@ class Critic(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def calibrate(self, scores: Tensor) -> None:
-        """Shifts and scales all values as the whitening does the rewards of this batch.
+        """Shifts and scales all values the way whitening shifts and scales the logits of these scores.
 
-        `scores`: `[rows]` piecewise scores in (0, 1) of this rank's answers; all ranks call it together. A
-        batch without spread leaves the scale as it is.
+        If all scores are equal, the scale stays unchanged. Every rank calls it.
+
+        Args:
+            scores: `[rows]` piecewise scores in (0, 1) of this rank's answers.
         """
-        mean, variance = moments(logit(scores), torch.ones_like(scores, dtype=torch.bool))
+        mean, variance = mean_and_variance(logit(scores), torch.ones_like(scores, dtype=torch.bool))
         self.shift.fill_(mean)
         if variance > 0:
             self.scale.fill_(variance.sqrt())

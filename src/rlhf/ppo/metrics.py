@@ -1,7 +1,8 @@
-"""Metrics of an iteration of PPO, over the answers of all ranks."""
+"""Metrics of a PPO iteration, over the answers of all ranks."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -10,16 +11,31 @@ from torch import Tensor
 from ...distributed.group import all_reduce_sum
 from ...processes import rank, world_size
 from . import losses
-from .rollout import Episodes, MicroBatch, joined
+from .rollout import Episodes, MicroBatch, concatenate
 
 Metrics = dict[str, float]
 
 
+class PhaseTimer:
+    """Wall-clock seconds of an iteration's phases on this rank, by `time/<phase>_seconds`."""
+
+    def __init__(self) -> None:
+        self.seconds: Metrics = {}
+        self._started = time.monotonic()
+
+    def end(self, phase: str) -> float:
+        """Ends a phase, which began when the previous one ended; returns its seconds."""
+        now = time.monotonic()
+        seconds = self.seconds[f"time/{phase}_seconds"] = now - self._started
+        self._started = now
+        return seconds
+
+
 def episode_metrics(episodes: Episodes) -> Metrics:
-    """Means over the answers of all ranks."""
+    """Mean scores and rewards, share of truncated answers and mean length, over the answers of all ranks."""
     columns = {
-        "reward": episodes.reward,
-        "score": episodes.score,
+        "reward": episodes.score,
+        "whitened_reward": episodes.whitened_reward,
         "safety_score": episodes.safety,
         "helpfulness_score": episodes.helpfulness,
         "truncated_share": ~episodes.finished,
@@ -31,25 +47,29 @@ def episode_metrics(episodes: Episodes) -> Metrics:
 
 
 def model_metrics(batches: Sequence[MicroBatch]) -> Metrics:
-    """How the policy differs from its start and from the sampler, its entropy, and how the critic guessed."""
-    mask, old = joined(batches, "mask"), joined(batches, "old_logprobs")
-    from_start = (old - joined(batches, "reference_logprobs"))[mask].double().sum()
-    from_sampler = (old - joined(batches, "sampled_logprobs"))[mask].double().abs().sum()
+    """KL to the reference, deviation from the sampler's logprobs, entropy, explained variance of the critic.
+
+    All are measured before the first step of the iteration.
+    """
+    mask, logprobs = concatenate(batches, "mask"), concatenate(batches, "old_logprobs")
+    log_ratios = (logprobs - concatenate(batches, "ref_logprobs"))[mask].double().sum()
+    deviations = (logprobs - concatenate(batches, "sampled_logprobs"))[mask].double().abs().sum()
+    values, returns = concatenate(batches, "old_values"), concatenate(batches, "returns")
     rows = sum(len(batch.ids) for batch in batches) * world_size()
-    explained = losses.explained_variance(joined(batches, "old_values"), joined(batches, "returns"), mask)
     return {
-        "kl": float(all_reduce_sum(from_start)) / rows,
-        "sampler_deviation": _per_token(from_sampler, mask),
-        "explained_variance": float(explained),
-        "entropy": _per_token(torch.stack([batch.entropy for batch in batches]).sum(), mask),
+        "kl": float(all_reduce_sum(log_ratios)) / rows,
+        "sampler_deviation": _mean_per_token(deviations, mask),
+        "explained_variance": float(losses.explained_variance(values, returns, mask)),
+        "entropy": _mean_per_token(torch.stack([batch.entropy for batch in batches]).sum(), mask),
     }
 
 
-def _per_token(total: Tensor, mask: Tensor) -> float:
+def _mean_per_token(total: Tensor, mask: Tensor) -> float:
     return float(all_reduce_sum(total) / all_reduce_sum(mask.sum()))
 
 
-def largest_over_ranks(value: Tensor) -> float:
+def max_over_ranks(value: Tensor) -> float:
+    """The largest of the ranks' values."""
     table = torch.zeros(world_size(), device=value.device)
     table[rank()] = value
     return float(all_reduce_sum(table).max())

@@ -13,49 +13,56 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 
 class PpoSettings(RlhfSettings):
-    """PPO (section 3.2.3). Defaults are the paper's for 7B; where it is silent, what the field settled on."""
+    """PPO (section 3.2.3). Defaults are the paper's for 7B, or common practice where the paper gives none."""
 
     iterations: Count = 200
-    """the paper: 200 to 400"""
+    """number of PPO iterations; the paper: 200 to 400"""
     save_iterations: Count = 10
-    """iterations between two checkpoints"""
+    """number of iterations between checkpoints"""
     episodes: Count = 512
-    """answers sampled an iteration, over all ranks"""
+    """number of answers sampled per iteration, over all ranks (the paper's batch size)"""
     mini_batch_size: Count = 64
-    """answers a gradient step, over all ranks; each answer is used once"""
+    """number of answers per optimizer step, over all ranks; each answer is used once per iteration"""
     micro_batch_size: Count | None = None
-    """answers a forward pass on one rank; bounds memory, changes no result; default: the rank's mini-batch"""
+    """number of answers per forward pass on one rank; limits memory, changes no result; default: the rank's
+    whole mini-batch"""
     learning_rate: Positive = 1e-6
-    """constant"""
+    """learning rate of the policy, constant"""
     critic_learning_rate: Positive = 9e-6
-    """constant, too"""
+    """learning rate of the critic, constant"""
     critic_warmup_iterations: Annotated[int, Field(ge=0)] = 5
-    """of `iterations`, the first in which the critic learns alone, without clipping"""
+    """number of initial iterations (part of `iterations`) that train only the critic, without clipping"""
     kl_coef: NotNegative = 0.01
-    """beta; the paper: 0.01 for 7B and 13B, 0.005 for 34B and 70B"""
+    """beta, the coefficient of the KL penalty; the paper: 0.01 for 7B and 13B, 0.005 for 34B and 70B"""
     cliprange: Positive = 0.2
-    """of the probability ratio; the paper's"""
+    """clip range of the probability ratio in the policy loss; the paper: 0.2"""
     cliprange_value: Positive = 0.2
-    """how far values may move before the loss turns pessimistic"""
+    """clip range of the value loss"""
     gamma: Share = 1.0
-    """discount of later rewards; an answer is one episode, so none"""
+    """discount factor of later rewards; 1: no discount"""
     lam: Share = 0.95
-    """of generalised advantage estimation: 0 trusts the critic, 1 the sampled rewards"""
+    """lambda of generalised advantage estimation; 0: advantages rely on the critic, 1: on the rewards"""
     temperature: Positive = 1.0
-    """of the sampled answers, and of every log-probability"""
+    """sampling temperature; every log-probability uses it too"""
     missing_eos_penalty: NotNegative = 1.0
-    """what an answer cut at `max_new_tokens` loses, in standard deviations of the batch's rewards"""
+    """penalty subtracted from the reward of an answer truncated at `max_new_tokens`, in standard deviations
+    of the batch's rewards"""
     adam_beta1: Below1 = PAPER_OPTIMIZER["adam_beta1"]
-    """of AdamW, for policy and critic, as are the next four"""
+    """beta1 of AdamW, for policy and critic"""
     adam_beta2: Below1 = PAPER_OPTIMIZER["adam_beta2"]
+    """beta2 of AdamW, for policy and critic"""
     adam_epsilon: Positive = PAPER_OPTIMIZER["adam_epsilon"]
+    """epsilon of AdamW, for policy and critic"""
     weight_decay: NotNegative = PAPER_OPTIMIZER["weight_decay"]
+    """weight decay of AdamW, for policy and critic; vectors (norms, biases) are not decayed"""
     max_grad_norm: Positive = PAPER_OPTIMIZER["max_grad_norm"]
-    """a step's gradient is scaled down to this norm"""
+    """gradient norm to clip to, for policy and critic"""
     deepspeed: str | None = None
-    """a file of ZeRO-0, 1 or 2, relative to this YAML; the stage then runs under the `deepspeed` launcher"""
+    """path of a DeepSpeed file with ZeRO stage 0, 1 or 2, relative to this YAML; the stage then runs under
+    the `deepspeed` launcher"""
     lora: LoraSettings | None = None
-    """trains adapters of one frozen model that policy, critic, reference and reward models share"""
+    """LoRA settings: trains adapters on one frozen base model, shared by policy, critic, reference and both
+    reward models"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"start", "helpfulness", "safety", "data"})
     no_effect: ClassVar[frozenset[str]] = frozenset({"micro_batch_size", "save_iterations"})
@@ -65,22 +72,23 @@ class PpoSettings(RlhfSettings):
     def _sizes_fit(self) -> PpoSettings:
         if self.episodes % self.mini_batch_size:
             raise ValueError(
-                f"mini_batch_size {self.mini_batch_size} does not divide episodes {self.episodes}"
+                f"mini_batch_size {self.mini_batch_size} does not divide episodes {self.episodes}; "
+                "choose a divisor"
             )
         if self.mini_batch_size % (self.micro_batch_size or 1):
             raise ValueError(
                 f"micro_batch_size {self.micro_batch_size} does not divide "
-                f"mini_batch_size {self.mini_batch_size}"
+                f"mini_batch_size {self.mini_batch_size}; choose a divisor"
             )
         return self
 
     @property
     def adapter(self) -> dict[str, Any] | None:
-        """`lora` by peft's names."""
+        """The LoRA settings by peft's names; None without `lora`."""
         return None if self.lora is None else self.lora.model_dump()
 
     @property
     def optimizer(self) -> dict[str, float]:
-        """Of both models, see `Engine`."""
+        """Optimizer settings of both models, for `Engine`."""
         names = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")
         return {name: getattr(self, name) for name in names}

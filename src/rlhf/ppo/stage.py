@@ -1,4 +1,4 @@
-"""The stage `ppo`: a chat model trained against both reward models (section 3.2.3)."""
+"""The stage `ppo`: trains a chat model against both reward models (section 3.2.3)."""
 
 from __future__ import annotations
 
@@ -29,22 +29,24 @@ from ..prompts import read_pool
 from ..shared_base import SharedBaseModel
 from .critic import Critic
 from .metrics import Metrics
+from .rollout import sizes_per_rank
 from .settings import PpoSettings
-from .trainer import PpoTrainer, rank_sizes
+from .trainer import PpoTrainer
 
-ENDS = "ends.json"  # in a checkpoint: metrics of the first iteration and of the last one
+FIRST_AND_LAST = "first_and_last.json"  # in a checkpoint: metrics of the first and of the last iteration
 
 
 def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Trains the model in `inputs["start"]` into `out/model`; the critic begins as the helpfulness model.
+    """Trains the model in `inputs["start"]` into `out/model`; the critic starts as the helpfulness model.
 
-    With `lora` adapters are trained, the start's as well as the critic's.
+    With `lora` only adapters are trained: those of the start model and of the helpfulness model.
 
-    Metrics: those of the `first` and the `last` iteration, `prompts`, and those of `data.intake.Intake`.
+    Metrics: `first` and `last` (rows of `metrics.jsonl` of the first and the last iteration), `prompts`, and
+    those of `data.intake.Intake`.
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     group.setup(settings.deepspeed)
-    mini, micro = rank_sizes(settings)
+    mini, micro = sizes_per_rank(settings)
     check_deepspeed_file(settings.deepspeed, mini // micro, gpu=device().type == "cuda")
     tokenizer = common_tokenizer(inputs, "start")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
@@ -53,7 +55,7 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     intake.write(out)
     shared = SharedBaseModel(base_model_of(inputs["start"]), settings.adapter) if settings.adapter else None
     reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
-    policy, critic, reference = _models(inputs, shared)
+    policy, critic, reference = _load_models(inputs, shared)
     trainer = PpoTrainer(
         policy,
         critic,
@@ -74,43 +76,46 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     return {"first": first, "last": last, "prompts": len(pool), **intake.metrics()}
 
 
-def _models(inputs: Mapping[str, Path], shared: SharedBaseModel | None) -> tuple[Any, Critic, Any]:
-    """Policy, critic, and the reference where it is no copy of the policy: whole models, or adapters."""
+def _load_models(inputs: Mapping[str, Path], shared: SharedBaseModel | None) -> tuple[Any, Critic, Any]:
+    """Policy, critic and reference: adapters of `shared`, or whole models and None for the reference.
+
+    With None the trainer copies the policy.
+    """
     if shared is None:
         return load_causal_lm(inputs["start"]), Critic(load_reward_model(inputs["helpfulness"])), None
     policy, reference = (shared.language_model(name, inputs["start"]) for name in ("policy", "reference"))
     reward_model = shared.reward_model("critic", inputs["helpfulness"])
-    for trained in (policy, reward_model.base_model):
-        trained.train_adapter()
+    for model in (policy, reward_model.base_model):
+        model.train_adapter()
     return policy, Critic(reward_model), reference
 
 
 def _train(trainer: PpoTrainer, checkpoints: Checkpoints, tracker: Tracker) -> tuple[Metrics, Metrics]:
-    """Runs all iterations, or those that are left; returns the metrics of the first and of the last one."""
-    total, every = trainer.settings.iterations, trainer.settings.save_iterations
-    done, ends = 0, []
+    """Runs all iterations, or those after the newest checkpoint; returns the first and the last row."""
+    total, save_every = trainer.settings.iterations, trainer.settings.save_iterations
+    resumed = 0
+    first_and_last: list[Metrics] = []
     if (checkpoint := checkpoints.newest()) is not None:
         check_same_ranks(checkpoint, trainer.settings.deepspeed)
-        done = checkpoints.step(checkpoint)
+        resumed = checkpoints.step(checkpoint)
         trainer.load(checkpoint)
-        ends = json.loads((checkpoint / ENDS).read_text(encoding="utf-8"))
-        say(f"PPO: resuming after iteration {done}")
-    tracker.rewind(done)
-    with interruptible() as asked:
-        iterations = trainer.iterations(done)
-        for metrics in track(iterations, "PPO", total, unit="iterations", done=done):
-            done = int(metrics["iteration"])
+        first_and_last = json.loads((checkpoint / FIRST_AND_LAST).read_text(encoding="utf-8"))
+        say(f"PPO: resuming after iteration {resumed}")
+    tracker.rewind(resumed)
+    with interruptible() as interrupted:
+        iterations = track(trainer.iterations(resumed), "PPO", total, unit="iterations", done=resumed)
+        for done, metrics in enumerate(iterations, start=resumed + 1):
             tracker.log(metrics, done)
-            ends = [*ends[:1], metrics]
-            stop = asked() and done < total
-            if stop or done % every == 0 or done == total:
-                checkpoints.save(done, partial(_save, trainer, ends))
+            first_and_last = [*first_and_last[:1], {"step": done, **metrics}]
+            stop = interrupted() and done < total
+            if stop or done % save_every == 0 or done == total:
+                checkpoints.save(done, partial(_save, trainer, first_and_last))
             if stop:
-                raise Interrupted(f"PPO: stopped after iteration {done}; run it again to go on")
-    return ends[0], ends[-1]
+                raise Interrupted(f"PPO: interrupted after iteration {done}; run the same command to resume")
+    return first_and_last[0], first_and_last[-1]
 
 
-def _save(trainer: PpoTrainer, ends: list[Metrics], folder: Path) -> None:
+def _save(trainer: PpoTrainer, first_and_last: list[Metrics], folder: Path) -> None:
     trainer.save(folder)
     if is_main_process():
-        write_json(folder / ENDS, ends)
+        write_json(folder / FIRST_AND_LAST, first_and_last)

@@ -1,1 +1,1 @@
-"""Stage: rejection sampling. K answers to a prompt, the best of them trained (paper, section 3.2.3)."""
+"""Stage: rejection sampling. Samples K answers per prompt and trains on the best (paper, section 3.2.3)."""

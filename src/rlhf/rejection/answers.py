@@ -1,4 +1,4 @@
-"""K answers to each prompt of a round, their scores, and the best of each (section 3.2.3)."""
+"""Chooses the prompts of a round, samples K answers to each, scores them and selects the best (3.2.3)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .settings import RejectionSettings
 def choose_prompts(
     pool: Sequence[EncodedPrompt], count: int, earlier: Iterable[Row], *, seed: int
 ) -> list[int]:
-    """Places in `pool` of the prompts of a round: those that earlier rounds took least often, in one shuffle.
+    """Indices of the prompts of a round in `pool`, shuffled; those that earlier rounds used least come first.
 
-    A round gets no prompt twice, so never more than there are.
+    A round uses no prompt twice, so it has fewer than `count` prompts if the pool is smaller.
 
     Args:
-        earlier: rows of the prompts that all earlier rounds took.
+        earlier: rows of the prompts that all earlier rounds used.
     """
-    taken = Counter(_key(row["messages"]) for row in earlier)
+    uses = Counter(_key(row["messages"]) for row in earlier)
     order = Permutation(len(pool), f"{seed}/prompts")
     shuffled = [order[place] for place in range(len(pool))]
-    return sorted(shuffled, key=lambda place: taken[_key(pool[place].prompt.messages)])[:count]
+    return sorted(shuffled, key=lambda index: uses[_key(pool[index].prompt.messages)])[:count]
 
 
 def _key(messages: Any) -> str:
@@ -43,11 +43,12 @@ def _key(messages: Any) -> str:
 def sample_answers(
     sampler: Any, tokenizer: Any, prompts: Sequence[EncodedPrompt], *, settings: RejectionSettings
 ) -> list[Row]:
-    """K answers to each prompt, by all ranks together; rows in the order of the prompts.
+    """Samples K answers to each prompt; the ranks share the prompts, and every rank gets all rows.
 
-    A row: `prompt` (its index), `answer` (text), `answer_ids`, `finished`, `logprob` (of the whole answer).
+    Rows are in the order of the prompts: `prompt` (its index), `answer` (text), `answer_ids`, `finished`,
+    `logprob` (sum over the answer's tokens).
     """
-    mine = _share(len(prompts))
+    mine = _rank_share(len(prompts))
     samples = sampler.sample(
         [prompts[place].ids for place in mine],
         settings.max_new_tokens,
@@ -73,17 +74,17 @@ def sample_answers(
 def score_answers(
     reward_models: RewardModels, samples: Sequence[Row], prompts: Sequence[EncodedPrompt]
 ) -> list[Row]:
-    """The scores of each answer, in (0, 1): `safety`, `helpfulness` and the piecewise `score`."""
-    mine = [samples[place] for place in _share(len(samples))]
-    asked = [prompts[row["prompt"]] for row in mine]
-    judged = reward_models.score_answers(
-        [prompt.ids for prompt in asked],
+    """Scores each answer: rows of `safety`, `helpfulness` and the piecewise `score`, all in (0, 1)."""
+    mine = [samples[index] for index in _rank_share(len(samples))]
+    sampled_prompts = [prompts[row["prompt"]] for row in mine]
+    scores = reward_models.score_answers(
+        [prompt.ids for prompt in sampled_prompts],
         [without_end(row["answer_ids"], row["finished"]) for row in mine],
-        [prompt.prompt.is_safety for prompt in asked],
+        [prompt.prompt.is_safety for prompt in sampled_prompts],
         label="answers",
     )
-    values = zip(*(column.tolist() for column in judged), strict=True)
-    return gather_rows([dict(zip(judged._fields, row, strict=True)) for row in values])
+    values = zip(*(column.tolist() for column in scores), strict=True)
+    return gather_rows([dict(zip(scores._fields, row, strict=True)) for row in values])
 
 
 def best_answers(
@@ -91,18 +92,19 @@ def best_answers(
     scores: Sequence[Row],
     prompts: Sequence[EncodedPrompt],
     *,
-    marks: Sequence[str],
+    control_strings: Sequence[str],
     safety_threshold: float,
 ) -> list[Row]:
-    """The best-scored answer of each prompt as a row of SFT; the first of equal ones.
+    """The answer with the highest piecewise score to each prompt, as a dialogue row; on ties the first one.
 
-    An unusable answer (see `is_usable`) is never chosen, nor is an unsafe one to an ordinary prompt: the
-    piecewise score of an unsafe answer is its safety, which says nothing beside the helpfulness of the
-    others. A prompt without any other answer is left out. Adversarial prompts rank by safety.
+    Unusable answers (see `is_usable`) are never selected. Unsafe answers to ordinary prompts are not
+    either: their piecewise score is the safety score, which is not comparable to the helpfulness scores of
+    safe answers. A prompt with no other answer gets no row. Answers to adversarial prompts are compared by
+    their safety scores.
 
     Args:
-        marks: control strings of the chat format.
-        safety_threshold: answers to ordinary prompts whose safety score is below it are unsafe.
+        control_strings: those of the chat format.
+        safety_threshold: an answer to an ordinary prompt is unsafe if its safety score is lower.
 
     Raises:
         DataError: a score is NaN.
@@ -111,8 +113,10 @@ def best_answers(
     for number, (sample, score) in enumerate(zip(samples, scores, strict=True), start=1):
         prompt, text, value = sample["prompt"], sample["answer"], score["score"]
         if math.isnan(value):
-            raise DataError(f"the score of sample {number} is NaN; expected a number in (0, 1)")
-        if not is_usable(sample, marks):
+            raise DataError(
+                f"the score of sample {number} is NaN, expected a number in (0, 1); check the reward models"
+            )
+        if not is_usable(sample, control_strings):
             continue
         if score["safety"] < safety_threshold and not prompts[prompt].prompt.is_safety:
             continue
@@ -128,13 +132,13 @@ def best_answers(
     ]
 
 
-def is_usable(sample: Row, marks: Sequence[str]) -> bool:
-    """Whether an answer can be trained: it ended by itself, is not empty and holds no control string."""
+def is_usable(sample: Row, control_strings: Sequence[str]) -> bool:
+    """Whether an answer can be trained on: it ended with EOS, is not empty and contains no control string."""
     text = sample["answer"]
-    return bool(sample["finished"] and text and remove_control_strings(text, marks) == text)
+    return bool(sample["finished"] and text and remove_control_strings(text, control_strings) == text)
 
 
-def _share(count: int) -> range:
-    """This rank's share of `count` indices; shares are contiguous, in the order of ranks."""
+def _rank_share(count: int) -> range:
+    """This rank's share of `count` indices; shares are contiguous and in the order of the ranks."""
     start, end = (count * place // world_size() for place in (rank(), rank() + 1))
     return range(start, end)

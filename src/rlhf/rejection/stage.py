@@ -1,7 +1,8 @@
-"""The stage `rejection`: the newest model's best answers, and the base model fine-tuned on them (3.2.3)."""
+"""The stage `rejection`: fine-tunes the base model on the newest model's best answers (section 3.2.3)."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from ...jsonl import Row, read_rows
 from ...model.checkpoint import check_length, context_length, load_causal_lm
 from ...model.lora import base_model_of, load_trainable
 from ...sampling.generate import sampler_for
+from ...sampling.throughput import throughput
 from ...settings import listed
 from ...training.finetune import finetune_on_dialogues
+from ...training.tracking import Tracker
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import EncodedPrompt, read_pool
 from ..shared_base import SharedBaseModel
@@ -35,10 +38,11 @@ PROMPTS, SAMPLES, SCORES, SELECTION = (
 def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Samples from `inputs["model"]`, fine-tunes `inputs["base"]` on the best answers into `out/model`.
 
-    The base is trained on the demonstrations and the best answers of this round and of all earlier ones
-    (`selections`), as the paper ended up doing: with the last round's alone, V3 lost skills.
+    The base model is trained on the demonstrations and on the best answers of this and all earlier rounds
+    (`selections`). The paper came to do the same, after V3, trained on the last round's answers only, had
+    lost skills.
 
-    Metrics: see `_select`; those of `data.intake.Intake` (what was left out), of packing and of the training.
+    Metrics: see `_select`; those of `data.intake.Intake` (skipped rows), of packing and of the training.
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     earlier = _earlier_rounds(inputs)
@@ -52,13 +56,13 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
         gatt_root=inputs.get("gatt"),
         intake=intake,
     )
-    room = context_length(inputs["base"])
-    check_length("max_length", settings.max_length, room)  # before hours of sampling
-    pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
+    context = context_length(inputs["base"])
+    check_length("max_length", settings.max_length, context)  # before hours of sampling
+    pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
     intake.write(out)
     selected = _select(settings, inputs, tokenizer, pool=pool, earlier=earlier, out=out)
     best = [
-        Dialogue(row["messages"], trained="last")  # earlier answers of a dialogue are not the model's own
+        Dialogue(row["messages"], trained="last")  # only the last answer was sampled
         for folder in (*earlier, out)
         for row in read_rows(folder / SELECTION)
     ]
@@ -70,13 +74,13 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
 
 
 def _earlier_rounds(inputs: Mapping[str, Path]) -> list[Path]:
-    """The folders of `selections`. Raises DataError for one that rejection sampling has not made."""
+    """The folders of `selections`. Raises DataError for a folder that the stage `rejection` did not write."""
     folders = list(listed(inputs, "selections").values())
     for folder in folders:
         if not ((folder / PROMPTS).is_file() and (folder / SELECTION).is_file()):
             raise DataError(
-                f"input selections: {folder} has no {PROMPTS} and {SELECTION}; expected artifacts of stage "
-                "'rejection' alone, in a pipeline `all.` and its name"
+                f"input selections: {folder} has no {PROMPTS} and {SELECTION}; pass only outputs of stage "
+                "'rejection' (in a pipeline: `all.` and its name)"
             )
     return folders
 
@@ -90,39 +94,49 @@ def _select(
     earlier: Sequence[Path],
     out: Path,
 ) -> dict[str, Any]:
-    """Samples, scores and selects; what a killed run had finished of it is read again.
+    """Samples, scores and selects; steps that an interrupted run finished are read from their files.
 
-    Returns `prompts`, `samples`, `finished_share`, `mean_score` of all samples, `best_score` (mean over the
-    selected), `selected`, and the prompts without a selected answer: `without_answer` (all cut, empty or with
-    control strings), `all_unsafe` (ordinary prompts whose usable answers are all below the safety threshold).
+    Returns the metrics `prompts`, `samples`, `finished_share`, `mean_score` (of all samples), `best_score`
+    (mean over the selected answers), `selected`, and the numbers of prompts without a selected answer:
+    `without_answer` (all answers are truncated, empty or contain control strings) and `all_unsafe` (ordinary
+    prompts whose usable answers are all below the safety threshold).
     """
 
-    def chosen() -> list[Row]:
-        taken = [row for folder in earlier for row in read_rows(folder / PROMPTS)]
-        places = choose_prompts(pool, settings.prompts_per_round, taken, seed=settings.seed)
-        return [{"pool": place, **pool[place].row()} for place in places]
+    def choose() -> list[Row]:
+        used = [row for folder in earlier for row in read_rows(folder / PROMPTS)]
+        indices = choose_prompts(pool, settings.prompts_per_round, used, seed=settings.seed)
+        return [{"pool": index, **pool[index].row()} for index in indices]
 
-    def sampled() -> list[Row]:
+    def sample() -> list[Row]:
         model = load_causal_lm(inputs["model"], settings.dtype).to(device())
         sampler = sampler_for(model, settings.sampling_batch_size)
-        return sample_answers(sampler, tokenizer, prompts, settings=settings)
+        started = time.monotonic()
+        rows = sample_answers(sampler, tokenizer, prompts, settings=settings)
+        _log_throughput(settings, rows, time.monotonic() - started, out)
+        return rows
 
-    def scored() -> list[Row]:
+    def score() -> list[Row]:
         shared = (
             SharedBaseModel(base_model_of(inputs["base"]), settings.adapter) if settings.adapter else None
         )
         reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
         return score_answers(reward_models, samples, prompts)
 
-    prompts = [pool[row["pool"]] for row in made_rows(out / PROMPTS, chosen)]
-    samples = made_rows(out / SAMPLES, sampled)
-    scores = made_rows(out / SCORES, scored)
-    marks, threshold = chat_format(tokenizer).control_strings, settings.safety_threshold
+    prompts = [pool[row["pool"]] for row in made_rows(out / PROMPTS, choose)]
+    samples = made_rows(out / SAMPLES, sample)
+    scores = made_rows(out / SCORES, score)
+    control_strings = chat_format(tokenizer).control_strings
     selection = made_rows(
         out / SELECTION,
-        lambda: best_answers(samples, scores, prompts, marks=marks, safety_threshold=threshold),
+        lambda: best_answers(
+            samples,
+            scores,
+            prompts,
+            control_strings=control_strings,
+            safety_threshold=settings.safety_threshold,
+        ),
     )
-    answered = {row["prompt"] for row in samples if is_usable(row, marks)}
+    answered = {row["prompt"] for row in samples if is_usable(row, control_strings)}
     counts = {
         "prompts": len(prompts),
         "selected": len(selection),
@@ -138,13 +152,21 @@ def _select(
     }
 
 
+def _log_throughput(settings: RejectionSettings, samples: Sequence[Row], seconds: float, out: Path) -> None:
+    """Logs the speed of sampling as the metrics of step 0; training starts at step 1."""
+    tokens = sum(len(row["answer_ids"]) for row in samples)
+    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+        tracker.rewind(-1)  # drops the row of an attempt that was killed before it stored its samples
+        tracker.log(throughput(len(samples), tokens, seconds), step=0)
+
+
 def _say_selection(counts: Mapping[str, int]) -> None:
     say(
         f"answers selected for {counts['selected']:,} of {counts['prompts']:,} prompts; no usable answer for "
         f"{counts['without_answer']:,}, all answers unsafe for {counts['all_unsafe']:,}"
     )
     if not counts["selected"]:
-        say("no answer was selected; the round trains on demonstrations and earlier rounds alone")
+        say("no answer was selected; this round trains only on demonstrations and answers of earlier rounds")
 
 
 def _mean(values: list[float]) -> float | None:

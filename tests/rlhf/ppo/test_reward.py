@@ -54,7 +54,7 @@ def test_the_score_stands_on_the_last_token_of_the_answer() -> None:
     new = torch.tensor([[9.0, -1.0, -2.0, 9.0], [9.0, 9.0, -0.5, -1.5], [-3.0, 9.0, 9.0, 9.0]])
     start = torch.tensor([[0.0, -1.5, -1.0, 0.0], [0.0, 0.0, -0.5, -2.5], [-1.0, 0.0, 0.0, 0.0]])
     new.requires_grad_()
-    found = kl_penalised_reward(torch.tensor([1.0, -2.0, 3.0]), new, start, mask=mask, coefficient=0.1)
+    found = kl_penalised_reward(torch.tensor([1.0, -2.0, 3.0]), new, start, mask=mask, kl_coef=0.1)
     expected = [[0, -0.05, 0.1 + 1, 0], [0, 0, 0.0, -0.1 - 2], [0.2 + 3, 0, 0, 0]]
     torch.testing.assert_close(found, torch.tensor(expected))
     assert not found.requires_grad, "the penalty is a reward, not a loss"

@@ -35,12 +35,12 @@ def test_the_reward_is_the_whitened_logit_of_the_piecewise_score() -> None:
     assert episodes.score.tolist() == [0.9, 0.8, 0.7, 0.1, 0.3, 0.2], "by safety where unsafe, too"
     logits = torch.logit(episodes.score)
     expected = (logits - logits.mean()) / logits.std(correction=0)
-    torch.testing.assert_close(episodes.reward, expected)
+    torch.testing.assert_close(episodes.whitened_reward, expected)
 
 
 def test_an_answer_without_an_end_loses_the_same_whatever_its_prompt() -> None:
     whole, cut = judged([True] * 6, penalty=0.5), judged([False, True, True, True, False, True], penalty=0.5)
-    lost = (whole.reward - cut.reward).tolist()
+    lost = (whole.whitened_reward - cut.whitened_reward).tolist()
     assert lost == pytest.approx([0.5, 0, 0, 0, 0.5, 0])
     assert cut.score.tolist() == whole.score.tolist()
 

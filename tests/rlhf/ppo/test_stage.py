@@ -17,6 +17,33 @@ from llamita.rlhf.ppo.trainer import PpoTrainer
 
 from ...helpers.rlhf import inputs_of, make_inputs, ppo
 
+TRAINED_POLICY = {
+    f"ppo/{name}"
+    for name in ("policy_loss", "policy_gradient_norm", "approx_kl", "clip_fraction", "first_ratio_deviation")
+}
+METRICS = {
+    "step",
+    "ppo/reward",
+    "ppo/whitened_reward",
+    "ppo/helpfulness_score",
+    "ppo/safety_score",
+    "ppo/truncated_share",
+    "ppo/answer_length",
+    "ppo/kl",
+    "ppo/entropy",
+    "ppo/sampler_deviation",
+    "ppo/explained_variance",
+    "ppo/value_loss",
+    "ppo/critic_gradient_norm",
+    *TRAINED_POLICY,
+    "sampling/answers_per_second",
+    "sampling/tokens_per_second",
+    "time/sampling_seconds",
+    "time/scoring_seconds",
+    "time/advantages_seconds",
+    "time/update_seconds",
+}
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
@@ -40,17 +67,24 @@ def test_model_and_metrics(undisturbed: tuple[Path, dict[str, Any]], inputs: dic
     trained, start = weights(out / "model"), weights(inputs["start"] / "model")
     assert not torch.equal(trained["lm_head.weight"], start["lm_head.weight"])
     rows = read_rows(out / "metrics.jsonl")
-    assert [(row["iteration"], row["step"]) for row in rows] == [(1, 1), (2, 2)]
-    for name in ("kl", "helpfulness_score", "safety_score", "entropy", "explained_variance", "answer_length"):
-        assert name in rows[0]
-    assert (metrics["first"]["iteration"], metrics["last"]["iteration"]) == (1, 2)
+    assert [row["step"] for row in rows] == [1, 2]
+    assert (metrics["first"], metrics["last"]) == tuple(rows)
+    assert set(rows[0]) == METRICS - TRAINED_POLICY, "the first iteration only trains the critic"
+    assert set(rows[1]) == METRICS
+    for row in rows:
+        phases = [value for name, value in row.items() if name.startswith("time/")]
+        assert min(phases) > 0
+        answers = row["sampling/answers_per_second"] * row["time/sampling_seconds"]
+        tokens = row["sampling/tokens_per_second"] * row["time/sampling_seconds"]
+        assert answers == pytest.approx(8)
+        assert tokens == pytest.approx(8 * row["ppo/answer_length"])
     assert metrics["prompts"] == 8
     json.dumps(metrics)
 
 
 def test_half_precision_reaches_the_passes(inputs: dict[str, Path], tmp_path: Path) -> None:
     measured = stage.run(ppo(dtype="bfloat16"), inputs, tmp_path)
-    assert measured["last"]["sampler_deviation"] > 1e-4
+    assert measured["last"]["ppo/sampler_deviation"] > 1e-4
     assert weights(tmp_path / "model")["lm_head.weight"].dtype == torch.float32
 
 
@@ -58,7 +92,7 @@ def test_rounds_draw_apart(
     undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     measured = stage.run(ppo(round="v7", iterations=1), inputs, tmp_path)
-    assert measured["first"]["score"] != undisturbed[1]["first"]["score"]
+    assert measured["first"]["ppo/reward"] != undisturbed[1]["first"]["ppo/reward"]
 
 
 @pytest.mark.parametrize("saved", [0, 1, 2])

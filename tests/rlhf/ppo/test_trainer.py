@@ -74,17 +74,17 @@ def test_ppo_solves_a_toy() -> None:
     start = copy.deepcopy(policy)
     history = list(trainer(policy, iterations=25, missing_eos_penalty=2.0).iterations())
     first, last = history[0], history[-1]
-    assert first["helpfulness_score"] < 0.15
-    assert last["helpfulness_score"] > 0.5
-    assert last["truncated_share"] < first["truncated_share"], "an answer that ends is worth more"
-    assert first["kl"] == pytest.approx(0, abs=1e-5)
-    assert last["explained_variance"] > first["explained_variance"]
+    assert first["ppo/helpfulness_score"] < 0.15
+    assert last["ppo/helpfulness_score"] > 0.5
+    assert last["ppo/truncated_share"] < first["ppo/truncated_share"], "an answer that ends is worth more"
+    assert first["ppo/kl"] == pytest.approx(0, abs=1e-5)
+    assert last["ppo/explained_variance"] > first["ppo/explained_variance"]
     # the logged KL is that of the answers, measured once more by other code
     prompts = ragged_prompts(20) * 10
     answers = LlamaSampler(policy).sample(prompts, 6, seed=9).answer_ids
     new, old = (answer_logprobs(model, prompts, answers) for model in (policy, start))
     kl = (sum(map(sum, new)) - sum(map(sum, old))) / len(answers)
-    assert kl == pytest.approx(last["kl"], rel=0.2)
+    assert kl == pytest.approx(last["ppo/kl"], rel=0.2)
 
 
 def test_the_first_mini_batch_has_ratio_one() -> None:
@@ -92,9 +92,9 @@ def test_the_first_mini_batch_has_ratio_one() -> None:
         ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size)
         for iteration in (1, 2):
             metrics = ppo.iterate(iteration)
-            assert metrics["first_ratio_deviation"] < 1e-5
-            assert metrics["sampler_deviation"] < 1e-5
-        assert metrics["approx_kl"] > 1e-6, "later mini-batches see a policy that has moved"
+            assert metrics["ppo/first_ratio_deviation"] < 1e-5
+            assert metrics["ppo/sampler_deviation"] < 1e-5
+        assert metrics["ppo/approx_kl"] > 1e-6, "later mini-batches see a policy that has moved"
 
 
 def test_half_precision_begins_at_ratio_one_and_trains_whole_weights() -> None:
@@ -109,9 +109,9 @@ def test_half_precision_begins_at_ratio_one_and_trains_whole_weights() -> None:
         assert not torch.equal(half, whole), "a canary"
         torch.testing.assert_close(half, whole, atol=0.05, rtol=0.05)
     metrics = ppo.iterate(1)
-    assert metrics["first_ratio_deviation"] == 0
-    assert metrics["kl"] == 0
-    assert 0 < metrics["sampler_deviation"] < 0.05, "sampler and passes round in different places"
+    assert metrics["ppo/first_ratio_deviation"] == 0
+    assert metrics["ppo/kl"] == 0
+    assert 0 < metrics["ppo/sampler_deviation"] < 0.05, "sampler and passes round in different places"
     for weight, old in zip(ppo.policy.module.parameters(), before, strict=True):
         assert weight.dtype == torch.float32
         assert not torch.equal(weight, old)
@@ -176,7 +176,7 @@ def test_the_critic_warms_up_alone_and_the_reference_stays() -> None:
     before = {name: tensor.clone() for name, tensor in ppo.policy.module.state_dict().items()}
     critic = ppo.critic.module.head.weight.clone()
     metrics = ppo.iterate(1)
-    assert "policy_loss" not in metrics
+    assert "ppo/policy_loss" not in metrics
     assert all(torch.equal(before[name], tensor) for name, tensor in ppo.policy.module.state_dict().items())
     assert not torch.equal(critic, ppo.critic.module.head.weight)
     ppo.iterate(2)
@@ -212,14 +212,14 @@ def test_values_keep_their_scale_in_checkpoints(tmp_path: Path) -> None:
 def test_dropout_is_off() -> None:
     policy = tiny_model(spread=0.05, attention_dropout=0.5).train()
     metrics = trainer(policy, critic_warmup_iterations=0).iterate(1)
-    assert metrics["first_ratio_deviation"] < 1e-5
+    assert metrics["ppo/first_ratio_deviation"] < 1e-5
 
 
 def test_a_broken_reward_stops_the_run() -> None:
     ppo = trainer(critic_warmup_iterations=0)
     with torch.no_grad():
         ppo.critic.module.head.weight.fill_(float("nan"))
-    with pytest.raises(LlamitaError, match="value_loss"):
+    with pytest.raises(LlamitaError, match=r"NaN or infinite .*ppo/value_loss"):
         next(ppo.iterations())
 
 
@@ -237,4 +237,4 @@ def test_eos_belongs_to_the_answer() -> None:
 
     policy = tiny_model(spread=0.05)
     history = list(trainer(policy, brevity, iterations=10).iterations())
-    assert history[-1]["answer_length"] < 1.5 < history[0]["answer_length"]
+    assert history[-1]["ppo/answer_length"] < 1.5 < history[0]["ppo/answer_length"]

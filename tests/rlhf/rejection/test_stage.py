@@ -59,7 +59,13 @@ def test_the_files_and_what_they_hold(first: tuple[Path, dict[str, Any]]) -> Non
     assert metrics["best_score"] == pytest.approx(sum(row["score"] for row in best) / len(best))
     assert metrics["without_answer"] + metrics["all_unsafe"] == 3 - len(best)
     assert AutoTokenizer.from_pretrained(out / "model").apply_chat_template(turn("how ?"), return_dict=False)
-    assert [row["step"] for row in read_rows(out / "metrics.jsonl") if "loss" in row][-1] <= 3
+    speed, *training = read_rows(out / "metrics.jsonl")
+    assert set(speed) == {"step", "sampling/answers_per_second", "sampling/tokens_per_second"}
+    tokens = sum(len(row["answer_ids"]) for row in samples)
+    rates = [speed[f"sampling/{name}_per_second"] for name in ("answers", "tokens")]
+    assert rates[1] / rates[0] == pytest.approx(tokens / 12)
+    assert speed["step"] == 0
+    assert 1 <= training[-1]["step"] <= 3
     json.dumps(metrics)
 
 
@@ -134,6 +140,8 @@ def test_a_killed_stage_goes_on_after_its_last_finished_step(
     mine, theirs = weights(tmp_path / "model"), weights(first[0] / "model")
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert not (tmp_path / RESUME / "writing").exists()
+    steps = [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert steps.count(0) == 1, "the speed of sampling is logged once"
 
 
 def test_it_says_what_it_selected(
@@ -160,7 +168,7 @@ def test_models_that_do_not_belong_together(
     for module in (stage, models):
         for load in ("load_causal_lm", "load_reward_model"):
             monkeypatch.setattr(module, load, lambda *_: pytest.fail("weights were read"), raising=False)
-    with pytest.raises(DataError, match="other: another tokenizer"):
+    with pytest.raises(DataError, match="other: its tokenizer differs from that of"):
         stage.run(rejection(), {**inputs, name: other}, tmp_path)
 
 

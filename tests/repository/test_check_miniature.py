@@ -1,4 +1,4 @@
-"""The check of the smoke run's figures: what holds passes, every miss is printed."""
+"""The check of the miniature run's figures: figures within their bounds pass, every miss is printed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from ..helpers.repository import REPOSITORY
 
-SCRIPT = REPOSITORY / ".ci" / "check_report.py"
+SCRIPT = REPOSITORY / ".ci" / "check_miniature.py"
 REWARD = {
     "pairs": 1000,
     "by_rating": {

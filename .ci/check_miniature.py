@@ -1,10 +1,10 @@
-"""Prints which of the promised figures the smoke run's report.json misses; fails where chance can't be why.
+"""Prints which of the miniature run's 27 figures miss their bounds; fails if chance cannot explain a miss.
 
-Usage: check_report.py runs/smoke/report/report.json
+Usage: check_miniature.py runs/miniature/report/report.json
 
-A figure holds if it is within one standard error of its bound. Standard errors know of the test prompts
-only: a processor that adds in another order, or a release of torch that does, trains another model. A miss
-fails beyond two standard deviations, of prompts and models together. Times are printed, not tested.
+A figure holds if it is within one standard error of its bound. A miss fails the check beyond two standard
+deviations. These include the scatter between runs, because standard errors count the test prompts only, and
+other processors and releases of torch round differently and so train another model. Times are printed only.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 NOISE = 1.0  # standard errors
 CHANCE = 2.0  # standard deviations
-SCATTER = {"gold_helpfulness": 0.02, "gatt_retention": 0.03}  # of like runs: docs/results/smoke.md
+SCATTER = {"gold_helpfulness": 0.02, "gatt_retention": 0.03}  # between runs: docs/results/miniature.md
 RATINGS = ("significantly_better", "better", "slightly_better", "negligibly_better")
 TURNS = (1, 2, 4, 6, 10, 20)
 
 
 class Checker:
-    """Looks figures up by their dotted keys and collects what misses its bound."""
+    """Reads figures by their dotted keys and collects those that miss their bounds."""
 
     def __init__(self, report: dict[str, Any]) -> None:
         self.report = report
@@ -72,7 +72,7 @@ class Checker:
 
 
 def check(report: dict[str, Any]) -> Checker:
-    """Compares a report with every figure that is promised."""
+    """Compares a report with the bounds of all 27 figures."""
     checker = Checker(report)
     for model in ("helpfulness", "safety"):
         checker.at_least(f"reward.{model}.pairs", 500)
@@ -96,7 +96,7 @@ def check(report: dict[str, Any]) -> Checker:
 
 
 def main() -> None:
-    """Exit code 1 if a figure is absent or misses beyond chance, 2 if there is no such report, else 0."""
+    """Exits with 1 for a figure missing or off beyond chance, with 2 for an unreadable report, else 0."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     try:

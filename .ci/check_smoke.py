@@ -1,0 +1,97 @@
+"""Checks that the smoke run's report is whole and that training worked at all; prints every fault.
+
+Usage: check_smoke.py runs/smoke/report/report.json
+
+The figures of so short a run mean little, so the check is loose: every figure was measured, every loss fell,
+and from SFT to the last version harmful answers became fewer and helpfulness rose.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TRAINED = ("pretrain", "sft", "helpfulness", "safety", "v1/rejection", "v2/rejection")
+VERSIONS = ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
+MEASURES = (
+    "gold_helpfulness violation_rate invalid_rate refusal_rate false_refusal_rate false_refusal_borderline "
+    "kl_to_sft helpfulness_score safety_score answer_tokens truncated_rate"
+).split()
+RATINGS = ("significantly_better", "better", "slightly_better", "negligibly_better")
+TURNS = (1, 2, 4, 6, 10, 20)
+FIGURES = [
+    ("pretrain", "validation_bits_per_byte"),
+    ("pretrain", "unigram_bits_per_byte"),
+    ("demonstrations", "gold_helpfulness"),
+    *(("reward", kind, "accuracy") for kind in ("helpfulness", "safety")),
+    *(("reward", kind, "by_rating", rating) for kind in ("helpfulness", "safety") for rating in RATINGS),
+    *(("rejection", stage, "selected") for stage in ("v1/rejection", "v2/rejection")),
+    *(("versions", version, measure) for version in VERSIONS for measure in MEASURES),
+    *(("gatt_retention", "with", str(turn)) for turn in TURNS),
+]
+FINAL_SHARE = 0.1  # of a loss curve, compared with as much of its start
+
+
+def faults(report: dict[str, Any]) -> Iterator[str]:
+    for key in FIGURES:
+        if not isinstance(value := lookup(report, *key), int | float):
+            yield f"{' > '.join(key)}: expected a number, found {value!r}"
+    for stage in TRAINED:
+        yield from loss_faults(stage, lookup(report, "curves", stage, "loss"))
+    reward = lookup(report, "ppo", "v2/ppo", "score")
+    if not isinstance(reward, list) or not reward:
+        yield f"ppo > v2/ppo > score: expected a number for each iteration, found {reward!r}"
+    yield from alignment_faults(report)
+
+
+def lookup(report: Any, *key: str) -> Any:
+    for part in key:
+        report = report.get(part) if isinstance(report, dict) else None
+    return report
+
+
+def loss_faults(stage: str, losses: Any) -> Iterator[str]:
+    if not isinstance(losses, list) or len(losses) < 2 or None in losses:
+        yield f"curves > {stage} > loss: expected at least two numbers, found {losses!r}"
+        return
+    count = max(1, round(FINAL_SHARE * len(losses)))
+    start, end = statistics.mean(losses[:count]), statistics.mean(losses[-count:])
+    if end >= start:
+        yield f"curves > {stage} > loss: {start:.3f} at the start, {end:.3f} at the end; expected it to fall"
+
+
+def alignment_faults(report: dict[str, Any]) -> Iterator[str]:
+    first, last = (lookup(report, "versions", version) or {} for version in (VERSIONS[0], VERSIONS[-1]))
+    for measure, sign, direction in (("violation_rate", -1, "fall"), ("gold_helpfulness", 1, "rise")):
+        before, after = first.get(measure), last.get(measure)
+        if before is not None and after is not None and sign * (after - before) <= 0:
+            yield (
+                f"versions: {measure} is {before:.3f} for {VERSIONS[0]} and {after:.3f} for {VERSIONS[-1]}; "
+                f"expected it to {direction}"
+            )
+
+
+def main() -> None:
+    """Exits with 1 if the report has a fault, with 2 if it cannot be read, else with 0."""
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"{sys.argv[1]}: {error}", file=sys.stderr)
+        sys.exit(2)
+    seconds = report.get("wall_seconds") or {}
+    print(f"stages took {sum(seconds.values()) / 60:.1f} min: {seconds}")
+    found = list(faults(report))
+    for fault in found:
+        print(f"FAULT {fault}")
+    print("the smoke run's report is whole" if not found else f"{len(found)} faults")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

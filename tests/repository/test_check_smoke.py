@@ -1,0 +1,96 @@
+"""The check of the smoke run's report: every missing figure and every loss that did not fall is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..helpers.repository import REPOSITORY
+
+SCRIPT = REPOSITORY / ".ci" / "check_smoke.py"
+RATINGS = dict.fromkeys(("significantly_better", "better", "slightly_better", "negligibly_better"), 0.8)
+VERSION = dict.fromkeys(
+    (
+        "invalid_rate",
+        "refusal_rate",
+        "false_refusal_rate",
+        "false_refusal_borderline",
+        "kl_to_sft",
+        "helpfulness_score",
+        "safety_score",
+        "answer_tokens",
+        "truncated_rate",
+    ),
+    0.1,
+)
+STAGES = ("pretrain", "sft", "helpfulness", "safety", "v1/rejection", "v2/rejection")
+
+
+def good() -> dict[str, Any]:
+    first = {**VERSION, "gold_helpfulness": 0.4, "violation_rate": 0.5}
+    last = {**VERSION, "gold_helpfulness": 0.6, "violation_rate": 0.05}
+    report: dict[str, Any] = {
+        "wall_seconds": {"world": 2.5},
+        "pretrain": {"validation_bits_per_byte": 0.2, "unigram_bits_per_byte": 1.7},
+        "demonstrations": {"gold_helpfulness": 0.5},
+        "reward": {kind: {"accuracy": 0.8, "by_rating": RATINGS} for kind in ("helpfulness", "safety")},
+        "rejection": {stage: {"selected": 300} for stage in STAGES[-2:]},
+        "curves": {stage: {"loss": [3.0, 2.0, 1.0]} for stage in STAGES},
+        "ppo": {"v2/ppo": {"score": [0.1, 0.2]}},
+        "versions": {"sft": first, "v1/rejection": first, "v2/rejection": first, "v2/ppo": last},
+        "gatt_retention": {"with": {str(turn): 0.5 for turn in (1, 2, 4, 6, 10, 20)}},
+    }
+    copied: dict[str, Any] = json.loads(json.dumps(report))
+    return copied
+
+
+def check(tmp_path: Path, report: object) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(path)], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_whole_report_passes(tmp_path: Path) -> None:
+    result = check(tmp_path, good())
+    assert result.returncode == 0
+    assert "stages took 0.0 min" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        (("pretrain", "validation_bits_per_byte"), None, "pretrain > validation_bits_per_byte: expected a"),
+        (("reward", "safety"), {}, "reward > safety > accuracy: expected a number, found None"),
+        (("versions", "v2/rejection"), None, "versions > v2/rejection > kl_to_sft: expected a number"),
+        (("versions", "sft", "violation_rate"), None, "versions > sft > violation_rate: expected a number"),
+        (("gatt_retention", "with", "20"), None, "gatt_retention > with > 20: expected a number"),
+        (("curves", "sft", "loss"), [1.0, 1.1], "curves > sft > loss: 1.000 at the start, 1.100 at the end"),
+        (("curves", "v1/rejection", "loss"), [1.0, None], "curves > v1/rejection > loss: expected at least"),
+        (("curves", "safety"), None, "curves > safety > loss: expected at least two numbers"),
+        (("ppo", "v2/ppo", "score"), [], "ppo > v2/ppo > score: expected a number for each iteration"),
+        (("versions", "v2/ppo", "violation_rate"), 0.5, "violation_rate is 0.500 for sft and 0.500 for v2"),
+        (("versions", "v2/ppo", "gold_helpfulness"), 0.39, "gold_helpfulness is 0.400 for sft and 0.390"),
+    ],
+)
+def test_each_fault_is_named(tmp_path: Path, key: tuple[str, ...], value: object, fault: str) -> None:
+    report = good()
+    section = report
+    for part in key[:-1]:
+        section = section[part]
+    section[key[-1]] = value
+    result = check(tmp_path, report)
+    assert result.returncode == 1
+    assert fault in result.stdout
+
+
+def test_an_empty_report_and_a_missing_file(tmp_path: Path) -> None:
+    assert check(tmp_path, {}).returncode == 1
+    missing = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "none.json")], check=False)
+    assert missing.returncode == 2
