@@ -1,4 +1,4 @@
-"""The stages from SFT on with adapters: what is trained, what is frozen, the base model that PPO shares."""
+"""The stages from SFT on with adapters: trained and frozen weights, the base model that PPO shares."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(root: Path) -> dict[str, Any]:
-    """Metrics of each stage, in order; their folders stand below `root`."""
+    """Metrics of each stage, in order; their folders are below `root`."""
     metrics = {"sft": tune(root, "sft", 60, LORA)}
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         chosen = base | {"lora": LORA, "trainer": base["trainer"] | {"learning_rate": 1e-2}}
@@ -102,7 +102,7 @@ def test_a_saved_adapter_reloaded_and_merged_gives_the_same_logits(
     torch.testing.assert_close(logits(adapted.merge_and_unload()), merged, rtol=1e-4, atol=1e-4)
 
 
-def test_the_reward_adapter_goes_on_from_that_of_sft(root: Path, tuned: dict[str, Any]) -> None:
+def test_the_reward_adapter_continues_that_of_sft(root: Path, tuned: dict[str, Any]) -> None:
     assert tuned["helpfulness"]["accuracy"] == tuned["safety"]["accuracy"] == 1
     assert base_model_of(root / "safety") == base_model_of(root / "sft") == base_model_of(root / "base")
     whole = AutoModelForSequenceClassification.from_pretrained(root / "safety" / "model").eval()
@@ -118,17 +118,17 @@ def test_the_reward_adapter_goes_on_from_that_of_sft(root: Path, tuned: dict[str
     torch.testing.assert_close(scores, known, rtol=1e-4, atol=1e-4)
 
 
-def test_ppo_begins_at_ratio_one_and_no_divergence(root: Path, tuned: dict[str, Any]) -> None:
+def test_ppo_starts_with_ratio_one_and_no_divergence(root: Path, tuned: dict[str, Any]) -> None:
     for row in (tuned["v1_ppo"]["first"], tuned["v2_ppo"]["first"]):
         assert row["ppo/first_ratio_deviation"] < 1e-5
         assert row["ppo/kl"] == pytest.approx(0, abs=1e-5)
         assert row["ppo/sampler_deviation"] < 1e-4
 
 
-def test_ppo_holds_one_copy_of_the_weights(
+def test_ppo_has_one_copy_of_the_weights(
     root: Path, tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Policy, critic, reference and both reward models share the base model, which none of them moves."""
+    """Policy, critic, reference and both reward models share the base model, which none of them changes."""
     trainers: list[PpoTrainer] = []
     unhampered = PpoTrainer.__init__
 
@@ -148,13 +148,13 @@ def test_ppo_holds_one_copy_of_the_weights(
     ):
         assert other._shared is base_model
     base = load_causal_lm(root / "base").state_dict()
-    held = {
+    expected = {
         k.replace(".base_layer.", "."): v
         for k, v in base_model.model.state_dict().items()
         if "lora_" not in k
     }
-    assert base.keys() == held.keys()
-    assert all(torch.equal(base[name], held[name]) for name in base)
+    assert base.keys() == expected.keys()
+    assert all(torch.equal(base[name], expected[name]) for name in base)
     trained = sum(weight.numel() for weight in trainer.policy.module.parameters())
     assert trained == sum(4 * sum(layer.weight.shape) for _, layer in base_model._layers())
 
@@ -221,7 +221,9 @@ def test_an_adapter_of_another_shape(root: Path, tuned: dict[str, Any]) -> None:
         run(reward, RewardSettings, narrow, root, "narrow", model="sft")
 
 
-def test_a_base_model_that_has_changed_or_is_gone(root: Path, tuned: dict[str, Any], tmp_path: Path) -> None:
+def test_a_base_model_that_has_changed_or_is_missing(
+    root: Path, tuned: dict[str, Any], tmp_path: Path
+) -> None:
     for name in ("base", "sft"):
         shutil.copytree(root / name, tmp_path / name)
     assert base_model_of(tmp_path / "sft").path == (tmp_path / "base").resolve(), (
