@@ -203,19 +203,19 @@ def test_two_ranks_under_zero_2(root: Path, tuned: dict[str, Any]) -> None:
 def test_a_reward_model_without_an_adapter(root: Path, tuned: dict[str, Any]) -> None:
     chosen = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | {"max_steps": 1}}
     run(reward, RewardSettings, chosen, root, "whole", model="sft")
-    with pytest.raises(DataError, match="whole: no adapter; with `lora` expected a model trained with it"):
-        train(root, "bad_rows", {}, helpfulness="whole")
+    with pytest.raises(DataError, match="whole has no adapter; with `lora` every input model must"):
+        train(root, "failed", {}, helpfulness="whole")
 
 
 def test_an_adapter_of_another_base(root: Path, tuned: dict[str, Any], tokenizer: Any) -> None:
     save_tiny_model(root / "other", tokenizer, seed=9)
     with pytest.raises(DataError, match=r"helpfulness/adapter: its base model is .*base, not .*other"):
-        sample(root, "bad_rows", {}, base="other")
+        sample(root, "failed", {}, base="other")
 
 
 def test_an_adapter_of_another_shape(root: Path, tuned: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"lora: r: 8 differs from 4 in .*adapter, .*; set r: 4"):
-        train(root, "bad_rows", {"lora": LORA | {"r": 8}})
+        train(root, "failed", {"lora": LORA | {"r": 8}})
     narrow = HELPFULNESS | {"lora": LORA | {"target_modules": ["q_proj"]}}
     with pytest.raises(DataError, match=r"sft/adapter: the adapter belongs to another model: .*k_proj"):
         run(reward, RewardSettings, narrow, root, "narrow", model="sft")
