@@ -38,7 +38,7 @@ def run(settings: WorldSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     writer.write("rlhf/prompts", (_prompt(truth, rng) for _ in range(settings.prompts)))
     cores = _write_test_questions(writer, truth, settings)
     instructions = _write_test_dialogues(writer, truth, settings)
-    _write_truth(out, cores, instructions, demonstration_rows)
+    _write_truth(out, cores, instructions, demonstration_rows=demonstration_rows)
     return {"rows": writer.counts}
 
 
@@ -155,6 +155,7 @@ def _write_truth(
     out: Path,
     cores: dict[str, str],
     instructions: dict[str, dict[str, str]],
+    *,
     demonstration_rows: list[Demonstration],
 ) -> None:
     helpfulness = [row.answer.helpfulness for row in demonstration_rows if row.question.risk == "ordinary"]
