@@ -1,14 +1,19 @@
-# Every target makes .venv and installs the package on its first use. Needs Python 3.11 or newer, make, g++.
+# Every target creates .venv and installs the package on first use. Needs Python 3.11 or newer, make and g++.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 OLDEST := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST)/.installed
 
-.PHONY: smoke smollm test test-oldest test-long lint format
+.PHONY: smoke miniature smollm test test-oldest test-long coverage lint format hooks
 
+# Five minutes on two idle cores: every stage at a small size.
 smoke: $(INSTALLED)
 	$(BIN)/llamita run configs/smoke/pipeline.yaml
+
+# A quarter of an hour: the run shown in the tables and the picture of the README.
+miniature: $(INSTALLED)
+	$(BIN)/llamita run configs/miniature/pipeline.yaml
 
 smollm: $(INSTALLED)
 	$(BIN)/python launch/fetch_smollm.py models/SmolLM2-135M-Instruct
@@ -16,29 +21,38 @@ smollm: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not long" -n 2
 
-# The fast tests with the lowest versions that pyproject.toml promises, in an environment of their own.
+# The fast tests with the lowest versions that pyproject.toml allows, in a separate environment.
 test-oldest: $(OLDEST_INSTALLED)
 	$(OLDEST)/bin/pytest -m "not long" -n 2
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
 
+# Line coverage of the fast tests; fails below 85%.
+coverage: $(INSTALLED)
+	$(BIN)/pytest -m "not long" -n 2 --cov --cov-report=term --cov-fail-under=85
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Installs the hooks of .pre-commit-config.yaml: each commit is checked by ruff and codespell.
+hooks: $(INSTALLED)
+	$(BIN)/pre-commit install
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
 	touch $@
 
-# torch comes from pip, with the GPU libraries that its build needs, or none: the list leaves both out.
+# pip installs torch with the GPU libraries of its build (or none), so both are removed from uv's list.
 $(OLDEST_INSTALLED): pyproject.toml constraints.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install -c constraints.txt torch uv

@@ -1,9 +1,9 @@
-"""The held-out text under a trained model, a 5-gram model of the same training tokens, zstd and gzip.
+"""Bits per byte of held-out text: a trained model, a 5-gram model of the same training tokens, zstd and gzip.
 
-    python benchmarks/compression.py PRETRAIN_FOLDER CORPUS_FOLDER
+    python benchmarks/bits_per_byte.py PRETRAIN_FOLDER CORPUS_FOLDER
 
-All in bits a byte of the same text. The compressors read it in one piece; zstd also after a dictionary of a
-megabyte from the training text. Tokens that begin a document are free for the two models.
+All figures are for the same text. The compressors read it in one piece; zstd also with a dictionary of one
+megabyte of training text. The first token of a document (BOS) costs the two models nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llamita.corpus.shards import TokenShards
 from llamita.model.checkpoint import load_tokenizer, tokenizer_hash
 
 ORDER, DISCOUNT = 5, 0.75
-WINDOW = 13  # tokens; so many in a row are no chance
+WINDOW = 13  # tokens; this many equal tokens in a row are no coincidence
 BEGIN = 1  # BOS
 Context = tuple[int, ...]
 
@@ -34,7 +34,8 @@ Context = tuple[int, ...]
 class KneserNey:
     """Interpolated Kneser-Ney smoothing (Chen and Goodman, 1998) with one discount for all orders.
 
-    Orders below the highest count in how many contexts a word was seen; the lowest stands on a uniform one.
+    Orders below the highest count the contexts in which a token occurred; below the lowest is the uniform
+    distribution.
     """
 
     def __init__(self, documents: Sequence[Sequence[int]], vocab_size: int) -> None:
@@ -42,7 +43,7 @@ class KneserNey:
         seen = [_grams(documents, length + 1) for length in range(ORDER)]
         self._counts = [Counter(gram[1:] for gram in longer) for longer in seen[1:]] + [seen[-1]]
         for counts, real in zip(self._counts[:-1], seen, strict=False):
-            # nothing stands before the begin of a document: these are counted as they are
+            # nothing precedes the start of a document: for these n-grams the plain counts are used
             counts.update({gram: count for gram, count in real.items() if len(gram) > 1 and gram[0] == BEGIN})
         self._totals: list[Counter[Context]] = [Counter() for _ in range(ORDER)]
         self._kinds: list[Counter[Context]] = [Counter() for _ in range(ORDER)]
@@ -52,19 +53,20 @@ class KneserNey:
                 self._kinds[length][gram[:-1]] += 1
 
     def probability(self, token: int, before: Context) -> float:
-        found = self._uniform
+        estimate = self._uniform
         for length in range(min(ORDER, len(before) + 1)):
             context = before[len(before) - length :]
             total = self._totals[length].get(context, 0)
             if not total:
                 break
             count = self._counts[length].get((*context, token), 0)
-            found = max(count - DISCOUNT, 0) / total + DISCOUNT * self._kinds[length][context] / total * found
-        return found
+            backoff = DISCOUNT * self._kinds[length][context] / total
+            estimate = max(count - DISCOUNT, 0) / total + backoff * estimate
+        return estimate
 
 
 def _grams(documents: Sequence[Sequence[int]], length: int) -> Counter[Context]:
-    """What ends at any token of a document but its first."""
+    """Counts the n-grams that end at any token of a document except its first."""
     return Counter(
         tuple(document[end - length : end])
         for document in documents
@@ -104,25 +106,27 @@ def main() -> None:
         "the model": metrics["validation_bits_per_byte"],
         "5-gram, Kneser-Ney": nats / math.log(2) / size,
         "token frequencies": metrics["unigram_bits_per_byte"],
-        "zstd -19, dictionary of 1 MB": _packed(zstandard.ZstdCompressor(19, dict_data=dictionary), plain),
-        "zstd -19": _packed(zstandard.ZstdCompressor(19), plain),
+        "zstd -19, dictionary of 1 MB": _compressed_bits(
+            zstandard.ZstdCompressor(19, dict_data=dictionary), plain
+        ),
+        "zstd -19": _compressed_bits(zstandard.ZstdCompressor(19), plain),
         "gzip -9": 8 * len(gzip.compress(plain, 9)) / len(plain),
     }
     print(describe(sys.argv))
-    print(f"{len(held_out):,} documents held out, {size:,} bytes; {len(train):,} trained\n")
-    print(table(["way", "bits a byte"], [[way, f"{found:.3f}"] for way, found in bits.items()]))
+    print(f"{len(held_out):,} held-out documents, {size:,} bytes; {len(train):,} training documents\n")
+    print(table(["method", "bits per byte"], [[method, f"{value:.3f}"] for method, value in bits.items()]))
     share = repeated(train, held_out)
-    print(f"\n{share:.1%} of the held-out windows of {WINDOW} tokens stand in the training text")
+    print(f"\n{share:.1%} of the held-out windows of {WINDOW} tokens also occur in the training text")
 
 
 def repeated(train: Sequence[Sequence[int]], held_out: Sequence[Sequence[int]]) -> float:
-    """How much of the held-out text was trained after all, as part of other documents."""
+    """Share of the windows of held-out text that also occur in training documents."""
     windows = _grams(held_out, WINDOW)
     known = _grams(train, WINDOW)
     return sum(count for window, count in windows.items() if window in known) / windows.total()
 
 
-def _packed(compressor: zstandard.ZstdCompressor, plain: bytes) -> float:
+def _compressed_bits(compressor: zstandard.ZstdCompressor, plain: bytes) -> float:
     return 8 * len(compressor.compress(plain)) / len(plain)
 
 

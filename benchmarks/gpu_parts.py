@@ -123,7 +123,7 @@ def peak(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
     from torch.utils.benchmark import Timer
 
     from llamita.distributed.device import device
-    from llamita.training.health import peak_flops
+    from llamita.training.monitoring import peak_flops
 
     if (data_sheet := peak_flops()) is not None:
         yield {"data_sheet_tflops": data_sheet / 1e12}
@@ -167,8 +167,8 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
     from llamita.model.flops import training_flops_per_token
     from llamita.training.arguments import training_arguments
     from llamita.training.attention import OneRowCollator, attending_within_segments
-    from llamita.training.health import MonitorOptions
     from llamita.training.loop import run_trainer
+    from llamita.training.monitoring import MonitorOptions
     from llamita.training.ordered_trainer import OrderedTrainer
     from llamita.training.settings import COSINE_TO_10_PERCENT
     from llamita.training.tracking import Tracker
@@ -192,12 +192,12 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
             train_dataset=rows,
             data_collator=collator,
             description=out.name,
-            watch=MonitorOptions(flops),
+            monitor=MonitorOptions(flops),
         )
         trained = run_trainer(trainer, tracker, items_per_row=sizes.context, unit="tokens")
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     names = [name for name in ("tokens_per_second", "tflops_per_second", "mfu") if name in trained]
-    speed = {name: statistics.median(row[name] for row in logged[2:]) for name in names}
+    speed = {name: statistics.median(row[f"train/{name}"] for row in logged[2:]) for name in names}
     return {"parameters": model.num_parameters(), "peak_memory_gb": trained["peak_memory_gb"], **speed}
 
 

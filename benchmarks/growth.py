@@ -1,10 +1,10 @@
-"""A corpus a hundred times as large: time, memory, and how soon a resumed run has its first batch.
+"""Preparing a corpus and one 100 times as large: time, memory, and time to the first batch of a resumed run.
 
     python benchmarks/growth.py DATA_FOLDER FILE FORMAT TOKENIZER [MEGABYTES]
 
-The documents of FILE again and again, each time with a number behind them so that none equals another, until
-there are MEGABYTES (1,000 unless said) of text, and a hundredth of that. Each is prepared in a process of its
-own.
+The documents of FILE are repeated, each time with another number appended so that no two are equal, until
+there are MEGABYTES (default: 1,000) of text; the small corpus has a hundredth of that. Each is prepared in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ SETTINGS = {"documents": [{"path": "text.jsonl", "format": "text_rows"}], "valid
 
 
 def write_text(path: Path, texts: list[str], megabytes: float) -> int:
-    """Returns the documents written."""
+    """Returns the number of documents written."""
     left, written = megabytes * 1e6, 0
     with path.open("w", encoding="utf-8") as file:
-        for turn in count():
+        for repetition in count():
             for text in texts:
-                file.write(json.dumps({"text": f"{text} {turn}"}) + "\n")
+                file.write(json.dumps({"text": f"{text} {repetition}"}) + "\n")
                 written += 1
                 left -= len(text)
                 if left <= 0:
@@ -49,7 +49,7 @@ def write_text(path: Path, texts: list[str], megabytes: float) -> int:
 
 
 def prepare(folder: Path, tokenizer_folder: Path) -> None:
-    """In a process of its own: seconds and peak memory, as JSON."""
+    """Prints seconds and peak memory as JSON; runs in a process of its own."""
     tokenizer = load_tokenizer(tokenizer_folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     settings = CorpusSettings.model_validate(SETTINGS)
@@ -59,14 +59,14 @@ def prepare(folder: Path, tokenizer_folder: Path) -> None:
     )
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    found = {"seconds": seconds, "before": before, "after": after, "tokens": counts["train"]["tokens"]}
-    print("RESULT " + json.dumps(found))
+    result = {"seconds": seconds, "before": before, "after": after, "tokens": counts["train"]["tokens"]}
+    print("RESULT " + json.dumps(result))
 
 
 def first_batch(folder: Path, tokenizer_folder: Path) -> list[tuple[str, float]]:
-    """Milliseconds from the start of the loader to its first batch, by the share of the data that is done."""
+    """Milliseconds from opening the corpus to the first batch, after different shares of an epoch."""
     corpus = Corpus(folder / "corpus", tokenizer_hash(load_tokenizer(tokenizer_folder)))
-    found = []
+    starts = []
     for share in (0.0, 0.5, 0.999):
         started = time.perf_counter()
         rows = TokenRows(corpus.train, CONTEXT, apart=True)
@@ -75,8 +75,8 @@ def first_batch(folder: Path, tokenizer_folder: Path) -> list[tuple[str, float]]
         batches.resume(0, done)
         loader = skip_first_batches(OrderedLoader(rows, batch_sampler=batches), done)
         next(iter(loader))
-        found.append((f"{done:,} of {len(batches):,} batches", 1000 * (time.perf_counter() - started)))
-    return found
+        starts.append((f"{done:,} of {len(batches):,} batches", 1000 * (time.perf_counter() - started)))
+    return starts
 
 
 def main() -> None:
@@ -94,27 +94,27 @@ def main() -> None:
             folder.mkdir()
             documents = write_text(folder / "text.jsonl", texts, size)
             command = [sys.executable, __file__, "--prepare", str(folder), tokenizer]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-            found = json.loads(line.removeprefix("RESULT "))
+            process = subprocess.run(command, capture_output=True, text=True, check=True)
+            line = next(line for line in process.stdout.splitlines() if line.startswith("RESULT "))
+            result = json.loads(line.removeprefix("RESULT "))
             rows.append(
                 [
                     f"{size:g} MB",
                     f"{documents:,}",
-                    f"{found['tokens']:,}",
-                    f"{found['seconds']:.1f}",
-                    f"{size / found['seconds']:.2f}",
-                    f"{found['before']:.0f}",
-                    f"{found['after']:.0f}",
+                    f"{result['tokens']:,}",
+                    f"{result['seconds']:.1f}",
+                    f"{size / result['seconds']:.2f}",
+                    f"{result['before']:.0f}",
+                    f"{result['after']:.0f}",
                 ]
             )
         starts = first_batch(folder, Path(tokenizer))
     print(describe(sys.argv))
-    head = ["text", "documents", "tokens", "seconds", "MB/s", "MB of memory before", "at most"]
+    head = ["text", "documents", "tokens", "seconds", "MB/s", "memory before, MB", "peak memory, MB"]
     print(table(head, rows))
     print()
     print(
-        table(["a run resumed after", "ms to its first batch"], [[what, f"{ms:.1f}"] for what, ms in starts])
+        table(["run resumed after", "ms to the first batch"], [[place, f"{ms:.1f}"] for place, ms in starts])
     )
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark says of itself: hardware, versions, command; and tables."""
+"""What every benchmark prints: command, hardware, versions, and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed")
 
 
 def describe(command: Sequence[str]) -> str:
-    """Three lines: command, hardware, versions."""
+    """Returns three lines: command, hardware, versions."""
     return (
         f"command: python {' '.join(command)}\n"
         f"hardware: {processor()}{_gpu()}\n"
@@ -21,7 +21,7 @@ def describe(command: Sequence[str]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that count."""
+    """Versions of Python and of the libraries that affect speed."""
     return {"Python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
 
 
@@ -45,7 +45,7 @@ def _gpu() -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns, numbers to the right."""
+    """A Markdown table with aligned columns; all but the first are right-aligned."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [head, ["-" * (width - 1) + ":" if n else "-" * width for n, width in enumerate(widths)], *rows]
     return "\n".join(

@@ -1,9 +1,9 @@
-"""Preparing a corpus against `tokenizers.encode_batch` alone, in MB of text a second, side by side.
+"""Speed of preparing a corpus, compared with `tokenizers.encode_batch` alone, in MB of text per second.
 
     python benchmarks/prepare.py DATA_FOLDER FILE FORMAT TOKENIZER
 
-as in `shared/data t0/train.jsonl.gz prompt_completion runs/real/tokenizer`. Each way is taken in turn,
-several times; what is told is the median, and the median of the ratios of neighbours.
+for example `DATA t0/train.jsonl.gz prompt_completion runs/real/tokenizer`. The two methods alternate for
+several rounds; the table shows medians, the last line the median of the ratios of each round.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         for name, taken in times.items()
     ]
     print(describe(sys.argv))
-    print(table(["way", "MB/s", f"seconds for {megabytes:.1f} MB"], rows))
+    print(table(["method", "MB/s", f"seconds for {megabytes:.1f} MB"], rows))
     print(
         f"\nprepare / encode_batch: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
     )

@@ -1,10 +1,10 @@
-"""Our pretraining against a bare loop (the limit) and against plain `transformers.Trainer`, side by side.
+"""Speed of pretraining, compared with a bare loop (the upper limit) and with plain `transformers.Trainer`.
 
     python benchmarks/pretrain.py [ROUNDS]
 
-Random documents of spread lengths, three model sizes. Every way trains the same model with fused AdamW in a
-process of its own, in turn; what is told is the median over the rounds. Tokens are those of documents: pads
-don't count.
+Random documents of varying lengths, three model sizes. Every method trains the same model with fused AdamW.
+In each round every method runs once, in a process of its own; the table shows medians. Only tokens of
+documents are counted, not pads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from in_turn import compare, tell
+from interleaved import compare, report_result
 from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 
 from llamita.model.sizes import ModelSize
@@ -31,7 +31,7 @@ from llamita.training.tracking import Tracker
 SIZES = {"1M": (128, 4, 4), "6M": (256, 7, 8), "25M": (512, 8, 8)}  # width, layers, heads
 STEPS = {"1M": 60, "6M": 20, "25M": 6}
 VOCABULARY, CONTEXT, ROWS = 2048, 512, 4
-WARM = 3  # steps before the clock starts
+WARM = 3  # warm-up steps, not timed
 
 Row = dict[str, torch.Tensor]
 
@@ -51,26 +51,26 @@ def new_model(size: str) -> LlamaForCausalLM:
 
 
 def documents(tokens: int) -> list[list[int]]:
-    """Lengths of a log-normal distribution around 70 tokens, cut at the context."""
-    draw, made, total = random.Random("documents"), [], 0
+    """Random documents; lengths are log-normal with median 70 tokens, at most CONTEXT."""
+    draw, drawn, total = random.Random("documents"), [], 0
     while total < tokens:
         length = min(CONTEXT, max(2, round(draw.lognormvariate(4.25, 0.9))))
-        made.append([1, *(draw.randrange(3, VOCABULARY) for _ in range(length - 1))])
+        drawn.append([1, *(draw.randrange(3, VOCABULARY) for _ in range(length - 1))])
         total += length
-    return made
+    return drawn
 
 
 def packed(rows: int) -> list[Row]:
     stream = [id for document in documents(rows * CONTEXT) for id in document]
-    made = []
+    rows_of_tokens = []
     for start in range(0, rows * CONTEXT, CONTEXT):
         ids = torch.tensor(stream[start : start + CONTEXT])
         places = torch.arange(CONTEXT)
         begins = torch.where(ids == 1, places, 0).cummax(0).values
-        made.append(
+        rows_of_tokens.append(
             {"input_ids": ids, "labels": ids.masked_fill(ids == 1, -100), "position_ids": places - begins}
         )
-    return made
+    return rows_of_tokens
 
 
 def padded(batch: list[list[int]]) -> Row:
@@ -81,7 +81,7 @@ def padded(batch: list[list[int]]) -> Row:
 
 
 class Clock:
-    """Seconds since the warm steps have ended."""
+    """Seconds since the end of the warm-up steps."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -112,7 +112,7 @@ def bare(size: str, steps: int, clock: Clock, out: Path) -> int:
 
 
 class Ticking(Trainer):
-    """Tells the clock of every step."""
+    """Calls `clock.step` after every step."""
 
     clock: Clock
 
@@ -147,7 +147,7 @@ def ours(size: str, steps: int, clock: Clock, out: Path) -> int:
 
 def plain_trainer(size: str, clock: Clock, out: Path, data: list[Any], **changes: Any) -> None:
     arguments = training_arguments(TrainingArguments, section(len(data) // ROWS) | changes, out, seed=0)
-    collate = (lambda one: one[0]) if changes else None
+    collate = (lambda rows: rows[0]) if changes else None
     trainer = Ticking(model=new_model(size), args=arguments, train_dataset=data, data_collator=collate)
     trainer.model.config.use_cache = False
     trainer.clock = clock
@@ -160,7 +160,7 @@ def trainer_packed(size: str, steps: int, clock: Clock, out: Path) -> int:
 
 
 def trainer_padded(size: str, steps: int, clock: Clock, out: Path) -> int:
-    """Batches of as many documents as hold about the tokens of the packed rows."""
+    """Every batch has as many documents as have about the tokens of a step's packed rows."""
     texts = documents(steps * ROWS * CONTEXT)
     each = len(texts) // steps
     batches = [padded(texts[start : start + each]) for start in range(0, each * steps, each)]
@@ -169,7 +169,7 @@ def trainer_padded(size: str, steps: int, clock: Clock, out: Path) -> int:
     return round(tokens * (steps - WARM) / steps)
 
 
-WAYS: dict[str, Callable[[str, int, Clock, Path], int]] = {
+METHODS: dict[str, Callable[[str, int, Clock, Path], int]] = {
     "bare loop": bare,
     "ours": ours,
     "Trainer, same packed rows": trainer_packed,
@@ -177,12 +177,12 @@ WAYS: dict[str, Callable[[str, int, Clock, Path], int]] = {
 }
 
 
-def measure(way: str, size: str) -> None:
-    """In a process of its own: tokens a second and peak memory, as JSON."""
+def measure(method: str, size: str) -> None:
+    """Prints tokens per second and peak memory as JSON; runs in a process of its own."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as out:
-        tokens = WAYS[way](size, STEPS[size] + WARM, clock, Path(out))
-    tell(tokens / clock.seconds())
+        tokens = METHODS[method](size, STEPS[size] + WARM, clock, Path(out))
+    report_result(tokens / clock.seconds())
 
 
 def main() -> None:
@@ -190,7 +190,7 @@ def main() -> None:
         measure(*sys.argv[1:])
         return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    compare(__file__, WAYS, SIZES, [], rounds, "bare loop")
+    compare(__file__, METHODS, SIZES, [], rounds, "bare loop")
 
 
 if __name__ == "__main__":

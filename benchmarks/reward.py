@@ -1,12 +1,12 @@
-"""Our reward training beside plain `trl.RewardTrainer`, side by side.
+"""Speed of training reward models, compared with plain `trl.RewardTrainer`.
 
     python benchmarks/reward.py [ROUNDS [SET]]
 
-Two sets of pairs of random tokens, with lengths drawn between the quartiles of real ones: those of the
-miniature world, for the model of configs/smoke, and those of hh-rlhf (harmlessness), for a model of six
-million parameters. Every way trains on the same pairs with the same ranking loss and optimizer. All ways take
-turns, a step each, in one process with one thread; what is counted is the processor's time, so that other
-programs on the machine matter little. The table shows medians over the rounds.
+Two sets of pairs of random tokens, with lengths drawn from the quartiles of real pairs: those of the
+miniature world, for the model of configs/miniature, and those of hh-rlhf (harmlessness), for a model of six
+million parameters. Every method trains on the same pairs with the same ranking loss and optimizer. The
+methods alternate, one step each, in one process with one thread. Processor time is measured, so other
+programs on the machine have little influence. The table shows medians over the rounds.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from llamita.reward.pairs import Pair
 from llamita.reward.trainer import pair_trainer
 from llamita.training.arguments import training_arguments
 
-WARM = 1  # rounds that are not timed
+WARM = 1  # warm-up rounds, not timed
 
 
 @dataclass(frozen=True)
 class Material:
-    """`chosen`: least, quartiles and most of its lengths; `difference`: how much longer the rejected one is.
+    """Size of the model, and lengths of the pairs.
 
-    A length of hh-rlhf counts words and punctuation marks.
+    `chosen`: minimum, quartiles and maximum of the lengths of chosen answers; `difference`: those of rejected
+    length minus chosen length. Lengths of hh-rlhf count words and punctuation.
     """
 
     hidden_size: int
@@ -87,7 +88,7 @@ class Material:
             "gradient_accumulation_steps": self.accumulation,
             "learning_rate": 1e-5,
             "max_length": None,
-            "max_steps": 10**6,  # so that the rate stays what it is
+            "max_steps": 10**6,  # the learning rate stays constant
             "lr_scheduler_type": "constant",
         }
 
@@ -117,7 +118,7 @@ SIZES = {
 
 
 def between(quartiles: tuple[int, ...], draw: random.Random) -> int:
-    """A draw: even between the quartiles, thinning out beyond the outer ones."""
+    """Draws a length: uniform between the quartiles, thinning out beyond the outer ones."""
     part = draw.randrange(4)
     low, high = quartiles[part : part + 2]
     share = draw.random()
@@ -161,22 +162,22 @@ def trl(material: Material, pairs: list[Pair], out: Path, **changes: Any) -> Any
 
 
 def trl_by_default(material: Material, pairs: list[Pair], out: Path) -> Any:
-    """Recomputes activations: `Trainer.train` would switch that on in the model."""
+    """TRL's defaults, which recompute activations; `Trainer.train` would enable this in the model."""
     trainer = trl(material, pairs, out, gradient_checkpointing=True)
     trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
     return trainer
 
 
-WAYS: dict[str, Callable[[Material, list[Pair], Path], Any]] = {
+METHODS: dict[str, Callable[[Material, list[Pair], Path], Any]] = {
     "ours": ours,
     "TRL": trl_by_default,
-    "TRL, nothing recomputed": trl,
-    "TRL, nothing recomputed, like lengths together": partial(trl, train_sampling_strategy="group_by_length"),
+    "TRL, no recomputation": trl,
+    "TRL, no recomputation, grouped by length": partial(trl, train_sampling_strategy="group_by_length"),
 }
 
 
 class Stepper:
-    """A trainer's own steps, one at a time."""
+    """Runs a trainer's own training step, one step at a time."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -185,7 +186,7 @@ class Stepper:
         self._rows = iter(trainer.get_train_dataloader())
 
     def step(self) -> float:
-        """Pairs a second of one step, which begins with collating them."""
+        """Runs one step, collation included; returns pairs per second."""
         trainer, begun = self._trainer, time.process_time()
         batches, items = trainer.get_batch_samples(
             self._rows, trainer.args.gradient_accumulation_steps, trainer.args.device
@@ -199,17 +200,17 @@ class Stepper:
 
 
 def measure(material: Material, rounds: int) -> dict[str, list[float]]:
-    """Pairs a second of each way, round by round."""
+    """Returns the pairs per second of each method, one value per round."""
     pairs = material.pairs(WARM + rounds)
     with tempfile.TemporaryDirectory() as out:
-        steppers = {way: Stepper(make(material, pairs, Path(out))) for way, make in WAYS.items()}
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+        steppers = {method: Stepper(make(material, pairs, Path(out))) for method, make in METHODS.items()}
+    rates: dict[str, list[float]] = {method: [] for method in METHODS}
     for number in range(WARM + rounds):
-        for way, stepper in steppers.items():
+        for method, stepper in steppers.items():
             rate = stepper.step()
             if number >= WARM:
-                rates[way].append(rate)
-                print(f"{way}: {rate:.1f} pairs/s", file=sys.stderr, flush=True)
+                rates[method].append(rate)
+                print(f"{method}: {rate:.1f} pairs/s", file=sys.stderr, flush=True)
     return rates
 
 
@@ -219,11 +220,11 @@ def main() -> None:
     rows = []
     for size in sys.argv[2:] or SIZES:
         rates = measure(SIZES[size], rounds)
-        for way, found in rates.items():
-            share = statistics.median(one / other for one, other in zip(found, rates["ours"], strict=True))
-            rows.append([f"{size}: {way}", f"{statistics.median(found):.1f}", f"{share:.3f}"])
+        for method, values in rates.items():
+            share = statistics.median(rate / ours for rate, ours in zip(values, rates["ours"], strict=True))
+            rows.append([f"{size}: {method}", f"{statistics.median(values):.1f}", f"{share:.3f}"])
     print(f"{describe(sys.argv)}rounds: {rounds}\n")
-    print(table(["pairs: way", "pairs/s", "of ours"], rows))
+    print(table(["pairs: method", "pairs/s", "relative to ours"], rows))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Sampling answers: ours against `generate`, in tokens of answers a second, side by side.
+"""Speed of sampling answers, ours and `generate`, in answer tokens per second.
 
     python benchmarks/rollout.py MODEL_FOLDER DATA_FOLDER FILE FORMAT [DTYPE]
 
-as in `models/SmolLM2-135M-Instruct shared/data seed_tasks/seed_tasks.jsonl seed_tasks bfloat16`. Both draw at
-temperature 1 from the whole distribution, up to NEW_TOKENS an answer; answers end where the model ends them,
-so their lengths are spread. Each way is taken in turn, several times; what is told is the median.
+for example `models/SmolLM2-135M-Instruct DATA seed_tasks/seed_tasks.jsonl seed_tasks bfloat16`. Both sample
+at temperature 1 without top-k or top-p, at most NEW_TOKENS tokens per answer; answers end at the model's
+EOS, so their lengths vary. The two methods alternate for several rounds; the table shows medians.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from llamita.settings import Source
 BATCHES = (8, 32)
 NEW_TOKENS, LONGEST_PROMPT, ROUNDS = 512, 192, 3
 
-Way = Callable[[list[list[int]], int], list[int]]
-"""Prompts and a seed -> lengths of the answers."""
+Method = Callable[[list[list[int]], int], list[int]]
+"""(prompts, seed) -> lengths of the answers"""
 
 
-def by_generate(model: Any, new_tokens: int = NEW_TOKENS) -> Way:
+def by_generate(model: Any, new_tokens: int = NEW_TOKENS) -> Method:
     eos: int = model.config.eos_token_id
 
     def sample(prompts: list[list[int]], seed: int) -> list[int]:
@@ -44,7 +44,7 @@ def by_generate(model: Any, new_tokens: int = NEW_TOKENS) -> Way:
         for row, prompt in enumerate(prompts):
             mask[row, : longest - len(prompt)] = 0
         torch.manual_seed(seed)
-        told = model.generate(
+        answers = model.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=new_tokens,
@@ -53,14 +53,15 @@ def by_generate(model: Any, new_tokens: int = NEW_TOKENS) -> Way:
             top_p=1.0,
             pad_token_id=eos,
         )[:, longest:].tolist()
-        return [row.index(eos) + 1 if eos in row else len(row) for row in told]
+        return [row.index(eos) + 1 if eos in row else len(row) for row in answers]
 
     return sample
 
 
-def by_ours(model: Any, new_tokens: int = NEW_TOKENS) -> Way:
+def by_ours(model: Any, new_tokens: int = NEW_TOKENS) -> Method:
     def sample(prompts: list[list[int]], seed: int) -> list[int]:
-        samples = LlamaSampler(model).sample(prompts, new_tokens, seed=seed)  # its copy of the weights counts
+        # timed with the copy of the weights that the sampler makes
+        samples = LlamaSampler(model).sample(prompts, new_tokens, seed=seed)
         return [len(answer) for answer in samples.answer_ids]
 
     return sample
@@ -73,27 +74,28 @@ def main() -> None:
     source = Source.model_validate({"path": path, "format": format})
     encoded = [encode_prompt(tokenizer, prompt.messages) for prompt in read_prompts([source], Path(root))]
     prompts = [ids for ids in encoded if len(ids) <= LONGEST_PROMPT]
-    ways = {"generate": by_generate(model), "ours": by_ours(model)}
+    methods = {"generate": by_generate(model), "ours": by_ours(model)}
     rows, spreads = [], []
     for batch in BATCHES:
-        asked = [prompts[place % len(prompts)] for place in range(batch)]
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
+        batch_prompts = [prompts[place % len(prompts)] for place in range(batch)]
+        speeds: dict[str, list[float]] = {name: [] for name in methods}
         lengths: list[int] = []
         for round in range(ROUNDS):
-            for name, way in ways.items():
+            for name, method in methods.items():
                 started = time.perf_counter()
-                found = way(asked, round)
-                speeds[name].append(sum(found) / (time.perf_counter() - started))
+                answer_lengths = method(batch_prompts, round)
+                speeds[name].append(sum(answer_lengths) / (time.perf_counter() - started))
                 print(f"batch {batch}: {name}: {speeds[name][-1]:,.0f} tokens/s", file=sys.stderr)
-                lengths += found
+                lengths += answer_lengths
         ratios = [ours / theirs for theirs, ours in zip(*speeds.values(), strict=True)]
-        medians = [f"{statistics.median(found):,.0f}" for found in speeds.values()]
+        medians = [f"{statistics.median(rates):,.0f}" for rates in speeds.values()]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         rows.append([str(batch), *medians, f"{statistics.median(ratios):.2f}", spread])
         spreads.append(f"{batch}: " + ", ".join(f"{q:.0f}" for q in statistics.quantiles(lengths, n=4)))
     print(describe(sys.argv))
-    print(table(["batch", *(f"{name}, tokens/s" for name in ways), "ours / generate", "in rounds"], rows))
-    print(f"\nquartiles of the answers' lengths: {'; '.join(spreads)}")
+    rates = [f"{name}, tokens/s" for name in methods]
+    print(table(["batch", *rates, "ours / generate", "range over rounds"], rows))
+    print(f"\nquartiles of the answer lengths: {'; '.join(spreads)}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Our fine-tuning on packed dialogues beside plain `trl.SFTTrainer`, side by side.
+"""Speed of fine-tuning on packed dialogues, compared with plain `trl.SFTTrainer`.
 
     python benchmarks/sft.py MODEL_FOLDER DATA_FOLDER FILE FORMAT [ROUNDS]
 
-as in `models/SmolLM2-135M-Instruct shared/data seed_tasks/seed_tasks.jsonl seed_tasks`. Two models: that of
-the folder, in bf16, and a small one with its tokenizer, in fp32. Every way trains on the same dialogues, with
-the loss on the answers alone, in a process of its own, in turn; what is told is the median over the rounds.
-Tokens are those of dialogues: pads don't count.
+for example `models/SmolLM2-135M-Instruct DATA seed_tasks/seed_tasks.jsonl seed_tasks`. Two models:
+MODEL_FOLDER's in bf16, and a small one with the same tokenizer in fp32. Every method trains on the same
+dialogues with the loss on answer tokens only. In each round every method runs once, in a process of its
+own; the table shows medians. Only tokens of dialogues are counted, not pads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import datasets
 import torch
-from in_turn import compare, tell
+from interleaved import compare, report_result
 from transformers import LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
@@ -37,10 +37,10 @@ from llamita.training.finetune import PackedTrainer
 from llamita.training.loop import run_trainer
 from llamita.training.tracking import Tracker
 
-SIZES = ("small", "the folder's")
-LENGTH = 1024  # of a row; longer dialogues are left out in every way
-ROWS = 2  # of a step
-WARM, STEPS = 2, {"small": 10, "the folder's": 4}
+SIZES = ("small", "MODEL_FOLDER")
+LENGTH = 1024  # tokens of a packed row; longer dialogues are dropped for every method
+ROWS = 2  # packed rows per step
+WARM, STEPS = 2, {"small": 10, "MODEL_FOLDER": 4}
 
 
 class Material:
@@ -50,8 +50,8 @@ class Material:
         self.tokenizer = load_tokenizer(Path(folder))
         source = Source.model_validate({"path": path, "format": format})
         encoded = encode_dialogues(self.tokenizer, read_dialogues([source], Path(root)))
-        self.dialogues: list[Encoded] = [one for one in encoded if len(one.input_ids) <= LENGTH]
-        self.tokens_each = statistics.mean(len(one.input_ids) for one in self.dialogues)
+        self.dialogues: list[Encoded] = [row for row in encoded if len(row.input_ids) <= LENGTH]
+        self.tokens_each = statistics.mean(len(row.input_ids) for row in self.dialogues)
         self.steps = WARM + STEPS[size]
         self.bf16 = size != "small"
         if size == "small":
@@ -79,13 +79,13 @@ class Material:
 
 
 class Ticking:
-    """Counts the tokens, pads left out, and the seconds of the steps behind the warm ones."""
+    """Trainer mix-in: counts tokens (without pads) and seconds of the steps after the warm-up steps."""
 
     steps = tokens = 0
     pad: int
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]  # of the trainer that it is mixed into
+        loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]  # the trainer's
         self.steps += 1
         if self.steps > WARM:
             self.tokens += int((inputs["input_ids"] != self.pad).sum())
@@ -133,11 +133,11 @@ def ours(material: Material, out: Path) -> float:
 
 def trl(material: Material, out: Path, rows: int, **changes: Any) -> float:
     columns = {
-        "input_ids": [list(one.input_ids) for one in material.dialogues],
-        "completion_mask": [[int(label != UNTRAINED) for label in one.labels] for one in material.dialogues],
+        "input_ids": [list(row.input_ids) for row in material.dialogues],
+        "completion_mask": [[int(label != UNTRAINED) for label in row.labels] for row in material.dialogues],
     }
-    chosen = {"max_length": LENGTH, "completion_only_loss": True, **changes}
-    arguments = training_arguments(SFTConfig, material.section(rows) | chosen, out, seed=0)
+    options = {"max_length": LENGTH, "completion_only_loss": True, **changes}
+    arguments = training_arguments(SFTConfig, material.section(rows) | options, out, seed=0)
     trainer = TickingTrl(
         model=material.model,
         args=arguments,
@@ -150,35 +150,35 @@ def trl(material: Material, out: Path, rows: int, **changes: Any) -> float:
     return trainer.rate()
 
 
-def dialogues_of_a_step(material: Material) -> int:
-    """As many as hold about the tokens of the packed rows."""
+def dialogues_per_step(material: Material) -> int:
+    """Number of dialogues that have about as many tokens as a step's packed rows."""
     return max(1, round(ROWS * LENGTH / material.tokens_each))
 
 
-WAYS: dict[str, Callable[[Material, Path], float]] = {
+METHODS: dict[str, Callable[[Material, Path], float]] = {
     "ours": ours,
-    "TRL, padded": lambda material, out: trl(material, out, dialogues_of_a_step(material)),
-    "TRL, padded, like lengths together": lambda material, out: trl(
-        material, out, dialogues_of_a_step(material), train_sampling_strategy="group_by_length"
+    "TRL, padded": lambda material, out: trl(material, out, dialogues_per_step(material)),
+    "TRL, padded, grouped by length": lambda material, out: trl(
+        material, out, dialogues_per_step(material), train_sampling_strategy="group_by_length"
     ),
     "TRL, packed": lambda material, out: trl(material, out, ROWS, packing=True),
 }
 
 
-def measure(way: str, size: str, *where: str) -> None:
-    """In a process of its own: tokens a second and peak memory, as JSON."""
-    material = Material(size, *where)
+def measure(method: str, size: str, *data: str) -> None:
+    """Prints tokens per second and peak memory as JSON; runs in a process of its own."""
+    material = Material(size, *data)
     with tempfile.TemporaryDirectory() as out:
-        rate = WAYS[way](material, Path(out))
-    tell(rate)
+        rate = METHODS[method](material, Path(out))
+    report_result(rate)
 
 
 def main() -> None:
-    if sys.argv[1] in WAYS:
+    if sys.argv[1] in METHODS:
         measure(*sys.argv[1:])
         return
     rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 3
-    compare(__file__, WAYS, SIZES, sys.argv[1:5], rounds, "ours")
+    compare(__file__, METHODS, SIZES, sys.argv[1:5], rounds, "ours")
 
 
 if __name__ == "__main__":

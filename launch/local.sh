@@ -5,7 +5,7 @@
 #   launch/local.sh sft configs/smoke/sft.yaml inputs.model=runs/smoke/pretrain inputs.data=runs/smoke/world \
 #       output=runs/mine/sft
 #
-# PYTHON names the interpreter; by default .venv of this checkout if there is one, otherwise python3.
+# PYTHON  Python interpreter; default: .venv of this checkout if it exists, otherwise python3
 set -euo pipefail
 
 if [ $# -lt 2 ]; then

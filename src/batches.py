@@ -1,4 +1,4 @@
-"""Cutting a list into batches."""
+"""Splits lists into batches."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import torch
 
 T = TypeVar("T")
 
-# Tokens, pads included, that a forward pass without gradients reads at once (on GPUs, on CPUs): a CPU is
-# twice as fast while the states stay in its caches.
+# Tokens, padding included, in one forward pass without gradients (on GPUs, on CPUs): a CPU is twice as fast
+# if the hidden states fit its caches.
 _TOKENS_AT_ONCE = (65_536, 8_192)
 
 
 def batches(items: list[T], size: int) -> list[list[T]]:
-    """`items` in their order, `size` at a time, the last batch shorter (Python 3.12: itertools.batched)."""
+    """Splits `items` in order into batches of `size`, the last one shorter (itertools.batched of 3.12)."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def batches_by_length(lengths: Sequence[int], size: int, tokens: int) -> list[list[int]]:
-    """The indices of rows of these lengths, from the shortest to the longest, so that little is padded.
+    """Batches of row indices, sorted by length so that there is little padding.
 
     Args:
-        lengths: in tokens, of each row.
-        size: rows of a batch, at most.
-        tokens: of a batch, pads included, at most; a longer row has a batch of its own.
+        lengths: number of tokens of each row.
+        size: maximum number of rows in a batch.
+        tokens: maximum number of tokens in a batch, padding included; a longer row gets a batch of its own.
     """
-    cut: list[list[int]] = []
+    result: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-        if not cut or len(cut[-1]) == size or (len(cut[-1]) + 1) * lengths[row] > tokens:
-            cut.append([])
-        cut[-1].append(row)
-    return cut
+        if not result or len(result[-1]) == size or (len(result[-1]) + 1) * lengths[row] > tokens:
+            result.append([])
+        result[-1].append(row)
+    return result
 
 
 def tokens_at_once(device: torch.device) -> int:
-    """How many tokens a forward pass without gradients is to read on this device."""
+    """Number of tokens for one forward pass without gradients on this device."""
     return _TOKENS_AT_ONCE[device.type == "cpu"]

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .chat_format.encoding import chat_format, encode_prompt, without_marks
+from .chat_format.encoding import chat_format, encode_prompt, remove_control_strings
 from .console import say
 from .data.rows import Message
 from .errors import DataError
@@ -39,7 +39,7 @@ class Chat:
         self._context: int = context_of(model.config)
         self._sampler = sampler_for(model)
         self._temperature, self._max_new_tokens, self._seed = temperature, max_new_tokens, seed
-        self._marks = chat_format(self._tokenizer).marks
+        self._control_strings = chat_format(self._tokenizer).control_strings
         self._system = system
         self.messages: list[Message] = []
         self.reset()
@@ -71,7 +71,7 @@ class Chat:
         finally:
             self.messages = [
                 *asked,
-                {"role": "assistant", "content": without_marks(said, self._marks).strip()},
+                {"role": "assistant", "content": remove_control_strings(said, self._control_strings).strip()},
             ]
 
     def command(self, line: str) -> str:

@@ -1,95 +1,64 @@
-"""The command line: `llamita run PIPELINE.yaml`, single stages, validate, chat, report."""
+"""The command line: `llamita run PIPELINE.yaml`, single stages and the commands around them."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from . import __version__, artifact, working
+from .commands import completion, recipes
+from .commands.finished import finished_stages
+from .commands.group import Commands
+from .commands.kinds import kind_of
 from .config import load_settings
-from .console import error_console, say
-from .errors import ConfigError, DataError, Interrupted, LlamitaError
+from .console import say
+from .errors import ConfigError, DataError, Interrupted
 from .processes import is_main_process
 from .runner import execution, pipeline, schedule, stages
-from .runner.identity import Step
+from .runner.identity import StageRun
 from .runner.identity import status as status_of
 from .terminal import ending_signals, print_whatever_happens
-from .yaml_file import nearest, read_yaml
+from .yaml_file import read_yaml
 
 STAGE_HELP = {
-    "world": "Make the miniature world: text, dialogues and comparisons with a known truth.",
-    "tokenizer": "Train a tokenizer on text.",
-    "prepare": "Turn text into token shards, which pretraining reads.",
-    "gatt": "Sample dialogues that keep an instruction, for Ghost Attention.",
+    "world": "Generate a synthetic data set: text, dialogues and comparisons with known ground truth.",
+    "tokenizer": "Train a BPE tokenizer on text.",
+    "prepare": "Tokenize text into shards, which pretraining reads.",
     "pretrain": "Train a base model on text.",
-    "sft": "Teach a base model to chat: supervised fine-tuning, with Ghost Attention.",
-    "reward": "Train a reward model on comparisons (helpfulness or safety).",
-    "rejection": "Sample answers, select the best of each prompt and fine-tune on them: rejection sampling.",
-    "ppo": "Improve a chat model against reward models by PPO.",
-    "evaluate": "Measure the versions of a chat model.",
+    "gatt": "Sample dialogues that follow an instruction, for Ghost Attention.",
+    "sft": "Fine-tune a base model on dialogues (SFT), with Ghost Attention.",
+    "reward": "Train a reward model on comparisons, for helpfulness or safety.",
+    "rejection": "Sample answers, select the best for each prompt and fine-tune on them.",
+    "ppo": "Train a chat model against the reward models with PPO.",
+    "evaluate": "Evaluate and compare all versions of a chat model.",
 }
+START, STAGES, USE = "Start", "Stages, run alone", "Use"
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings that replace those of the YAML, as in seed=1."),
+    typer.Argument(metavar="KEY=VALUE", help="Settings that override those in the YAML, such as seed=1."),
 ]
 
 
-class _Commands(TyperGroup):
-    """Turns every error into one clear message and an exit code; the traceback is for --debug."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _complain("stopped; what is finished is kept, the same command goes on with the rest")
-            raise typer.Exit(130) from None
-        except Exception as error:
-            if hasattr(error, "exit_code") and not isinstance(error, LlamitaError):
-                raise  # typer's own: wrong usage, --help
-            if ctx.params.get("debug"):
-                traceback.print_exc()
-            _complain(_message(error))
-            raise typer.Exit(error.exit_code if isinstance(error, LlamitaError) else 1) from None
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, LlamitaError):
-        return str(error)
-    if execution.disk_is_full(error):
-        return f"no space left on the disk: {getattr(error, 'filename', None) or error}"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {error} (not foreseen; `llamita --debug …` shows where it happened)"
-
-
-def _complain(message: str) -> None:
-    who = "" if is_main_process() else f"rank {os.environ['RANK']}: "
-    error_console.print(f"{who}error: {message}", markup=False, soft_wrap=True, style="red")
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Raises a chat model from raw text, the way the Llama 2 paper describes: tokenizer, pretraining, "
-    "supervised fine-tuning, reward models, RLHF, evaluation, report. Begin with "
-    "`llamita run configs/smoke/pipeline.yaml`: a miniature of everything, in minutes on a laptop.",
+    help="Trains a chat model from raw text as the Llama 2 paper describes: tokenizer, pretraining, "
+    "supervised fine-tuning, reward models, RLHF, evaluation, report. To start, type `llamita init smoke "
+    "smoke` and `llamita run smoke/pipeline.yaml`: every stage, small, in minutes on a laptop.",
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(asked_for: bool) -> None:
+    if asked_for:
         say(f"llamita {__version__}")
         raise typer.Exit
 
@@ -104,17 +73,44 @@ def _global_options(
     pass
 
 
-@app.command(short_help="Run a pipeline, from text to report.")
+@app.command(short_help="Copy a shipped recipe into a new folder.", rich_help_panel=START)
+def init(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="Name of the recipe.", autocompletion=completion.recipes),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="New or empty folder to copy it to.")
+    ] = None,
+) -> None:
+    """Copy a shipped recipe, the YAML files of a pipeline, into a new folder; without arguments list them."""
+    if recipe is None:
+        say("\n".join(["llamita init RECIPE FOLDER copies one of these recipes:", *recipes.recipe_list()]))
+        return
+    if folder is None:
+        raise ConfigError(f"no folder given; type `llamita init {recipe} FOLDER`, with a new or empty folder")
+    written = recipes.copy_recipe(recipe, folder)
+    say(f"{folder}: wrote {', '.join(path.relative_to(folder).as_posix() for path in written)}")
+    say("\n".join(["next:", *(f"  {command}" for command in recipes.next_commands(folder))]))
+
+
+@app.command(short_help="Run a pipeline, from text to report.", rich_help_panel=START)
 def run(
-    config: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="Which stages, in which order.")],
+    config: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline to run.")],
     overrides: Overrides = None,
     *,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only show the plan: settings, what is done, what is to do and why."),
+        typer.Option("--dry-run", help="Only show the plan: each stage, its settings, and why it would run."),
     ] = False,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage, as sft or v1/ppo.")
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="STAGE",
+            help="Stop after this stage, such as sft or v1/ppo.",
+            autocompletion=completion.stages,
+        ),
     ] = None,
     start: Annotated[
         str | None,
@@ -122,13 +118,14 @@ def run(
             "--from",
             metavar="STAGE",
             help="Start at this stage and reuse earlier stages' outputs without checking them.",
+            autocompletion=completion.stages,
         ),
     ] = None,
 ) -> None:
-    """Run a pipeline: all its stages in order, each into runs/NAME/STAGE (of a round: runs/NAME/v1/STAGE).
+    """Run the stages of a pipeline in order, each into runs/NAME/STAGE (in a round: runs/NAME/v1/STAGE).
 
-    What is done and unchanged is not done again, so the same command also goes on after a stop.
-    Settings of the pipeline and of its stages can be given behind:
+    Finished stages whose settings and inputs are unchanged are skipped, so after a stop the same command
+    resumes. Pass settings of the pipeline and of its stages as arguments:
     name=my_run seed=1 roots.data=FOLDER sft.trainer.learning_rate=1e-4 v2/ppo.processes=2
     """
     chosen = schedule.plan(pipeline.read_pipeline(config, overrides or []), start, until)
@@ -139,49 +136,17 @@ def run(
         schedule.run(chosen)
 
 
-def _stage_command(kind: str) -> Callable[..., None]:
-    def command(
-        config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings of the stage.")],
-        overrides: Overrides = None,
-        *,
-        processes: Annotated[
-            int, typer.Option(min=1, help="Ranks to start, where the YAML names a DeepSpeed file.")
-        ] = 1,
-        name: Annotated[str | None, typer.Option(hidden=True, help="Its name in a pipeline.")] = None,
-    ) -> None:
-        settings = load_settings(config, stages.settings_class(kind), overrides or [])
-        step = stages.single_step(kind, settings, config, processes=processes, name=name)
-        if is_main_process():
-            working.recover(step.final)
-        status = status_of(step)
-        if status.done:
-            say(f"{step.name}: done before, nothing has changed: {step.final}")
-        else:
-            say(f"{step.name}: {status.why}")
-            execution.execute(step)
-            say(f"{step.name}: {step.final}")
-
-    return command
-
-
-for _kind, _help in STAGE_HELP.items():
-    _inputs = "Folders are given behind: inputs.NAME=FOLDER output=FOLDER"
-    app.command(_kind, help=f"{_help} {_inputs}", short_help=_help)(_stage_command(_kind))
-
-
-@app.command("rlhf", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def _rlhf() -> None:
-    raise ConfigError(stages.RLHF_NOW)
-
-
-@app.command(short_help="Check YAML files without running anything.")
+@app.command(short_help="Check YAML files without running anything.", rich_help_panel=START)
 def validate(
     configs: Annotated[list[Path], typer.Argument(metavar="CONFIG.yaml...", help="Pipelines or stages.")],
     stage: Annotated[
-        str | None, typer.Option(help="The kind of stage, where the file's name does not begin with it.")
+        str | None,
+        typer.Option(
+            help="Kind of stage, if the file's name does not begin with it.", autocompletion=completion.kinds
+        ),
     ] = None,
 ) -> None:
-    """Check YAML files without running anything: keys, types, names, what takes what from which stage."""
+    """Check YAML files without running anything: keys, types, names, and which stage reads which."""
     for config in configs:
         if "stages" in read_yaml(config).data:
             pipeline.check_trainers(pipeline.read_pipeline(config, folders_needed=False))
@@ -190,92 +155,142 @@ def validate(
         say(f"{config}: ok")
 
 
-def kind_of(config: Path, stage: str | None = None) -> str:
-    """The kind of a stage's YAML: as given, as the file's name begins, or as the pipeline beside it says.
+def _stage_command(kind: str) -> Callable[..., None]:
+    def command(
+        config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="YAML of the stage.")],
+        overrides: Overrides = None,
+        *,
+        processes: Annotated[
+            int, typer.Option(min=1, help="Number of ranks; more than 1 needs `deepspeed` in the YAML.")
+        ] = 1,
+        name: Annotated[str | None, typer.Option(hidden=True, help="Name in the pipeline.")] = None,
+    ) -> None:
+        settings = load_settings(config, stages.settings_class(kind), overrides or [])
+        stage_run = stages.standalone_run(kind, settings, config, processes=processes, name=name)
+        if is_main_process():
+            working.recover(stage_run.final)
+        status = status_of(stage_run)
+        if status.done:
+            say(f"{stage_run.name}: finished before, nothing has changed: {stage_run.final}")
+        else:
+            say(f"{stage_run.name}: {status.reason}")
+            execution.execute(stage_run)
+            say(f"{stage_run.name}: {stage_run.final}")
 
-    Raises ConfigError where none of these tells.
-    """
-    named = [kind for kind in (*stages.REGISTRY, "rlhf") if config.stem.startswith(kind)]
-    kind = stage or (named[0] if named else _kind_in_pipeline(config))
-    if kind == "rlhf":
-        raise ConfigError(f"{config}: {stages.RLHF_NOW}")
-    if kind not in stages.REGISTRY:
-        hint = nearest(kind or config.stem, stages.REGISTRY)
-        raise ConfigError(
-            f"{config}: which stage is this?{hint} Give --stage, one of {', '.join(stages.REGISTRY)}"
-        )
-    return kind
-
-
-def _kind_in_pipeline(config: Path) -> str | None:
-    beside = config.with_name("pipeline.yaml")
-    entries = read_yaml(beside).data.get("stages") if beside.is_file() else None
-    naming = (entry for entry in _stages_in(entries) if entry.get("config") == config.name)
-    return next((entry.get("stage") for entry in naming), None)
-
-
-def _stages_in(entries: Any) -> Iterator[dict[str, Any]]:
-    """The entries of stages, those of blocks included, of a pipeline that was not yet checked."""
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict):
-            yield entry
-            yield from _stages_in(entry.get("stages"))
+    return command
 
 
-@app.command()
-def chat(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model's folder, or a stage's.")],
+@app.command("show", short_help="Print rows as the model sees them.", rich_help_panel=START)
+def show_rows(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="YAML of a pipeline or of a stage.")],
+    stage: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STAGE",
+            help="Stage of the pipeline, such as sft or v1/rejection.",
+            autocompletion=completion.stages,
+        ),
+    ] = None,
+    overrides: Overrides = None,
     *,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest word.")] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    rows: Annotated[int, typer.Option(min=0, help="Number of rows.")] = 5,
 ) -> None:
-    """Talk with a model. /system TEXT, /reset and /save FILE work inside; Ctrl-D ends."""
+    """Print rows of pretrain, sft, rejection or reward as the model sees them, and a table of their lengths.
+
+    Trained tokens are green; without colours they are between ⟦ and ⟧. A stage of a pipeline reads the
+    outputs of finished stages; for the YAML of a stage pass inputs.NAME=FOLDER.
+    """
+    from .commands.target import find_target
+
+    words = [*([stage] if stage else []), *(overrides or [])]
+    name = words.pop(0) if words and "=" not in words[0] else None
+    target = find_target(config, name, words)
+    from .commands.show import show
+
+    show(target, rows)
+
+
+for _kind, _help in STAGE_HELP.items():
+    _folders = "Pass folders as arguments: inputs.NAME=FOLDER … output=FOLDER"
+    app.command(_kind, help=f"{_help} {_folders}", short_help=_help, rich_help_panel=STAGES)(
+        _stage_command(_kind)
+    )
+
+
+@app.command("rlhf", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def _rlhf() -> None:
+    raise ConfigError(stages.RLHF_REMOVED)
+
+
+@app.command(short_help="Talk with a model.", rich_help_panel=USE)
+def chat(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="Folder of a model, or of a stage that trained one.")
+    ],
+    *,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the sampled answers.")] = 0,
+) -> None:
+    """Talk with a model. The commands /system TEXT, /reset and /save FILE work inside; Ctrl-D ends."""
     from .chat import run as run_chat
 
     run_chat(model, system=system, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
 
 
-@app.command(short_help="Draw the report of a run anew.")
+@app.command(short_help="Write the report of a run again.", rich_help_panel=USE)
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="As runs/smoke.")],
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run, such as runs/smoke.")
+    ],
 ) -> None:
-    """Draw the report of a run anew, from the stages that are finished so far, into RUN_DIR/report.
+    """Write the report of a run again, from the stages finished so far, into RUN_DIR/report.
 
-    A folder such as sft.old beside sft is a backup and left out.
+    A folder such as sft.old beside sft is a backup and is ignored.
     """
-    inputs = _finished(run_folder)
+    inputs = finished_stages(run_folder)
     inputs.pop("report", None)
     if not inputs:
-        raise DataError(f"{run_folder}: no finished stage here; expected a run's folder, such as runs/smoke")
+        raise DataError(
+            f"{run_folder}: no finished stage in it; expected the folder of a run, such as runs/smoke"
+        )
+    artifact.check_single_run(run_folder, inputs.values())
     settings = stages.settings_class("report")()
-    execution.execute(Step("report", settings, inputs, run_folder.absolute() / "report"))
+    execution.execute(StageRun("report", settings, inputs, run_folder.absolute() / "report"))
 
 
-def _finished(run_folder: Path) -> dict[str, Path]:
-    """The finished stages of a run by their names, those of rounds as `v1/ppo`; no backups."""
-    flat = [path.parent for path in run_folder.glob(f"*/{artifact.MANIFEST}")]
-    nested = [path.parent for path in run_folder.glob(f"*/*/{artifact.MANIFEST}")]
-    nested = [folder for folder in nested if folder.parent not in flat and "." not in folder.parent.name]
-    folders = sorted(folder for folder in (*flat, *nested) if folder.suffix != artifact.PARTIAL)
-    found = {folder.relative_to(run_folder).as_posix(): folder for folder in folders}
-    return {name: found[name] for name in found if name.partition(".")[0] not in found.keys() - {name}}
+@app.command(short_help="Print a JSON schema, with which editors check a YAML.", rich_help_panel=USE)
+def schema(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="Kind of stage, or `pipeline`.", autocompletion=completion.schemas
+        ),
+    ],
+) -> None:
+    """Print the JSON schema of a stage's YAML, or of pipeline.yaml, for editors.
+
+    Save it and name it in the first line of a YAML: # yaml-language-server: $schema=FILE
+    """
+    from .commands.schema import schema_text
+
+    say(schema_text(kind).rstrip())
 
 
 def _end(*_: object) -> None:
-    """Unwinds, so that launched ranks end too; the same command resumes whatever was under way."""
-    for one in ending_signals():  # a shell and its terminal both send SIGHUP
-        signal.signal(one, signal.SIG_IGN)
+    """Exits by an exception, so that launched ranks are stopped too; the same command resumes."""
+    for number in ending_signals():  # a shell and its terminal both send SIGHUP
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(Interrupted.exit_code)
 
 
 def main() -> None:
-    """The console script. `--debug` may stand anywhere, also behind the command."""
+    """The console script. `--debug` is accepted anywhere, also after the command."""
     print_whatever_happens()
     if "RANK" not in os.environ:
-        for one in ending_signals():
-            signal.signal(one, _end)
+        for number in ending_signals():
+            signal.signal(number, _end)
     arguments = sys.argv[1:]
     if "--debug" in arguments:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]

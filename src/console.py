@@ -1,4 +1,4 @@
-"""What the user sees while a stage works: lines and progress bars, from the main process only."""
+"""Messages, tables and progress bars on the terminal, printed by the main process only."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from .processes import is_main_process
 
 T = TypeVar("T")
 
-PLAIN_INTERVAL = 10.0  # seconds between progress lines when the output is no terminal
+PLAIN_INTERVAL = 10.0  # seconds between progress lines if the output is not a terminal
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """Prints one line as it is (no markup, never wrapped), on the main process only."""
+    """Prints one line without markup or wrapping, on the main process only."""
     if is_main_process():
         console.print(text, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `8.1 s`, `3 min 05 s`, `2 h 10 min`."""
+    """A readable duration: `8.1 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:
@@ -46,7 +46,7 @@ def duration(seconds: float) -> str:
 
 
 def aligned_table(first: str, *others: str) -> Table:
-    """An empty table with these heads: text in the first column, figures to the right in the others."""
+    """An empty table with these headers; all columns but the first are right-aligned."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(first, no_wrap=True)
     for other in others:
@@ -69,15 +69,15 @@ def track(
     amount: Callable[[T], float] = lambda _: 1,
     done: float = 0,
 ) -> Iterator[T]:
-    """Yields the items while showing how much is done, the rate (`unit`/s) and the time left.
+    """Yields the items and shows progress, rate (`unit`/s) and time left.
 
-    A bar on a terminal, a plain line every ten seconds otherwise, nothing on ranks other than 0.
+    Shows a bar on a terminal, otherwise a line every ten seconds, and nothing on ranks other than 0.
 
     Args:
-        description: of the work; None shows nothing.
-        total: in `unit`; the iterable's length where it has one.
-        amount: of an item, in `unit`.
-        done: what was done before, in `unit`.
+        description: name of the work; None shows nothing.
+        total: amount of work in `unit`; default: the length of the iterable, if it has one.
+        amount: function that returns the amount of work of an item, in `unit`.
+        done: work that was finished before, in `unit`; it does not count in the rate.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
@@ -90,21 +90,21 @@ def track(
 def progress(
     description: str | None, total: float | None, unit: str = "it", *, done: float = 0
 ) -> AbstractContextManager[Callable[[float], None]]:
-    """`track` for work that is no loop over items: yields a function to call with how much more is done."""
+    """`track` for work that is not a loop: yields a function to call with each amount of finished work."""
     if description is None or not is_main_process():
         return nullcontext(lambda _: None)
     return (_bar if console.is_terminal else _plain_lines)(description, total, unit, done=done)
 
 
 class _RateColumn(ProgressColumn):
-    """Items per second, in the task's own unit."""
+    """Rate in the task's unit per second or minute."""
 
     def render(self, task: Task) -> Text:
         return Text(_rate(task.finished_speed or task.speed or 0.0, task.fields["unit"]))
 
 
 class _DoneColumn(ProgressColumn):
-    """How much is done of how much."""
+    """Finished and total work."""
 
     def render(self, task: Task) -> Text:
         return Text(_share(task.completed, task.total))
@@ -132,23 +132,23 @@ def _bar(
 def _plain_lines(
     description: str, total: float | None, unit: str, *, done: float
 ) -> Iterator[Callable[[float], None]]:
-    started = spoken = time.monotonic()
-    told = count = done
+    started = last_time = time.monotonic()
+    last_count = count = done
 
-    def tell(now: float) -> None:
+    def print_line(now: float) -> None:
         say(_progress_line(description, count, total, unit=unit, rate=(count - done) / (now - started)))
 
     def advance(amount: float) -> None:
-        nonlocal spoken, told, count
+        nonlocal last_time, last_count, count
         count += amount
         now = time.monotonic()
-        if now - spoken >= PLAIN_INTERVAL:
-            spoken, told = now, count
-            tell(now)
+        if now - last_time >= PLAIN_INTERVAL:
+            last_time, last_count = now, count
+            print_line(now)
 
     yield advance
-    if done < told < count:  # whoever saw it begin also sees it end
-        tell(time.monotonic())
+    if done < last_count < count:  # only after at least one line
+        print_line(time.monotonic())
 
 
 def _share(count: float, total: float | None) -> str:

@@ -1,6 +1,6 @@
-"""The one reader of DeepSpeed files: what a file says, whether it suits, and an engine's settings from it.
+"""Reads and checks DeepSpeed files, and completes their settings for an engine.
 
-It imports no torch: settings are read without it.
+Imports no torch, so that settings can be read quickly.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from .errors import ConfigError
 from .processes import world_size
 from .yaml_file import parse_json
 
-FP32 = ("fp32", "float32", "float")  # as DeepSpeed calls it
+FP32 = ("fp32", "float32", "float")  # DeepSpeed's names for it
 
 
 @dataclass(frozen=True)
 class DeepSpeedFile:
-    """A DeepSpeed file as it is on the disk; `auto` stays `auto`."""
+    """The content of a DeepSpeed file; `auto` values are unchanged."""
 
     path: str
     content: dict[str, Any]
 
     @classmethod
     def read(cls, path: str | Path) -> DeepSpeedFile:
-        """Raises OSError where there is no such file, ValueError, with the line, where it is no JSON."""
+        """Raises OSError if the file cannot be read, ValueError with the line if it is not valid JSON."""
         return cls(str(path), parse_json(Path(path).read_text(encoding="utf-8")))
 
     @property
@@ -38,55 +38,59 @@ class DeepSpeedFile:
         return self.content.get("data_types", {}).get("grad_accum_dtype") in FP32
 
     def computes_in_bf16(self, gpu: bool) -> bool:
-        """`auto` means bf16 where there is a GPU."""
+        """Whether bf16 is enabled; `auto` enables it on a GPU."""
         enabled = self.content.get("bf16", {}).get("enabled")
         return gpu if enabled == "auto" else bool(enabled)
 
 
 def zero_stage(deepspeed: str | None) -> int | None:
-    """The ZeRO stage that a DeepSpeed file asks for, None without one."""
+    """The ZeRO stage in a DeepSpeed file, None without a file."""
     return None if deepspeed is None else DeepSpeedFile.read(deepspeed).zero_stage
 
 
 def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) -> None:
-    """Raises ConfigError where DeepSpeed would add up the gradients of several micro-batches in bf16."""
+    """Raises ConfigError if DeepSpeed would accumulate gradients of several micro-batches in bf16."""
     if deepspeed is None or not bf16 or accumulation == 1:
         return
     file = DeepSpeedFile.read(deepspeed)
     if file.zero_stage == 0:
-        remedy = "ZeRO-0 knows no other sum: use zero1.json"
+        remedy = "ZeRO-0 cannot accumulate in fp32: use zero1.json"
     elif not file.sums_gradients_in_fp32:
-        remedy = 'give it "data_types": {"grad_accum_dtype": "fp32"}'
+        remedy = 'add "data_types": {"grad_accum_dtype": "fp32"} to the file'
     else:
         return
     raise ConfigError(
-        f"{deepspeed}: adds up the gradients of {accumulation} micro-batches in bf16, which is inexact; "
+        f"{deepspeed}: accumulates the gradients of {accumulation} micro-batches in bf16, which is inexact; "
         f"{remedy}, or set the number of micro-batches (trainer.gradient_accumulation_steps, in PPO the "
         "mini-batch of a rank over ppo.micro_batch_size) to 1"
     )
 
 
 def check_deepspeed_file(deepspeed: str | None, accumulation: int, *, gpu: bool) -> None:
-    """Raises ConfigError where a DeepSpeed file asks for ZeRO-3, names an optimizer or a scheduler, or would
-    add up the gradients of so many micro-batches in bf16.
+    """Raises ConfigError for a DeepSpeed file that PPO cannot use.
+
+    That is one with ZeRO-3, an optimizer or a scheduler, or one that would accumulate the gradients of
+    `accumulation` micro-batches in bf16.
     """
     if deepspeed is None:
         return
     file = DeepSpeedFile.read(deepspeed)
     if file.zero_stage == 3:
         raise ConfigError(
-            f"{deepspeed}: zero_optimization.stage: PPO samples from whole weights; expected 0, 1 or 2"
+            f"{deepspeed}: zero_optimization.stage: expected 0, 1 or 2, found 3; "
+            "PPO samples from unpartitioned weights"
         )
     for section in ("optimizer", "scheduler"):
         if section in file.content:
             raise ConfigError(
-                f"{deepspeed}: {section}: PPO brings its own AdamW at a constant rate; take it out"
+                f"{deepspeed}: {section}: remove this section; "
+                "PPO uses its own AdamW with a constant learning rate"
             )
     check_gradient_sum(deepspeed, bf16=file.computes_in_bf16(gpu), accumulation=accumulation)
 
 
 def engine_config(deepspeed: str, *, gpu: bool, micro_batch_size: int, accumulation: int) -> dict[str, Any]:
-    """The file's settings with batch sizes and `auto` precision filled in; see `check_deepspeed_file`."""
+    """The checked settings of a file, with batch sizes and `auto` precision filled in."""
     check_deepspeed_file(deepspeed, accumulation, gpu=gpu)
     file = DeepSpeedFile.read(deepspeed)
     config = file.content | {

@@ -1,31 +1,31 @@
-"""The errors that a user can mend; the command line shows them as one message, without a traceback."""
+"""Errors that a user can fix; the command line prints them as one message without a traceback."""
 
 from __future__ import annotations
 
 
 class LlamitaError(Exception):
-    """A stage failed for a reason that the user can mend."""
+    """A stage failed for a reason that the user can fix."""
 
     exit_code = 1
 
 
 class DataError(LlamitaError):
-    """A row or a file of the input is wrong: `path:line: what was wrong; what would be right`."""
+    """A row or file of the input is invalid: `path:line: problem; what was expected`."""
 
 
 class ConfigError(LlamitaError):
-    """A setting is wrong: `path:line: key: what was wrong; what would be right`."""
+    """A setting is invalid: `path:line: key: problem; what was expected`."""
 
     exit_code = 2
 
 
 class Interrupted(LlamitaError):
-    """The run was asked to stop and saved itself: the same command goes on."""
+    """The run was asked to stop and saved a checkpoint; the same command resumes it."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
+    exit_code = 75  # EX_TEMPFAIL in sysexits.h: retry
 
 
 class RolledBack(LlamitaError):
-    """A step went wrong and its rows will be left out: the same command goes on from the state before."""
+    """Training diverged: the same command resumes from an earlier checkpoint and skips the rows since."""
 
     exit_code = 76

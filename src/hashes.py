@@ -1,4 +1,4 @@
-"""Hashes: what inputs, the outputs of stages and single files are known by."""
+"""Hashes of inputs, stage outputs and single files."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .artifact import MANIFEST, MARKER, RESUME, files_below, model_folder, read_
 from .errors import DataError
 from .hub import READ
 
-# Not part of what a stage made: clocks, host names and states that only the stage itself reads.
+# Files that are not results: times, host names and checkpoints that only the stage itself reads.
 UNHASHED_FILES = frozenset({MANIFEST, MARKER, "metrics.jsonl", "trainer_state.json", "training_args.bin"})
 UNHASHED_FOLDERS = frozenset({"wandb", RESUME})
-BIG_INPUT = 256 * 1024**2  # bytes; plain inputs above this are known by sizes and times instead of content
+BIG_INPUT = 256 * 1024**2  # bytes; larger plain inputs are hashed by file sizes and times, not by contents
 
 
 def digest(obj: Any) -> str:
-    """A short hash of a JSON-able object that does not depend on the order of its keys."""
+    """A short hash of a JSON-serializable object, independent of the order of its keys."""
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(_bytes(text)).hexdigest()[:32]
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")  # names of files may be no Unicode
+    return text.encode(errors="surrogateescape")  # file names may be invalid Unicode
 
 
 def content_hash(folder: Path) -> str:
-    """Hash of what a stage made: relative paths and bytes, without clocks (manifest, metrics, wandb)."""
+    """Hash of a stage's results (relative paths and bytes), without manifest, metrics, wandb, checkpoints."""
     total = hashlib.sha256()
     for path in files_below(folder):
         parts = path.relative_to(folder).parts
@@ -40,9 +40,9 @@ def content_hash(folder: Path) -> str:
 
 
 def input_hash(path: Path) -> str:
-    """Hash of an input: an artifact's own, as its manifest says, otherwise that of the plain file or folder.
+    """Hash of an input: the hash in an artifact's manifest, or that of a plain file or folder.
 
-    Of a folder that holds a model only the model's files count. Raises DataError where the path is missing.
+    In a folder that holds a model, only the model's files count. Raises DataError if the path is missing.
     """
     if (path / MANIFEST).is_file():
         recorded = read_manifest(path).get("hash")
@@ -57,19 +57,19 @@ def input_hash(path: Path) -> str:
 def hash_of_files(files: Mapping[str, Path]) -> str:
     """Hash of the names and contents of plain files.
 
-    Above 256 MB together they are known by their sizes and modification times: reading them at each start
+    Above 256 MB in total, sizes and modification times replace the contents: reading such files at each start
     would take minutes.
     """
     big = sum(file.stat().st_size for file in files.values()) > BIG_INPUT
     total = hashlib.sha256()
     for name, file in files.items():
-        known = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if big else file_hash(file)
-        total.update(_bytes(f"{name}\0{known}\n"))
+        content = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if big else file_hash(file)
+        total.update(_bytes(f"{name}\0{content}\n"))
     return total.hexdigest()[:32]
 
 
 def _model_files(folder: Path) -> list[Path]:
-    """What may be read of a model's plain folder, not its README or other files."""
+    """Files of a plain model folder that a stage may read; empty if it holds no model."""
     places = [model_folder(folder), folder / "adapter"]
     if not any((places[0] / name).is_file() for name in ("config.json", "tokenizer.json")):
         return []

@@ -1,7 +1,7 @@
-"""JSONL, one JSON value a line: whatever a stage writes or reads of its own files goes through here.
+"""JSONL (one JSON value a line): reading and writing the files of the stages themselves.
 
-Users' data files are read by `data/file_rows.py` instead. They may be compressed, have byte order marks and
-blank lines, and a bad row there is a value that is counted and perhaps left out, not an error at once.
+`data/file_rows.py` reads users' data files instead. Those may be compressed and have a BOM or blank lines; a
+bad row there is counted and may be skipped, while here it is an error.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from .artifact import write_lines
 from .errors import DataError
 
 Row = dict[str, Any]
-MAKE_AGAIN = "delete the file to make it again"
+REMEDY = "delete the file to write it again"
 
 
-def read_rows(path: Path, *, remedy: str = MAKE_AGAIN, may_end_torn: bool = False) -> list[Row]:
-    """The rows of a file, each a JSON object.
+def read_rows(path: Path, *, remedy: str = REMEDY, may_end_torn: bool = False) -> list[Row]:
+    """Reads the rows of a file, each a JSON object.
 
     Args:
-        remedy: what to do about a broken line, for the error.
-        may_end_torn: whether the last line may be half of one, where a kill came in its midst; it is dropped.
+        remedy: what to do about a broken line, as part of the error message.
+        may_end_torn: whether an incomplete last line, left by a kill, is dropped.
 
-    Raises DataError naming the line that is no JSON object.
+    Raises DataError with the number of a line that is not a JSON object.
     """
     rows = []
-    # lines end at "\n" alone: a sampled answer may hold other characters that end a line in Unicode
+    # split at "\n" only: a sampled answer may contain other line separators of Unicode
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -36,21 +36,21 @@ def read_rows(path: Path, *, remedy: str = MAKE_AGAIN, may_end_torn: bool = Fals
             except (ValueError, RecursionError) as error:
                 if may_end_torn and not line.endswith(b"\n"):
                     break
-                raise DataError(f"{path}:{number}: no valid JSON ({error}); {remedy}") from None
+                raise DataError(f"{path}:{number}: invalid JSON ({error}); {remedy}") from None
             if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: {row!r:.60} is no JSON object; {remedy}")
+                raise DataError(f"{path}:{number}: expected a JSON object, found {row!r:.60}; {remedy}")
             rows.append(row)
     return rows
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> int:
-    """Writes JSONL in one step, below a folder that is made if needed; returns the number of rows."""
+    """Writes JSONL atomically, creates the parent folder if needed, and returns the number of rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_lines(path, map(_line, rows))
 
 
 def append_row(file: IO[str], row: object) -> None:
-    """Writes one more row to an open file."""
+    """Appends one row to an open file."""
     file.write(f"{_line(row)}\n")
 
 

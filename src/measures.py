@@ -1,11 +1,11 @@
-"""The names of everything that the evaluation measures; a report can be drawn where a part is missing."""
+"""Names of all evaluation measures; measures that are missing in a run are null in its report."""
 
 from __future__ import annotations
 
 from typing import Any
 
 REWARD_MODELS = ("helpfulness", "safety")
-"""Kinds of reward models, and the inputs that stages take them by."""
+"""Kinds of reward models, and their names as inputs of stages."""
 
 MEASURES = (
     "gold_helpfulness",
@@ -21,10 +21,10 @@ MEASURES = (
     "answer_tokens",
     "truncated_rate",
 )
-"""What is measured of every version; each has its standard error beside it under `<name>_se`."""
+"""Measures of a version; each has its standard error under `<name>_se`."""
 
 DIFFERENCES = tuple(name for name in MEASURES if name != "kl_to_start")
-"""What is compared between versions; starts of PPO are not the same model."""
+"""Measures that are compared between versions; KLs to different starting models are not comparable."""
 
 RETENTION_TURNS = (1, 2, 4, 6, 10, 20)
 RETENTION_SERIES = ("with", "without", "unseen")
@@ -32,7 +32,7 @@ ATTENTION_SERIES = ("with", "without")
 
 
 def with_errors(names: tuple[str, ...]) -> dict[str, float | None]:
-    """`{name: None, name_se: None, …}`, the shape of a group of measures of which nothing is known yet."""
+    """Returns `{name: None, name_se: None, …}`: a group of measures before anything is measured."""
     return {key: None for name in names for key in (name, f"{name}_se")}
 
 
@@ -53,7 +53,7 @@ def empty_attention() -> dict[str, Any]:
 
 
 def empty_ghost_attention() -> dict[str, Any]:
-    """Every key that measures Ghost Attention."""
+    """Returns every key of Ghost Attention without values."""
     return {
         "gatt_retention": empty_retention(),
         "gatt_retention_explicit": empty_retention(),
@@ -64,7 +64,7 @@ def empty_ghost_attention() -> dict[str, Any]:
 
 
 def empty_evaluation() -> dict[str, Any]:
-    """Every key of `evaluation.json`, nothing measured; versions have their places once they are measured."""
+    """Returns every key of `evaluation.json` without values; keys of versions are added once measured."""
     return {
         "demonstrations": with_errors(("gold_helpfulness",)),
         "versions": {},

@@ -1,4 +1,4 @@
-"""This process's rank and the number of ranks, from the environment variables that a launcher sets."""
+"""Rank of this process and number of ranks, from the environment variables of a launcher."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 
 
 def world_size() -> int:
-    """Number of processes that train together (the launcher's WORLD_SIZE, 1 without one)."""
+    """Number of ranks over all nodes (WORLD_SIZE; 1 without a launcher)."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def rank() -> int:
-    """This process's place, 0 to world_size() - 1, over all machines."""
+    """Rank of this process over all nodes, 0 to world_size() - 1 (RANK; 0 without a launcher)."""
     return int(os.environ.get("RANK") or 0)
 
 
 def is_main_process() -> bool:
-    """True where no launcher is at work, and on its rank 0: the one process that speaks and writes."""
+    """Whether this is rank 0, the only process that prints and writes; True without a launcher."""
     return rank() == 0

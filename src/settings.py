@@ -1,4 +1,4 @@
-"""What the settings of every stage have in common; a stage's own are in its `settings.py`."""
+"""Settings that all stages share; a stage's own settings are in its `settings.py`."""
 
 from __future__ import annotations
 
@@ -15,102 +15,107 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Settings(BaseModel):
-    """Base of every section of a YAML: unknown keys and wrong types are refused, values don't change."""
+    """Base class of every section of a YAML: immutable, without unknown keys or wrong types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Source(Settings):
-    """Where rows come from: `path` is below the stage's input `data`, or absolute, or a Hub id."""
+    """A source of rows: a file, a folder or a data set on the Hub."""
 
     path: str
+    """path below the stage's input `data`, absolute path, or id of a data set on the Hub"""
     format: str
-    """see the README's table of formats"""
+    """format of the rows, one of those that docs/data.md lists"""
     split: str = "train"
-    """of a Hub data set"""
+    """split of a data set on the Hub"""
     skip: int = Field(0, ge=0)
-    """so many rows are passed over first, as those that another stage trains on"""
+    """number of rows to skip (for example those that another stage trains on)"""
     limit: int | None = Field(None, ge=1)
-    """at most so many rows, from there"""
+    """maximum number of rows to read after the skipped ones; default: all"""
 
 
 class StageSettings(Settings):
-    """What every stage's YAML may say, and what a stage declares about itself."""
+    """Settings that all stages have."""
 
     seed: int = 0
-    """of every draw; in a pipeline its own seed is the default"""
+    """seed of every random draw; default in a pipeline: the pipeline's seed"""
     inputs: dict[str, str | dict[str, str]] = {}
-    """input name -> folder, or a model on the Hub as org/name[@revision], or for an input that takes a list a
-    section of these; the pipeline fills it"""
+    """inputs by name: each a folder, a model on the Hub as `org/name[@revision]`, or a section of these for
+    an input that takes a list; set by the pipeline"""
     output: str | None = None
-    """the artifact's folder, for a stage that is started alone"""
+    """output folder of a stage that is started alone; set by the pipeline otherwise"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset()
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
     listed_inputs: ClassVar[frozenset[str]] = frozenset()
-    """inputs that take a list of folders, which may be empty or left out; see `listed`"""
+    """inputs that take a list of folders, which may be empty or omitted; see `listed`"""
     any_inputs: ClassVar[bool] = False
-    """True: inputs may have any names, beside those that are required"""
+    """whether inputs may have any names, besides the required ones"""
     publishes_language_model: ClassVar[bool] = False
-    """True: `model/` of the artifact is a language model; `previous` and `all` in a pipeline refer to such"""
+    """whether `model/` of the artifact is a language model, so that `previous` and `all` can refer to it"""
     trainer_class: ClassVar[str | None] = None
-    """whose names the section `trainer:` takes, as "trl.SFTConfig" """
+    """class that defines the keys of the section `trainer:`, such as "trl.SFTConfig" """
     trainer_reserved: ClassVar[dict[str, str]] = {}
-    """name -> why the stage sets it itself"""
+    """keys of `trainer:` that the stage sets itself, with the reason"""
     resumable: ClassVar[bool] = False
-    """True: the working folder of an unfinished run is kept for the next one"""
+    """whether an unfinished run can resume from its working folder"""
     no_effect: ClassVar[frozenset[str]] = frozenset()
-    """settings (`key` or `section.key`) that change no result, at most its rounding: finished and unfinished
-    work is kept when they change"""
+    """settings (`key` or `section.key`) without effect on the result, except for rounding; a change neither
+    reruns a finished stage nor restarts an unfinished one"""
     resumes_with: ClassVar[frozenset[str]] = frozenset()
-    """further settings that an unfinished run may resume with when they have changed"""
+    """further settings that may change before an unfinished run resumes"""
     below: ClassVar[dict[str, str]] = {}
-    """setting -> input that its sources are below, where that is given; all others are below `data`"""
+    """setting -> input that its sources are below, if that input is given; otherwise they are below `data`"""
 
     @classmethod
     def decisive(cls, settings: Mapping[str, Any], resuming: bool = False) -> dict[str, Any]:
-        """Of all `settings`, as `section.key: value`, those that decide the result.
+        """The settings that affect the result, as `section.key: value`.
 
-        `resuming`: only those that an unfinished run can't resume without.
+        Args:
+            settings: all settings, as from `fingerprinted`.
+            resuming: only those that must be unchanged for an unfinished run to resume.
         """
-        without = cls.declared("no_effect")
+        ignored = cls.declared("no_effect")
         if resuming:
-            without |= cls.declared("resumes_with")
+            ignored |= cls.declared("resumes_with")
         return {
             key: value
             for key, value in flatten(settings).items()
-            if value != {} and not any(key == name or key.startswith(f"{name}.") for name in without)
+            if value != {} and not any(key == name or key.startswith(f"{name}.") for name in ignored)
         }
 
     @classmethod
     def declared(cls, name: str) -> frozenset[str]:
-        """The names that this class and all that it is made of declare."""
-        return frozenset().union(*(vars(part).get(name, ()) for part in cls.__mro__))
+        """The names in the class variable `name` of this class and all its base classes."""
+        return frozenset().union(*(vars(base).get(name, ()) for base in cls.__mro__))
 
     def all_sources(self) -> Iterator[tuple[str, Source]]:
-        """All sources with the setting that names them: nothing else is read of the inputs that hold data."""
+        """(setting, source) of all sources; the stage reads nothing else from its data inputs."""
         for name in type(self).model_fields:
             for source in _sources_in(getattr(self, name)):
                 yield name, source
 
     def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
-        """Input name -> the sources below it, for those inputs of which only named files are read."""
-        read: dict[str, list[Source]] = {name: [] for name in {"data", *self.below.values()} & inputs.keys()}
+        """Input name -> the sources below it, for the inputs from which only sources are read."""
+        sources: dict[str, list[Source]] = {
+            name: [] for name in {"data", *self.below.values()} & inputs.keys()
+        }
         for setting, source in self.all_sources():
             name = self.below.get(setting, "data")
-            read[name if name in read else "data"].append(source)
-        return read
+            sources[name if name in sources else "data"].append(source)
+        return sources
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Names of the inputs that a stage with these settings needs, and of those that it may be given."""
+        """Names of the required and of the optional inputs of a stage with these settings."""
         return self.required_inputs, self.optional_inputs
 
     def folders(self) -> dict[str, str]:
-        """The inputs by their names, those of a list as `NAME.STAGE`."""
+        """Folders of the inputs by name, members of a list as `NAME.STAGE`."""
         return {name: value for name, value in flatten(self.inputs).items() if isinstance(value, str)}
 
     def fingerprinted(self) -> dict[str, Any]:
-        """The settings that decide what a stage makes: no folders, a DeepSpeed file as its content."""
+        """All settings without folders, and with the content of a DeepSpeed file in place of its path."""
         settings = self.model_dump(mode="json", exclude={"inputs", "output"})
         if settings.get("deepspeed"):
             settings["deepspeed"] = DeepSpeedFile.read(settings["deepspeed"]).content
@@ -118,7 +123,7 @@ class StageSettings(Settings):
 
 
 def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:
-    """The folders of an input that takes a list, by the stages that made them, oldest first."""
+    """Folders of an input that takes a list, by the names of their stages, oldest first."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): path for key, path in inputs.items() if key.startswith(prefix)}
 

@@ -1,4 +1,4 @@
-"""The project's one definition of a standard error: means of values that may come in groups."""
+"""Means and their standard errors, clustered by group; the whole project uses this definition."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Hashable, Sequence
 def mean_and_error(
     values: Sequence[float], groups: Sequence[Hashable] | None = None
 ) -> tuple[float | None, float | None]:
-    """Mean and its standard error, clustered by group.
+    """Returns the mean and its standard error, clustered by group.
 
-    With G groups and n values: sqrt(G / (G - 1) * S) / n, where S is the sum over groups of the square of
-    the sum of their deviations from the mean.
-    Values of one group (answers to one prompt) may depend on each other, groups may not. Where every value
-    is a group of its own, the default, this is the sample deviation (n - 1) over the square root of n.
+    With G groups and n values the error is sqrt(G / (G - 1) * S) / n. S is the sum over groups of the squared
+    sum of the group's deviations from the mean. Values in one group (answers to one prompt) may be dependent;
+    groups must be independent. By default every value is its own group: then the error is the sample standard
+    deviation (n - 1) divided by the square root of n.
 
-    A rate is the mean of zeros and ones. No values: (None, None); one group: (mean, None), its error cannot
-    be known. A value that is NaN or infinite makes both NaN.
+    A rate is the mean of zeros and ones. Without values the result is (None, None); with one group the error
+    is None. NaN or infinite values make both NaN.
     """
     if not values:
         return None, None
@@ -32,13 +32,13 @@ def mean_and_error(
     clusters = len(deviations)
     if clusters == 1:
         return mean, None
-    squares = math.fsum(math.fsum(found) ** 2 for found in deviations.values())
+    squares = math.fsum(math.fsum(group) ** 2 for group in deviations.values())
     return mean, math.sqrt(squares * clusters / (clusters - 1)) / count
 
 
 def measure(
     name: str, values: Sequence[float], groups: Sequence[Hashable] | None = None
 ) -> dict[str, float | None]:
-    """`{name: mean, name_se: standard error}`, as every figure of the report is written."""
+    """Returns `{name: mean, name_se: standard error}`, the form of every figure in the report."""
     mean, error = mean_and_error(values, groups)
     return {name: mean, f"{name}_se": error}

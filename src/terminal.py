@@ -1,4 +1,4 @@
-"""The terminal or pipe that a run was started from: it may be gone long before the run has ended."""
+"""Output streams and signals of a run that outlives the terminal or pipe it was started from."""
 
 from __future__ import annotations
 
@@ -12,47 +12,46 @@ from typing import Any
 
 
 def ending_signals() -> list[signal.Signals]:
-    """SIGTERM, and the SIGHUP of a terminal that is closed, unless it is ignored, as under `nohup`."""
+    """Signals that end a run: SIGTERM, and SIGHUP of a closed terminal unless it is ignored (`nohup`)."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
 
 
 def print_whatever_happens() -> None:
-    """Makes the standard streams such that printing never ends a run.
+    """Replaces stdout and stderr by streams that never raise, so that printing cannot end a run.
 
-    Whoever read them may be gone (`| head`, a closed terminal), the disk of a log full, or a character not in
-    the terminal's encoding: it is written as an escape then. Child processes that inherit a stream find
-    `/dev/null` in place of a pipe that nobody reads.
+    The reader may be gone (`| head`, a closed terminal) or the disk of a log full. Characters that the
+    terminal's encoding lacks are written as escapes. A broken pipe is replaced by `/dev/null`, also for child
+    processes that inherit the stream.
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed from the start: otherwise the next file to be opened would take its place
+        except OSError:  # already closed: the next file to be opened would get its descriptor
             _silence(descriptor)
         encoding = getattr(getattr(sys, name), "encoding", None) or "utf-8"
-        buffer = io.BufferedWriter(_Lasting(descriptor, "w", closefd=False))
+        buffer = io.BufferedWriter(_NeverRaisingFile(descriptor, "w", closefd=False))
         stream = io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
 
 
-class _Lasting(io.FileIO):
-    """A file that loses what it can't write instead of raising."""
+class _NeverRaisingFile(io.FileIO):
+    """A file that drops output that it cannot write instead of raising."""
 
     def write(self, data: Any) -> int:
         try:
-            while (
-                written := super().write(data)
-            ) is None:  # a terminal that another program left non-blocking
+            # None: the terminal is non-blocking, as another program left it
+            while (written := super().write(data)) is None:
                 select.select([], [self], [])
         except OSError as error:
-            if error.errno in (errno.EPIPE, errno.EIO):  # nobody will read it any more
+            if error.errno in (errno.EPIPE, errno.EIO):  # the reader is gone
                 _silence(self.fileno())
             return memoryview(data).nbytes
         return written
 
 
 def _silence(descriptor: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    if nowhere != descriptor:
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)

@@ -1,4 +1,4 @@
-"""The section `trainer:` of a YAML, checked against the trainer's class of transformers or trl."""
+"""Checks the section `trainer:` of a YAML against the arguments class of transformers or trl."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from .settings import StageSettings
 
 
-def check_trainer_section(document: YamlFile, schema: type[StageSettings]) -> None:
-    """Checks `trainer:` against the fields of the real class, which is imported only if there is a section.
+def check_trainer_section(yaml_file: YamlFile, schema: type[StageSettings]) -> None:
+    """Checks `trainer:` against the fields of `schema.trainer_class`, imported only if the section exists.
 
-    Raises ConfigError: a name that the class lacks or that the stage sets itself, a wrong type or choice.
+    Raises ConfigError for unknown names, names that the stage sets itself, and wrong types or choices.
     """
-    section = document.data.get("trainer")
+    section = yaml_file.data.get("trainer")
     if not section or schema.trainer_class is None:
         return
     module, name = schema.trainer_class.rsplit(".", 1)
@@ -33,22 +33,22 @@ def check_trainer_section(document: YamlFile, schema: type[StageSettings]) -> No
     fields = {field.name: field for field in dataclasses.fields(trainer_class) if field.init}
     hints = typing.get_type_hints(trainer_class)
     allowed = [field for field in fields if field not in schema.trainer_reserved]
-    wrong = []
+    errors = []
     for key, value in section.items():
         if key in schema.trainer_reserved:
             problem: str | None = f"the stage sets this itself: {schema.trainer_reserved[key]}"
         elif key not in fields:
-            problem = f"{schema.trainer_class} has no such name{nearest(key, allowed)}"
+            problem = f"{schema.trainer_class} has no such argument{nearest(key, allowed)}"
         else:
             problem = _wrong_value(value, hints[key], fields[key].metadata)
         if problem:
-            wrong.append(str(document.error(("trainer", key), problem)))
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+            errors.append(str(yaml_file.error(("trainer", key), problem)))
+    if errors:
+        raise ConfigError("\n".join(errors))
 
 
 def _wrong_value(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | None:
-    """What is wrong with a value for a dataclass field of this type, or None."""
+    """The problem with a value for a dataclass field of this type, or None."""
     choices = [str(choice) for choice in metadata.get("choices") or _enum_values(hint)]
     if choices and isinstance(value, str) and value not in choices:
         return f"expected one of {', '.join(choices)}; found {shown(value)}{nearest(value, choices)}"
@@ -61,7 +61,7 @@ def _wrong_value(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | No
 
 
 def _enum_values(hint: Any) -> Iterable[str]:
-    """The values of `SomeEnum` or `SomeEnum | str`; a list of them is checked by the type alone."""
+    """The values of `SomeEnum` or `SomeEnum | str`; lists of them are checked by type only."""
     for kind in (hint, *(typing.get_args(hint) if _is_union(hint) else ())):
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
             yield from (member.value for member in kind)

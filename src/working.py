@@ -1,8 +1,8 @@
-"""A stage's working folder: begun or resumed, set aside when it was begun for something else, published.
+"""A stage's working folder: created or resumed, set aside if it belongs to other settings, and published.
 
-Publishing writes the manifest last, flushes everything to the disk and renames. A kill at any moment leaves
-the old version, the new one, or a state that `recover` mends. Where `final` is a link, as to a larger disk,
-the working folder is a link too, to a folder beside the artifact itself, so that both are on that disk.
+Publishing writes the manifest last, flushes all files to the disk and renames the folder. A kill at any
+moment leaves the old version, the new one, or a state that `recover` repairs. If `final` is a link (for
+example to a larger disk), the working folder is a link too, to a folder beside the artifact on that disk.
 """
 
 from __future__ import annotations
@@ -24,80 +24,81 @@ from .console import say
 from .errors import LlamitaError
 from .hashes import content_hash
 
-OLD, COPY = ".replaced", ".moving"  # for moments only, and no names that a user gives to a backup
-KEPT_ASIDE = 3  # unfinished folders that were begun with other settings
+OLD, COPY = ".replaced", ".moving"  # short-lived names that users do not give to backups
+MAX_SET_ASIDE = 3  # number of unfinished folders of other settings that are kept
 
 
-def place_of(final: Path) -> Path:
-    """Where an artifact is: `final`, or what that links to, as to a larger disk."""
+def real_path(final: Path) -> Path:
+    """The artifact's real path: `final`, or the target of that link."""
     return Path(os.path.realpath(final)) if final.is_symlink() else final
 
 
 def recover(final: Path) -> None:
-    """Mends what a kill in the middle of `publish` left: finishes it, or brings the old version back."""
-    folder, place = working_folder(final), place_of(final)
-    old = place.with_name(place.name + OLD)
-    if (folder / MANIFEST).is_file():  # written last: everything else is complete
+    """Repairs a `publish` that was killed: finishes it, or restores the old version."""
+    folder, target = working_folder(final), real_path(final)
+    old = target.with_name(target.name + OLD)
+    if (folder / MANIFEST).is_file():  # written last, so everything else is complete
         with _locked(folder):
             _swap(final)
-    elif old.is_dir() and not place.exists():
-        old.rename(place)
+    elif old.is_dir() and not target.exists():
+        old.rename(target)
     _remove(old)
-    if folder.is_symlink() and not folder.exists() and _work(final) == working_folder(place):
-        folder.unlink()  # ours, to what has been published
+    if folder.is_symlink() and not folder.exists() and _real_working_folder(final) == working_folder(target):
+        folder.unlink()  # our link to the working folder that has been published
 
 
 @contextmanager
-def open_working(final: Path, begun: Mapping[str, Any], resumable: bool) -> Iterator[Path]:
+def open_working(final: Path, identity: Mapping[str, Any], resumable: bool) -> Iterator[Path]:
     """The working folder of `final`, locked against other processes while the stage runs.
 
-    Emptied first, unless the stage is `resumable` and the folder was begun for the same fingerprint. What a
-    resumable stage has made for another one is set aside, and found again when it is asked for.
+    The folder is emptied first, unless the stage is `resumable` and the folder has the same fingerprint.
+    Unfinished work of a resumable stage with another fingerprint is set aside, and used again when a run has
+    that fingerprint.
 
     Args:
-        begun: `fingerprint`, and beside it what it stands for; see `identity.Identity`.
+        identity: `fingerprint` with its components, see `runner.identity.Identity.as_dict`.
 
-    Raises LlamitaError if another process writes there.
+    Raises LlamitaError if another process uses the folder.
     """
-    folder, fingerprint = working_folder(final), begun["fingerprint"]
-    if place_of(final).is_mount():
+    folder, fingerprint = working_folder(final), identity["fingerprint"]
+    if real_path(final).is_mount():
         raise LlamitaError(
-            f"{final}: a mount point can't be replaced; expected a folder in it, or a link to one"
+            f"{final}: is a mount point, which cannot be replaced; use a folder inside it, or a link to one"
         )
-    if resumable and (begun_for(final) or {}).get("fingerprint") != fingerprint:
+    if resumable and not _has_fingerprint(folder, fingerprint):
         if folder.is_dir():
             with _locked(folder):
                 if _holds_work(folder):
                     _set_aside(final)
                 else:
-                    shutil.rmtree(_work(final))
-        if aside := set_aside_for(final, fingerprint):
-            aside.rename(_work(final))
+                    shutil.rmtree(_real_working_folder(final))
+        if earlier := set_aside_folder(final, fingerprint):
+            earlier.rename(_real_working_folder(final))
     _make_folder(final)
     with _locked(folder):
-        if not (resumable and (begun_for(final) or {}).get("fingerprint") == fingerprint):
+        if not (resumable and _has_fingerprint(folder, fingerprint)):
             clear(folder)
-            write_json(folder / MARKER, begun)
+            write_json(folder / MARKER, identity)
         yield folder
 
 
-def _work(final: Path) -> Path:
-    """Where the working folder is: beside the artifact, if that is on another disk, or where a link leads."""
+def _real_working_folder(final: Path) -> Path:
+    """The real path of the working folder: the target of its link, or beside the artifact's real path."""
     folder = working_folder(final)
     if folder.is_symlink():
         return Path(os.path.realpath(folder))
-    return folder if folder.exists() else working_folder(place_of(final))
+    return folder if folder.exists() else working_folder(real_path(final))
 
 
 def _make_folder(final: Path) -> None:
-    folder, work = working_folder(final), _work(final)
+    folder, work = working_folder(final), _real_working_folder(final)
     work.mkdir(parents=True, exist_ok=True)
     if work != folder and not folder.is_symlink():
         folder.symlink_to(work)
 
 
 def _holds_work(folder: Path) -> bool:
-    """Whether there is more than what every start writes, and what a kill cut off while it was written."""
+    """Whether a working folder has results, not just the files of a start or of a killed write."""
     return any(
         path.name not in (MARKER, "wandb.json")
         and path.suffix != ".tmp"
@@ -108,73 +109,78 @@ def _holds_work(folder: Path) -> bool:
 
 
 def _set_aside(final: Path) -> None:
-    """Renames the working folder to `….partial.N`; of such folders the newest few stay."""
-    work, asides = _work(final), _asides(final)
-    for number in sorted(asides)[: 1 - KEPT_ASIDE]:
-        say(f"{asides[number]}: deleted; the newer ones that were set aside are kept")
-        shutil.rmtree(asides[number])
-    aside = work.with_name(f"{work.name}.{max(asides, default=0) + 1}")
-    work.rename(aside)
-    say(f"{final.name}: what was made so far is kept in {aside}; with its own settings it resumes from there")
+    """Renames the working folder to `….partial.N` and deletes the oldest such folders."""
+    work, numbered = _real_working_folder(final), _set_aside_folders(final)
+    for number in sorted(numbered)[: 1 - MAX_SET_ASIDE]:
+        say(f"{numbered[number]}: deleted; only the newest {MAX_SET_ASIDE} unfinished folders are kept")
+        shutil.rmtree(numbered[number])
+    target = work.with_name(f"{work.name}.{max(numbered, default=0) + 1}")
+    work.rename(target)
+    say(f"{final.name}: unfinished work was moved to {target}; a run with its settings resumes from there")
 
 
-def _asides(final: Path) -> dict[int, Path]:
-    work = _work(final)
+def _set_aside_folders(final: Path) -> dict[int, Path]:
+    """The folders `….partial.N` by their numbers."""
+    work = _real_working_folder(final)
     named = re.compile(rf"{re.escape(work.name)}\.(\d+)")
     siblings = work.parent.iterdir() if work.parent.is_dir() else ()
     return {int(match[1]): path for path in siblings if (match := named.fullmatch(path.name))}
 
 
-def set_aside_for(final: Path, fingerprint: str) -> Path | None:
-    """The folder that was begun for this fingerprint and set aside since, if there is one."""
-    found = (
-        path for path in _asides(final).values() if (_begun(path) or {}).get("fingerprint") == fingerprint
-    )
-    return next(found, None)
+def set_aside_folder(final: Path, fingerprint: str) -> Path | None:
+    """The folder with this fingerprint that was set aside, None if there is none."""
+    folders = _set_aside_folders(final).values()
+    return next((folder for folder in folders if _has_fingerprint(folder, fingerprint)), None)
 
 
 @contextmanager
 def timed(folder: Path) -> Iterator[Callable[[], float]]:
-    """Tells the seconds of work in a working folder, earlier goes included but for those that were killed."""
+    """Yields a function for the seconds of work so far, earlier attempts included (killed ones excluded)."""
     marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     started = time.monotonic() - marker.get("seconds", 0.0)
     try:
         yield lambda: time.monotonic() - started
     except BaseException:
-        with suppress(OSError):  # on a full disk the reason counts more than the clock
+        with suppress(OSError):  # on a full disk the first error matters, not the timing
             write_json(folder / MARKER, {**marker, "seconds": time.monotonic() - started})
         raise
 
 
-def begun_for(final: Path) -> dict[str, Any] | None:
-    """What the unfinished working folder of `final` was begun for, if there is one: see `open_working`."""
-    return _begun(working_folder(final))
+def unfinished_identity(final: Path) -> dict[str, Any] | None:
+    """The identity stored in the working folder of `final` (see `open_working`), None if there is none."""
+    return _stored_identity(working_folder(final))
 
 
-def _begun(folder: Path) -> dict[str, Any] | None:
+def _stored_identity(folder: Path) -> dict[str, Any] | None:
     try:
-        begun = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        stored = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return begun if isinstance(begun, dict) and isinstance(begun.get("fingerprint"), str) else None
+    return stored if isinstance(stored, dict) and isinstance(stored.get("fingerprint"), str) else None
+
+
+def _has_fingerprint(folder: Path, fingerprint: str) -> bool:
+    return (_stored_identity(folder) or {}).get("fingerprint") == fingerprint
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether it is a folder without anything in it."""
+    """Whether a path is an empty folder."""
     return folder.is_dir() and not any(folder.iterdir())
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on the folder itself; it ends with the process, however that ends."""
+    """Holds a lock on the folder; the system releases it when the process ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise LlamitaError(f"{folder}: another llamita process writes here; wait for it or stop it") from None
+        raise LlamitaError(
+            f"{folder}: another llamita process uses this folder; wait until it ends, or stop it"
+        ) from None
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system has no locks
     try:
         yield
     finally:
@@ -183,7 +189,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def publish(final: Path, manifest: Mapping[str, Any]) -> None:
-    """Turns the working folder into `final` by one rename, with `manifest` (its `hash` is added here)."""
+    """Renames the working folder to `final`, with `manifest` and the hash of its contents in it."""
     folder = working_folder(final)
     for path in files_below(folder):
         flush(path)
@@ -192,35 +198,35 @@ def publish(final: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _swap(final: Path) -> None:
-    folder, place = working_folder(final), place_of(final)
+    folder, target = working_folder(final), real_path(final)
     (folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(folder / RESUME, ignore_errors=True)
     for parent, _, _ in os.walk(folder):
         flush(Path(parent))
-    old = place.with_name(place.name + OLD)
-    if place.exists():
+    old = target.with_name(target.name + OLD)
+    if target.exists():
         _remove(old)
-        place.rename(old)
-    _move(_work(final), place)
-    flush(place.parent)
+        target.rename(old)
+    _move(_real_working_folder(final), target)
+    flush(target.parent)
     _remove(old)
     if folder.is_symlink():
         folder.unlink()
 
 
-def _move(folder: Path, place: Path) -> None:
-    """Renames a folder; to another disk it is copied first."""
+def _move(folder: Path, target: Path) -> None:
+    """Renames a folder, or copies it if the target is on another disk."""
     try:
-        folder.rename(place)
+        folder.rename(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copy = place.with_name(place.name + COPY)
+        copy = target.with_name(target.name + COPY)
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
         for path in files_below(copy):
             flush(path)
-        copy.rename(place)
+        copy.rename(target)
         shutil.rmtree(folder)
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, no network, and stages that make a text file instead of a model."""
+"""Set-up of all tests: one thread, no network, and fake stages that write a text file instead of a model."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .helpers.text_stages import FAKES, FakeStages, FakeTrainerArguments
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
-    """A shell starts background jobs with SIGINT ignored, `nohup` all with SIGHUP; children inherit that."""
+    """Restores signal handlers: background jobs inherit an ignored SIGINT, `nohup` an ignored SIGHUP."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeStages:
-    """Registers the kinds of `FAKES`, and makes `tmp_path` the current folder."""
+    """Registers the kinds of stages of `FAKES` and changes to `tmp_path`."""
     fakes = FakeStages()
     for kind, settings in FAKES.items():
         package = f"fake_{kind}"
@@ -51,7 +51,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeStages:
 
 @pytest.fixture
 def project(fake: FakeStages, tmp_path: Path) -> Path:
-    """A folder with a pipeline of three stages, none of them run."""
+    """Returns a folder with a pipeline of three stages that have not run."""
     configs = tmp_path / "configs"
     configs.mkdir()
     (configs / "pipeline.yaml").write_text(PIPELINE)
@@ -63,7 +63,7 @@ def project(fake: FakeStages, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def without_wandb() -> Iterator[None]:
-    """For modules that train often: nothing is written for Weights & Biases."""
+    """Disables Weights & Biases for modules that train often."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("WANDB_MODE", "disabled")
         yield
@@ -71,7 +71,7 @@ def without_wandb() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    """A real tokenizer of ours, of 420 tokens, trained on a page of text in a fraction of a second."""
+    """Returns one of our tokenizers with 420 tokens, trained in a fraction of a second."""
     from llamita.tokenizer.bpe import train_bpe
 
     words = (
@@ -82,7 +82,7 @@ def tokenizer() -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the real SmolLM2 run where `make smollm` has fetched it."""
+    """Skips tests that need SmolLM2 if `make smollm` has not downloaded it."""
     if (SMOLLM / "model.safetensors").is_file():
         return
     for item in items:

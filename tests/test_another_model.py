@@ -141,7 +141,9 @@ def test_a_folder_without_a_chat_template(root: Path) -> None:
     tokenizer = chatml_tokenizer()
     tokenizer.chat_template = None
     save_model(tiny_model(**SIZE), tokenizer, root / "silent")
-    with pytest.raises(DataError, match=r"silent: no chat template; expected .* `chat_format: llama2`"):
+    with pytest.raises(
+        DataError, match=r"silent: the tokenizer has no chat template; use .* `chat_format: llama2`"
+    ):
         run(sft, SftSettings, SFT, root, "sft_silent", model="silent")
 
 

@@ -1,4 +1,4 @@
-"""Artifacts: named by their folders, known by their contents, their JSON written in one step."""
+"""Artifacts: names of folders, hashes of contents, atomic writes of JSON."""
 
 from __future__ import annotations
 
@@ -22,6 +22,28 @@ def test_names_of_folders() -> None:
         assert artifact.stage_name(folder) == "sft"
         assert artifact.run_name(folder) == "smoke"
         assert artifact.final_folder(folder) == final
+
+
+def stage(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"name": name}))
+    return folder
+
+
+def test_stages_of_one_run_and_of_several(tmp_path: Path) -> None:
+    run = [stage(tmp_path / "a/sft", "sft"), stage(tmp_path / "a/v1/ppo", "v1/ppo")]
+    artifact.check_single_run(tmp_path / "a", run)
+    for other in (run[:1], [*run, stage(tmp_path / "b/sft", "sft")]):
+        with pytest.raises(DataError, match="is not the folder of one run") as caught:
+            artifact.check_single_run(tmp_path, other)
+    assert str(caught.value).endswith(f"expected one of {tmp_path}/a, {tmp_path}/b")
+    # stages started alone: one for all runs, and rounds made by hand
+    shared = stage(tmp_path / "tokenizer", "tokenizer")
+    stage(tmp_path / "a/report", "report")
+    with pytest.raises(DataError, match=f"expected one of {tmp_path}/a$"):
+        artifact.check_single_run(tmp_path, [shared, *run])
+    by_hand = stage(tmp_path / "a/v2/ppo", "ppo")
+    artifact.check_single_run(tmp_path / "a", [*run, by_hand])
 
 
 def test_model_folder(tmp_path: Path) -> None:
@@ -98,7 +120,7 @@ def test_input_hash_of_plain_files_and_folders(tmp_path: Path, monkeypatch: pyte
 
 
 def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
-    """They come in paths, of inputs and of files in them; the end of a training must not fail on one."""
+    """Paths may contain such names; a training run must not fail at its end because of one."""
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     (folder / os.fsdecode(b"\xff.txt")).write_text("text")
@@ -113,7 +135,7 @@ def test_read_manifest_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected the folder of a finished stage"):
         artifact.read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match=r"manifest\.json: no valid JSON"):
+    with pytest.raises(DataError, match=r"manifest\.json: invalid JSON"):
         artifact.read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(DataError, match="expected a JSON object"):

@@ -97,7 +97,7 @@ def test_bad_rows_stop_a_stage_or_are_left_out(kind: str, inputs: dict[str, Path
         with pytest.raises(DataError) as error:
             run(settings, {needs: inputs[needs] for needs in needed}, tmp_path / str(most))
         assert str(error.value).startswith(f"{path}:{line}: ")
-        assert ("1 broken rows before it were left out" in str(error.value)) == (most == 1)
+        assert ("1 bad rows before it were skipped" in str(error.value)) == (most == 1)
 
 
 def test_what_is_left_out_is_in_the_metrics_and_in_a_file(

@@ -1,4 +1,4 @@
-"""Batches of rows of like length."""
+"""Batches of rows of similar length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from llamita.batches import batches_by_length, tokens_at_once
 
 
-def test_rows_of_like_length_share_a_batch_up_to_both_limits() -> None:
+def test_rows_of_similar_length_share_a_batch_up_to_both_limits() -> None:
     lengths = [9, 2, 30, 3, 2, 8, 12, 2]
     cut = batches_by_length(lengths, size=3, tokens=24)
     assert [[lengths[row] for row in batch] for batch in cut] == [[2, 2, 2], [3, 8], [9, 12], [30]]

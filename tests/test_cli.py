@@ -1,4 +1,4 @@
-"""The command line: help at once, one clear message for every error, exit codes."""
+"""The command line: fast help, one clear message for every error, exit codes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def llamita(*arguments: str) -> Result:
     return CliRunner().invoke(cli.app, list(arguments))
 
 
-def said(result: Result) -> str:
+def output(result: Result) -> str:
     """Standard output and error together, unwrapped."""
     return " ".join((result.stdout + result.stderr).split())
 
@@ -66,9 +66,12 @@ def test_help_imports_no_heavy_library() -> None:
 def test_help_and_version() -> None:
     result = llamita("--help")
     assert result.exit_code == 0
-    for command in ("run", *cli.STAGE_HELP, "validate", "chat", "report"):
+    for command in ("init", "run", "validate", "show", *cli.STAGE_HELP, "chat", "report", "schema"):
         assert f" {command} " in result.stdout
         assert llamita(command, "--help").exit_code == 0
+    sections = [line for line in result.stdout.splitlines() if line.endswith(":")]
+    assert sections == ["Options:", "Start:", "Stages, run alone:", "Use:"]
+    assert result.stdout.index(" validate ") < result.stdout.index("Stages, run alone:")
     assert llamita("--version").stdout == f"llamita {__version__}\n"
     assert set(cli.STAGE_HELP) == set(stages.REGISTRY) - {"report"}
 
@@ -79,11 +82,11 @@ def test_run(project: Path, fake: FakeStages) -> None:
     dry = llamita("run", "pipeline.yaml", "--dry-run", "chat.style=polite", "name=other")
     assert dry.exit_code == 0
     assert 'style: "polite"' in dry.stdout
-    assert "base: new" in dry.stdout
+    assert "base: first run" in dry.stdout
     assert fake.ran == ["base"]
     result = llamita("run", "pipeline.yaml")
     assert result.exit_code == 0
-    assert "[1/2] base: done before" in result.stdout
+    assert "[1/2] base: skipped, already finished" in result.stdout
     assert fake.ran == ["base", "chat"]
 
 
@@ -101,10 +104,10 @@ def test_a_stage_alone(project: Path, fake: FakeStages, monkeypatch: pytest.Monk
     (project / "text.txt").write_text("given")
     alone = ("sft", "taker.yaml", "inputs.model=text.txt", "output=out/mine", "style=polite", "seed=4")
     result = llamita(*alone)
-    assert result.exit_code == 0, said(result)
+    assert result.exit_code == 0, output(result)
     assert "polite\ngiven" in (project / "out/mine/made.txt").read_text()
     assert artifact.read_manifest(project / "out/mine")["settings"] == {"seed": 4, "style": "polite"}
-    assert "done before" in llamita(*alone).stdout
+    assert "finished before" in llamita(*alone).stdout
     assert fake.ran == ["mine"]
 
 
@@ -113,7 +116,7 @@ def test_a_stage_alone(project: Path, fake: FakeStages, monkeypatch: pytest.Monk
     [
         (["output=o"], "inputs.model: stage 'sft' needs this input"),
         (["inputs.modl=text.txt", "output=o"], "no such input; did you mean 'model'"),
-        (["inputs.model=text.txt"], "Give output=FOLDER"),
+        (["inputs.model=text.txt"], "pass output=FOLDER"),
         (["inputs.model=nowhere", "output=o"], "no such folder"),
         (["inputs.model=text.txt", "output=o", "sytle=x"], "override 'sytle=x'"),
     ],
@@ -125,19 +128,19 @@ def test_a_stage_alone_with_wrong_settings(
     (project / "text.txt").write_text("given")
     result = llamita("sft", "taker.yaml", *arguments)
     assert result.exit_code == 2
-    assert words in said(result)
+    assert words in output(result)
 
 
 def test_validate(project: Path) -> None:
     result = llamita("validate", "pipeline.yaml", "maker.yaml", "taker.yaml")
-    assert result.exit_code == 0, said(result)
+    assert result.exit_code == 0, output(result)
     assert result.stdout.splitlines() == ["pipeline.yaml: ok", "maker.yaml: ok", "taker.yaml: ok"]
-    (project / "polite.yaml").write_text("style: warm\n")  # no kind in its name: the pipeline tells it
+    (project / "polite.yaml").write_text("style: warm\n")  # no kind in its name: the pipeline has it
     pipeline = (project / "pipeline.yaml").read_text()
     (project / "pipeline.yaml").write_text(pipeline.replace("config: taker.yaml", "config: polite.yaml"))
     assert llamita("validate", "polite.yaml").stdout == "polite.yaml: ok\n"
     (project / "mine.yaml").write_text("trainer: {max_steps: x}\n")
-    assert "which stage is this?" in said(llamita("validate", "mine.yaml"))
+    assert "give --stage, one of" in output(llamita("validate", "mine.yaml"))
     result = llamita("validate", "mine.yaml", "--stage", "maker")
     assert result.exit_code == 2
     assert "mine.yaml:1: trainer.max_steps" in result.stderr
@@ -149,7 +152,7 @@ def test_validate_needs_no_roots(project: Path) -> None:
         pipeline.replace("{model: base}", "{model: base, data: data}") + "roots: {data: null}\n"
     )
     assert llamita("validate", "pipeline.yaml").exit_code == 0
-    assert "add roots.data=FOLDER" in said(llamita("run", "pipeline.yaml"))
+    assert "add roots.data=FOLDER" in output(llamita("run", "pipeline.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -163,11 +166,15 @@ def test_validate_needs_no_roots(project: Path) -> None:
         (
             ZeroDivisionError("division by zero"),
             1,
-            "ZeroDivisionError: division by zero (not foreseen; `llamita --debug",
+            "ZeroDivisionError: division by zero (unexpected error; add --debug",
         ),
         (FileNotFoundError(errno.ENOENT, "No such file", "x.txt"), 1, "error: No such file: x.txt"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "no space left on the disk: stage 'base'"),
-        (KeyboardInterrupt(), 130, "the same command goes on"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "error: Interrupted. Finished stages are kept; run the same command to resume.",
+        ),
     ],
 )
 def test_errors_are_one_message_and_a_code(
@@ -179,13 +186,13 @@ def test_errors_are_one_message_and_a_code(
     fake.during["base"] = fail
     result = llamita("run", "pipeline.yaml")
     assert result.exit_code == code
-    assert words in said(result)
-    assert "Traceback" not in said(result)
+    assert words in output(result)
+    assert "Traceback" not in output(result)
     if isinstance(error, Exception):
         debug = llamita("--debug", "run", "pipeline.yaml")
         assert debug.exit_code == code
         assert "Traceback" in debug.stderr
-        assert words in said(debug)
+        assert words in output(debug)
 
 
 @pytest.mark.parametrize(
@@ -201,27 +208,32 @@ def test_errors_are_one_message_and_a_code(
 def test_wrong_usage_is_code_2(project: Path, arguments: list[str]) -> None:
     result = llamita(*arguments)
     assert result.exit_code == 2
-    assert "Traceback" not in said(result)
+    assert "Traceback" not in output(result)
 
 
 def test_rank_in_messages(project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert "rank 1: error: nothing.yaml: no such file" in said(llamita("run", "nothing.yaml"))
+    assert "rank 1: error: nothing.yaml: no such file" in output(llamita("run", "nothing.yaml"))
 
 
-def test_report_is_drawn_from_what_is_finished(
+def test_report_from_the_finished_stages(
     project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(stages.REGISTRY, "report", stages.REGISTRY["maker"])
     result = llamita("report", "runs/tiny")
     assert result.exit_code == 1
-    assert "no finished stage here" in said(result)
+    assert "no finished stage in it" in output(result)
     llamita("run", "pipeline.yaml", "--until", "base")
     shutil.copytree("runs/tiny/base", "runs/tiny/base.old")  # a backup
-    for _ in range(2):  # always anew
+    for _ in range(2):  # written again each time
         assert llamita("report", "runs/tiny").exit_code == 0
     assert fake.ran == ["base", "report", "report"]
     assert artifact.read_manifest(Path("runs/tiny/report"))["inputs"].keys() == {"base"}
+    llamita("run", "pipeline.yaml", "--until", "base", "name=other")
+    result = llamita("report", "runs")
+    assert result.exit_code == 1
+    assert "expected one of runs/other, runs/tiny" in output(result)
+    assert not Path("runs/report").exists()
 
 
 def test_report_takes_the_stages_of_rounds(
@@ -243,32 +255,32 @@ def test_report_takes_the_stages_of_rounds(
 
 def test_a_block_of_rounds_in_every_command(project: Path, fake: FakeStages) -> None:
     (project / "pipeline.yaml").write_text(BLOCK)
-    (project / "polite.yaml").write_text("strength: 3\n")  # no kind in its name: the pipeline tells it
+    (project / "polite.yaml").write_text("strength: 3\n")  # no kind in its name: the pipeline has it
     result = llamita("validate", "pipeline.yaml", "polite.yaml")
-    assert result.stdout == "pipeline.yaml: ok\npolite.yaml: ok\n", said(result)
+    assert result.stdout == "pipeline.yaml: ok\npolite.yaml: ok\n", output(result)
     result = llamita("run", "pipeline.yaml", "--dry-run", "--until", "v1/tune", "v1/tune.strength=4")
-    assert "v1/tune: new, after base" in result.stdout
+    assert "v1/tune: first run, after base" in result.stdout
     assert "    strength: 4\n" in result.stdout
     assert fake.ran == []
     assert llamita("run", "pipeline.yaml", "--until", "v1/tune").exit_code == 0
     result = llamita("run", "pipeline.yaml", "--from", "v2/tune")
-    assert result.stdout.splitlines()[0] == "[1/1] v2/tune: new", said(result)
+    assert result.stdout.splitlines()[0] == "[1/1] v2/tune: running (first run)", output(result)
     assert fake.ran == ["base", "v1/tune", "v2/tune"]
 
 
 @pytest.mark.parametrize(
     "arguments", [["rlhf", "rlhf.yaml", "inputs.sft=x", "--processes", "2"], ["validate", "rlhf.yaml"]]
 )
-def test_rlhf_is_told_how_it_is_written_now(project: Path, arguments: list[str]) -> None:
+def test_the_former_stage_rlhf_is_refused_with_its_replacement(project: Path, arguments: list[str]) -> None:
     (project / "rlhf.yaml").write_text("seed: 1\n")
     result = llamita(*arguments)
     assert result.exit_code == 2
-    assert "there is no stage 'rlhf' any more" in result.stderr
+    assert "stage 'rlhf' was removed" in result.stderr
     assert "      - name: rejection\n        stage: rejection\n" in result.stderr
     assert "rlhf" not in llamita("--help").stdout
 
 
-def test_chat_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chat_receives_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, dict[str, Any]]] = []
     chat = types.ModuleType("llamita.chat")
     chat.__dict__["run"] = lambda model, **options: calls.append((model, options))
@@ -306,11 +318,11 @@ def test_signals(tmp_path: Path, number: signal.Signals, code: int) -> None:
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == code
     assert "Traceback" not in stderr
-    assert ("the same command goes on" in stderr) is (number == signal.SIGINT)
+    assert ("run the same command to resume" in stderr) is (number == signal.SIGINT)
     assert not (tmp_path / "out").exists()
 
 
-def test_debug_may_stand_anywhere(tmp_path: Path) -> None:
+def test_debug_is_accepted_anywhere(tmp_path: Path) -> None:
     process = _llamita_process(tmp_path, "world", "nothing.yaml", "--debug")
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 2

@@ -1,4 +1,4 @@
-"""Settings: what is wrong is told with file, line, key and the nearest right name."""
+"""Settings: errors name file, line, key and similar names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from pydantic import Field, model_validator
 
 from llamita.config import load_settings
 from llamita.errors import ConfigError
+from llamita.runner.stages import settings_class
 from llamita.settings import Settings, Source, StageSettings
 
 
 class Optimizer(Settings):
     learning_rate: float
     steps: Annotated[int, Field(gt=0)] = 10
+
+
+class RowOptions(Settings):
+    max_length: int
 
 
 class ExampleSettings(StageSettings):
@@ -30,6 +35,7 @@ class ExampleSettings(StageSettings):
     sources: list[Source] = []
     shards: int | None = None
     shard_rows: int | None = None
+    rows: list[RowOptions] = []
     deepspeed: str | None = None
     trainer: dict[str, Any] = {}
 
@@ -80,9 +86,14 @@ def test_values_arrive_with_their_types(write: Any) -> None:
             "optimizer.learning_rat",
             ["did you mean 'learning_rate'", "allowed"],
         ),
-        ("optimizer:\n  steps: 1\n", 1, "optimizer.learning_rate", ["missing"]),
+        ("optimizer:\n  steps: 1\n", 1, "optimizer.learning_rate", ["required"]),
         (GOOD + "optimzer: {}\n", 2, "optimzer", ["unknown key", "did you mean 'optimizer'"]),
-        (GOOD + "max_steps: 3\n", 2, "max_steps", ["go below `trainer:`"]),
+        (
+            GOOD + "max_steps: 3\n",
+            2,
+            "max_steps",
+            ["arguments of transformers.TrainingArguments belong below `trainer:`"],
+        ),
         ('optimizer: {learning_rate: "1"}\n', 1, "optimizer.learning_rate", ["number", '"1" (text)']),
         (GOOD + "seed: 1.0\n", 2, "seed", ["integer", "1.0"]),
         (GOOD + "seed: true\n", 2, "seed", ["integer", "true"]),
@@ -99,12 +110,57 @@ def test_wrong_keys_and_values_name_their_line(
     write: Any, text: str, line: int, key: str, words: list[str]
 ) -> None:
     path = write(text)
-    told = [one for one in problem(path).splitlines() if one.startswith(f"{path}:{line}: {key}: ")]
-    assert len(told) == 1, problem(path)
-    assert all(word in told[0] for word in words), told[0]
+    errors = [error for error in problem(path).splitlines() if error.startswith(f"{path}:{line}: {key}: ")]
+    assert len(errors) == 1, problem(path)
+    assert all(word in errors[0] for word in words), errors[0]
 
 
-def test_all_problems_are_told_at_once_in_order(write: Any) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "old", "new"),
+    [
+        ("pretrain", "validation_steps", "eval_steps"),
+        ("reward", "cut_prompts", "truncate_prompts"),
+        (
+            "tokenizer prepare pretrain sft reward gatt rejection ppo evaluate",
+            "refuse_at_most",
+            "max_bad_rows",
+        ),
+        ("sft rejection", "row_length", "max_length"),
+        ("tokenizer", "vocabulary_size", "vocab_size"),
+        ("pretrain sft rejection", "attention", "attn_implementation"),
+        ("ppo", "kl_coefficient", "kl_coef"),
+        ("ppo", "clip_threshold", "cliprange"),
+        ("ppo", "value_clip_threshold", "cliprange_value"),
+        ("ppo", "gae_lambda", "lam"),
+        ("rejection", "samples_per_prompt", "num_generations"),
+        ("gatt", "samples_per_turn", "num_generations"),
+    ],
+)
+def test_former_names_are_reported_with_the_new_one(write: Any, kinds: str, old: str, new: str) -> None:
+    for kind in kinds.split():
+        path = write(f"seed: 1\n{old}: 1\n")
+        assert f"{path}:2: {old}: renamed to {new}" in problem(path, schema=settings_class(kind)).splitlines()
+        path = write("seed: 1\n")
+        place = f"override '{old}=1' ({path})"
+        errors = problem(path, f"{old}=1", schema=settings_class(kind)).splitlines()
+        assert f"{place}: {old}: renamed to {new}" in errors
+
+
+def test_a_key_under_its_former_name_is_not_reported_as_missing(write: Any) -> None:
+    path = write("vocabulary_size: 320\n")
+    errors = problem(path, schema=settings_class("tokenizer"))
+    assert "vocabulary_size: renamed to vocab_size" in errors
+    assert " vocab_size: this key is required" not in errors
+
+
+def test_former_names_in_a_nested_section(write: Any) -> None:
+    path = write(GOOD + "rows:\n  - {max_length: 2}\n  - row_length: 2\n")
+    assert problem(path) == f"{path}:4: rows.1.row_length: renamed to max_length"
+    path = write("optimizer: {learning_rate: 1, row_length: 1}\n")
+    assert "unknown key; allowed: learning_rate, steps" in problem(path), "no such key under any name"
+
+
+def test_all_problems_are_reported_at_once_in_order(write: Any) -> None:
     path = write("seed: x\noptimizer:\n  learning_rate: y\n  nonsense: 1\n")
     assert [one.split(":")[1] for one in problem(path).splitlines()] == ["1", "3", "4"]
 
@@ -112,9 +168,9 @@ def test_all_problems_are_told_at_once_in_order(write: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seed: 1\nseed: 2\n", ":2: no valid YAML: found duplicate key"),
-        ("optimizer:\n  steps: 1\n  steps: 2\n", ":3: no valid YAML: found duplicate key"),
-        ("seed: [1\n", "no valid YAML"),
+        ("seed: 1\nseed: 2\n", ":2: invalid YAML: found duplicate key"),
+        ("optimizer:\n  steps: 1\n  steps: 2\n", ":3: invalid YAML: found duplicate key"),
+        ("seed: [1\n", "invalid YAML"),
         ("", "expected lines of `key: value`, found null"),
         ("- 1\n", "expected lines of `key: value`, found [1]"),
     ],
@@ -149,9 +205,9 @@ def test_overrides(write: Any) -> None:
         ("seed=", "seed: expected a valid integer"),
         ("seed", "expected key=value"),
         ("=3", "expected key=value"),
-        ("seed.x=3", "seed is no section"),
-        ("sizes.9=3", "there is no 9 to change"),
-        ("trained=[", "no valid YAML"),
+        ("seed.x=3", "seed is not a section"),
+        ("sizes.9=3", "9 does not exist"),
+        ("trained=[", "invalid YAML"),
         ("trainer.max_stepz=1", "did you mean 'max_steps'"),
     ],
 )
@@ -177,7 +233,7 @@ def test_paths_are_relative_to_the_yaml_or_to_the_current_folder(
     assert settings.fingerprinted()["deepspeed"] == {"zero_optimization": {"stage": 2}}
     assert not {"inputs", "output"} & settings.fingerprinted().keys()
     (tmp_path / "zero.json").write_text("{")
-    assert "no valid JSON" in problem(path)
+    assert "invalid JSON" in problem(path)
 
 
 def test_a_trainer_section_is_checked_and_kept(write: Any) -> None:

@@ -1,4 +1,4 @@
-"""Lines and progress: rate and time left for whoever reads a log, silence on other ranks."""
+"""Lines and progress: rate and time left on rank 0, nothing on other ranks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_plain_lines_every_ten_seconds_and_at_the_end(
     ]
 
 
-def test_short_work_is_not_told(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_work_is_not_shown(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     assert list(console.track(iter([1, 2]), "short")) == [1, 2]
     assert capsys.readouterr().out == ""
 
@@ -42,7 +42,7 @@ def test_unknown_total(clock: list[float], capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.splitlines()[0] == "read: 10 rows, 1.0 rows/s"
 
 
-def test_slow_work_is_told_by_the_minute_and_what_was_done_before_is_no_speed(
+def test_slow_work_is_shown_by_the_minute_and_earlier_work_does_not_count_in_the_rate(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in console.track(range(75, 78), "train", 78, unit="steps", done=75):

@@ -1,4 +1,4 @@
-"""DeepSpeed files: the stage that they ask for, and what suits."""
+"""DeepSpeed files: ZeRO stages, and files that PPO cannot use."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def files(tmp_path: Path) -> dict[int, str]:
     return {stage: str(tmp_path / f"{stage}.json") for stage in (0, 2, 3)}
 
 
-def test_the_stage_that_a_file_asks_for(files: dict[int, str], tmp_path: Path) -> None:
+def test_the_zero_stage_in_a_file(files: dict[int, str], tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text("{}")
     assert [zero_stage(file) for file in files.values()] == [0, 2, 3]
     assert zero_stage(str(tmp_path / "none.json")) == 0
     assert zero_stage(None) is None
 
 
-def test_files_that_do_not_suit_are_refused(tmp_path: Path) -> None:
+def test_files_that_ppo_cannot_use_are_errors(tmp_path: Path) -> None:
     file = tmp_path / "zero.json"
     for content, named in (
         ({"zero_optimization": {"stage": 3}}, "stage"),

@@ -1,4 +1,4 @@
-"""Models of the Hub by their ids: which texts are ids, what is fetched, and what is told where it fails."""
+"""Models on the Hub: ids, files that are downloaded, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage writes as JSONL it reads back; a broken line is named, half a line after a kill dropped."""
+"""JSONL: rows are read as written, broken lines are errors, an incomplete last line can be dropped."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b"{", r"no valid JSON \(.*\)"),
-        (b"", r"no valid JSON \(.*\)"),
-        (b'{"a": "\xff"}', r"no valid JSON \('utf-8' codec .*\)"),
-        (b"[" * 100_000, r"no valid JSON \(.*recursion.*\)"),
-        (b"[1, 2]", r"\[1, 2\] is no JSON object"),
+        (b"{", r"invalid JSON \(.*\)"),
+        (b"", r"invalid JSON \(.*\)"),
+        (b'{"a": "\xff"}', r"invalid JSON \('utf-8' codec .*\)"),
+        (b"[" * 100_000, r"invalid JSON \(.*recursion.*\)"),
+        (b"[1, 2]", r"expected a JSON object, found \[1, 2\]"),
     ],
 )
 def test_a_broken_line_is_named_with_what_to_do(tmp_path: Path, line: bytes, expected: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b"\n")
-    with pytest.raises(DataError, match=rf"rows\.jsonl:2: {expected}; delete the file to make it again"):
+    with pytest.raises(DataError, match=rf"rows\.jsonl:2: {expected}; delete the file to write it again"):
         read_rows(path)
     with pytest.raises(DataError, match=rf"rows\.jsonl:2: {expected}; run it again"):
         read_rows(path, remedy="run it again", may_end_torn=True)  # a whole line is none that a kill cut
@@ -45,7 +45,7 @@ def test_half_a_line_at_the_end_is_dropped_where_a_kill_may_have_cut_it(tmp_path
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step"')
     assert read_rows(path, may_end_torn=True) == [{"step": 1}]
-    with pytest.raises(DataError, match=r"rows\.jsonl:2: no valid JSON"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: invalid JSON"):
         read_rows(path)
     path.write_bytes(b'{"step": 1}\n{"step": 2}')
     assert len(read_rows(path, may_end_torn=True)) == 2

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llamita.errors import ConfigError, DataError
 from llamita.model.checkpoint import load_causal_lm, new_reward_model
-from llamita.model.lora import base_model_of, begin, plain
+from llamita.model.lora import base_model_of, load_trainable, plain
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
@@ -265,9 +265,9 @@ def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
         assert not published.config.tie_word_embeddings
         assert published.config.eos_token_id == published.generation_config.eos_token_id == [2, 9]
         torch.testing.assert_close(logits(published), wanted, rtol=1e-4, atol=1e-4)
-        going_on = begin(load_causal_lm, root / folder, settings, seed=0)
+        going_on = load_trainable(load_causal_lm, root / folder, settings, seed=0)
         torch.testing.assert_close(logits(going_on), wanted, rtol=1e-4, atol=1e-4)
-    reward_model = begin(partial(new_reward_model, seed=0), root / "tied_sft", settings, seed=0)
+    reward_model = load_trainable(partial(new_reward_model, seed=0), root / "tied_sft", settings, seed=0)
     published = load_causal_lm(root / "tied_sft").eval()
     with torch.no_grad():
         states = [plain(one.eval()).base_model(IDS).last_hidden_state for one in (reward_model, published)]
@@ -275,5 +275,5 @@ def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
 
 
 def test_a_new_model_has_no_adapter() -> None:
-    with pytest.raises(ValueError, match="lora: a new model has no weights worth keeping"):
+    with pytest.raises(ValueError, match="lora: a new model has only random weights"):
         PretrainSettings.model_validate(PRETRAIN | {"lora": LORA})

@@ -1,4 +1,4 @@
-"""Who this process is among others."""
+"""Rank and number of ranks of this process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_one_process_is_alone() -> None:
+def test_one_process_without_a_launcher() -> None:
     assert (processes.world_size(), processes.rank(), processes.is_main_process()) == (1, 0, True)
 
 
-def test_the_launchers_environment_says_who_we_are(monkeypatch: pytest.MonkeyPatch):
+def test_rank_and_world_size_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert (processes.world_size(), processes.rank(), processes.is_main_process()) == (4, 3, False)

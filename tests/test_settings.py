@@ -1,4 +1,4 @@
-"""What all settings have in common: strict values, what decides a result, and the sources that are read."""
+"""Settings of all stages: strict types, settings that affect the result, and sources."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from llamita.settings import Settings, Source, StageSettings
 from .helpers.sources import source
 
 
-class Step(Settings):
+class Batch(Settings):
     rows: int = 4
     micro_rows: int = 4
 
 
 class Trained(StageSettings):
-    no_effect: ClassVar[frozenset[str]] = frozenset({"step.micro_rows", "logging"})
+    no_effect: ClassVar[frozenset[str]] = frozenset({"batch.micro_rows", "logging"})
     resumes_with: ClassVar[frozenset[str]] = frozenset({"limit"})
     below: ClassVar[dict[str, str]] = {"ghost": "gatt"}
 
-    step: Step = Step()
+    batch: Batch = Batch()
     logging: dict[str, int] = {}
     limit: int = 1
     dialogues: list[Source] = []
@@ -40,22 +40,22 @@ class Refined(Trained):
 @pytest.mark.parametrize("values", [{"rows": "4"}, {"rows": 4.0}, {"rows": True}, {"row": 4}])
 def test_unknown_keys_and_values_of_another_type_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Step.model_validate(values)
+        Batch.model_validate(values)
 
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Step().rows = 5  # type: ignore[misc]  # that it is refused is what is tested
+        Batch().rows = 5  # type: ignore[misc]  # that it is refused is what is tested
 
 
-def test_what_decides_a_result() -> None:
-    settings = Refined(step=Step(rows=8), logging={"steps": 3}, limit=2, kinds={"a": 1}, seed=5)
+def test_settings_that_affect_the_result() -> None:
+    settings = Refined(batch=Batch(rows=8), logging={"steps": 3}, limit=2, kinds={"a": 1}, seed=5)
     everything = settings.fingerprinted()
     found = Refined.decisive(everything)
-    assert found["step.rows"] == 8
+    assert found["batch.rows"] == 8
     assert found["seed"] == 5
     assert found["limit"] == 2
-    assert not {"step.micro_rows", "logging.steps", "kinds.a", "inputs", "output"} & found.keys()
+    assert not {"batch.micro_rows", "logging.steps", "kinds.a", "inputs", "output"} & found.keys()
     assert Refined.decisive(everything, resuming=True).keys() == found.keys() - {"limit"}
     assert "kinds.a" in Trained.decisive(everything), "its parent keeps its own"
 
@@ -83,7 +83,7 @@ def test_sources_are_found_with_the_input_that_they_are_below() -> None:
 
 
 @pytest.mark.parametrize("kind", stages.REGISTRY)
-def test_what_has_no_effect_is_a_setting(kind: str) -> None:
+def test_names_without_effect_are_settings(kind: str) -> None:
     schema = stages.settings_class(kind)
     for name in schema.declared("no_effect") | schema.declared("resumes_with"):
         first, _, second = name.partition(".")

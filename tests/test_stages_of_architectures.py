@@ -53,7 +53,7 @@ def loss_of_dialogues_alone(model: Any, data: Path) -> float:
     model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
     settings = SftSettings.model_validate(SFT)
     dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, data)
-    rows, _ = pack_dialogues(chatml_tokenizer(), dialogues, 128, context_length=256, seed=0, alone=True)
+    rows, _ = pack_dialogues(chatml_tokenizer(), dialogues, 128, context_length=256, seed=0, one_per_row=True)
     total, count = 0.0, 0
     for row in rows:
         end = int(np.flatnonzero(row["position_ids"] == 0)[-1]) or 128
@@ -77,7 +77,7 @@ def test_rows_of_models_that_carry_state_are_not_joined(tmp_path: Path, data: Pa
     saved("lfm2", tmp_path)
     values = SFT | {"max_length": 128, "trainer": ONE_STEP, "attn_implementation": "packed"}
     with pytest.raises(
-        ConfigError, match=r"attn_implementation: packed joins the rows .* expected sdpa or eager"
+        ConfigError, match=r"attn_implementation: packed joins the rows .* set it to sdpa or eager"
     ):
         run(sft, SftSettings, values, tmp_path, data)
 
@@ -104,7 +104,7 @@ def test_held_out_documents_are_measured_apart_too(tmp_path: Path, data: Path) -
     saved("gpt_oss", tmp_path)
     found = run(pretrain, PretrainSettings, pretraining(eval_steps=1), tmp_path, data)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    logged = [row["validation_bits_per_byte"] for row in rows if "validation_bits_per_byte" in row]
+    logged = [row["eval/bits_per_byte"] for row in rows if "eval/bits_per_byte" in row]
     assert logged == [pytest.approx(found["validation_bits_per_byte"], rel=1e-5)]
 
 

@@ -1,4 +1,4 @@
-"""Means and standard errors against the standard library and against the formula, term by term."""
+"""Means and standard errors, compared with the standard library and with the formula as a double sum."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_no_values_and_one() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_against_the_sum_over_pairs(seed: int) -> None:
-    """Every pair of values of one group adds the product of its deviations."""
+def test_clustered_error_against_the_sum_over_pairs(seed: int) -> None:
+    """The reference sums the product of deviations over all pairs of values in one group."""
     rng = random.Random(seed)
     groups = [rng.randrange(12) for _ in range(60)]
     values = [rng.gauss(group, 1) for group in groups]
     mean = sum(values) / 60
-    together = sum(
+    sum_over_pairs = sum(
         (values[i] - mean) * (values[j] - mean)
         for i in range(60)
         for j in range(60)
@@ -48,10 +48,10 @@ def test_groups_against_the_sum_over_pairs(seed: int) -> None:
     count = len(set(groups))
     found = mean_and_error(values, groups)
     assert found[0] == pytest.approx(mean)
-    assert found[1] == pytest.approx(math.sqrt(together * count / (count - 1)) / 60)
+    assert found[1] == pytest.approx(math.sqrt(sum_over_pairs * count / (count - 1)) / 60)
 
 
-def test_groups_of_equal_values_are_worth_one_value_each() -> None:
+def test_a_group_of_equal_values_counts_as_one_value() -> None:
     assert mean_and_error([1, 1, 1, 3, 3, 3, 8, 8, 8], list("aaabbbccc")) == pytest.approx(
         mean_and_error([1, 3, 8])
     )
@@ -61,6 +61,6 @@ def test_one_group_has_no_error() -> None:
     assert mean_and_error([1.0, 2.0, 6.0], ["a"] * 3) == (3.0, None)
 
 
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_no_number_shows(wrong: float) -> None:
-    assert all(map(math.isnan, mean_and_error([1.0, wrong, -wrong])))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_makes_both_nan(value: float) -> None:
+    assert all(map(math.isnan, mean_and_error([1.0, value, -value])))

@@ -1,4 +1,4 @@
-"""Real processes whose terminal or pipe is gone, full or of another encoding: none of them ends a run."""
+"""Real processes with a closed, full or differently encoded terminal or pipe: none of these ends a run."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def run(settings, inputs, out):
     time.sleep(float(os.environ.get("SLEEP", "0")))
     return {}
 
-settings, stage = types.ModuleType("said.settings"), types.ModuleType("said.stage")
+settings, stage = types.ModuleType("fake.settings"), types.ModuleType("fake.stage")
 settings.WorldSettings, stage.run = StageSettings, run
-sys.modules |= {"said": types.ModuleType("said"), "said.settings": settings, "said.stage": stage}
-stages.REGISTRY["world"] = ("said", "WorldSettings")
+sys.modules |= {"fake": types.ModuleType("fake"), "fake.settings": settings, "fake.stage": stage}
+stages.REGISTRY["world"] = ("fake", "WorldSettings")
 execution._seed_global_generators = lambda seed: None  # imports torch
 cli.main()
 """
@@ -55,7 +55,7 @@ def assert_published(folder: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_whoever_read_the_output_is_gone(tmp_path: Path, both: bool) -> None:
+def test_the_reader_of_the_output_is_gone(tmp_path: Path, both: bool) -> None:
     """As in `llamita sft … | head -c 1`, and with `2>&1` before the pipe."""
     error = subprocess.STDOUT if both else subprocess.PIPE
     process = start(tmp_path, stdout=subprocess.PIPE, stderr=error)
@@ -81,8 +81,8 @@ def test_streams_that_are_closed_from_the_start(tmp_path: Path) -> None:
 def test_characters_that_the_terminal_lacks(tmp_path: Path) -> None:
     environment = {"PYTHONIOENCODING": "ascii:strict"}
     process = start(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, environment=environment)
-    said, _ = process.communicate(timeout=30)
-    assert b"2999 \\u2264 \\U0001f999\n" in said
+    output, _ = process.communicate(timeout=30)
+    assert b"2999 \\u2264 \\U0001f999\n" in output
     assert_published(tmp_path, process)
 
 

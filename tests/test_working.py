@@ -1,4 +1,4 @@
-"""Working folders: resumed, set aside for other settings, published by one rename."""
+"""Working folders: resumed, set aside, and published by one rename."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from llamita.errors import LlamitaError
 from .helpers.working_folders import begin, names, publish
 
 
-def test_work_begun_for_other_settings_is_set_aside_and_found_again(
+def test_work_with_other_settings_is_set_aside_and_resumed_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     final = tmp_path / "sft"
     begin(final, "a", "of a")
     assert begin(final, "b", "of b") == "of b"
-    assert f"sft: what was made so far is kept in {tmp_path}/sft.partial.1" in capsys.readouterr().out
+    assert f"sft: unfinished work was moved to {tmp_path}/sft.partial.1" in capsys.readouterr().out
     assert begin(final, "a", ", more") == "of a, more"
     assert names(tmp_path) == ["sft.partial", "sft.partial.2"]
     assert begin(final, "b") == "of b"
     publish(final, "a")
-    assert begin(final, "b") == "of b"  # whatever is published in between
+    assert begin(final, "b") == "of b"  # also after something was published in between
 
 
-def test_few_folders_stay_aside_and_the_oldest_is_told_before_it_is_deleted(
+def test_the_oldest_set_aside_folder_is_reported_and_deleted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rmtree = working.shutil.rmtree
-    told: list[str] = []
+    printed: list[str] = []
 
     def watched(path: Path, ignore_errors: bool = False) -> None:
         if path.exists():
-            told.append(capsys.readouterr().out)
+            printed.append(capsys.readouterr().out)
         rmtree(path, ignore_errors)
 
     monkeypatch.setattr(working.shutil, "rmtree", watched)
     for name in "abcde":
         begin(tmp_path / "sft", name, name)
     assert names(tmp_path) == ["sft.partial", *(f"sft.partial.{n}" for n in (2, 3, 4))]
-    assert f"{tmp_path}/sft.partial.1: deleted" in told[0]
-    assert len(told) == 1
+    assert f"{tmp_path}/sft.partial.1: deleted" in printed[0]
+    assert len(printed) == 1
 
 
 def test_what_holds_no_work_is_not_set_aside(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_what_holds_no_work_is_not_set_aside(tmp_path: Path) -> None:
 def test_a_mount_point_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sft").mkdir()
     monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "sft")
-    with pytest.raises(LlamitaError, match="mount point can't be replaced"):
+    with pytest.raises(LlamitaError, match="is a mount point, which cannot be replaced"):
         begin(tmp_path / "sft", "one")
 
 
@@ -88,28 +88,28 @@ def test_publish_replaces_an_old_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nth", [0, 1, 2])
-def test_a_kill_between_the_renames_is_mended(
+def test_a_kill_between_the_renames_is_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
     """Before 0: the old version is moved aside, 1: the new one takes its place, 2: the clean-up."""
     final = tmp_path / "sft"
     make(final, "one")
-    steps = 0
+    count = 0
     rename, rmtree = Path.rename, working.shutil.rmtree
 
-    def step() -> None:
-        nonlocal steps
-        if steps == nth:
+    def count_and_kill() -> None:
+        nonlocal count
+        if count == nth:
             raise KeyboardInterrupt
-        steps += 1
+        count += 1
 
     def watched_rename(self: Path, target: Path) -> Path:
-        step()
+        count_and_kill()
         return rename(self, target)
 
     def watched_rmtree(path: Path, ignore_errors: bool = False) -> None:
         if path.exists():
-            step()
+            count_and_kill()
         rmtree(path, ignore_errors)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -122,7 +122,7 @@ def test_a_kill_between_the_renames_is_mended(
     assert not (final / artifact.MARKER).exists()
 
 
-def test_an_old_version_comes_back_where_the_new_one_is_lost(tmp_path: Path) -> None:
+def test_the_old_version_is_restored_if_the_new_one_is_lost(tmp_path: Path) -> None:
     make(tmp_path / "sft", "one")
     (tmp_path / "sft").rename(tmp_path / "sft.replaced")
     working.recover(tmp_path / "sft")
@@ -158,10 +158,10 @@ def test_unfinished_work_is_kept_only_for_the_same_fingerprint(
     with working.open_working(final, {"fingerprint": "f"}, resumable) as out:
         (out / "v1").mkdir()
         (out / "v1" / "samples.jsonl").write_text("{}")
-    assert working.begun_for(final) == {"fingerprint": "f"}
+    assert working.unfinished_identity(final) == {"fingerprint": "f"}
     with working.open_working(final, {"fingerprint": fingerprint}, resumable) as out:
         assert (out / "v1" / "samples.jsonl").exists() is kept
-        assert working.begun_for(final) == {"fingerprint": fingerprint}
+        assert working.unfinished_identity(final) == {"fingerprint": fingerprint}
 
 
 def test_two_processes_do_not_share_a_working_folder(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_two_processes_do_not_share_a_working_folder(tmp_path: Path) -> None:
     with working.open_working(tmp_path / "sft", {"fingerprint": "f"}, resumable=False) as out:
         (out / "mine.txt").write_text("mine")
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert "another llamita process writes here" in other.stdout
+        assert "another llamita process uses this folder" in other.stdout
         assert (out / "mine.txt").exists()
     free = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert free.stdout == ""

@@ -15,7 +15,7 @@ from .helpers.working_folders import begin, names, publish
 
 @pytest.fixture
 def linked(tmp_path: Path) -> Path:
-    """`runs/sft`, a link to a folder on another disk that is not there yet."""
+    """`runs/sft`, a link to a folder on another disk that does not exist yet."""
     (tmp_path / "big").mkdir()
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "sft").symlink_to(tmp_path / "big" / "exp12")
@@ -44,24 +44,24 @@ def test_an_artifact_that_is_a_link_stays_one(linked: Path, there: bool) -> None
 
 
 @pytest.mark.parametrize("nth", [0, 1, 2, 3])
-def test_a_kill_while_a_link_is_published_is_mended(
+def test_a_kill_while_a_link_is_published_is_repaired(
     linked: Path, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
     publish(linked, "one")
-    steps = 0
+    count = 0
 
     def counted(name: str) -> None:
         original = getattr(Path, name)
 
-        def step(self: Path, *arguments: Path, **options: bool) -> object:
-            nonlocal steps
+        def counting(self: Path, *arguments: Path, **options: bool) -> object:
+            nonlocal count
             if working.OLD not in self.name and self.name != artifact.MARKER:
-                if steps == nth:
+                if count == nth:
                     raise KeyboardInterrupt
-                steps += 1
+                count += 1
             return original(self, *arguments, **options)
 
-        patch.setattr(Path, name, step)
+        patch.setattr(Path, name, counting)
 
     with monkeypatch.context() as patch, working.open_working(linked, {"fingerprint": "2"}, True) as out:
         (out / "made.txt").write_text("two")

@@ -1,1 +1,1 @@
-"""A chat as token ids: its format, what is trained, packed rows."""
+"""Chats as token ids: chat formats, labels of trained answers, packed rows."""

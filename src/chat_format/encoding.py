@@ -1,8 +1,8 @@
-"""Chats as token ids, and which of them are trained (section 3.1).
+"""Chats as token ids, with labels for the tokens that are trained (section 3.1).
 
-How a chat is written is its tokenizer's own: the format of Llama 2 (`llama2.py`), or whatever its chat
-template says (`template.py`). In both a dialogue is encoded in pieces, prompt and answer in turn, the way it
-is sampled, so a model is asked just as it was trained.
+The tokenizer determines the chat format: that of Llama 2 (`llama2.py`), or the one that its chat template
+defines (`template.py`). Both encode a dialogue in pieces, prompts and answers alternating, exactly as it is
+sampled, so training and inference use the same token ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .template import TemplateFormat
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids and labels of one dialogue, equally long: the label is the id itself, or -100 if untrained.
+    """Token ids and labels of one dialogue, of equal length: a label is the id, or -100 if it is not trained.
 
     The label at t belongs to the token at t (the model shifts them); the first one is always -100.
     """
@@ -32,32 +32,35 @@ class Encoded:
 
 
 class ChatFormat(Protocol):
-    """One way to write chats.
+    """Converts chats to token ids.
 
     Attributes:
-        marks: its control strings, which no message may contain.
+        control_strings: strings with a meaning in the format, which no message may contain.
     """
 
-    marks: tuple[str, ...]
+    control_strings: tuple[str, ...]
 
     def check(self, messages: Sequence[Message]) -> None:
-        """Raises DataError for messages that can't be written, for another reason than roles or marks."""
+        """Raises DataError for messages that the format can't write (apart from roles, control strings)."""
 
     def encode(self, chats: Sequence[Sequence[Message]]) -> list[list[Turn]]:
-        """The turns of each chat, whose roles alternate."""
+        """Returns the turns of each chat; the roles must alternate."""
 
 
 def chat_format(tokenizer: Any) -> ChatFormat:
-    """The format that a tokenizer's chat template names.
+    """Returns the chat format of a tokenizer's chat template.
 
     Raises DataError for a tokenizer without a chat template or without an EOS token.
     """
     if tokenizer.eos_token_id is None:
-        raise DataError(f"{_name(tokenizer)}: no EOS token; answers end with it, so a chat model needs one")
+        raise DataError(
+            f"{_name(tokenizer)}: the tokenizer has no EOS token, with which every answer must end; "
+            "set eos_token in its tokenizer_config.json"
+        )
     if not tokenizer.chat_template:
         raise DataError(
-            f"{_name(tokenizer)}: no chat template; expected a chat model, or one fine-tuned by the "
-            "stage sft with `chat_format: llama2`"
+            f"{_name(tokenizer)}: the tokenizer has no chat template; use a chat model, or fine-tune this "
+            "one in the stage sft with `chat_format: llama2`"
         )
     return Llama2Format(tokenizer) if tokenizer.chat_template == CHAT_TEMPLATE else TemplateFormat(tokenizer)
 
@@ -66,53 +69,55 @@ def _name(tokenizer: Any) -> str:
     return str(getattr(tokenizer, "name_or_path", "")) or "the tokenizer"
 
 
-def check_messages(messages: Sequence[Message], last: str, marks: Sequence[str]) -> None:
-    """Raises DataError unless roles alternate up to `last` and no content holds one of the marks."""
+def check_messages(messages: Sequence[Message], last: str, control_strings: Sequence[str]) -> None:
+    """Raises DataError unless roles alternate, the last is `last`, and no message has a control string."""
     check_roles(messages, last)
     for message in messages:
-        for mark in marks:
-            if mark in message["content"]:
+        for control_string in control_strings:
+            if control_string in message["content"]:
                 raise DataError(
-                    f"a {message['role']} message contains {mark!r}, a control string of the model's chat "
-                    f"format: {_around(message['content'], mark)!r}"
+                    f"a {message['role']} message contains {control_string!r}, a control string of the "
+                    f"model's chat format: {_excerpt(message['content'], control_string)!r}; remove it "
+                    "from the text"
                 )
 
 
-def _around(text: str, mark: str) -> str:
-    at = text.index(mark)
-    return text[max(0, at - 30) : at + len(mark) + 30]
+def _excerpt(text: str, control_string: str) -> str:
+    start = text.index(control_string)
+    return text[max(0, start - 30) : start + len(control_string) + 30]
 
 
 def check_of(tokenizer: Any) -> Check:
-    """Checks messages up to a role (user or assistant) as `encode_dialogues` and `encode_prompt` do.
+    """Returns a function that checks messages as `encode_dialogues` and `encode_prompt` do.
 
-    Raises DataError for a tokenizer that can't write chats.
+    Its second argument is the expected last role (user or assistant). Raises DataError for a tokenizer that
+    has no chat format.
     """
     format = chat_format(tokenizer)
 
     def check(messages: Sequence[Message], last: str) -> None:
-        check_messages(messages, last, format.marks)
+        check_messages(messages, last, format.control_strings)
         format.check(messages)
 
     return check
 
 
-def without_marks(text: str, marks: Sequence[str]) -> str:
-    """Text with the marks of a chat format taken out, for what a model wrote and is to be shown again."""
-    pattern = "|".join(map(re.escape, marks))
-    while (cleaned := re.sub(pattern, "", text)) != text:  # what is left may join to a new mark
+def remove_control_strings(text: str, control_strings: Sequence[str]) -> str:
+    """Removes the control strings of a chat format, so that a sampled answer can become part of a prompt."""
+    pattern = "|".join(map(re.escape, control_strings))
+    while (cleaned := re.sub(pattern, "", text)) != text:  # the parts around one may form another
         text = cleaned
     return text
 
 
 def encode_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Encoded]:
-    """Ids and labels of dialogues; the answers that each wants trained are, their EOS included.
+    """Returns ids and labels of dialogues; trained are the answers of `Dialogue.trained`, with their EOS.
 
-    Raises DataError where roles don't alternate up to an answer, or a content holds a mark.
+    Raises DataError if roles don't alternate up to an answer, or a message contains a control string.
     """
     format = chat_format(tokenizer)
     for dialogue in dialogues:
-        check_messages(dialogue.messages, "assistant", format.marks)
+        check_messages(dialogue.messages, "assistant", format.control_strings)
     encoded = []
     for dialogue, turns in zip(
         dialogues, format.encode([dialogue.messages for dialogue in dialogues]), strict=True
@@ -129,36 +134,42 @@ def encode_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Enco
 
 
 def encode_dialogue(tokenizer: Any, dialogue: Dialogue) -> Encoded:
-    """`encode_dialogues` for one."""
+    """`encode_dialogues` for one dialogue."""
     return encode_dialogues(tokenizer, [dialogue])[0]
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Ids from the very first to where the answer begins, of messages that end with the user's.
+    """Returns the ids of a whole prompt, up to the first token of the answer.
 
-    Raises DataError where they don't, or a content holds a mark.
+    Raises DataError if the last message is not the user's, or a message contains a control string.
     """
     format = chat_format(tokenizer)
-    check_messages(messages, "user", format.marks)
+    check_messages(messages, "user", format.control_strings)
     [turns] = format.encode([messages])
     return [id for prompt, answer in turns for id in [*prompt, *(answer or ())]]
 
 
 def encode_questions(tokenizer: Any, questions: Sequence[str], system: str | None = None) -> list[list[int]]:
-    """Ids of each question of a dialogue whose answers are to come: from one EOS to the next answer."""
+    """Returns the ids of each user turn of a dialogue whose answers are not sampled yet.
+
+    A turn's ids are those between two answers: after one EOS, before the next answer.
+    """
     messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
     for question in questions:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": "…"}]
     format = chat_format(tokenizer)
-    check_messages(messages, "assistant", format.marks)
+    check_messages(messages, "assistant", format.control_strings)
     return [turn.prompt for turn in format.encode([messages])[0]]
 
 
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:
-    """Ids of an answer, EOS included: what follows `encode_prompt`. Raises DataError if it holds a mark."""
+    """Returns the ids of an answer with its EOS, as they follow those of `encode_prompt`.
+
+    Raises DataError if the answer contains a control string.
+    """
     format = chat_format(tokenizer)
     messages: list[Message] = [{"role": "user", "content": "…"}, {"role": "assistant", "content": answer}]
-    check_messages(messages, "assistant", format.marks)
+    check_messages(messages, "assistant", format.control_strings)
     [[turn]] = format.encode([messages])
     assert turn.answer is not None
     return turn.answer

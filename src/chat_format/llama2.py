@@ -2,10 +2,11 @@
 
     <s>[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST] {answer} </s><s>[INST] {user} [/INST] …
 
-Every turn begins with its own BOS and ends with EOS; the system message goes inside the first user message;
-contents are stripped. The tags are plain text, so contents that hold one are refused, as in the released
-code. A turn is tokenized in two pieces, prompt and answer: Llama's tokenizer keeps "[/INST]" apart and puts a
-space before each text ("dummy prefix"), so the pieces give the same ids as the whole.
+Every turn begins with its own BOS and ends with EOS; the system message is placed inside the first user
+message; message contents are stripped. The tags are plain text, so messages that contain one raise an error,
+as in the released code. A turn is tokenized in two pieces, prompt and answer: Llama's tokenizer never merges
+"[/INST]" with other text and prepends a space to each text ("dummy prefix"), so the pieces have the same ids
+as the whole.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ B_INST, E_INST = "[INST]", "[/INST]"
 B_SYS, E_SYS = "<<SYS>>", "<</SYS>>"
 TAGS = (B_INST, E_INST, B_SYS, E_SYS)
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
-MARKS = (*TAGS, UNK, BOS, EOS)
+CONTROL_STRINGS = (*TAGS, UNK, BOS, EOS)
 
-# `raise_exception` and the whitespace control are Hugging Face's; the ids equal those of `Llama2Format`
+# Uses Hugging Face's `raise_exception` and whitespace control; the ids equal those of `Llama2Format`
 CHAT_TEMPLATE = """\
 {%- if messages[0]['role'] == 'system' -%}
     {%- set system = '<<SYS>>\\n' + messages[0]['content'].strip() + '\\n<</SYS>>\\n\\n' -%}
@@ -50,23 +51,24 @@ CHAT_TEMPLATE = """\
 
 
 class Llama2Format:
-    """Llama 2's format with any tokenizer; one without a dummy prefix is given the space in the text."""
+    """Llama 2's format with any tokenizer; for one without a dummy prefix the text contains the space."""
 
     def __init__(self, tokenizer: Any) -> None:
         if tokenizer.bos_token_id is None:
             raise DataError(
-                "the tokenizer has no BOS token, with which every turn of Llama 2's format begins"
+                "the tokenizer has no BOS token, with which every turn of Llama 2's format begins; use the "
+                "model's own chat template (without `chat_format: llama2`)"
             )
         self._tokenizer = tokenizer
-        self.marks = tuple(dict.fromkeys([*MARKS, *tokenizer.all_special_tokens]))
+        self.control_strings = tuple(dict.fromkeys([*CONTROL_STRINGS, *tokenizer.all_special_tokens]))
         [first, *_] = tokenizer.tokenize("a", add_special_tokens=False)
         self._space = "" if first[0] in "▁Ġ " else " "
 
     def check(self, messages: Sequence[Message]) -> None:
-        """Any messages whose roles alternate can be written."""
+        """Does nothing: the format can write all messages with alternating roles."""
 
     def encode(self, chats: Sequence[Sequence[Message]]) -> list[list[Turn]]:
-        """The turns of each chat: from BOS to [/INST], and from there to EOS."""
+        """Returns the turns of each chat: prompts from BOS to [/INST], answers from there to EOS."""
         texts = [list(turn_texts(chat)) for chat in chats]
         pieces = []
         for prompt, answer in (turn for chat in texts for turn in chat):
@@ -80,7 +82,7 @@ class Llama2Format:
 
 
 def turn_texts(messages: Sequence[Message]) -> Iterator[tuple[str, str | None]]:
-    """Each turn as (prompt text, answer text or None), without BOS, EOS and the space that tokenizers add."""
+    """Yields turns as (prompt text, answer text or None), without BOS, EOS and dummy prefix."""
     system = ""
     if messages[0]["role"] == "system":
         system = f"{B_SYS}\n{messages[0]['content'].strip()}\n{E_SYS}\n\n"

@@ -1,7 +1,7 @@
-"""Dialogues packed into rows of one length, so that no batch is half padding (section 3.1).
+"""Packs dialogues into rows of equal length, so that batches contain little padding (section 3.1).
 
-Several dialogues share a row; `position_ids` restart with each. Llama keeps them apart by that alone if it
-gets `position_ids`, no `attention_mask`, and `use_cache=False`: the loss is that of the dialogues one by one.
+Several dialogues share a row; `position_ids` restart with each. Llama attends within each dialogue only if it
+gets `position_ids`, no `attention_mask`, and `use_cache=False`: the loss is that of the single dialogues.
 """
 
 from __future__ import annotations
@@ -37,78 +37,82 @@ def pack_dialogues(
     *,
     context_length: int,
     seed: int,
-    alone: bool = False,
+    one_per_row: bool = False,
 ) -> tuple[list[PackedRow], dict[str, Any]]:
-    """Encodes and packs dialogues; with `alone` one to a row, for models that carry state between them.
+    """Encodes and packs dialogues; `one_per_row` is for models that carry state from one to the next.
 
-    Returns the rows, and counts: `dialogues`, `rows`, `tokens`, `trained_tokens`, `fill` (share of the rows
-    that is no pad) and `skipped` (dialogues by reason).
-    Raises ConfigError for rows above the model's context, DataError where no dialogue is left.
+    Returns the rows, and counts: `dialogues`, `rows`, `tokens`, `trained_tokens`, `fill` (share of tokens in
+    the rows that are not pads) and `skipped` (dialogues by reason).
+    Raises ConfigError if rows are longer than the model's context, DataError if no dialogue fits.
     """
     check_length("max_length", max_length, context_length)
     encoded = encode_dialogues(tokenizer, dialogues)
-    rows = pack(encoded, max_length, tokenizer.pad_token_id, seed=seed, alone=alone)
+    rows = pack(encoded, max_length, tokenizer.pad_token_id, seed=seed, one_per_row=one_per_row)
     if not rows:
-        raise DataError(f"none of {len(encoded)} dialogues fits into a row of {max_length} tokens")
-    if alone:
-        say("one dialogue a row: this architecture carries its state from one to the next")
+        raise DataError(
+            f"none of {len(encoded)} dialogues fits into a row of {max_length} tokens; raise max_length"
+        )
+    if one_per_row:
+        say("one dialogue per row: this architecture would carry state from one dialogue to the next")
     for reason, count in rows.skipped.items():
-        say(f"{count:,} dialogues left out: {reason}")
-    kept = [one for one in encoded if len(one.input_ids) <= max_length]
-    tokens = sum(len(one.input_ids) for one in kept)
+        say(f"skipped {count:,} dialogues: {reason}")
+    packed = [dialogue for dialogue in encoded if len(dialogue.input_ids) <= max_length]
+    tokens = sum(len(dialogue.input_ids) for dialogue in packed)
     return list(rows), {
-        "dialogues": len(kept),
+        "dialogues": len(packed),
         "rows": len(rows),
         "tokens": tokens,
-        "trained_tokens": sum(label != UNTRAINED for one in kept for label in one.labels),
+        "trained_tokens": sum(label != UNTRAINED for dialogue in packed for label in dialogue.labels),
         "fill": tokens / (len(rows) * max_length),
         "skipped": dict(rows.skipped),
     }
 
 
 def pack(
-    encoded: Sequence[Encoded], length: int, pad_token_id: int, *, seed: int, alone: bool = False
+    encoded: Sequence[Encoded], length: int, pad_token_id: int, *, seed: int, one_per_row: bool = False
 ) -> Rows[PackedRow]:
-    """Packs dialogues into rows of `length` tokens by best fit, or with `alone` one to a row; none is cut.
+    """Packs dialogues into rows of `length` tokens by best fit (or one per row); no dialogue is truncated.
 
-    They come in an order drawn from the generator `"{seed}/packing"`, so that every row is a fair sample.
-    Longest first would fill rows a little better, but make some of long dialogues only, with few answers to
-    learn from, and some of short ones. What is left of a row becomes a segment of pads. Dialogues longer than
-    a row are refused and counted in `.skipped` of the returned list.
+    The order is drawn from the generator `"{seed}/packing"`, so that every row is a random sample. Sorting by
+    length would fill rows a little better, but some rows would have only long dialogues, with few trained
+    answers, and some only short ones. Pads fill the end of a row as a segment of their own. Dialogues longer
+    than a row are dropped and counted in `.skipped` of the returned list.
     """
     encoded = random.Random(f"{seed}/packing").sample(encoded, len(encoded))
-    sizes = [len(one.input_ids) for one in encoded]
+    sizes = [len(dialogue.input_ids) for dialogue in encoded]
     bins = (
-        [[index] for index, size in enumerate(sizes) if size <= length] if alone else best_fit(sizes, length)
+        [[index] for index, size in enumerate(sizes) if size <= length]
+        if one_per_row
+        else best_fit(sizes, length)
     )
     rows = [_row([encoded[index] for index in bin], length, pad_token_id) for bin in bins]
-    refused = sum(size > length for size in sizes)
-    return Rows(rows, Counter({f"longer than {length} tokens": refused} if refused else {}))
+    too_long = sum(size > length for size in sizes)
+    return Rows(rows, Counter({f"longer than {length} tokens": too_long} if too_long else {}))
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of `sizes` in bins of `capacity`: each in turn goes where the least room is left that suffices.
+    """Assigns sizes, in order, to bins of `capacity`, each to the fullest bin with enough free space.
 
-    Sizes above the capacity are in no bin.
+    Returns the indices of `sizes` in each bin. Sizes above the capacity are in no bin.
     """
     bins: list[list[int]] = []
-    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # room left -> bins that have it
-    rooms = 0  # bit r is set where with_room[r] is not empty
+    with_space: list[list[int]] = [[] for _ in range(capacity + 1)]  # free space -> bins that have it
+    spaces = 0  # bit s is set if with_space[s] is not empty
     for index, size in enumerate(sizes):
         if size > capacity:
             continue
-        fitting = rooms >> size
+        fitting = spaces >> size
         if fitting:
-            room = size + (fitting & -fitting).bit_length() - 1  # lowest bit set: least room that suffices
-            bin = with_room[room].pop()
-            if not with_room[room]:
-                rooms ^= 1 << room
+            space = size + (fitting & -fitting).bit_length() - 1  # lowest bit set: least space that suffices
+            bin = with_space[space].pop()
+            if not with_space[space]:
+                spaces ^= 1 << space
         else:
-            room, bin = capacity, len(bins)
+            space, bin = capacity, len(bins)
             bins.append([])
         bins[bin].append(index)
-        with_room[room - size].append(bin)
-        rooms |= 1 << (room - size)
+        with_space[space - size].append(bin)
+        spaces |= 1 << (space - size)
     return bins
 
 
@@ -127,12 +131,12 @@ def _array(parts: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 class PackedCollator:
-    """Packed rows to a batch: `input_ids`, `labels`, `position_ids`, each int64 of shape (rows, length)."""
+    """Stacks packed rows: `input_ids`, `labels`, `position_ids`, each int64 of shape (rows, length)."""
 
     def __call__(self, rows: Sequence[PackedRow]) -> dict[str, torch.Tensor]:
         return {
             name: torch.from_numpy(
-                np.stack([row[name] for row in rows])  # type: ignore[literal-required]  # the row's own names
+                np.stack([row[name] for row in rows])  # type: ignore[literal-required]  # names of the TypedDict
             ).long()
             for name in PackedRow.__annotations__
         }

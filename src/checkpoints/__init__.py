@@ -1,1 +1,1 @@
-"""Checkpoints from which a killed or interrupted training resumes."""
+"""Checkpoints from which killed or interrupted training resumes."""

@@ -1,8 +1,9 @@
-"""Checkpoints of a training run, to go on from after a kill: written aside, sealed by checksums, renamed.
+"""Checkpoints of a training run: written to a temporary folder, sealed with checksums, then renamed.
 
-`<folder>/checkpoint-120` holds what the trainer wrote, and `checkpoint.json`, written last: {"step",
-"world_size", "zero_stage", "files": {path: {"bytes", "sha256"}}}. A kill at any moment leaves whole ones and
-perhaps a folder aside, which the next start removes. One that is not whole is told and passed over.
+`<folder>/checkpoint-120` contains the trainer's files and `checkpoint.json`, the seal, which is written last:
+{"step", "world_size", "zero_stage", "files": {path: {"bytes", "sha256"}}}. A kill at any moment leaves intact
+checkpoints and perhaps a temporary folder, which the next start removes. A damaged checkpoint is reported and
+skipped.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from ..processes import is_main_process, rank, world_size
 
 SEAL = "checkpoint.json"
 PREFIX = "checkpoint-"
-ASIDE = "writing"
-ROOM = 1.1  # free space that a checkpoint needs, in sizes of the one before
+TEMPORARY = "writing"
+SPACE_FACTOR = 1.1  # required free space, as a multiple of the previous checkpoint's size
 
 
 class Checkpoints:
-    """The checkpoints below one folder, which all ranks see; every rank makes one and calls all methods.
+    """The checkpoints in a folder that all ranks can access; each rank has an instance and calls all methods.
 
     Args:
-        folder: for them alone; made when the first is saved.
-        keep_last: how many stay, the newest ones.
-        keep_every: those of steps that it divides stay as well.
-        zero_stage: put on their seals, for whoever goes on from them.
+        folder: folder for checkpoints only; created when the first one is saved.
+        keep_last: number of newest checkpoints to keep.
+        keep_every: checkpoints of steps divisible by this number are kept as well.
+        zero_stage: ZeRO stage of this run, stored in the seal.
     """
 
     def __init__(
@@ -48,72 +49,73 @@ class Checkpoints:
         self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
         self._zero_stage = zero_stage
         if is_main_process():
-            shutil.rmtree(folder / ASIDE, ignore_errors=True)
+            shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
         barrier()
 
     def newest(self) -> Path | None:
-        """The newest one that is whole; what is wrong with newer ones is told."""
+        """The newest intact checkpoint, or None; problems of newer ones are reported."""
         for candidate in reversed(self._all()):
             problems = gather_rows(list(_problems(candidate)))
             if not problems:
                 return candidate
-            say(f"{problems[0]}; going on from an older checkpoint, or from the start where there is none")
+            say(f"{problems[0]}; trying the checkpoint before it, or starting from the beginning")
         return None
 
     @staticmethod
     def step(checkpoint: Path) -> int:
-        """The optimizer step after which it was saved."""
+        """The optimizer step after which `checkpoint` was saved."""
         return int(checkpoint.name.removeprefix(PREFIX))
 
     def save(self, step: int, write: Callable[[Path], None]) -> bool:
-        """Saves what `write` puts into the empty folder that it is given, on each rank; says if it stands.
+        """Saves a checkpoint; returns whether it succeeded.
 
-        A full disk costs the checkpoint, not the run: it is told, and those before it stay.
+        On each rank `write` is called with the same empty folder, into which it writes the checkpoint. If the
+        disk is full, this is reported, earlier checkpoints are kept and training continues.
         """
         final = self.folder / f"{PREFIX}{step}"
-        aside = self.folder / ASIDE / final.name  # transformers wants to name the folder itself
-        if reason := self._too_full():
-            say(f"{final}: not saved: {reason}")
+        temporary = self.folder / TEMPORARY / final.name  # transformers expects this name
+        if reason := self._lack_of_space():
+            say(f"{final}: not saved: {reason}; training continues, earlier checkpoints are kept")
             return False
         if is_main_process():
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
         barrier()
-        failures = gather_rows(_attempt(write, aside))
-        sums = [] if failures else gather_rows(_sums(aside))
+        errors = gather_rows(_attempt(write, temporary))
+        sums = [] if errors else gather_rows(_sums(temporary))
         if is_main_process():
-            if not failures:
-                failures = _attempt(lambda folder: self._publish(folder, final, step, sums=sums), aside)
-            if failures:
-                shutil.rmtree(aside, ignore_errors=True)
-        failures = gather_rows(failures if is_main_process() else [])
-        if failures:
-            say(f"{final}: not saved: {failures[0]}; training goes on, the checkpoint before it stays")
-        return not failures
+            if not errors:
+                errors = _attempt(lambda folder: self._publish(folder, final, step, sums=sums), temporary)
+            if errors:
+                shutil.rmtree(temporary, ignore_errors=True)
+        errors = gather_rows(errors if is_main_process() else [])
+        if errors:
+            say(f"{final}: not saved: {errors[0]}; training continues, earlier checkpoints are kept")
+        return not errors
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob(f"{PREFIX}*"), key=self.step)
 
-    def _too_full(self) -> str | None:
-        """Checked before anything is written: a rank that fails alone would leave the others waiting."""
+    def _lack_of_space(self) -> str | None:
+        """Checked before anything is written: a rank that failed alone would leave the others waiting."""
         if not (earlier := self._all()):
             return None
-        needed = ROOM * sum(path.stat().st_size for path in _files(earlier[-1]))
+        required = SPACE_FACTOR * sum(path.stat().st_size for path in _files(earlier[-1]))
         free = shutil.disk_usage(self.folder).free
-        short = gather_rows([free] if free < needed else [])
-        return f"{min(short):,} bytes are free; expected {needed:,.0f}" if short else None
+        too_low = gather_rows([free] if free < required else [])
+        return f"{min(too_low):,} bytes are free, {required:,.0f} are required" if too_low else None
 
-    def _publish(self, aside: Path, final: Path, step: int, *, sums: list[tuple[str, int, str]]) -> None:
+    def _publish(self, temporary: Path, final: Path, step: int, *, sums: list[tuple[str, int, str]]) -> None:
         files = {name: {"bytes": size, "sha256": digest} for name, size, digest in sums}
-        for path in _files(aside):
+        for path in _files(temporary):
             flush(path)
         write_json(
-            aside / SEAL,
+            temporary / SEAL,
             {"step": step, "world_size": world_size(), "zero_stage": self._zero_stage, "files": files},
         )
-        flush(aside)
-        shutil.rmtree(final, ignore_errors=True)  # a broken one of the same step
-        aside.rename(final)
+        flush(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+        temporary.rename(final)
         flush(self.folder)
         for old in self._all()[: -self.keep_last]:
             if not self.keep_every or self.step(old) % self.keep_every:
@@ -121,7 +123,7 @@ class Checkpoints:
 
 
 def _attempt(write: Callable[[Path], None], folder: Path) -> list[str]:
-    """The error of a write, if any: torch and safetensors report a full disk under names of their own."""
+    """The error of a write, if any; torch and safetensors raise their own classes if the disk is full."""
     try:
         write(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -130,18 +132,18 @@ def _attempt(write: Callable[[Path], None], folder: Path) -> list[str]:
 
 
 def _sums(folder: Path) -> list[tuple[str, int, str]]:
-    """Path, bytes and checksum of this rank's share of the files."""
+    """Path, size in bytes and checksum of each file in this rank's share."""
     share = list(_files(folder))[rank() :: world_size()]
     return [(path.relative_to(folder).as_posix(), path.stat().st_size, file_hash(path)) for path in share]
 
 
 def _problems(folder: Path) -> Iterator[str]:
-    """What is wrong with this rank's share of a checkpoint's files."""
+    """Problems of the files in this rank's share of a checkpoint."""
     seal = folder / SEAL
     try:
         files: dict[str, Any] = json.loads(seal.read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        yield f"{seal}: missing or broken ({type(error).__name__})"
+        yield f"{seal}: missing or damaged ({type(error).__name__})"
         return
     for name, expected in sorted(files.items())[rank() :: world_size()]:
         path = folder / name
@@ -150,7 +152,7 @@ def _problems(folder: Path) -> Iterator[str]:
         elif path.stat().st_size != expected["bytes"]:
             yield f"{path}: {path.stat().st_size:,} bytes; expected {expected['bytes']:,}"
         elif file_hash(path) != expected["sha256"]:
-            yield f"{path}: its checksum is not that of {SEAL}"
+            yield f"{path}: its checksum differs from that in {SEAL}"
 
 
 def _files(folder: Path) -> Iterator[Path]:

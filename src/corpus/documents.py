@@ -1,4 +1,4 @@
-"""Documents of a source in batches, read while others are encoded."""
+"""Reads documents in batches, in the background while earlier batches are encoded."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .volume import expected_bytes
 
 T = TypeVar("T")
 
-MOST = 1000  # documents of a batch
+MAX_DOCUMENTS = 1000  # per batch
 
 
 class Document(NamedTuple):
-    """A text, its size in UTF-8 bytes, and a hash by which equal ones are known."""
+    """A text, its size in UTF-8 bytes, and a hash that identifies equal texts."""
 
     text: str
     size: int
@@ -34,15 +34,15 @@ class Document(NamedTuple):
 
 @dataclass
 class Batch:
-    """What was read of a source since the batch before.
+    """Documents read from one source.
 
     Attributes:
-        source: its number.
-        rows: raw rows of the source that were read so far, earlier batches included.
-        skipped: documents of these rows that can't be used, by reason.
-        refused: why rows are broken, each with file and line.
-        ignored: rows by each field that their format does not read.
-        last: nothing follows of this source.
+        source: index of the source.
+        rows: number of raw rows read from the source so far, including earlier batches.
+        skipped: number of valid but unusable documents in this batch, by reason.
+        bad_rows: errors of this batch's bad rows, each with file and line.
+        ignored: number of rows by each field that the format does not read.
+        last: whether this is the source's last batch.
     """
 
     source: int
@@ -50,7 +50,7 @@ class Batch:
     documents: list[Document] = field(default_factory=list)
     _: KW_ONLY
     skipped: Counter[str] = field(default_factory=Counter)
-    refused: list[str] = field(default_factory=list)
+    bad_rows: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     last: bool = False
 
@@ -62,26 +62,26 @@ class Batch:
 def read_batches(
     sources: Sequence[Source], root: Path, size: int, *, first: int = 0, rows: int = 0
 ) -> Iterator[Batch]:
-    """All documents from source `first` on, of which `rows` raw rows are passed over.
+    """Yields all documents of the sources from index `first`, without that source's first `rows` raw rows.
 
     `size`: bytes of text after which a batch ends.
-    Raises DataError where a source can't be read or its format is not one of documents.
+    Raises DataError if a source can't be read.
     """
     for number in range(first, len(sources)):
         source, filled = sources[number], 0
         batch = Batch(number)
-        passed = rows if number == first else 0
-        read_rows = outcomes(source, root, DOCUMENTS[source.format], intake=Intake(), start=passed)
-        for read, made, ignored in read_rows:
-            if len(batch.documents) >= MOST or filled >= size:
+        start = rows if number == first else 0
+        read_rows = outcomes(source, root, DOCUMENTS[source.format], intake=Intake(), start=start)
+        for read, result, ignored in read_rows:
+            if len(batch.documents) >= MAX_DOCUMENTS or filled >= size:
                 yield batch
                 batch, filled = Batch(number), 0
             batch.rows = read
             batch.ignored.update(ignored)
-            if isinstance(made, DataError):
-                batch.refused.append(str(made))
+            if isinstance(result, DataError):
+                batch.bad_rows.append(str(result))
                 continue
-            for row in made:
+            for row in result:
                 if isinstance(row, Skip):
                     batch.skipped[str(row)] += 1
                     continue
@@ -94,7 +94,7 @@ def read_batches(
 
 
 def expected_megabytes(sources: Sequence[Source], root: Path) -> float | None:
-    """About how much text there is to read; None where a source says a limit, or is on the Hub."""
+    """Estimates the MB of text in the sources; None if a source has `skip` or `limit`, or is on the Hub."""
     total = 0.0
     for source in sources:
         place = locate(source, root)
@@ -105,10 +105,10 @@ def expected_megabytes(sources: Sequence[Source], root: Path) -> float | None:
 
 
 def ahead(items: Iterable[T], count: int = 4) -> Iterator[T]:
-    """The same items, of which a thread makes up to `count` before they are asked for."""
+    """Yields the same items; a background thread computes up to `count` of them in advance."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
-        made = deque(thread.submit(next, iterator, end) for _ in range(count))
-        while (item := made.popleft().result()) is not end:
-            made.append(thread.submit(next, iterator, end))
-            yield item  # type: ignore[misc]  # anything but the end is an item
+        pending = deque(thread.submit(next, iterator, end) for _ in range(count))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(thread.submit(next, iterator, end))
+            yield item  # type: ignore[misc]  # every other object is an item

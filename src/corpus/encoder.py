@@ -1,4 +1,4 @@
-"""Texts to token ids, many at once on all cores."""
+"""Tokenizes batches of texts on all cores."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 
 
 class EncodedDocuments(NamedTuple):
-    """Documents one behind the other: `ids` `[tokens]` uint32, `lengths` `[documents]` int64."""
+    """Concatenated documents: `ids` `[tokens]` uint32, `lengths` `[documents]` int64."""
 
     ids: np.ndarray
     lengths: np.ndarray
 
 
 class DocumentEncoder:
-    """Encodes documents between the tokenizer's BOS and EOS, as far as it has them.
+    """Encodes documents and adds BOS and EOS to each, if the tokenizer has them.
 
-    "<s>" and the like inside a text stay plain text. While it works, other Python threads go on.
+    Special tokens in a text, such as "<s>", are encoded as plain text. Encoding releases the GIL, so other
+    Python threads continue to run.
 
     Args:
-        tokenizer: a `PreTrainedTokenizerFast`; its own state stays as it is.
+        tokenizer: a `PreTrainedTokenizerFast`, which is not modified.
     """
 
     def __init__(self, tokenizer: Any) -> None:

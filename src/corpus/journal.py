@@ -1,4 +1,4 @@
-"""How far a corpus is: what a killed preparation goes on from."""
+"""Progress of writing a corpus, from which an interrupted `prepare` resumes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-CACHE = 64 * 1024  # KiB of the table of documents that are kept in memory
+CACHE = 64 * 1024  # KiB of SQLite's page cache
 
 
 class Journal:
-    """The keys of all documents so far, and a state, in one SQLite file: `commit` keeps both or neither.
+    """The keys of all documents so far, and a state, in one SQLite file; `commit` stores both atomically.
 
     Args:
-        path: made if it is not there.
+        path: the file, which is created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,15 +27,15 @@ class Journal:
         run("CREATE TABLE IF NOT EXISTS documents (key BLOB PRIMARY KEY) WITHOUT ROWID")
         run("CREATE TABLE IF NOT EXISTS journal (place INTEGER PRIMARY KEY, value TEXT)")
         row = run("SELECT value FROM journal").fetchone()
-        self.state: Any = None if row is None else json.loads(row[0])  # of the last commit
+        self.state: Any = None if row is None else json.loads(row[0])  # from the last commit
 
     def is_new(self, key: bytes) -> bool:
-        """Notes a document's key; False where it was noted before."""
+        """Adds a document's key; returns False if it was added before."""
         cursor = self._database.execute("INSERT INTO documents VALUES (?) ON CONFLICT DO NOTHING", (key,))
         return cursor.rowcount == 1
 
     def commit(self, state: Any) -> None:
-        """Keeps all keys so far and `state` (JSON-able): from here a killed preparation goes on."""
+        """Stores all keys so far and `state` (JSON-serializable), from which an interrupted run resumes."""
         self._database.execute("INSERT OR REPLACE INTO journal VALUES (0, ?)", (json.dumps(state),))
         self._database.execute("COMMIT")
         self._database.execute("BEGIN IMMEDIATE")

@@ -1,9 +1,9 @@
-"""Token shards: the pretraining text as ids in flat files that are mapped, not read.
+"""Token shards: token ids of the pretraining text in flat, memory-mapped files.
 
-A folder holds one stream of documents:
-- `shard-00000.bin`, …: ids, little-endian uint16, or uint32 for vocabularies above 65,536; a shard ends with
-  a document.
-- `shard-00000.starts`, …: where in the shard each of its documents begins, in tokens, little-endian uint64.
+A folder contains one stream of documents:
+- `shard-00000.bin`, …: ids, little-endian uint16, or uint32 for vocabularies above 65,536; shards contain
+  whole documents.
+- `shard-00000.starts`, …: index of each document's first token in the shard, little-endian uint64.
 - `index.json`, written last: {"dtype", "vocab_size", "tokenizer" (hash), "tokens", "documents",
   "shards": [{"file", "tokens", "documents", "sha256", "starts_sha256"}]}.
 """
@@ -27,12 +27,12 @@ STARTS = "<u8"
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """Of the ids in a shard file: the narrower of uint16 and uint32 that holds them all."""
+    """Returns the dtype of ids in a shard file: uint16 if all ids fit into it, otherwise uint32."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 class _OpenShard:
-    """What is known of a shard while it is being written: tokens, starts of documents, checksum so far."""
+    """State of the shard that is being written: number of tokens, starts of documents, checksum so far."""
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -44,9 +44,10 @@ class ShardWriter:
     """Appends documents to the stream of a folder, shard by shard.
 
     Args:
-        folder: made if it is not there; files that belong to none of `shards` are removed.
-        vocab_size: ids must be below it.
-        shards: those that stand already, to go on behind.
+        folder: folder of the stream, created if necessary; files that belong to no shard of `shards` are
+            removed.
+        vocab_size: exclusive upper limit of the ids.
+        shards: index entries of the existing shards, after which writing resumes.
     """
 
     def __init__(self, folder: Path, vocab_size: int, shards: list[dict[str, Any]]) -> None:
@@ -61,11 +62,11 @@ class ShardWriter:
 
     @property
     def open_tokens(self) -> int:
-        """Tokens in the shard that is being written."""
+        """Number of tokens in the shard that is being written."""
         return self._open.tokens
 
     def append(self, documents: EncodedDocuments) -> None:
-        """Raises DataError for an id outside the vocabulary."""
+        """Appends documents to the open shard. Raises DataError for an id outside the vocabulary."""
         ids, lengths = documents
         if len(ids) and int(ids.max()) >= self._vocabulary_size:
             raise DataError(f"token id {ids.max()} is outside the vocabulary of {self._vocabulary_size}")
@@ -77,7 +78,7 @@ class ShardWriter:
         self._open.tokens += len(ids)
 
     def seal(self) -> None:
-        """Ends the shard that is being written, if there is one."""
+        """Closes the shard that is being written, if there is one."""
         if not self.open_tokens:
             return
         starts = np.concatenate(self._open.starts).astype(STARTS)
@@ -100,7 +101,7 @@ class ShardWriter:
         return f"shard-{len(self.shards):05d}.bin"
 
     def finish(self, tokenizer: str) -> None:
-        """Ends the stream. `tokenizer`: its hash (`model.checkpoint.tokenizer_hash`)."""
+        """Closes the stream and writes its index. `tokenizer`: a hash (`model.checkpoint.tokenizer_hash`)."""
         self.seal()
         index = {
             "dtype": self._dtype.name,
@@ -118,10 +119,10 @@ def _starts_of(shard: str) -> str:
 
 
 class TokenShards:
-    """The token stream of a folder, memory-mapped: pieces of it by `read`; its rows: `token_rows.TokenRows`.
+    """The memory-mapped token stream of a folder; `token_rows.TokenRows` splits it into rows.
 
-    Raises DataError where the index is missing or broken, a file has another size than the index says, or
-    (if `tokenizer` is given) the shards were written with another tokenizer.
+    Raises DataError if the index is missing or broken, a file's size differs from the index, or the shards
+    were written with another tokenizer than `tokenizer` (a hash, None to skip the check).
     """
 
     def __init__(self, folder: Path, tokenizer: str | None = None) -> None:
@@ -129,8 +130,8 @@ class TokenShards:
         self.index = _read_index(folder)
         if tokenizer is not None and tokenizer != self.index["tokenizer"]:
             raise DataError(
-                f"{folder}: written with tokenizer {self.index['tokenizer'][:12]}…, the model has "
-                f"{tokenizer[:12]}…; tokenize the text again"
+                f"{folder}: the shards were written with tokenizer {self.index['tokenizer'][:12]}…, but the "
+                f"model's tokenizer is {tokenizer[:12]}…; run `prepare` again with the model's tokenizer"
             )
         self.tokens: int = self.index["tokens"]
         self.documents: int = self.index["documents"]
@@ -148,38 +149,39 @@ class TokenShards:
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
             raise DataError(
-                f"{path}: {size:,} bytes; expected {expected:,} by {INDEX}: truncated, write it again"
+                f"{path}: the file has {size:,} bytes, but {expected:,} according to {INDEX}; it was "
+                "truncated, run `prepare` again"
             )
         return np.memmap(path, dtype=dtype, mode="r")
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens start … stop - 1 of the whole stream, int64."""
+        """Returns tokens start … stop - 1 of the whole stream, int64."""
         parts = [
             self._shards[shard][begin:end].astype(np.int64) for shard, begin, end in self._parts(start, stop)
         ]
         return np.concatenate(parts)
 
     def document_starts(self, start: int, stop: int) -> np.ndarray:
-        """Where documents begin among tokens start … stop - 1, counted from `start`, int64."""
-        found = []
+        """Returns where documents begin among tokens start … stop - 1, relative to `start`, int64."""
+        starts_by_shard = []
         for shard, begin, end in self._parts(start, stop):
             starts = self._starts[shard]
             inside = starts[np.searchsorted(starts, begin) : np.searchsorted(starts, end)]
-            found.append(inside.astype(np.int64) + self._first[shard] - start)
-        return np.concatenate(found)
+            starts_by_shard.append(inside.astype(np.int64) + self._first[shard] - start)
+        return np.concatenate(starts_by_shard)
 
     def _parts(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """(shard, begin, end) of the pieces that hold tokens start … stop - 1."""
+        """Returns (shard, begin, end) of the pieces that contain tokens start … stop - 1."""
         shard = int(np.searchsorted(self._first, start, side="right")) - 1
         parts = []
         while start < stop:
-            first, behind = int(self._first[shard]), int(self._first[shard + 1])
-            parts.append((shard, start - first, min(stop, behind) - first))
-            start, shard = behind, shard + 1
+            first, next_first = int(self._first[shard]), int(self._first[shard + 1])
+            parts.append((shard, start - first, min(stop, next_first) - first))
+            start, shard = next_first, shard + 1
         return parts
 
     def checksums(self) -> list[tuple[Path, str]]:
-        """The files and what their SHA-256 must be."""
+        """Returns all files with their expected SHA-256."""
         return [
             (self.folder / name, shard[key])
             for shard in self.index["shards"]
@@ -193,11 +195,13 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
-            f"{folder}: no {INDEX}; expected token shards that were written to their end"
+            f"{folder}: {INDEX} does not exist; expected complete token shards, which `prepare` writes"
         ) from None
     except ValueError as error:
-        raise DataError(f"{path}: no valid JSON ({error}); write the shards again") from None
+        raise DataError(f"{path}: invalid JSON ({error}); run `prepare` again") from None
     expected = {"vocab_size", "tokens", "documents", "tokenizer", "shards"}
     if not isinstance(index, dict) or not index.keys() >= expected:
-        raise DataError(f"{path}: not an index of token shards")
+        raise DataError(
+            f"{path}: not an index of token shards; expected an object with {', '.join(sorted(expected))}"
+        )
     return index

@@ -1,4 +1,4 @@
-"""What a corpus is made of, for the terminal."""
+"""Shows a summary of a corpus in the terminal."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from ..console import aligned_table, say, show
 
 
 def show_summary(counts: dict[str, Any]) -> None:
-    """Prints a corpus's counts (see `writing.write_corpus`): sources, lengths, what was left out."""
+    """Prints a corpus's counts (see `writing.write_corpus`): sources, lengths, skipped documents."""
     train = counts["train"]
     weighted = sum(source["weight"] * source["tokens"] for source in train["sources"])
     table = aligned_table("source", "documents", "tokens", "bytes/token", "weight", "share")
     for source in train["sources"]:
         share = f"{source['weight'] * source['tokens'] / weighted:.1%}"
         table.add_row(source["path"], *_figures(source), f"{source['weight']:g}", share)
-    table.add_row("together", *_figures(train), "", "", style="bold")
+    table.add_row("total", *_figures(train), "", "", style="bold")
     table.add_row("held out", *_figures(counts["validation"]), "", "")
     show(table)
-    lengths = aligned_table("tokens a document", "documents trained")
+    lengths = aligned_table("tokens per document", "training documents")
     for longest, documents in ((longest, count) for longest, count in train["lengths"].items() if count):
         lengths.add_row(f"up to {int(longest):,}", f"{documents:,}")
     show(lengths)
     skipped = sum(counts["skipped"].values())
     say(
-        f"left out: {counts['duplicates']:,} duplicates, {skipped:,} unusable documents, "
-        f"{counts['bad_rows']:,} broken rows"
+        f"skipped: {counts['duplicates']:,} duplicates, {skipped:,} unusable documents, "
+        f"{counts['bad_rows']:,} bad rows"
     )
 
 

@@ -1,4 +1,4 @@
-"""How much there is to read, for an estimate of when it will have been read."""
+"""Estimates the amount of text in files, for the progress bar's remaining time."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from ..data.unpacking import UNREADABLE
 
-SAMPLE = 1 << 20  # bytes of a packed file from which its size unpacked is estimated
+SAMPLE = 1 << 20  # bytes of a compressed file from which its uncompressed size is estimated
 
 
 def expected_bytes(path: Path) -> float:
-    """About how many bytes a file holds when it is unpacked; 0 where that can't be known."""
+    """Returns about how many bytes a file has when it is uncompressed; 0 if unknown."""
     try:
         return _parquet_bytes(path) if path.suffix.lower() == ".parquet" else _unpacked_bytes(path)
     except UNREADABLE:
-        return 0.0  # whoever reads the file says what is wrong with it
+        return 0.0  # reading the file raises the error
 
 
 def _unpacked_bytes(path: Path) -> float:

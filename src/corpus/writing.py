@@ -1,7 +1,7 @@
-"""Writing a corpus: documents of any mix of sources to token shards, a part of them held out.
+"""Writes a corpus: documents of all sources as token shards, a part of them held out.
 
-Reading, encoding and writing go on side by side. Whenever a shard is full, all that was written is noted in a
-journal; a killed preparation goes on from there.
+Reading, encoding and writing run in parallel. When a shard is full, the journal stores the progress, from
+which an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 
 from ..artifact import write_json
 from ..console import track
-from ..data.held_out import place_of
+from ..data.held_out import hash_fraction
 from ..data.intake import Intake
-from ..data.reading import check_formats, tell
+from ..data.reading import check_formats, report_outcome
 from ..data.settings import CorpusSettings
 from ..data.sources import DOCUMENTS
 from ..errors import DataError
@@ -35,39 +35,41 @@ from .shards import ShardWriter
 from .summary import show_summary
 
 JOURNAL = "corpus.sqlite"
-BATCH_BYTES = 4_000_000  # of text that is encoded at a time
-ENCODERS = 2  # batches under way: all cores work at one while the ids of the other are copied
-SHORTEST = 16  # tokens; documents up to here share a bar of the histogram, then those up to twice as many
+BATCH_BYTES = 4_000_000  # bytes of text that are encoded at a time
+ENCODERS = 2  # batches in progress: all cores encode one while the ids of the other are copied
+SHORTEST = 16  # tokens; upper limit of the histogram's first bin, doubled for each further bin
 
 
 def write_corpus(
     settings: CorpusSettings, seed: int, tokenizer: Any, *, root: Path, folder: Path, journal: Path
 ) -> dict[str, Any]:
-    """Writes the token shards of all sources below `folder`, unless they stand already.
+    """Writes the token shards of all sources below `folder`, unless the corpus exists.
 
-    Each part of a source is a stream of its own: `folder/train/000` is what the first source of `documents`
-    trains, `folder/validation/000` what the first of `validation`, or without such of `documents`, holds out.
+    Each part of a source is a stream of its own: `folder/train/000` contains the training documents of the
+    first source in `documents`. `folder/validation/000` contains the first source of `validation`, or, if
+    `validation_share` is used, the held-out documents of the first source in `documents`.
 
     Args:
-        seed: with the text, decides what a `validation_share` holds out; equal documents are on one side.
-        root: of the sources' paths.
-        journal: a file that a killed preparation goes on from; of no use afterwards.
+        seed: determines, with the text, which documents `validation_share` holds out; equal documents are in
+            the same part.
+        root: folder of relative source paths.
+        journal: file from which an interrupted run resumes; not needed afterwards.
 
     Returns:
         For "train" and "validation" `documents`, `tokens`, `bytes`, `bytes_per_token`, `lengths` (documents
         by their tokens: up to 16, 32, …) and `sources` (`path`, `weight`, `folder`, `documents`, `tokens`,
-        `bytes` of each); beside them `duplicates` and `bad_rows` (counts), `skipped` (documents by reason) and
+        `bytes` of each); also `duplicates` and `bad_rows` (counts), `skipped` (documents by reason) and
         `ignored_fields` (documents by each field that is not used).
 
     Raises:
-        DataError: a row is broken and may not be left out, a source can't be read, a part has no document.
+        DataError: more rows are bad than `max_bad_rows`, a source can't be read, or a part has no tokens.
     """
     if (folder / COUNTS).is_file():
-        standing: dict[str, Any] = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
-        return standing
-    check_formats([*settings.validation, *settings.documents], DOCUMENTS)
-    with Journal(journal) as noted:
-        preparation = _Preparation(settings, seed, tokenizer, root=root, folder=folder, journal=noted)
+        existing: dict[str, Any] = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
+        return existing
+    check_formats([*settings.validation, *settings.documents], DOCUMENTS, "documents")
+    with Journal(journal) as progress:
+        preparation = _Preparation(settings, seed, tokenizer, root=root, folder=folder, journal=progress)
         preparation.write()
     counts = preparation.finish(tokenizer_hash(tokenizer))
     preparation.intake.write(folder)
@@ -77,7 +79,7 @@ def write_corpus(
 
 
 class _Stream:
-    """One part of one source: its writer, and what is counted of it."""
+    """One part of one source: its writer and its counts."""
 
     def __init__(self, folder: Path, name: str, source: Source, *, vocab_size: int, counts: Any) -> None:
         self.name, self.source, self.counts = name, source, counts
@@ -86,7 +88,7 @@ class _Stream:
     def append(self, encoded: EncodedDocuments) -> None:
         self.writer.append(encoded)
         sizes = np.ceil(np.log2(np.maximum(1, encoded.lengths / SHORTEST))).astype(np.int64)
-        self.counts["lengths"] = _added(self.counts["lengths"], np.bincount(sizes).tolist())
+        self.counts["lengths"] = _add(self.counts["lengths"], np.bincount(sizes).tolist())
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -100,9 +102,9 @@ class _Stream:
 
 
 class _Preparation:
-    """One preparation: sources in order, held-out ones first, so that no other document equals theirs.
+    """Writes all sources in order, held-out ones first: deduplication then drops equal training documents.
 
-    `state` is all that is known of it; the journal keeps a copy.
+    `state` is the whole progress, which the journal stores.
     """
 
     def __init__(
@@ -119,8 +121,8 @@ class _Preparation:
         self._sources: list[Source] = [*settings.validation, *settings.documents]
         self._encode = DocumentEncoder(tokenizer)
         self.state: dict[str, Any] = journal.state or {
-            "source": 0,  # the one being read
-            "rows": 0,  # that were read of it
+            "source": 0,  # index of the source that is being read
+            "rows": 0,  # number of its rows that were read
             "usable": [0] * len(self._sources),
             "skipped": [{} for _ in self._sources],
             "ignored": [{} for _ in self._sources],
@@ -128,7 +130,7 @@ class _Preparation:
             "bad_rows": [],
             "streams": {},
         }
-        self.intake = Intake(settings.max_bad_rows, refused=self.state["bad_rows"])
+        self.intake = Intake(settings.max_bad_rows, bad_rows=self.state["bad_rows"])
         self._streams: dict[tuple[int, Part], _Stream] = {}
         for number, source in enumerate(self._sources):
             held_out = number < len(settings.validation)
@@ -142,7 +144,7 @@ class _Preparation:
                 )
 
     def write(self) -> None:
-        """Reads everything that is not read yet and writes it, shard by shard."""
+        """Reads all remaining documents and writes them, shard by shard."""
         batches = track(
             ahead(self._batches()),
             "tokenizing",
@@ -151,39 +153,42 @@ class _Preparation:
             amount=lambda batch: batch.bytes / 1e6,
             done=sum(stream.counts["bytes"] for stream in self._streams.values()) / 1e6,
         )
-        under_way: deque[dict[_Stream, Future[EncodedDocuments]]] = deque()
+        pending: deque[dict[_Stream, Future[EncodedDocuments]]] = deque()
         with ThreadPoolExecutor(ENCODERS) as threads:
             for batch in batches:
                 texts = self._take(batch)
-                under_way.append({stream: threads.submit(self._encode, texts[stream]) for stream in texts})
+                pending.append({stream: threads.submit(self._encode, texts[stream]) for stream in texts})
                 tokens = sum(stream.writer.open_tokens for stream in self._streams.values())
                 full = tokens >= self._settings.shard_tokens
-                while len(under_way) > (0 if full or batch.last else ENCODERS):
-                    for stream, encoded in under_way.popleft().items():
+                while len(pending) > (0 if full or batch.last else ENCODERS):
+                    for stream, encoded in pending.popleft().items():
                         stream.append(encoded.result())
-                if full:  # what is noted has been written: nothing is under way
+                if full:  # nothing is pending, so the journal describes exactly what was written
                     for stream in self._streams.values():
                         stream.writer.seal()
                     self._journal.commit(self.state)
 
     def _batches(self) -> Iterator[Batch]:
-        size = min(BATCH_BYTES, self._settings.shard_tokens)  # a token is a byte or more: none is overfull
+        # a token has at least one byte, so no batch overfills a shard
+        size = min(BATCH_BYTES, self._settings.shard_tokens)
         return read_batches(
             self._sources, self._root, size, first=self.state["source"], rows=self.state["rows"]
         )
 
     def _take(self, batch: Batch) -> dict[_Stream, list[str]]:
-        """Counts a batch; the texts of it that are no duplicates, by the stream that they go to."""
+        """Counts a batch; returns its texts by stream, without duplicates."""
         state, number = self.state, batch.source
-        for reason in batch.refused:
-            self.intake.refuse(reason)
+        for reason in batch.bad_rows:
+            self.intake.add_bad_row(reason)
         state["source"], state["rows"] = (number + 1, 0) if batch.last else (number, batch.rows)
         for name, counted in (("skipped", batch.skipped), ("ignored", batch.ignored)):
             state[name][number] = dict(Counter(state[name][number]) + counted)
         state["usable"][number] += len(batch.documents)
         if batch.last:
             skipped, ignored = (Counter(state[name][number]) for name in ("skipped", "ignored"))
-            tell(self._sources[number], state["usable"][number], skipped, refused=(), ignored=ignored)
+            report_outcome(
+                self._sources[number], state["usable"][number], skipped, bad_rows=(), ignored=ignored
+            )
         texts: dict[_Stream, list[str]] = {}
         for document in batch.documents:
             if self._settings.deduplicate and not self._journal.is_new(document.key):
@@ -200,7 +205,7 @@ class _Preparation:
             return "validation"
         if not self._settings.validation_share:
             return "train"
-        return "validation" if place_of(text, self._seed) < self._settings.validation_share else "train"
+        return "validation" if hash_fraction(text, self._seed) < self._settings.validation_share else "train"
 
     def finish(self, tokenizer: str) -> dict[str, Any]:
         """Writes the indices of all streams; returns the counts. Raises DataError for an empty part."""
@@ -221,9 +226,9 @@ class _Preparation:
         total = {name: sum(source[name] for source in sources) for name in ("documents", "tokens", "bytes")}
         if not total["tokens"]:
             share = self._settings.validation_share
-            reason = f"; validation_share: {share:g} of the documents leaves none here" if share else ""
-            raise DataError(f"{part} documents: no token to write; expected at least one document{reason}")
-        lengths: list[int] = reduce(_added, (stream.counts["lengths"] for stream in streams))
+            reason = f" (validation_share: {share:g} left none)" if share else ""
+            raise DataError(f"{part} documents: expected at least one document, found none{reason}")
+        lengths: list[int] = reduce(_add, (stream.counts["lengths"] for stream in streams))
         return {
             **total,
             "bytes_per_token": total["bytes"] / total["tokens"],
@@ -232,5 +237,5 @@ class _Preparation:
         }
 
 
-def _added(one: list[int], other: list[int]) -> list[int]:
-    return [a + b for a, b in zip_longest(one, other, fillvalue=0)]
+def _add(first: list[int], second: list[int]) -> list[int]:
+    return [a + b for a, b in zip_longest(first, second, fillvalue=0)]

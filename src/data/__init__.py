@@ -1,1 +1,1 @@
-"""Rows from files: sources, their formats, what becomes of bad ones."""
+"""Reads rows from files: sources, formats, and the treatment of bad rows."""

@@ -1,4 +1,4 @@
-"""Formats of comparisons: a raw row becomes one or several `Comparison`s, or is skipped with a reason."""
+"""Formats of comparisons: converts a raw row to one or several `Comparison`s, or skips it with a reason."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 from ..errors import DataError
 from ..settings import Source
 from .dialogue_formats import (
+    NOT_ALTERNATING,
     history,
     read_messages,
-    usable,
-    user,
+    usable_messages,
+    user_message,
     with_input,
     with_system,
     without_calculator,
@@ -25,9 +26,9 @@ from .reading import Skip, attempt
 from .records import locate, records
 from .rows import RATINGS, Comparison, Dialogue, Message, Rating
 
-SELF_INSTRUCT = "self_instruct_eval"  # the one format that takes several files side by side
-# The eight models of the Self-Instruct evaluation, worst first, as people rated them in that paper. It gives
-# the mixture with Super-NaturalInstructions no clear place beside self-instruct: it stands just below.
+SELF_INSTRUCT = "self_instruct_eval"  # the only format that reads several files in parallel
+# The eight models of the Self-Instruct evaluation, worst first by that paper's human ratings. They don't rank
+# self-instruct and its mixture with Super-NaturalInstructions clearly: the mixture is listed just before it.
 SELF_INSTRUCT_MODELS = (
     "davinci",
     "davinci-t0-ft",
@@ -43,20 +44,22 @@ TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def comparison(row: Mapping[str, Any]) -> Comparison:
-    """{"prompt", "chosen", "rejected"} and, where known, {"rating", "chosen_safe", "rejected_safe"}.
+    """Converts {"prompt", "chosen", "rejected"}, optionally {"rating", "chosen_safe", "rejected_safe"}.
 
-    The prompt is text (behind `system` and `history`, where the row has them) or messages; an answer is text,
-    messages that follow the prompt, or the whole dialogue, the prompt included.
+    The prompt is text (after `system` and `history`, if the row has them) or messages; an answer is text,
+    messages that follow the prompt, or the whole dialogue including the prompt.
     """
-    given = _prompt(row)
-    (prompt, chosen), (other, rejected) = (_parted(row, name, given) for name in ("chosen", "rejected"))
-    if prompt != other:
-        raise Skip("two prompts")
+    prompt_field = _prompt(row)
+    (prompt, chosen), (rejected_prompt, rejected) = (
+        _split_answer(row, name, prompt_field) for name in ("chosen", "rejected")
+    )
+    if prompt != rejected_prompt:
+        raise Skip("different prompts")
     rating = field(row, "rating", str) or None
     if rating and rating not in RATINGS:
-        raise DataError(f"rating {rating!r}; expected one of {', '.join(RATINGS)}")
+        raise DataError(f"field 'rating' is {rating!r}; expected one of {', '.join(RATINGS)}")
     chosen_safe, rejected_safe = field(row, "chosen_safe", bool), field(row, "rejected_safe", bool)
-    return compared(
+    return checked_comparison(
         with_system(row, prompt),
         chosen,
         rejected,
@@ -66,87 +69,89 @@ def comparison(row: Mapping[str, Any]) -> Comparison:
     )
 
 
-def compared(prompt: list[Message], chosen: str, rejected: str, **told: Any) -> Comparison:
-    """A comparison of answers that differ, `told`: its other fields.
+def checked_comparison(prompt: list[Message], chosen: str, rejected: str, **labels: Any) -> Comparison:
+    """Returns a comparison; `labels` are its optional fields.
 
-    Raises Skip where they don't differ or one says nothing.
+    Raises Skip if the answers are equal or one is empty, DataError if roles don't alternate.
     """
     for answer in (chosen, rejected):
-        *prompt, _ = usable([*prompt, {"role": "assistant", "content": answer}], "assistant")
+        *prompt, _ = usable_messages([*prompt, {"role": "assistant", "content": answer}], "assistant")
     if chosen.strip() == rejected.strip():
         raise Skip("equal answers")
-    return Comparison(prompt, chosen, rejected, **told)
+    return Comparison(prompt, chosen, rejected, **labels)
 
 
 def _prompt(row: Mapping[str, Any]) -> list[Message]:
-    """What the fields `history` and `prompt` say; no messages where they are missing or empty."""
+    """Returns the messages of the fields `history` and `prompt`, none if both are missing or empty."""
     if isinstance(row.get("prompt"), list | tuple):
         return [*history(row), *read_messages(row, "prompt")]
-    return [*history(row), *(user(text_field(row, "prompt")) if row.get("prompt") else ())]
+    return [*history(row), *(user_message(text_field(row, "prompt")) if row.get("prompt") else ())]
 
 
-def _parted(row: Mapping[str, Any], name: str, given: list[Message]) -> tuple[list[Message], str]:
-    """(prompt, answer) of a field with an answer, where `given` is what the field `prompt` says."""
+def _split_answer(
+    row: Mapping[str, Any], name: str, prompt_field: list[Message]
+) -> tuple[list[Message], str]:
+    """Splits an answer's field into (prompt, answer); `prompt_field`: messages of the field `prompt`."""
     if not isinstance(row.get(name), list | tuple):
-        prompt = given if row.get("prompt") else user(text_field(row, "prompt"))
+        prompt = prompt_field if row.get("prompt") else user_message(text_field(row, "prompt"))
         return prompt, text_field(row, name)
-    said = read_messages(row, name)
-    if not said or said[-1]["role"] != "assistant":
-        raise DataError(f"field {name!r} holds no messages that end with an answer")
-    *before, answer = said
-    if not given:
+    dialogue = read_messages(row, name)
+    if not dialogue or dialogue[-1]["role"] != "assistant":
+        raise DataError(f"field {name!r}: expected messages whose last one is the assistant's")
+    *before, answer = dialogue
+    if not prompt_field:
         return before, answer["content"]
     whole = [message["role"] for message in before if message["role"] != "system"][:1] == ["user"]
-    if whole and given[-1]["role"] == "user":
-        return _agreed(given, before), answer["content"]
-    return [*given, *before], answer["content"]
+    if whole and prompt_field[-1]["role"] == "user":
+        return _matching_prompt(prompt_field, before), answer["content"]
+    return [*prompt_field, *before], answer["content"]
 
 
-def _agreed(given: list[Message], before: list[Message]) -> list[Message]:
-    """The messages before an answer, if the field `prompt` says the same; it may lack what came earlier.
+def _matching_prompt(prompt_field: list[Message], before: list[Message]) -> list[Message]:
+    """Returns the messages before an answer if they match the field `prompt`, which may lack earlier turns.
 
-    A system message that one of them has alone is kept. Raises Skip where they differ.
+    A system message that only one of them has is kept. Raises Skip if they differ.
     """
-    systems = [message for message in (given[0], before[0]) if message["role"] == "system"]
-    stated, said = (
-        [message["content"].strip() for message in part if message["role"] != "system"]
-        for part in (given, before)
+    systems = [message for message in (prompt_field[0], before[0]) if message["role"] == "system"]
+    expected, found = (
+        [message["content"].strip() for message in messages if message["role"] != "system"]
+        for messages in (prompt_field, before)
     )
-    alike = stated == said or (len(stated) == 1 and stated[0] in (said[0], said[-1]))
-    if not alike or (len(systems) == 2 and systems[0] != systems[1]):
-        raise Skip("its prompt is not that of its messages")
+    match = expected == found or (len(expected) == 1 and expected[0] in (found[0], found[-1]))
+    if not match or (len(systems) == 2 and systems[0] != systems[1]):
+        raise Skip("its field 'prompt' differs from the prompt in its messages")
     return [*systems[:1], *(message for message in before if message["role"] != "system")]
 
 
 def hh(row: Mapping[str, Any]) -> Comparison:
-    """{"chosen", "rejected"}: transcripts "\\n\\nHuman: …\\n\\nAssistant: …" that differ at their end."""
+    """Converts {"chosen", "rejected"}: transcripts "\\n\\nHuman: …\\n\\nAssistant: …" with one prompt."""
     chosen, rejected = _transcript(row, "chosen"), _transcript(row, "rejected")
     if chosen[:-1] != rejected[:-1]:
-        raise Skip("two prompts")
-    return compared(chosen[:-1], chosen[-1]["content"], rejected[-1]["content"])
+        raise Skip("different prompts")
+    return checked_comparison(chosen[:-1], chosen[-1]["content"], rejected[-1]["content"])
 
 
-def preferred(row: Mapping[str, Any]) -> Dialogue:
-    """The better transcript of `hh` as a demonstration of its last answer."""
-    one = hh(row)
-    return Dialogue([*one.prompt, {"role": "assistant", "content": one.chosen}], trained="last")
+def chosen_dialogue(row: Mapping[str, Any]) -> Dialogue:
+    """Returns the chosen transcript of `hh` as a demonstration of its last answer."""
+    pair = hh(row)
+    return Dialogue([*pair.prompt, {"role": "assistant", "content": pair.chosen}], trained="last")
 
 
 def _transcript(row: Mapping[str, Any], name: str) -> list[Message]:
     head, *parts = TURN.split(text_field(row, name))
     if not parts or head.strip():
-        raise DataError(f"field {name!r} is no transcript; expected it to begin with '\\n\\nHuman:'")
-    said: list[Message] = [
+        raise DataError(f"field {name!r} is not a transcript; expected it to begin with '\\n\\nHuman:'")
+    messages: list[Message] = [
         {"role": "user" if speaker == "Human" else "assistant", "content": text.strip()}
         for speaker, text in zip(parts[::2], parts[1::2], strict=True)
     ]
-    if [message["role"] for message in said] != ["user", "assistant"] * (len(said) // 2):
-        raise Skip("doesn't alternate from a question to an answer")
-    return said
+    if [message["role"] for message in messages] != ["user", "assistant"] * (len(messages) // 2):
+        raise Skip(NOT_ALTERNATING)
+    return messages
 
 
 def self_instruct_records(source: Source, root: Path) -> Iterator[Record]:
-    """Rows {"prompt", "answers": [worst model's, …, best's]} of a folder of <model>_predictions.jsonl."""
+    """Yields rows {"prompt", "answers" (worst model first)} of a folder with <model>_predictions.jsonl."""
     files = [
         records(source.model_copy(update={"path": str(path.absolute())}), root)
         for path in self_instruct_files(source, root)
@@ -154,12 +159,15 @@ def self_instruct_records(source: Source, root: Path) -> Iterator[Record]:
     for rows in zip_longest(*files):
         if None in rows:
             missing = SELF_INSTRUCT_MODELS[rows.index(None)]
-            raise DataError(f"{source.path}: {missing}_predictions.jsonl has fewer rows than the others")
-        yield rows[0][0], _answers_of_all(rows)
+            raise DataError(
+                f"{source.path}: {missing}_predictions.jsonl has fewer rows than the other files; expected "
+                "one row per instruction in each file"
+            )
+        yield rows[0][0], _join_models(rows)
 
 
-def _answers_of_all(rows: Sequence[Record]) -> dict[str, Any] | DataError:
-    """One row of every model's file as a row of ours, or why there is none."""
+def _join_models(rows: Sequence[Record]) -> dict[str, Any] | DataError:
+    """Joins one row of every model's file into one row; returns the error if one of them is bad."""
     prompts, answers = [], []
     for where, row in rows:
         try:
@@ -170,21 +178,25 @@ def _answers_of_all(rows: Sequence[Record]) -> dict[str, Any] | DataError:
         except DataError as error:
             return DataError(str(error) if where == rows[0][0] else f"{where}: {error}")
         if prompts[-1] != prompts[0]:
-            return DataError(f"{where}: another instruction than at {rows[0][0]}; expected the same order")
+            return DataError(
+                f"{where}: the instruction differs from that at {rows[0][0]}; expected the same order of "
+                "instructions in each file"
+            )
     return {"prompt": prompts[0], "answers": answers}
 
 
 def self_instruct_files(source: Source, root: Path) -> list[Path]:
-    """The files of a source of format `self_instruct_eval`, worst model first."""
+    """Returns the files of a source of format `self_instruct_eval`, worst model first."""
     folder = locate(source, root)
     if isinstance(folder, str) or not folder.is_dir():
         raise DataError(
-            f"{source.path}: format {SELF_INSTRUCT!r} reads a folder of <model>_predictions.jsonl"
+            f"{source.path}: not a folder; expected a folder with the <model>_predictions.jsonl of each "
+            f"model (format {SELF_INSTRUCT!r})"
         )
     files = [folder / f"{model}_predictions.jsonl" for model in SELF_INSTRUCT_MODELS]
     if missing := [path.name for path in files if not path.is_file()]:
         raise DataError(
-            f"{source.path}: no {', '.join(missing)}; expected a file of each of the eight models"
+            f"{source.path}: {', '.join(missing)} missing; expected the file of each of the eight models"
         )
     return files
 
@@ -194,15 +206,15 @@ def _instruction(row: Mapping[str, Any]) -> str:
 
 
 def self_instruct_eval(row: Mapping[str, Any]) -> list[Comparison | Skip]:
-    """All pairs of the eight models' answers to one instruction, the better model's chosen.
+    """Returns all pairs of the eight models' answers to one instruction; the better model's answer is chosen.
 
-    The rating is the distance of the two models in their order: 1 negligibly, 2 slightly, 3 or 4 better, from
-    5 on significantly.
+    The rating follows from the difference between the models' ranks: 1 negligibly_better, 2 slightly_better,
+    3 or 4 better, 5 or more significantly_better.
     """
-    prompt = user(row["prompt"])
+    prompt = user_message(row["prompt"])
     answers = row["answers"]
     return [
-        attempt(compared, prompt, answers[better], answers[worse], rating=_rating(better - worse))
+        attempt(checked_comparison, prompt, answers[better], answers[worse], rating=_rating(better - worse))
         for better in range(len(answers))
         for worse in range(better)
     ]
@@ -213,16 +225,16 @@ def _rating(distance: int) -> Rating:
 
 
 def gsm8k_solutions(row: Mapping[str, Any]) -> list[Comparison | Skip]:
-    """{"question", "<model>": {"is_correct", "solution"}} of four models: each right one over each wrong."""
-    prompt = user(text_field(row, "question"))
-    right: list[str] = []
+    """Converts {"question", "<model>": {"is_correct", "solution"}} to pairs of a correct and a wrong one."""
+    prompt = user_message(text_field(row, "question"))
+    correct: list[str] = []
     wrong: list[str] = []
     for model in GSM8K_MODELS:
         solution = field(row, model, dict)
         if solution is None or not isinstance(solution.get("is_correct"), bool):
             raise DataError(f"field {model!r} is missing or not graded; expected {{is_correct, solution}}")
-        graded = right if solution["is_correct"] else wrong
+        graded = correct if solution["is_correct"] else wrong
         graded.append(without_calculator(text_field(solution, "solution")))
-    if not right or not wrong:
-        raise Skip("all solutions right" if right else "all solutions wrong")
-    return [attempt(compared, prompt, chosen, rejected) for chosen in right for rejected in wrong]
+    if not correct or not wrong:
+        raise Skip("all solutions correct" if correct else "all solutions wrong")
+    return [attempt(checked_comparison, prompt, chosen, rejected) for chosen in correct for rejected in wrong]

@@ -1,4 +1,4 @@
-"""Fields of raw rows: read with a check of their type, and those that a format does not read."""
+"""Reads fields of raw rows with a check of their type, and finds fields that a format does not use."""
 
 from __future__ import annotations
 
@@ -7,54 +7,55 @@ from typing import Any
 
 from ..errors import DataError
 
-NOTHING: tuple[Any, ...] = (None, "", [], {}, ())  # what a field without a value holds
-NAMED = 8  # fields are named up to here
-WIDEST = 100  # characters of a field's name that are shown
-TRUTH = {"true": True, "false": False, "": None}  # as a CSV file, whose fields are text, says it
+EMPTY: tuple[Any, ...] = (None, "", [], {}, ())  # values of a field without content
+NAMED = 8  # maximum number of names in a message
+WIDEST = 100  # maximum number of characters of a name in a message
+BOOLEANS = {"true": True, "false": False, "": None}  # texts in CSV files, which have no other type
 
 
 def unread_fields(row: Mapping[str, Any], fields: frozenset[str]) -> list[str]:
-    """Names of a raw row's fields that hold something and are not among `fields`; inner ones as `a.b`."""
+    """Returns names of a raw row's non-empty fields that are not in `fields`; inner fields as `a.b`."""
     unread: dict[str, None] = {}
     for name, value in row.items():
         if name not in fields:
-            if value not in NOTHING:
+            if value not in EMPTY:
                 unread[name] = None
             continue
         for part in value if isinstance(value, list | tuple) else (value,):
             if isinstance(part, dict):
-                inner = (f"{name}.{key}" for key, held in part.items() if held not in NOTHING)
+                inner = (f"{name}.{key}" for key, content in part.items() if content not in EMPTY)
                 unread.update((key, None) for key in inner if key not in fields)
     return list(unread)
 
 
 def text_field(row: Mapping[str, Any], name: str) -> str:
-    """A field that must be text. Raises DataError where it is missing or something else."""
+    """Returns a field that must be text. Raises DataError if it is missing or has another type."""
     value = row.get(name)
     if value is None:
-        raise DataError(f"field {name!r} is missing; expected text (fields: {named(map(short_name, row))})")
+        found = named(map(short_name, row))
+        raise DataError(f"field {name!r} is missing; expected text (the row has the fields: {found})")
     if not isinstance(value, str):
         raise DataError(f"field {name!r} is {type(value).__name__}; expected text")
     return checked(value, name)
 
 
 def checked(value: str, name: str) -> str:
-    """Text that can be written as UTF-8. Raises DataError for half of a surrogate pair."""
+    """Returns the text. Raises DataError if it can't be written as UTF-8 (half of a surrogate pair)."""
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"field {name!r} holds half of a surrogate pair; expected valid Unicode"
+                f"field {name!r} contains half of a surrogate pair; expected valid Unicode"
             ) from None
     return value
 
 
 def field(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
-    """A field of the given type(s), or None where it is missing. Raises DataError for another type."""
+    """Returns a field of the given type(s), None if it is missing. Raises DataError for another type."""
     value = row.get(name)
     if isinstance(value, str) and kind is not str:
-        value = TRUTH.get(value.lower(), value)
+        value = BOOLEANS.get(value.lower(), value)
     if value is not None and not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(k.__name__ for k in kinds)
@@ -63,11 +64,11 @@ def field(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> A
 
 
 def named(names: Iterable[str]) -> str:
-    """A few names for a message, and how many more there are."""
+    """Joins the first names for a message, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
 
 def short_name(name: object) -> str:
-    return f"{name!s:.{WIDEST}}" or "one without a name"
+    return f"{name!s:.{WIDEST}}" or "(no name)"

@@ -1,4 +1,4 @@
-"""The dialogues that fine-tuning trains on: demonstrations, and those of Ghost Attention."""
+"""Reads the dialogues for fine-tuning: demonstrations and Ghost Attention dialogues."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def fine_tuning_dialogues(
     gatt_root: Path | None = None,
     intake: Intake | None = None,
 ) -> list[Dialogue]:
-    """Demonstrations as they are, and Ghost Attention dialogues trained on their last answer (section 3.3).
+    """Returns demonstrations, then Ghost Attention dialogues trained on their last answer (section 3.3).
 
-    Sources are below `root`, those of Ghost Attention below `gatt_root` where it is given. One without an
-    instruction is the same dialogue for a model that never hears of one.
+    Source paths are relative to `root`, those of Ghost Attention to `gatt_root` if it is given. A Ghost
+    Attention dialogue without instruction is the control for a model that is trained without instructions.
     """
     intake = intake or Intake()
     plain = read_dialogues(dialogues, root, intake)
     multi_turn = read_dialogues(ghost_attention, gatt_root or root, intake)
     augmented = [
-        instruction_on_first_turn(one) if one.instruction else replace(one, trained="last")
-        for one in multi_turn
+        instruction_on_first_turn(dialogue) if dialogue.instruction else replace(dialogue, trained="last")
+        for dialogue in multi_turn
     ]
     return [*plain, *augmented]

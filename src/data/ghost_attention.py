@@ -1,7 +1,7 @@
 """Ghost Attention's two views of a dialogue that has an instruction (section 3.3).
 
-Answers are sampled with the instruction on every user message; trained is the dialogue that states it once,
-at the start, and only on its last answer.
+For sampling, every user message contains the instruction. For training, only the first one does, and only
+the last answer is trained.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from .rows import Dialogue, Message
 
 
 def instruction_on_every_turn(dialogue: Dialogue) -> Dialogue:
-    """The instruction put behind every user message: what answers are sampled from (step 2).
+    """Appends the instruction to every user message, for sampling answers (step 2).
 
-    Behind it, a small model keeps to it more often than before it.
+    A small model follows an instruction at the end of a message more often than one at its start.
 
     Raises DataError for a dialogue without an instruction.
     """
@@ -30,7 +30,7 @@ def instruction_on_every_turn(dialogue: Dialogue) -> Dialogue:
 
 
 def instruction_on_first_turn(dialogue: Dialogue) -> Dialogue:
-    """The instruction as system message of the first turn, the last answer alone trained (step 3).
+    """Makes the instruction the system message, and only the last answer trained (step 3).
 
     Raises DataError for a dialogue without an instruction.
     """
@@ -40,9 +40,9 @@ def instruction_on_first_turn(dialogue: Dialogue) -> Dialogue:
 
 def _instruction(dialogue: Dialogue) -> str:
     if not dialogue.instruction:
-        raise DataError("a Ghost Attention dialogue needs an `instruction`")
+        raise DataError("the Ghost Attention dialogue has no `instruction`; add this field to its row")
     if dialogue.messages[0]["role"] == "system":
         raise DataError(
-            "a Ghost Attention dialogue has its system message as `instruction`, not in `messages`"
+            "the Ghost Attention dialogue has a system message in `messages`; move it to `instruction`"
         )
     return dialogue.instruction

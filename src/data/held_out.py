@@ -1,4 +1,4 @@
-"""The split into rows to train on and rows held out, which never shows one prompt on both sides."""
+"""Splits rows into training and held-out rows that share no prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def opening(row: Any) -> str:
-    """What a row is about, as a key for splits: its text, or its messages up to the first user's."""
+    """Returns a row's key for splits: its text, or its messages up to the first user message."""
     if isinstance(row, str):
         return row
     messages = row.prompt if isinstance(row, Comparison) else row.messages
@@ -25,28 +25,28 @@ def opening(row: Any) -> str:
 def split_held_out(
     rows: Sequence[T], held_out: float | int, seed: int, *, key: Callable[[T], str] = opening
 ) -> tuple[list[T], list[T]]:
-    """Splits rows into (kept, held out), each in the old order; rows of one key stay together.
+    """Splits rows into (training, held out), in their order; rows with equal keys are in the same part.
 
-    `held_out`: a fraction of the keys (float, below 1) or at least so many rows (int). Which ones is
-    decided by a hash of the key and the seed alone, so a row stays on its side when others come or go
-    (with a fraction), whatever the order of the rows.
+    `held_out`: fraction of the keys (float below 1), or minimum number of rows (int). Only a hash of key and
+    seed decides, so the order of the rows has no influence, and with a fraction a row's part does not change
+    when other rows are added or removed.
     """
     keys = [key(row) for row in rows]
-    places = {name: place_of(name, seed) for name in keys}
+    fractions = {name: hash_fraction(name, seed) for name in keys}
     if isinstance(held_out, float):
-        out = {name for name, place in places.items() if place < held_out}
+        held_out_keys = {name for name, fraction in fractions.items() if fraction < held_out}
     else:
-        out, counts, taken = set(), Counter(keys), 0
-        for name in sorted(places, key=places.__getitem__):
-            if taken >= held_out:
+        held_out_keys, rows_of, count = set(), Counter(keys), 0
+        for name in sorted(fractions, key=fractions.__getitem__):
+            if count >= held_out:
                 break
-            out.add(name)
-            taken += counts[name]
-    kept = [row for row, name in zip(rows, keys, strict=True) if name not in out]
-    return kept, [row for row, name in zip(rows, keys, strict=True) if name in out]
+            held_out_keys.add(name)
+            count += rows_of[name]
+    training = [row for row, name in zip(rows, keys, strict=True) if name not in held_out_keys]
+    return training, [row for row, name in zip(rows, keys, strict=True) if name in held_out_keys]
 
 
-def place_of(key: str, seed: int) -> float:
-    """A number in [0, 1) drawn for a key, from nothing but the key and the seed."""
+def hash_fraction(key: str, seed: int) -> float:
+    """Returns a number in [0, 1) that depends only on the key and the seed."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,7 +1,7 @@
-"""Instructions that code can check on any text, for Ghost Attention where no truth is known (section 3.3).
+"""Instructions that code can check on any text, for Ghost Attention without ground truth (section 3.3).
 
-As in the paper an instruction is shortened for training half of the time ("Act as Napoleon from now on"
-becomes "Figure: Napoleon").
+As in the paper, half of the training dialogues state a short form ("Figure: Napoleon" for "Act as Napoleon
+from now on").
 """
 
 from __future__ import annotations
@@ -43,54 +43,54 @@ SHORT: dict[Kind, str] = {
     "no_commas": "Style: no commas",
     "word": 'Word: "{}"',
 }
-SHORTEST_TOLD = 3  # words from which a language can be told
+MIN_WORDS = 3  # number of words from which language identification is reliable
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One thing to keep to. `value`: the language, the name, … where its kind has one."""
+    """An instruction for all answers of a dialogue. `value`: the language, the name, …, "" if none."""
 
     kind: Kind
     value: str = ""
 
     @property
     def text(self) -> str:
-        """As the model is told."""
+        """The instruction as the model reads it when answers are sampled."""
         return LONG[self.kind].format(self.value)
 
     @property
     def short(self) -> str:
-        """As half of the training dialogues state it."""
+        """The short form, which half of the training dialogues state."""
         return SHORT[self.kind].format(self.value)
 
-    def kept(self, answer: str) -> bool:
-        """Whether an answer keeps to it; an empty one keeps to nothing."""
+    def is_followed_by(self, answer: str) -> bool:
+        """Whether an answer follows the instruction; an empty answer follows none."""
         return bool(answer.strip()) and _CHECKS[self.kind](answer, self.value)
 
     def row(self) -> dict[str, str]:
-        """As a test set holds it, see `read_instruction`."""
+        """Returns the instruction as a field of a test set's row, which `read_instruction` reads."""
         return {"kind": self.kind, "value": self.value}
 
 
 def read_instruction(row: Mapping[str, Any]) -> Instruction:
-    """What `Instruction.row` gave. Raises DataError for an unknown kind or value."""
+    """Reads what `Instruction.row` returned. Raises DataError for an unknown kind or value."""
     kind, value = row.get("kind"), row.get("value")
     if kind not in KINDS:
-        raise DataError(f"check: kind {kind!r}; expected one of {', '.join(KINDS)}")
+        raise DataError(f"field 'check': kind is {kind!r}; expected one of {', '.join(KINDS)}")
     if not isinstance(value, str) or (kind == "language" and value not in LANGUAGES):
         expected = "a text" if kind != "language" else f"one of {', '.join(LANGUAGES)}"
-        raise DataError(f"check: value {value!r} of kind {kind!r}; expected {expected}")
+        raise DataError(f"field 'check': value is {value!r} for kind {kind!r}; expected {expected}")
     return Instruction(kind, value)
 
 
 def draw_instruction(kinds: Sequence[Kind], draw: random.Random) -> Instruction:
-    """A kind, each as often, and a value of it."""
+    """Draws a kind and one of its values, each with equal probability."""
     kind = draw.choice(kinds)
     return Instruction(kind, draw.choice(VALUES[kind]))
 
 
 def _is_in_language(answer: str, value: str) -> bool:
-    return len(answer.split()) >= SHORTEST_TOLD and _identifier().classify(answer)[0] == LANGUAGES[value]
+    return len(answer.split()) >= MIN_WORDS and _identifier().classify(answer)[0] == LANGUAGES[value]
 
 
 def _ends_with(answer: str, value: str) -> bool:
@@ -113,12 +113,12 @@ _CHECKS: dict[Kind, Callable[[str, str], bool]] = {
 
 @cache
 def _identifier() -> Any:
-    """Tells languages apart, English among them. Raises ConfigError where its package is missing."""
+    """Returns a classifier of the languages and English. Raises ConfigError if its package is missing."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
         raise ConfigError(
-            "an instruction of kind 'language' is checked by py3langid: pip install 'llamita[gatt]'"
+            "instructions of kind 'language' need the package py3langid: pip install 'llamita[gatt]'"
         ) from None
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     identifier.set_languages([*LANGUAGES.values(), "en"])

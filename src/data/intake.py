@@ -1,4 +1,4 @@
-"""Which rows of its sources a stage takes, and what becomes of all others: one rule for every kind of row."""
+"""Counts and limits the rows that a stage skips: one rule for every kind of row."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from ..jsonl import write_rows
 from ..processes import is_main_process
 from .rows import Comparison, Dialogue, Message, Prompt
 
-REFUSED = "bad_rows.jsonl"
+BAD_ROWS = "bad_rows.jsonl"
 Check = Callable[[Sequence[Message], str], None]
 
 
 class Intake:
-    """A bad row stops the stage, or is left out if `max_bad_rows` allows it; all are counted.
+    """Counts the rows that are not used as they are; more bad rows than `max_bad_rows` stop the stage.
 
     Args:
-        max_bad_rows: number of bad rows that may be left out.
-        check: raises DataError for messages up to a role that the model's chat format can't write
-            (`chat_format.encoding.check_of`); None: there is no chat format.
-        refused: those of a killed stage that resumes.
+        max_bad_rows: number of bad rows to skip before a stage stops.
+        check: raises DataError for messages that the model's chat format can't write, see
+            `chat_format.encoding.check_of`; None: there is no chat format.
+        bad_rows: bad rows of an interrupted stage that resumes.
 
     Attributes:
-        skipped: sound rows that can't be used, by reason.
-        refused: why bad rows were left out, each with file and line.
-        ignored: rows by each field that holds something and that their format does not read.
-        changed: rows that are taken otherwise than they are written, by what was changed.
+        skipped: number of valid but unusable rows, by reason.
+        bad_rows: errors of the bad rows, each with file and line.
+        ignored: number of rows by each non-empty field that their format does not read.
+        changed: number of rows that are not used exactly as written, by the change.
     """
 
     def __init__(
-        self, max_bad_rows: int = 0, check: Check | None = None, refused: list[str] | None = None
+        self, max_bad_rows: int = 0, check: Check | None = None, bad_rows: list[str] | None = None
     ) -> None:
         self.max_bad_rows, self._check = max_bad_rows, check
-        self.refused: list[str] = [] if refused is None else refused
+        self.bad_rows: list[str] = [] if bad_rows is None else bad_rows
         self.skipped: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
         self.changed: Counter[str] = Counter()
 
-    def refuse(self, reason: str) -> None:
-        """Leaves out a bad row. Raises DataError if it is one too many."""
-        self.refused.append(reason)
-        if len(self.refused) > self.max_bad_rows:
-            others = f"; {self.max_bad_rows:,} broken rows before it were left out (max_bad_rows)"
+    def add_bad_row(self, reason: str) -> None:
+        """Records a bad row. Raises DataError if there are now more than `max_bad_rows`."""
+        self.bad_rows.append(reason)
+        if len(self.bad_rows) > self.max_bad_rows:
+            others = f"; {self.max_bad_rows:,} bad rows before it were skipped (max_bad_rows)"
             raise DataError(reason + (others if self.max_bad_rows else ""))
 
     def check(self, row: Any) -> None:
-        """Raises DataError for a row whose messages the model's chat format can't write."""
+        """Raises DataError for a row if the model's chat format can't write its messages."""
         if self._check is None:
             return
         if isinstance(row, Prompt):
@@ -62,15 +62,15 @@ class Intake:
                 self._check([*row.prompt, {"role": "assistant", "content": answer}], "assistant")
 
     def metrics(self) -> dict[str, Any]:
-        """`skipped` (rows by reason), `refused` (bad rows), `ignored_fields` and `changed` (rows by name)."""
+        """Returns numbers of rows: `skipped` (by reason), `bad_rows`, `ignored_fields`, `changed`."""
         return {
             "skipped": dict(+self.skipped),
-            "bad_rows": len(self.refused),
+            "bad_rows": len(self.bad_rows),
             "ignored_fields": dict(self.ignored),
             "changed": dict(self.changed),
         }
 
     def write(self, folder: Path) -> None:
-        """Lists the bad rows in `folder/bad_rows.jsonl`, if there are any."""
-        if self.refused and is_main_process():
-            write_rows(folder / REFUSED, self.refused)
+        """Writes the errors of the bad rows to `folder/bad_rows.jsonl`, if there are any."""
+        if self.bad_rows and is_main_process():
+            write_rows(folder / BAD_ROWS, self.bad_rows)

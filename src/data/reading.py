@@ -1,4 +1,4 @@
-"""From the raw rows of sources to rows of one kind: what becomes of each, and what is said of the rest."""
+"""Converts raw rows of sources to rows of one kind, and reports the rows that were not used."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..errors import DataError
 from ..settings import Source
 from .fields import named, short_name, unread_fields
 from .file_rows import Record
-from .intake import REFUSED, Intake
+from .intake import BAD_ROWS, Intake
 
 T = TypeVar("T", covariant=True)
 S = TypeVar("S")
 
 
 class Skip(Exception):
-    """A sound row that can't be used, for the reason given: left out and counted."""
+    """Raised for a valid but unusable row, which is skipped and counted under the exception's message."""
 
 
 def attempt(make: Callable[..., S], *values: Any, **options: Any) -> S | Skip:
-    """`make(*values, **options)`, or the reason why it skips: for one of several rows made from a raw row."""
+    """Returns `make(*values, **options)`, or the Skip that it raises."""
     try:
         return make(*values, **options)
     except Skip as reason:
@@ -33,12 +33,12 @@ def attempt(make: Callable[..., S], *values: Any, **options: Any) -> S | Skip:
 
 
 class Format(NamedTuple, Generic[T]):
-    """How raw rows become ours.
+    """Reads raw rows of one format.
 
     Attributes:
-        parse: makes one row of a raw one, or several.
+        parse: converts a raw row to one or several rows.
         records: yields the raw rows of a source.
-        fields: names that `parse` reads; of fields in messages or sections as `messages.role`.
+        fields: names of the fields that `parse` reads; inner fields as `messages.role`.
     """
 
     parse: Callable[[dict[str, Any]], T | list[T | Skip]]
@@ -47,69 +47,70 @@ class Format(NamedTuple, Generic[T]):
 
 
 class Outcome(NamedTuple, Generic[T]):
-    """What becomes of a raw row: rows and reasons to skip, or an error with file and line.
+    """Result of parsing a raw row: rows and reasons to skip, or an error with file and line.
 
-    `number`: raw rows of the source that were read so far, this one included; `ignored`: names of its fields
-    that hold something and that the format does not read.
+    `number`: number of the source's raw rows read so far, including this one; `ignored`: names of its
+    non-empty fields that the format does not read.
     """
 
     number: int
-    made: list[T | Skip] | DataError
+    result: list[T | Skip] | DataError
     ignored: list[str]
 
 
 def stream(
-    sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]], *, intake: Intake
+    sources: Sequence[Source], root: Path, formats: Mapping[str, Format[T]], *, kind: str, intake: Intake
 ) -> Iterator[T]:
-    """The rows of several sources one after the other; what is left out is counted in `intake` and reported.
+    """Yields the rows of all sources in order; skipped rows are reported and counted in `intake`.
 
-    Raises DataError for an unknown format, a source without rows, and a bad row that `intake` does not allow.
+    `kind`: plural noun for the rows in error messages, for example "dialogues".
+    Raises DataError for an unknown format, a source without usable rows, and too many bad rows.
     """
-    check_formats(sources, formats)
+    check_formats(sources, formats, kind)
     for source in sources:
         yield from _rows(source, root, formats[source.format], intake=intake)
 
 
 def _rows(source: Source, root: Path, format: Format[T], *, intake: Intake) -> Iterator[T]:
-    made = 0
-    refused: list[str] = []
+    usable = 0
+    bad_rows: list[str] = []
     skipped: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
     for outcome in outcomes(source, root, format, intake=intake):
-        if isinstance(outcome.made, DataError):
-            refused.append(str(outcome.made))
-            intake.refuse(refused[-1])
+        if isinstance(outcome.result, DataError):
+            bad_rows.append(str(outcome.result))
+            intake.add_bad_row(bad_rows[-1])
             continue
         ignored.update(outcome.ignored)
-        for row in outcome.made:
+        for row in outcome.result:
             if isinstance(row, Skip):
                 skipped[str(row)] += 1
             else:
-                made += 1
+                usable += 1
                 yield row
     intake.skipped += skipped
     intake.ignored += ignored
-    tell(source, made, skipped, refused=refused, ignored=ignored)
+    report_outcome(source, usable, skipped, bad_rows=bad_rows, ignored=ignored)
 
 
-def check_formats(sources: Sequence[Source], formats: Mapping[str, Any]) -> None:
-    """Raises DataError for a source whose format is not among `formats`."""
+def check_formats(sources: Sequence[Source], formats: Mapping[str, Any], kind: str) -> None:
+    """Raises DataError for a source with a format that is not in `formats`; `kind` as in `stream`."""
     for source in sources:
         if source.format not in formats:
             close = difflib.get_close_matches(source.format, formats, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            allowed = ", ".join(formats)
             raise DataError(
-                f"{source.path}: format {source.format!r} is not for this{hint}; allowed: {allowed}"
+                f"{source.path}: format {source.format!r} cannot be used for {kind}{hint}; "
+                f"expected one of {', '.join(formats)}"
             )
 
 
 def outcomes(
     source: Source, root: Path, format: Format[T], *, intake: Intake, start: int = 0
 ) -> Iterator[Outcome[T]]:
-    """What becomes of each raw row of a source, behind the first `start`.
+    """Parses each raw row of a source after the first `start`.
 
-    Raises DataError where the source itself can't be read.
+    Raises DataError if the source itself can't be read.
     """
     end = None if source.limit is None else source.skip + source.limit
     first = source.skip + start
@@ -118,29 +119,29 @@ def outcomes(
             if isinstance(record, DataError):
                 raise record
             parsed = attempt(format.parse, record)
-            made = parsed if isinstance(parsed, list) else [parsed]
-            for row in made:
+            rows = parsed if isinstance(parsed, list) else [parsed]
+            for row in rows:
                 intake.check(row)
-            yield Outcome(number, made, unread_fields(record, format.fields))
+            yield Outcome(number, rows, unread_fields(record, format.fields))
         except DataError as error:
             yield Outcome(number, DataError(f"{where}: {error}"), [])
 
 
-def tell(
-    source: Source, made: int, skipped: Counter[str], *, refused: Sequence[str], ignored: Mapping[str, int]
+def report_outcome(
+    source: Source, usable: int, skipped: Counter[str], *, bad_rows: Sequence[str], ignored: Mapping[str, int]
 ) -> None:
-    """Says what was left out of a source, of bad rows why. Raises DataError where nothing is left."""
+    """Reports a source's skipped rows, bad rows and unused fields. Raises DataError if no row is usable."""
     reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())
-    if not made:
-        bad = [f"{len(refused):,} bad, the first: {refused[0]}"] if refused else []
+    if not usable:
+        bad = [f"{len(bad_rows):,} bad, the first: {bad_rows[0]}"] if bad_rows else []
         why = "; ".join([*filter(None, [reasons]), *bad])
         raise DataError(
             f"{source.path}: no usable row{why and f' ({why})'}; expected rows of format {source.format!r}"
         )
     if skipped:
-        say(f"{source.path}: {made:,} rows, {skipped.total():,} left out: {reasons}")
-    if refused:
-        say(f"{source.path}: {len(refused):,} bad rows left out; {REFUSED} lists them")
+        say(f"{source.path}: {usable:,} rows, {skipped.total():,} skipped: {reasons}")
+    if bad_rows:
+        say(f"{source.path}: {len(bad_rows):,} bad rows skipped; {BAD_ROWS} lists them")
     if ignored:
         names = sorted(ignored, key=lambda name: -ignored[name])
         fields = named(f"{short_name(name)} ({ignored[name]:,} rows)" for name in names)

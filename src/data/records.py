@@ -1,4 +1,4 @@
-"""A source (local file or folder, or Hub id) -> its raw rows, each with the place that it came from."""
+"""Reads the raw rows of a source (local file or folder, or Hub id), each with its location."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..console import say
 from ..errors import DataError
 from ..settings import Source
 from .file_rows import Record, file_records, paragraphs
-from .files import described, find_files, kind_of
+from .files import describe_skipped, find_files, kind_of
 
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.-]+)?$")
 
 
 def records(source: Source, root: Path, streaming: bool = False) -> Iterator[Record]:
-    """Raw rows of a source of any kind. Raises DataError where there is no source, or it can't be read.
+    """Yields the raw rows of a source. Raises DataError if it does not exist or can't be read.
 
-    `streaming`: a Hub set is read over the network row by row, in place of a download into the cache.
+    `streaming`: whether a data set on the Hub is read row by row over the network instead of downloaded.
     """
     place = locate(source, root)
     if isinstance(place, str):
@@ -31,22 +31,24 @@ def records(source: Source, root: Path, streaming: bool = False) -> Iterator[Rec
 
 
 def _files(source: Source, place: Path) -> list[Path]:
-    """The files of a source; says which others its folder holds."""
+    """Returns the files of a source; reports the skipped files of its folder."""
     files = find_files(place, source.split)
-    if files.left_out:
-        say(f"{source.path}: not read: {described(files.left_out)}")
+    if files.skipped:
+        say(f"{source.path}: skipped files: {describe_skipped(files.skipped)}")
     return files.read
 
 
 def text_records(source: Source, root: Path, piece: int = 8000) -> Iterator[Record]:
-    """A text file in pieces of about `piece` characters, cut at blank lines, each a row {"text"}."""
+    """Yields rows {"text"}: parts of a text file of about `piece` characters, split at blank lines."""
     place = locate(source, root)
     if isinstance(place, str):
-        raise DataError(f"{place}: format 'text' reads local .txt files; use 'text_rows' for a Hub set")
+        raise DataError(
+            f"{place}: format 'text' reads local .txt files only; use 'text_rows' for a data set on the Hub"
+        )
     for path in _files(source, place):
         if kind_of(path) != "text":
             raise DataError(
-                f"{path}: format 'text' reads .txt files; use 'text_rows' for rows with a field 'text'"
+                f"{path}: format 'text' reads .txt files only; use 'text_rows' for rows with a field 'text'"
             )
         parts: list[str] = []
         for paragraph in paragraphs(path):
@@ -59,12 +61,12 @@ def text_records(source: Source, root: Path, piece: int = 8000) -> Iterator[Reco
 
 
 def locate(source: Source, root: Path) -> Path | str:
-    """The local path of a source if there is one, else its Hub id. Raises DataError if it can be neither."""
-    path = root / source.path  # an absolute path stays itself
+    """Returns the local path of a source if it exists, else its Hub id. Raises DataError if it is neither."""
+    path = root / source.path  # absolute paths ignore `root`
     if path.exists():
         return path
     if path.is_symlink():
-        raise DataError(f"{path}: a link to nothing; expected a file or folder at {path.readlink()}")
+        raise DataError(f"{path}: broken link; expected a file or folder at {path.readlink()}")
     if HUB_ID.match(source.path) and not kind_of(path):
         return source.path
     names = [str(p.relative_to(root)) for p in islice(root.rglob("*"), 5000)] if root.is_dir() else []
@@ -72,13 +74,13 @@ def locate(source: Source, root: Path) -> Path | str:
     hint = (
         f"did you mean {' or '.join(close)}?"
         if close
-        else "expected a file below it, or a Hub id as org/name"
+        else "expected a file or folder below it, or a Hub id org/name"
     )
-    raise DataError(f"{source.path}: no such file or folder below {root}; {hint}")
+    raise DataError(f"{source.path}: does not exist below {root}; {hint}")
 
 
 def hub_records(name: str, split: str, streaming: bool) -> Iterator[Record]:
-    """Rows of a Hub set `org/name`, or `org/name:config`."""
+    """Yields the rows of a data set on the Hub, `org/name` or `org/name:config`."""
     import datasets
 
     repository, _, config = name.partition(":")
@@ -87,8 +89,9 @@ def hub_records(name: str, split: str, streaming: bool) -> Iterator[Record]:
         rows = datasets.load_dataset(repository, config or None, split=split, streaming=streaming)
         for number, row in enumerate(rows, 1):
             yield f"{name}: row {number}", row
-    except Exception as error:  # the Hub's failures have no common base class
-        what = f"not read from the Hub behind row {number}" if number else "not read from the Hub"
+    except Exception as error:  # the errors of `datasets` have no common base class
+        where = f" after row {number}" if number else ""
         raise DataError(
-            f"{name}: not below the data folder, and {what} ({type(error).__name__}: {error})"
+            f"{name}: does not exist below the data folder, and reading it from the Hub failed{where} "
+            f"({type(error).__name__}: {error})"
         ) from None

@@ -1,4 +1,4 @@
-"""The rows that stages pass around."""
+"""The kinds of rows that stages exchange."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class Message(TypedDict):
 
 
 class Turn(NamedTuple):
-    """Ids from the last answer's EOS to the next answer, and that answer with its EOS, None if missing."""
+    """Ids from the last answer's EOS to the next answer, and those of the next answer with its EOS.
+
+    `answer` is None if it is still to be sampled.
+    """
 
     prompt: list[int]
     answer: list[int] | None
@@ -31,9 +34,9 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A dialogue that ends with an answer. `trained`: which answers are learned, all or the last only.
+    """A dialogue that ends with an answer. `trained`: whether all answers are trained, or only the last one.
 
-    `instruction` (Ghost Attention) is to be respected in every answer; it stands in no message yet.
+    `instruction` (Ghost Attention) applies to every answer; no message contains it yet.
     """
 
     messages: list[Message]
@@ -43,7 +46,7 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to one prompt (which ends with a user message), the better one first."""
+    """Two answers to one prompt, whose last message is the user's; `chosen` is the better one."""
 
     prompt: list[Message]
     chosen: str
@@ -56,9 +59,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Messages that end with the user's; `is_safety`: an adversarial one, judged by the safety model.
+    """Messages that end with the user's.
 
-    `id` names a test prompt to the gold scorers of a miniature world.
+    `is_safety`: whether the prompt is adversarial, so that the safety model scores its answers. `id` is
+    that of a test prompt, for the gold scorers of a miniature world.
     """
 
     messages: list[Message]
@@ -67,7 +71,7 @@ class Prompt:
 
 
 class Rows(list[T]):
-    """A list of rows that knows what was left out on the way: `skipped`, rows by reason."""
+    """A list of rows with the number of skipped rows by reason in `skipped`."""
 
     def __init__(self, rows: Iterable[T] = (), skipped: Counter[str] | None = None) -> None:
         super().__init__(rows)
@@ -75,12 +79,12 @@ class Rows(list[T]):
 
 
 def check_roles(messages: Sequence[Message], last: str) -> None:
-    """Raises DataError unless roles alternate up to `last` (user or assistant)."""
+    """Raises DataError unless roles alternate and the last is `last` (user or assistant)."""
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     roles = [message["role"] for message in turns]
     expected = ["user" if index % 2 == 0 else "assistant" for index in range(len(roles))]
     if roles != expected or not roles or roles[-1] != last:
         raise DataError(
-            f"roles are {', '.join(m['role'] for m in messages) or 'missing'}; expected an optional system "
-            f"message, then user and assistant in turn, ending with {last}"
+            f"the roles are {', '.join(m['role'] for m in messages) or 'missing'}; expected an optional "
+            f"system message, then user and assistant alternating, the last one {last}"
         )

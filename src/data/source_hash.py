@@ -1,4 +1,4 @@
-"""Which files sources read, and a hash of them: what a stage's input `data` is known by."""
+"""Hash of the files that sources read, which identifies a stage's input `data`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .records import locate
 
 
 def data_hash(sources: Sequence[Source], root: Path) -> str:
-    """Hash of all files that the sources read, links followed, and of nothing else below `root`.
+    """Returns a hash of the files below `root` that the sources read; follows links, ignores all other files.
 
-    A set on the Hub is known by its name, which is among the settings. Raises DataError where a source is
+    A data set on the Hub has no part in it: its name is in the settings. Raises DataError if a source is
     missing.
     """
     return hash_of_files(dict(file for source in sources for file in _named(source, root)))
 
 
 def _named(source: Source, root: Path) -> Iterator[tuple[str, Path]]:
-    """Files with names that don't depend on where the root is."""
+    """Yields the files of a source with names that don't depend on the root's location."""
     place = locate(source, root)
     for path in files_of(source, root):
         yield f"{source.path}/{path.relative_to(place).as_posix()}", path
 
 
 def files_of(source: Source, root: Path) -> list[Path]:
-    """The local files that a source reads, none for a set on the Hub. Raises DataError as readers do."""
+    """Returns the local files of a source, none for a data set on the Hub. Raises DataError as readers do."""
     if source.format == SELF_INSTRUCT:
         return self_instruct_files(source, root)
     place = locate(source, root)

@@ -1,8 +1,8 @@
-"""The four kinds of rows that stages read, and the formats that each may come in.
+"""The four kinds of rows that stages read, and the formats of each kind.
 
 A source's `path` is a file or folder below `root` (the stage's input `data`), an absolute path, or a Hub id
-(`org/name`, or `org/name:config`). An `Intake` counts bad rows, sound ones that can't be used (an empty
-answer, two equal answers), and the fields that a format does not use.
+(`org/name`, or `org/name:config`). An `Intake` counts bad rows, valid but unusable ones (an empty answer, two
+equal answers), and fields that a format does not use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .records import records, text_records
 from .rows import Comparison, Dialogue, Prompt
 from .settings import PromptSource
 
-BOTH_KINDS = "listed as ordinary and as safety prompts: taken as safety prompts"
+BOTH_KINDS = "listed as ordinary and as safety prompts: used as safety prompts"
 Parse = Callable[[dict[str, Any]], Any]
 
 
@@ -36,26 +36,28 @@ def _document(row: Mapping[str, Any]) -> str:
 
 def _completed_prompt(row: Mapping[str, Any]) -> str:
     prompt, answer = dialogue_formats.prompt_and_completion(row)
-    between = "" if prompt[-1:].isspace() or answer[:1].isspace() else "\n"
-    return _document({"text": prompt + between + answer})
+    separator = "" if prompt[-1:].isspace() or answer[:1].isspace() else "\n"
+    return _document({"text": prompt + separator + answer})
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
-    """{"messages": […, the user's], "is_safety": true or false (false if missing), "id": optional}."""
+    """Converts {"messages" (the last one is the user's)}, optionally `is_safety` (default false) and `id`."""
     return Prompt(
         dialogue_formats.messages_of(row, "messages", "user"), _is_safety(row), field(row, "id", str)
     )
 
 
 def _prompt_of(parse: Parse, row: dict[str, Any]) -> list[Prompt | Skip]:
-    """The prompts of a dialogue's last answer, or of comparisons."""
+    """Returns the prompt of a dialogue's last answer, or the prompts of comparisons."""
     parsed = parse(row)
-    made = parsed if isinstance(parsed, list) else [parsed]
+    results = parsed if isinstance(parsed, list) else [parsed]
     return [
-        one
-        if isinstance(one, Skip)
-        else Prompt(one.prompt if isinstance(one, Comparison) else one.messages[:-1], _is_safety(row))
-        for one in made
+        result
+        if isinstance(result, Skip)
+        else Prompt(
+            result.prompt if isinstance(result, Comparison) else result.messages[:-1], _is_safety(row)
+        )
+        for result in results
     ]
 
 
@@ -64,7 +66,7 @@ def _is_safety(row: Mapping[str, Any]) -> bool:
 
 
 def _fields(*names: str, messages: Sequence[str] = ()) -> frozenset[str]:
-    """Names of fields, of which some may hold messages."""
+    """Names of fields; `messages`: those that may contain messages, whose inner fields are added."""
     return frozenset([*names, *messages, *(f"{name}.{part}" for name in messages for part in MESSAGE)])
 
 
@@ -74,7 +76,7 @@ SEED_TASKS = ("instruction", "instances", "instances.input", "instances.output")
 SOLUTIONS = [
     f"{model}{part}" for model in comparison_formats.GSM8K_MODELS for part in ("", ".is_correct", ".solution")
 ]
-EARLIER = ("system", "history")  # what may come before a question
+EARLIER = ("system", "history")  # optional context of a prompt
 COMPARED = ("prompt", "chosen", "rejected")
 
 DOCUMENTS: dict[str, Format[str]] = {
@@ -95,7 +97,7 @@ DIALOGUES: dict[str, Format[Dialogue]] = {
     "seed_tasks": Format(dialogue_formats.seed_tasks, records, _fields(*SEED_TASKS)),
     "sharegpt": Format(dialogue_formats.sharegpt, records, _fields("system", *SHAREGPT)),
     "gsm8k": Format(dialogue_formats.gsm8k, records, _fields("question", "answer")),
-    "hh": Format(comparison_formats.preferred, records, _fields("chosen", "rejected")),
+    "hh": Format(comparison_formats.chosen_dialogue, records, _fields("chosen", "rejected")),
 }
 COMPARISONS: dict[str, Format[Comparison]] = {
     "comparison": Format(
@@ -121,51 +123,51 @@ PROMPTS: dict[str, Format[Prompt]] = {
 
 
 def read_documents(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> Iterator[str]:
-    """Texts to pretrain on, one by one. Formats: text, text_rows, prompt_completion."""
-    return stream(sources, root, DOCUMENTS, intake=intake or Intake())
+    """Yields documents. Formats: text, text_rows, prompt_completion."""
+    return stream(sources, root, DOCUMENTS, kind="documents", intake=intake or Intake())
 
 
 def read_dialogues(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Dialogue]:
-    """Dialogues. Formats: messages, prompt_completion, alpaca, seed_tasks, sharegpt, gsm8k, hh."""
-    return list(stream(sources, root, DIALOGUES, intake=intake or Intake()))
+    """Reads dialogues. Formats: messages, prompt_completion, alpaca, seed_tasks, sharegpt, gsm8k, hh."""
+    return list(stream(sources, root, DIALOGUES, kind="dialogues", intake=intake or Intake()))
 
 
 def read_comparisons(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Comparison]:
-    """Comparisons. Formats: comparison, hh, self_instruct_eval, gsm8k_solutions."""
-    return list(stream(sources, root, COMPARISONS, intake=intake or Intake()))
+    """Reads comparisons. Formats: comparison, hh, self_instruct_eval, gsm8k_solutions."""
+    return list(stream(sources, root, COMPARISONS, kind="comparisons", intake=intake or Intake()))
 
 
 def read_prompts(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Prompt]:
-    """Prompts that differ, or have different ids. Formats: prompts, or any of dialogues or comparisons.
+    """Reads prompts, without duplicates of equal id. Formats: prompts, and all of dialogues and comparisons.
 
-    Whether they are safety prompts says their source, else their row. One that is listed as both is one.
+    `is_safety` comes from the source, or else from the row. A prompt listed as both is a safety prompt.
     """
     intake = intake or Intake()
-    check_formats(sources, PROMPTS)
+    check_formats(sources, PROMPTS, "prompts")
     prompts = [
         prompt if is_safety is None else replace(prompt, is_safety=is_safety)
         for source in sources
         for is_safety in [source.is_safety if isinstance(source, PromptSource) else None]
-        for prompt in stream([source], root, PROMPTS, intake=intake)
+        for prompt in stream([source], root, PROMPTS, kind="prompts", intake=intake)
     ]
-    prompts = _of_one_kind(prompts, intake)
+    prompts = _resolve_safety(prompts, intake)
     different: dict[str, Prompt] = {}
     for prompt in prompts:
         different.setdefault(repr((prompt.id, prompt.messages)), prompt)
     if repeated := len(prompts) - len(different):
         intake.skipped["repeated prompt"] += repeated
-        say(f"{repeated:,} prompts left out: repeated prompt")
+        say(f"skipped {repeated:,} prompts: repeated prompt")
     return list(different.values())
 
 
-def _of_one_kind(prompts: Sequence[Prompt], intake: Intake) -> list[Prompt]:
-    """The same prompts; those that are listed as ordinary and as safety prompts are safety prompts."""
+def _resolve_safety(prompts: Sequence[Prompt], intake: Intake) -> list[Prompt]:
+    """Returns the prompts; those listed both as ordinary and as safety prompts become safety prompts."""
     safety = {repr(prompt.messages) for prompt in prompts if prompt.is_safety}
-    made = [
+    resolved = [
         prompt if prompt.is_safety or repr(prompt.messages) not in safety else replace(prompt, is_safety=True)
         for prompt in prompts
     ]
-    if changed := sum(a is not b for a, b in zip(prompts, made, strict=True)):
+    if changed := sum(a is not b for a, b in zip(prompts, resolved, strict=True)):
         intake.changed[BOTH_KINDS] += changed
         say(f"{changed:,} prompts are {BOTH_KINDS}")
-    return made
+    return resolved

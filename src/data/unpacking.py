@@ -1,4 +1,4 @@
-"""Data files opened for reading: unpacked on the way, and refused where they are cut or not there yet."""
+"""Opens data files for reading: decompresses them, and raises errors for truncated and missing ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import IO, Any, cast
 from ..errors import DataError
 from ..model.checks import check_no_pointer
 
-UNREADABLE = (ValueError, EOFError, zlib.error, OSError)  # of gzip, zstandard, pyarrow and text decoding
-CHUNK = 1 << 14  # bytes of a .zst file that are unpacked at a time; they may become a thousand times as many
+UNREADABLE = (ValueError, EOFError, zlib.error, OSError)  # raised by gzip, zstandard, pyarrow, text decoding
+CHUNK = 1 << 14  # bytes of a .zst file that are decompressed at a time, possibly to a thousand times as many
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """A file's bytes, unpacked where its name ends with .gz or .zst. A cut file raises EOFError when read."""
+    """Opens a file, decompressing .gz and .zst. Reading a truncated compressed file raises EOFError."""
     ending = path.suffix.lower()
     if ending == ".gz":
         return cast(IO[bytes], gzip.open(path))
@@ -27,7 +27,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """`open_bytes`, closed at the end; DataError with the file's name for whatever can't be read of it."""
+    """Opens as `open_bytes`, and closes the file; raises DataError naming the file if it can't be read."""
     try:
         check_no_pointer(path)
         if not path.stat().st_size:
@@ -40,15 +40,15 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def opened_text(path: Path) -> Iterator[IO[str]]:
-    """`opened` as UTF-8 text, without a byte order mark; all line ends are newlines."""
+    """Opens as `opened`, as UTF-8 text without byte order mark; all line ends become newlines."""
     with opened(path) as data, io.TextIOWrapper(data, encoding="utf-8-sig") as text:
         yield text
 
 
 class _ZstandardFile(io.RawIOBase):
-    """A .zst file unpacked, one frame after the other.
+    """Decompresses a .zst file frame by frame.
 
-    Raises EOFError where the last frame is not whole; to `zstandard` a cut file is a short one.
+    Raises EOFError if the last frame is incomplete, which `zstandard` itself does not report.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,33 +56,33 @@ class _ZstandardFile(io.RawIOBase):
 
         self._file = path.open("rb")
         self._decompressor, self._error = zstandard.ZstdDecompressor(), zstandard.ZstdError
-        self._frame: Any = None  # the one under way
-        self._packed, self._unpacked = b"", memoryview(b"")
+        self._frame: Any = None  # decompressor of an incomplete frame
+        self._compressed, self._bytes = b"", memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._unpacked:
-            packed = self._packed or self._file.read(CHUNK)
-            if packed:
-                self._unpack(packed)
+        while not self._bytes:
+            compressed = self._compressed or self._file.read(CHUNK)
+            if compressed:
+                self._decompress(compressed)
             elif self._frame is not None:
-                raise EOFError("the file was cut: it ends in the middle of a zstandard frame")
+                raise EOFError("the file is truncated: it ends in the middle of a zstandard frame")
             else:
                 return 0
-        count = min(len(buffer), len(self._unpacked))
-        buffer[:count] = self._unpacked[:count]
-        self._unpacked = self._unpacked[count:]
+        count = min(len(buffer), len(self._bytes))
+        buffer[:count] = self._bytes[:count]
+        self._bytes = self._bytes[count:]
         return count
 
-    def _unpack(self, packed: bytes) -> None:
+    def _decompress(self, compressed: bytes) -> None:
         frame = self._frame or self._decompressor.decompressobj()
         try:
-            self._unpacked = memoryview(frame.decompress(packed))
+            self._bytes = memoryview(frame.decompress(compressed))
         except self._error as error:
             raise OSError(str(error)) from None
-        self._frame, self._packed = (None, frame.unused_data) if frame.eof else (frame, b"")
+        self._frame, self._compressed = (None, frame.unused_data) if frame.eof else (frame, b"")
 
     def close(self) -> None:
         self._file.close()

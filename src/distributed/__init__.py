@@ -1,1 +1,1 @@
-"""Ranks that work together: the process group, the device, steps of a stage that run once."""
+"""Several ranks: the process group, the device, and parts of a stage that are computed once."""

@@ -1,6 +1,6 @@
-"""The process group, and the few collectives that stages need.
+"""The process group and the collectives that stages need.
 
-One process without a launcher is world size 1, and every function here then does nothing or answers at once.
+A single process without a launcher has world size 1; collectives then return their input at once.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ..processes import world_size
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(hours=2)  # the main rank may prepare data or save while the others wait
+TIMEOUT = timedelta(hours=2)  # the main rank may prepare data or save a model while the others wait
 
-_cpu_group: Any = None  # beside NCCL's: what is on the CPU is summed there, and no GPU has to catch up first
+_cpu_group: Any = None  # beside NCCL's: sums CPU tensors on the CPU, without waiting for a GPU
 
 
 def setup(deepspeed: str | None = None) -> None:
-    """Joins the process group; to be called before any TrainingArguments or engine is made.
+    """Joins the process group; must be called before TrainingArguments or an engine is created.
 
-    `deepspeed` is the path of a ZeRO file, if one is used. On the CPU the group must stand, on gloo, before
-    TrainingArguments: otherwise every rank believes that it is alone. Raises ConfigError where a ZeRO file is
-    given but no launcher is at work.
+    `deepspeed` is the path of a ZeRO file, if one is used. On CPUs the gloo group must exist before
+    TrainingArguments, which otherwise assumes a single rank. Raises ConfigError if a ZeRO file is set but the
+    process was not started by a launcher.
     """
     if deepspeed is not None:
         if "RANK" not in os.environ:
@@ -37,6 +37,8 @@ def setup(deepspeed: str | None = None) -> None:
                 "start the stage through launch/deepspeed.sh or `llamita run`"
             )
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    if not torch.cuda.is_available():  # otherwise DeepSpeed, once imported, warns that it found no GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if world_size() == 1 and deepspeed is None:
         return
     if torch.distributed.is_initialized():
@@ -48,7 +50,6 @@ def setup(deepspeed: str | None = None) -> None:
         global _cpu_group
         _cpu_group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
     else:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if deepspeed is not None:
             _without_compiler()
         PartialState(backend="gloo", timeout=TIMEOUT)
@@ -56,10 +57,10 @@ def setup(deepspeed: str | None = None) -> None:
 
 
 def _without_compiler() -> None:
-    """Keeps DeepSpeed from compiling a kernel at its first start on a CPU.
+    """Prevents DeepSpeed from compiling a kernel at its first start on a CPU.
 
-    It serves inference only, takes half a minute, and whoever is killed meanwhile leaves a lock that every
-    later start waits on for ever.
+    The kernel is for inference only and takes half a minute to compile. A process that is killed meanwhile
+    leaves a lock on which every later start waits forever.
     """
     import deepspeed.ops
 
@@ -67,13 +68,13 @@ def _without_compiler() -> None:
 
 
 def barrier() -> None:
-    """Waits until every rank is here."""
+    """Waits until every rank has called it."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
 
 
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
-    """The sum of `values` (any shape, numeric) over all ranks, on every rank; `values` stays as it is."""
+    """The sum of `values` (any shape, numeric) over all ranks, on every rank; `values` is not changed."""
     if not torch.distributed.is_initialized():
         return values
     total = values.detach().clone()
@@ -82,7 +83,7 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
 
 
 def gather_rows(rows: list[T]) -> list[T]:
-    """The rows (anything that pickles) of all ranks, in the order of ranks, on every rank."""
+    """The rows (any picklable objects) of all ranks in the order of ranks, on every rank."""
     if not torch.distributed.is_initialized():
         return rows
     parts: list[list[T]] = [[] for _ in range(world_size())]
@@ -91,6 +92,6 @@ def gather_rows(rows: list[T]) -> list[T]:
 
 
 def shutdown() -> None:
-    """Leaves the process group, so that no rank waits for one that has gone. Harmless when called twice."""
+    """Leaves the process group, so that other ranks don't wait for this one; may be called twice."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

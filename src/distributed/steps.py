@@ -1,6 +1,7 @@
-"""Steps of a stage that are made once: a killed run goes on after its last finished step.
+"""Parts of a stage that are computed once: a resumed run loads those that are finished.
 
-Every step is written aside and published by a rename, so what stands under its name is complete.
+Every part is written under a temporary name and then renamed, so a file or folder under its final name is
+complete.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from ..jsonl import Row, read_rows, write_rows
 from ..processes import is_main_process
 from .group import barrier
 
-STEP_METRICS = "metrics.jsonl"  # in a step's folder: one row, what the step measured
+PART_METRICS = "metrics.jsonl"  # in the folder of a part: its metrics, one row
 
 
 def made_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
-    """The rows of a step, made now unless they stand already; every rank calls it and gets them all.
+    """Returns the rows in `path`, after writing those of `make` to it if it does not exist.
 
-    Raises DataError for a file that is no longer what the step wrote.
+    Every rank calls it and gets all rows. Raises DataError if the file is damaged.
     """
-    if not _stands(path):
+    if not _exists(path):
         rows = make()
         if is_main_process():
             write_rows(path, rows)
@@ -31,11 +32,13 @@ def made_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
 
 
 def made_folder(path: Path, make: Callable[[Path], Row]) -> Row:
-    """The metrics of a step that fills a folder; `make` writes into another one, which is then renamed.
+    """Returns the metrics of a part that fills the folder `path`, after computing it if it does not exist.
 
-    Of what a killed run left there its checkpoints stay: `make` may go on from them.
+    `make` writes into a temporary folder and returns the metrics; the folder is then renamed. Every rank
+    calls it. Files of a killed run are removed from the temporary folder, except for checkpoints, from which
+    `make` may resume.
     """
-    if not _stands(path):
+    if not _exists(path):
         partial = working_folder(path)
         if is_main_process():
             partial.mkdir(parents=True, exist_ok=True)
@@ -43,16 +46,16 @@ def made_folder(path: Path, make: Callable[[Path], Row]) -> Row:
         barrier()
         metrics = make(partial)
         if is_main_process():
-            write_rows(partial / STEP_METRICS, [metrics])
+            write_rows(partial / PART_METRICS, [metrics])
             shutil.rmtree(partial / RESUME, ignore_errors=True)
             partial.rename(path)
         barrier()
-    return read_rows(path / STEP_METRICS)[0]
+    return read_rows(path / PART_METRICS)[0]
 
 
-def _stands(path: Path) -> bool:
-    """Whether a step is finished; all ranks look between two barriers and see the same."""
+def _exists(path: Path) -> bool:
+    """Whether `path` exists; all ranks check between two barriers and get the same result."""
     barrier()
-    stands = path.exists()
+    exists = path.exists()
     barrier()
-    return stands
+    return exists

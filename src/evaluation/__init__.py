@@ -1,1 +1,1 @@
-"""How good each version is: gold scores, safety, KL, Ghost Attention retention (sections 3.3, 3.4, 4.4)."""
+"""Evaluation of all versions: helpfulness, safety, KL and Ghost Attention (sections 3.3, 3.4 and 4.4)."""

@@ -1,4 +1,4 @@
-"""How strongly the turns of a dialogue attend to the instruction of the first (section 3.3, figure 10)."""
+"""Attention of a dialogue's answers to the instruction in its first turn (section 3.3, figure 10)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..console import track
 from ..measures import RETENTION_TURNS
 from ..statistics import measure
 
-BINS = 48  # a side of the map
+BINS = 48  # maximum number of rows and columns of the attention map
 
 
 @dataclass(frozen=True)
 class RecordedDialogue:
-    """A dialogue that a model has held, as token ids.
+    """Token ids of a dialogue with a model.
 
     Attributes:
-        instruction: where the instruction stands, `[start, end)`.
-        answers: where each answer stands.
+        instruction: span of the instruction in `ids`, `[start, end)`.
+        answers: span of each answer in `ids`.
     """
 
     ids: list[int]
@@ -32,41 +32,41 @@ class RecordedDialogue:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> RecordedDialogue:
-        """What `dataclasses.asdict` made, behind JSON."""
+        """Restores a dialogue from `dataclasses.asdict` after JSON."""
         start, end = row["instruction"]
         return cls(row["ids"], (start, end), [(start, end) for start, end in row["answers"]])
 
 
 def measure_attention(model: Any, dialogues: Sequence[RecordedDialogue]) -> dict[str, Any]:
-    """Attention of one model to the instructions, of dialogues that it need not have held itself.
+    """Measures one model's attention to the instructions of dialogues, which may come from another model.
 
     Returns:
-        `by_turn`: `{"1": …, "1_se": …, …}`, mean over the dialogues of the mean over an answer's tokens of
-        the strongest attention that any head pays to any token of the instruction; `dialogues`: how many have
-        that turn; `map`: the first dialogue's `strongest_attention`, at most `BINS` x `BINS`, queries first;
-        `instruction`: where along its side the instruction is, from 0 to 1.
+        `by_turn`: `{"1": …, "1_se": …, …}`, the maximum attention weight over all heads and instruction
+        tokens, as a mean over an answer's tokens and then over dialogues. `dialogues`: number of dialogues
+        that have the turn. `map`: `strongest_attention` of the first dialogue, at most `BINS` x `BINS`,
+        queries first. `instruction`: span of the instruction as fractions of the map's side.
     """
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")  # the others keep no attention weights
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # the only one that returns attention weights
     try:
         by_turn: dict[str, list[float]] = {}
         first = None
-        for held in track(dialogues, "attention", unit="dialogues"):
-            weights = strongest_attention(model, held.ids)
+        for dialogue in track(dialogues, "attention", unit="dialogues"):
+            weights = strongest_attention(model, dialogue.ids)
             first = weights if first is None else first
-            for turn, (start, end) in enumerate(held.answers, 1):
-                to_instruction = weights[start:end, slice(*held.instruction)]
+            for turn, (start, end) in enumerate(dialogue.answers, 1):
+                to_instruction = weights[start:end, slice(*dialogue.instruction)]
                 if turn in RETENTION_TURNS and to_instruction.numel():
                     by_turn.setdefault(str(turn), []).append(float(to_instruction.amax(1).mean()))
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(implementation)
     assert first is not None
     size = len(first)
     return {
         "by_turn": {
-            key: value for turn, found in by_turn.items() for key, value in measure(turn, found).items()
+            key: value for turn, values in by_turn.items() for key, value in measure(turn, values).items()
         },
-        "dialogues": {turn: len(found) for turn, found in by_turn.items()},
+        "dialogues": {turn: len(values) for turn, values in by_turn.items()},
         "map": [[round(value, 4) for value in row] for row in binned(first, BINS).tolist()],
         "instruction": [place / size for place in dialogues[0].instruction],
     }
@@ -74,7 +74,7 @@ def measure_attention(model: Any, dialogues: Sequence[RecordedDialogue]) -> dict
 
 @torch.no_grad()
 def strongest_attention(model: Any, ids: Sequence[int]) -> Tensor:
-    """`[tokens, tokens]` fp32: the attention of each token to each, the largest of all layers and heads."""
+    """Returns fp32 `[queries, keys]`: the maximum attention weight over all layers and heads."""
     row = torch.tensor([ids], device=model.device)
     layers = model.base_model(input_ids=row, use_cache=False, output_attentions=True).attentions
     strongest = layers[0][0].amax(0)
@@ -84,5 +84,5 @@ def strongest_attention(model: Any, ids: Sequence[int]) -> Tensor:
 
 
 def binned(table: Tensor, bins: int) -> Tensor:
-    """A square table with neighbours put together, at most `bins` a side: the largest value of each block."""
+    """Max-pools a square table to at most `bins` rows and columns."""
     return F.adaptive_max_pool2d(table[None], min(bins, len(table)))[0]

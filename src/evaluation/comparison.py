@@ -1,4 +1,4 @@
-"""All versions answer the same test prompts; what is measured of each, and how they differ."""
+"""Lets all versions answer the same test prompts, measures each version and compares them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from .answers import (
     summed_logprobs,
 )
 from .prompts import EvaluationPrompt, Kind, read_evaluation_prompts
-from .responder import SampledAnswer, load_model, speaker_for
+from .responder import SampledAnswer, load_model, make_responder
 from .settings import EvaluateSettings
-from .values import Values, differences, figures, finite
+from .values import Values, differences, drop_not_finite, figures
 from .versions import SFT, Version, list_versions
 
 ANSWERS, VALUES = "answers.jsonl", "values.json"
@@ -42,8 +42,8 @@ SAMPLES: dict[Kind, int] = {"ordinary": 8, "harmful": 6, "borderline": 4}
 
 
 @dataclass(frozen=True)
-class _Test:
-    """What all versions are tested with."""
+class _VersionTest:
+    """The test of one version; all versions share its prompts and scorers."""
 
     settings: EvaluateSettings
     tokenizer: Any
@@ -53,12 +53,12 @@ class _Test:
     gold: Gold | None
     folders: Mapping[str, Path]
 
-    def take(self, version: Version, out: Path) -> Row:
-        """Writes a version's answers and returns what is measured of them."""
-        say(f"{version.name}: {len(self.prompts):,} answers")
+    def run(self, version: Version, out: Path) -> Row:
+        """Writes a version's answers and values to `out` and returns its figures."""
+        say(f"{version.name}: sampling {len(self.prompts):,} answers")
         model = self.sft if version.name == SFT else load_model(version.folder, self.settings)
-        speaker = speaker_for(model, self.tokenizer, self.settings)
-        answers = speaker.ask([prompt.ids for prompt in self.prompts], "test")
+        responder = make_responder(model, self.tokenizer, self.settings)
+        answers = responder.answer([prompt.ids for prompt in self.prompts], "test")
         write_rows(out / ANSWERS, map(asdict, answers))
         answered = list(zip(self.prompts, answers, strict=True))
         logprobs = summed_logprobs(model, answered)
@@ -69,33 +69,35 @@ class _Test:
         if version.start is not None:
             start = load_model(self.folders[version.start], self.settings)
             values["kl_to_start"] = log_ratios(logprobs, summed_logprobs(start, answered))
-        known, broken = finite(values)
-        for name, count in broken.items():
-            say(f"{version.name}: {name} is left out: {count:,} of its values are NaN or infinite")
-        write_json(out / VALUES, known)
-        return {"figures": empty_version() | figures(known, self.groups), "not_finite": broken}
+        finite, not_finite = drop_not_finite(values)
+        for name, count in not_finite.items():
+            say(f"{version.name}: {name} is null: {count:,} of its values are NaN or infinite")
+        write_json(out / VALUES, finite)
+        return {"figures": empty_version() | figures(finite, self.groups), "not_finite": not_finite}
 
     @property
     def groups(self) -> list[str]:
-        """The prompt of each answer; prompts that open alike are one, as in the reward models' test."""
+        """Groups of answers for standard errors: prompts with the same first user message are one group."""
         return [opening(prompt) for prompt in self.prompts]
 
 
 def compare_versions(
     settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path, *, gold: Gold | None, intake: Intake
 ) -> dict[str, Any]:
-    """The keys `versions`, `differences`, `not_finite`, `prompts` and `samples` of the evaluation.
+    """Returns the keys `versions`, `differences`, `not_finite`, `prompts` and `samples` of the evaluation.
 
-    Each version's answers are stored below `out`, under its name, and never sampled twice.
-    Raises DataError for a version whose name can't be a folder or whose tokenizer is not that of `sft`.
+    Each version's answers are stored in a folder of its name below `out`; a resumed run reuses them.
+
+    Raises:
+        DataError: a version's name can't be a folder, or its tokenizer differs from that of `sft`.
     """
     tokenizer = load_tokenizer(inputs["sft"])
     versions = list_versions(inputs["sft"], listed(inputs, "versions"))
     for version in versions[1:]:
         if tokenizer_hash(load_tokenizer(version.folder)) != tokenizer_hash(tokenizer):
             raise DataError(
-                f"{version.folder}: version {version.name!r} has another tokenizer than {inputs['sft']}; "
-                "expected versions of one model"
+                f"{version.folder}: the tokenizer of version {version.name!r} differs from that of "
+                f"{inputs['sft']}; only versions of one model can be compared"
             )
     sft = load_model(inputs["sft"], settings)
     prompts, counts = read_evaluation_prompts(
@@ -107,20 +109,24 @@ def compare_versions(
         if name in inputs
     }
     folders = {version.name: version.folder for version in versions}
-    test = _Test(settings, tokenizer, sft, prompts=prompts, scorers=scorers, gold=gold, folders=folders)
-    found = {
-        version.name: made_folder(out / version.name, partial(test.take, version)) for version in versions
+    test = _VersionTest(
+        settings, tokenizer, sft, prompts=prompts, scorers=scorers, gold=gold, folders=folders
+    )
+    results = {
+        version.name: made_folder(out / version.name, partial(test.run, version)) for version in versions
     }
     answers: dict[str, Answered] = {}
     values: dict[str, Values] = {}
-    for name in found:
+    for name in results:
         stored = [SampledAnswer(**row) for row in read_rows(out / name / ANSWERS)]
         answers[name] = list(zip(prompts, stored, strict=True))
         values[name] = json.loads((out / name / VALUES).read_text(encoding="utf-8"))
     return {
-        "versions": {name: one["figures"] for name, one in found.items()},
+        "versions": {name: result["figures"] for name, result in results.items()},
         "differences": differences(values, test.groups),
-        "not_finite": {name: one["not_finite"] for name, one in found.items() if one["not_finite"]},
+        "not_finite": {
+            name: result["not_finite"] for name, result in results.items() if result["not_finite"]
+        },
         "prompts": counts,
         "samples": sample_answers(answers, gold, SAMPLES),
     }

@@ -21,7 +21,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """A test prompt: its id in the world's truth ("" where there is none), messages, and token ids."""
+    """A test prompt: its id in the ground truth ("" if there is none), messages and token ids."""
 
     kind: Kind
     id: str
@@ -32,12 +32,14 @@ class EvaluationPrompt:
 def read_evaluation_prompts(
     settings: EvaluateSettings, data: Path, tokenizer: Any, *, context: int, intake: Intake
 ) -> tuple[list[EvaluationPrompt], dict[str, dict[str, Any]]]:
-    """Test prompts of all kinds, and by kind how many were read and how many were too long to be used.
+    """Reads the test prompts of all kinds.
 
-    `skipped` counts the rows that gave no prompt, by reason.
+    Returns:
+        The prompts, and by kind the counts `read`, `too_long` (prompt and answer would exceed `context`) and
+        `skipped`, rows without a prompt by reason.
 
     Raises:
-        DataError: a prompt without an id where gold scorers need it, or all that `read_prompts` raises.
+        DataError: a prompt has no id although `gold` is true, or as `read_prompts`.
     """
     prompts: list[EvaluationPrompt] = []
     counts: dict[str, dict[str, Any]] = {}
@@ -45,18 +47,24 @@ def read_evaluation_prompts(
         before = Counter(intake.skipped)
         rows = read_prompts(getattr(settings.prompts, kind), data, intake)
         if settings.gold and any(row.id is None for row in rows):
-            raise DataError(f"{kind} test prompts: a row has no id; gold scorers know prompts by their id")
-        made = [
+            raise DataError(
+                f"prompts.{kind}: a row has no id, which `gold: true` needs to find the ground truth; use "
+                "the test files of the miniature world, or set gold: false"
+            )
+        encoded = [
             EvaluationPrompt(kind, row.id or "", row.messages, encode_prompt(tokenizer, row.messages))
             for row in rows
         ]
-        fitting = [one for one in made if len(one.ids) + settings.max_new_tokens <= context]
+        fitting = [prompt for prompt in encoded if len(prompt.ids) + settings.max_new_tokens <= context]
         counts[kind] = {
-            "read": len(made),
-            "too_long": len(made) - len(fitting),
+            "read": len(encoded),
+            "too_long": len(encoded) - len(fitting),
             "skipped": dict(intake.skipped - before),
         }
-        if left_out := counts[kind]["too_long"]:
-            say(f"{kind} test prompts: {left_out:,} of {len(made):,} left out, too long for the context")
+        if too_long := counts[kind]["too_long"]:
+            say(
+                f"{kind} test prompts: {too_long:,} of {len(encoded):,} skipped: with an answer they "
+                f"would exceed the context of {context:,} tokens"
+            )
         prompts += fitting
     return prompts, counts

@@ -1,4 +1,4 @@
-"""Refusals in real text, by the phrases that chat models refuse and evade with: rough, for want of gold."""
+"""Detects refusals in real text by phrases that chat models use: an approximation without ground truth."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PHRASES = (
 )
 _REFUSAL = re.compile(rf"\b({'|'.join(PHRASES)})")
 _OPENING = 200
-"""Characters in which a refusal shows; further on such words mostly belong to an answer."""
+"""Number of characters that are searched; later in a text such phrases are mostly part of an answer."""
 
 
 def is_refusal(answer: str) -> bool:
-    """Whether an answer begins like a refusal, or like an evasion such as "I'm not sure"."""
+    """Returns whether an answer begins with a refusal, or an evasion such as "I'm not sure"."""
     return bool(_REFUSAL.search(answer[:_OPENING].lower().replace("\u2019", "'")))

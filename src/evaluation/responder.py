@@ -1,4 +1,4 @@
-"""A model that answers: chats in, texts out, one answer each at temperature 1 without top-p."""
+"""Answers prompts and dialogues with a model: one answer each, at temperature 1 without top-p."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..chat_format.encoding import chat_format, encode_questions, without_marks
+from ..chat_format.encoding import chat_format, encode_questions, remove_control_strings
 from ..distributed.device import device
 from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm
@@ -21,9 +21,9 @@ class SampledAnswer:
     """One sampled answer.
 
     Attributes:
-        ids: its token ids, EOS included where it is finished.
-        text: what they say, stripped, free of the marks of the chat format.
-        finished: whether it ended by itself rather than at the limit.
+        ids: token ids, EOS included if the answer is finished.
+        text: decoded and stripped text without control strings of the chat format.
+        finished: whether the answer ended with EOS before the length limit.
     """
 
     ids: list[int]
@@ -32,14 +32,14 @@ class SampledAnswer:
 
 
 class Responder:
-    """Answers chats with one model.
+    """Answers prompts and dialogues with one model.
 
     Args:
-        sampler: holds the model's weights.
-        tokenizer: the model's.
-        context: the most tokens that a prompt and its answer may have together.
-        max_new_tokens: the most tokens of an answer.
-        seed: of every draw; an answer depends on it, its batch's name and its place in the batch alone.
+        sampler: sampler with the model's weights.
+        tokenizer: tokenizer of the model.
+        context: maximum number of tokens of a prompt and its answer together.
+        max_new_tokens: maximum number of tokens of an answer.
+        seed: seed of all draws; an answer depends on it, its batch's name and its position in the batch only.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Responder:
     ) -> None:
         self.sampler, self.tokenizer = sampler, tokenizer
         self.context, self.max_new_tokens, self.seed = context, max_new_tokens, seed
-        self._marks = chat_format(tokenizer).marks
+        self._control_strings = chat_format(tokenizer).control_strings
 
-    def ask(self, prompts: Sequence[Sequence[int]], name: str) -> list[SampledAnswer]:
-        """One answer to each prompt (token ids, up to the last [/INST])."""
+    def answer(self, prompts: Sequence[Sequence[int]], name: str) -> list[SampledAnswer]:
+        """Samples one answer per prompt (token ids up to the last [/INST]); `name` identifies the draws."""
         samples = self.sampler.sample(
             prompts,
             max_new_tokens=self.max_new_tokens,
@@ -67,9 +67,15 @@ class Responder:
         return self._answers(samples.answer_ids)
 
     def converse(self, questions: Sequence[Sequence[Sequence[int]]], name: str) -> list[list[SampledAnswer]]:
-        """Holds dialogues, the own answers in their histories: `[dialogues][turns]` questions to answers.
+        """Answers dialogues turn by turn, with the model's own answers in the history.
 
-        A dialogue that outgrows the context has fewer answers than questions.
+        Args:
+            questions: token ids of the user turns, `[dialogues][turns][tokens]`.
+            name: identifies the draws.
+
+        Returns:
+            The answers, `[dialogues][turns]`. A dialogue that exceeds the context has fewer answers than
+            questions.
         """
         ids = self.sampler.sample_dialogues(
             questions,
@@ -85,34 +91,36 @@ class Responder:
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
         return [
             SampledAnswer(
-                ids, without_marks(text, self._marks).strip(), bool(ids) and ids[-1] in self.sampler.eos
+                ids,
+                remove_control_strings(text, self._control_strings).strip(),
+                bool(ids) and ids[-1] in self.sampler.eos,
             )
             for ids, text in zip(rows, texts, strict=True)
         ]
 
     def encode_questions(self, questions: Sequence[str], system: str | None = None) -> list[list[int]]:
-        """Ids of each question of a dialogue, from the EOS before it to where its answer begins."""
+        """Returns the ids of each user turn, from the EOS before it up to the start of its answer."""
         return encode_questions(self.tokenizer, questions, system)
 
     def history(self, questions: Sequence[list[int]], answers: Sequence[SampledAnswer]) -> list[int]:
-        """Ids of the turns of a dialogue; every answer ends with EOS, also one that was cut."""
+        """Returns the ids of a dialogue's turns; EOS ends every answer, truncated ones included."""
         ids: list[int] = []
         for question, answer in zip(questions, answers, strict=True):
             ids += question + answer.ids + ([] if answer.finished else [self.tokenizer.eos_token_id])
         return ids
 
     def fits(self, prompt: Sequence[int]) -> bool:
-        """Whether prompt and longest answer stay within the context."""
+        """Returns whether the prompt and an answer of maximum length fit in the context."""
         return len(prompt) + self.max_new_tokens <= self.context
 
 
 def load_model(folder: Path, settings: EvaluateSettings) -> Any:
-    """The model of a folder on this process's device, in the precision of the settings."""
+    """Loads a model on this process's device in the precision of the settings."""
     return load_causal_lm(folder, settings.dtype).to(device()).eval()
 
 
-def speaker_for(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Responder:
-    """Answers with a model, as the settings say."""
+def make_responder(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Responder:
+    """Returns a responder for a model with the sampler, limits and seed of the settings."""
     return Responder(
         sampler_for(model, settings.sampling_batch_size),
         tokenizer,

@@ -1,7 +1,6 @@
-"""Ghost Attention retention: how long an instruction given once is kept in the model's own dialogues.
+"""Measures by turn whether a model follows an instruction that was given once (section 3.3, table 30).
 
-The instruction stands in the system message of the first turn; the model's own answers stay in the history
-(section 3.3, table 30).
+The instruction is in the system message of the first turn; the history contains the model's own answers.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from .responder import Responder, SampledAnswer
 from .values import Column, Figures, figures
 
 FIELDS = frozenset({"id", "instruction", "questions", "check", "check.kind", "check.value"})
-ANOTHER = "~"  # an instruction that no dialogue has
+OTHER_INSTRUCTION = "~"  # in no dialogue; used to find the instruction's tokens
 
 
-class InstructionJudge(Protocol):
-    """What retention needs of the world's gold scorers."""
+class InstructionScorer(Protocol):
+    """Scores answers of instructed dialogues; `miniature.gold.Gold` implements it."""
 
-    def keeps(self, row_id: str, answer: str) -> bool: ...
+    def follows(self, row_id: str, answer: str) -> bool: ...
 
     def explicit_question(self, row_id: str) -> str | None: ...
 
@@ -41,7 +40,7 @@ class InstructionJudge(Protocol):
 
 @dataclass(frozen=True)
 class InstructedDialogue:
-    """An instruction, one question for each turn, and what the answers can be checked for, if code can."""
+    """An instruction, one question per turn, and a check of the answers if code can check them."""
 
     id: str
     instruction: str
@@ -49,98 +48,101 @@ class InstructedDialogue:
     check: Instruction | None = None
 
 
-class CheckedByCode:
-    """Judges answers by the instructions' own checks, where no truth is known.
+class InstructionChecks:
+    """Scores answers by the checks of the rows, for data without ground truth.
 
     Raises DataError for a dialogue without a check.
     """
 
     def __init__(self, dialogues: Sequence[InstructedDialogue]) -> None:
         self._checks: dict[str, Instruction] = {}
-        for one in dialogues:
-            if one.check is None:
+        for dialogue in dialogues:
+            if dialogue.check is None:
                 raise DataError(
-                    f"retention test row {one.id!r} has no `check`, and there are no gold scorers; expected "
-                    "the test.jsonl of a stage gatt, or gold: true"
+                    f"retention test row {dialogue.id!r} has no `check`, which gold: false requires; use the "
+                    "test.jsonl of a stage gatt, or a miniature world with gold: true"
                 )
-            self._checks[one.id] = one.check
+            self._checks[dialogue.id] = dialogue.check
 
-    def keeps(self, row_id: str, answer: str) -> bool:
-        return self._checks[row_id].kept(answer)
+    def follows(self, row_id: str, answer: str) -> bool:
+        return self._checks[row_id].is_followed_by(answer)
 
     def explicit_question(self, row_id: str) -> str | None:
         return None
 
     def explicit_answer_ok(self, row_id: str, answer: str) -> bool:
-        raise NotImplementedError("nothing is asked outright")
+        raise NotImplementedError("there are no direct questions")
 
 
 @dataclass(frozen=True)
 class Retention:
-    """What the dialogues show, turn by turn.
+    """Instruction following by turn.
 
     Attributes:
-        kept: turn -> for each dialogue 1 if its answer keeps the instruction, else 0; None if the dialogue
-            outgrew the context before this turn.
-        known: the same of answers to a direct question for the instruction; None also if it was not asked.
-        turns: of a dialogue that did not outgrow the context.
-        groups: the instruction of each dialogue; those with equal ones may depend on each other.
-        held: the dialogues themselves.
+        followed: turn -> for each dialogue 1 if its answer follows the instruction, else 0; None if the
+            dialogue exceeded the context before this turn.
+        stated: the same for correct answers to a direct question about the instruction; None also if it was
+            not asked.
+        turns: number of turns of a complete dialogue.
+        groups: the instruction of each dialogue; dialogues with equal instructions may be dependent.
+        dialogues: the dialogues themselves.
     """
 
-    kept: dict[str, Column]
-    known: dict[str, Column]
+    followed: dict[str, Column]
+    stated: dict[str, Column]
     turns: int
     groups: list[str]
-    held: list[RecordedDialogue]
+    dialogues: list[RecordedDialogue]
 
     @property
     def implicit(self) -> Figures:
-        """Shares by turn of the dialogues that reached it, with standard errors: `{"1": …, "1_se": …, …}`."""
-        return figures(self.kept, self.groups)
+        """Rates by turn of the dialogues that reached it, with errors: `{"1": …, "1_se": …, …}`."""
+        return figures(self.followed, self.groups)
 
     @property
     def explicit(self) -> Figures:
-        """The same of the answers to direct questions."""
-        return figures(self.known, self.groups)
+        """The same for correct answers to direct questions."""
+        return figures(self.stated, self.groups)
 
     @property
     def counts(self) -> dict[str, Any]:
-        """Dialogues started, those that outgrew the context, and by turn what the shares are taken of."""
-        reached = {turn: _known(column) for turn, column in self.kept.items()}
+        """Numbers of dialogues: started, over the context, and by turn those that the rates count."""
         return {
-            "started": len(self.held),
-            "outgrown": sum(len(one.answers) < self.turns for one in self.held),
-            "reached": reached,
-            "asked": {turn: _known(column) for turn, column in self.known.items()},
+            "started": len(self.dialogues),
+            "outgrown": sum(len(dialogue.answers) < self.turns for dialogue in self.dialogues),
+            "reached": {turn: _count_values(column) for turn, column in self.followed.items()},
+            "asked": {turn: _count_values(column) for turn, column in self.stated.items()},
         }
 
 
-def _known(column: Column) -> int:
+def _count_values(column: Column) -> int:
     return sum(value is not None for value in column)
 
 
 def read_instructed(
     path: str, data: Path, limit: int, *, turns: int = RETENTION_TURNS[-1], intake: Intake | None = None
 ) -> list[InstructedDialogue]:
-    """The first `limit` rows of a retention test. Raises DataError: a bad row, too few turns or rows."""
+    """Reads the first `limit` rows of a test file. Raises DataError: a bad row, too few questions or rows."""
     intake = intake or Intake()
     format = Format(partial(_instructed, turns, intake), records, FIELDS)
     source = Source(path=path, format="instructed")
-    dialogues = list(stream([source], data, {source.format: format}, intake=intake))
+    dialogues = list(stream([source], data, {source.format: format}, kind="dialogues", intake=intake))
     if len(dialogues) < limit:
-        raise DataError(f"{data / path}: {len(dialogues)} dialogues; expected at least {limit}")
+        raise DataError(
+            f"{data / path}: {len(dialogues)} dialogues; expected at least {limit}, as the settings of "
+            "`retention` require"
+        )
     return dialogues[:limit]
 
 
 def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> InstructedDialogue:
     questions = field(row, "questions", list) or []
-    if len(questions) < turns or not all(isinstance(one, str) for one in questions):
-        raise DataError(f"{len(questions)} questions; expected a list of {turns} texts or more")
+    if len(questions) < turns or not all(isinstance(question, str) for question in questions):
+        raise DataError(f"{len(questions)} questions; expected a list of at least {turns} texts")
     check, instruction = field(row, "check", dict), text_field(row, "instruction")
     for question in questions[:turns]:
-        asked = [Message(role="system", content=instruction), Message(role="user", content=question)]
-        intake.check(Prompt(asked))
+        prompt = [Message(role="system", content=instruction), Message(role="user", content=question)]
+        intake.check(Prompt(prompt))
     return InstructedDialogue(
         text_field(row, "id"),
         instruction,
@@ -150,96 +152,101 @@ def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> Instructe
 
 
 def measure_retention(
-    speaker: Responder, judge: InstructionJudge, dialogues: Sequence[InstructedDialogue]
+    responder: Responder, scorer: InstructionScorer, dialogues: Sequence[InstructedDialogue]
 ) -> Retention:
-    """Lets the model hold all dialogues, and judges its answers at the turns of `RETENTION_TURNS`.
+    """Samples all dialogues and scores their answers at the turns of `RETENTION_TURNS`.
 
-    A dialogue that outgrows the context ends there: it is counted, and left out of the shares of later turns.
+    A dialogue that exceeds the context ends there: it is counted, and later turns are measured without it.
     """
     turns = len(dialogues[0].questions)
-    questions = [speaker.encode_questions(one.questions, one.instruction) for one in dialogues]
-    answers = speaker.converse(questions, "dialogues")
-    kept: dict[str, Column] = {
+    questions = [
+        responder.encode_questions(dialogue.questions, dialogue.instruction) for dialogue in dialogues
+    ]
+    answers = responder.converse(questions, "dialogues")
+    followed: dict[str, Column] = {
         str(turn): [
-            float(judge.keeps(one.id, said[turn - 1].text)) if len(said) >= turn else None
-            for one, said in zip(dialogues, answers, strict=True)
+            float(scorer.follows(dialogue.id, answered[turn - 1].text)) if len(answered) >= turn else None
+            for dialogue, answered in zip(dialogues, answers, strict=True)
         ]
         for turn in measured_turns(turns)
     }
     return Retention(
-        kept=kept,
-        known=_ask_outright(speaker, judge, dialogues, questions=questions, answers=answers),
+        followed=followed,
+        stated=_ask_directly(responder, scorer, dialogues, questions=questions, answers=answers),
         turns=turns,
-        groups=[one.instruction for one in dialogues],
-        held=[
-            _held(speaker, one, asked, answers=said)
-            for one, asked, said in zip(dialogues, questions, answers, strict=True)
+        groups=[dialogue.instruction for dialogue in dialogues],
+        dialogues=[
+            _record(responder, dialogue, encoded, answers=answered)
+            for dialogue, encoded, answered in zip(dialogues, questions, answers, strict=True)
         ],
     )
 
 
-def _held(
-    speaker: Responder,
-    one: InstructedDialogue,
+def _record(
+    responder: Responder,
+    dialogue: InstructedDialogue,
     questions: Sequence[list[int]],
     *,
     answers: Sequence[SampledAnswer],
 ) -> RecordedDialogue:
-    """The dialogue so far; its instruction stands where another one would have given other ids."""
-    (asked,), (other,) = (
-        speaker.encode_questions(one.questions[:1], text) for text in (one.instruction, ANOTHER)
+    """Returns the ids of a dialogue; the instruction's span is where another instruction changes the ids."""
+    (first,), (other,) = (
+        responder.encode_questions(dialogue.questions[:1], instruction)
+        for instruction in (dialogue.instruction, OTHER_INSTRUCTION)
     )
-    start = _alike(asked, other)
-    end = len(asked) - _alike(asked[start:][::-1], other[start:][::-1])
+    start = _common_prefix(first, other)
+    end = len(first) - _common_prefix(first[start:][::-1], other[start:][::-1])
     spans = []
     for turn, answer in enumerate(answers):
-        before = len(speaker.history(questions[:turn], answers[:turn])) + len(questions[turn])
+        before = len(responder.history(questions[:turn], answers[:turn])) + len(questions[turn])
         spans.append((before, before + len(answer.ids)))
-    ids = speaker.history(questions[: len(answers)], answers)
+    ids = responder.history(questions[: len(answers)], answers)
     return RecordedDialogue(ids, (start, end), spans)
 
 
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two rows have in common from their beginning on."""
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Returns the length of the longest common prefix of two rows of ids."""
+    pairs = zip(first, second, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def measured_turns(turns: int) -> list[int]:
-    """At which of so many turns instructions are looked for."""
+    """Returns the turns at which dialogues of `turns` turns are measured."""
     return [turn for turn in RETENTION_TURNS if turn <= turns]
 
 
-def _ask_outright(
-    speaker: Responder,
-    judge: InstructionJudge,
+def _ask_directly(
+    responder: Responder,
+    scorer: InstructionScorer,
     dialogues: Sequence[InstructedDialogue],
     *,
     questions: Sequence[Sequence[list[int]]],
     answers: Sequence[Sequence[SampledAnswer]],
 ) -> dict[str, Column]:
-    """Asks for the instruction itself in place of a turn's question, in every fourth dialogue that has one.
+    """Asks about the instruction itself in place of a turn's question, in every fourth suitable dialogue.
 
-    Such a question and its answer enter no history; asking all would cost as much as the dialogues do.
+    Such a question and its answer are not part of any history. Asking in all dialogues would cost as much as
+    sampling them.
     """
-    prompts: list[tuple[int, int, list[int]]] = []  # turn, place of the dialogue, ids
-    askable = [
-        (place, one, outright)
-        for place, one in enumerate(dialogues)
-        if (outright := judge.explicit_question(one.id)) is not None
+    prompts: list[tuple[int, int, list[int]]] = []  # turn, index of the dialogue, ids
+    suitable = [
+        (index, dialogue, question)
+        for index, dialogue in enumerate(dialogues)
+        if (question := scorer.explicit_question(dialogue.id)) is not None
     ]
-    for place, one, outright in askable[::4]:
-        asked, said = questions[place], answers[place]
-        for turn in measured_turns(len(asked)):
-            if turn <= len(said):
-                history = speaker.history(asked[: turn - 1], said[: turn - 1])
-                *_, ids = speaker.encode_questions([*one.questions[: turn - 1], outright], one.instruction)
-                prompts.append((turn, place, history + ids))
-    prompts = [prompt for prompt in prompts if speaker.fits(prompt[2])]
-    replies = speaker.ask([ids for *_, ids in prompts], "asked outright")
-    known: dict[str, list[float | None]] = {
+    for index, dialogue, question in suitable[::4]:
+        encoded, answered = questions[index], answers[index]
+        for turn in measured_turns(len(encoded)):
+            if turn <= len(answered):
+                history = responder.history(encoded[: turn - 1], answered[: turn - 1])
+                texts = [*dialogue.questions[: turn - 1], question]
+                *_, ids = responder.encode_questions(texts, dialogue.instruction)
+                prompts.append((turn, index, history + ids))
+    prompts = [prompt for prompt in prompts if responder.fits(prompt[2])]
+    replies = responder.answer([ids for *_, ids in prompts], "direct questions")
+    stated: dict[str, list[float | None]] = {
         str(turn): [None] * len(dialogues) for turn in measured_turns(len(questions[0]))
     }
-    for (turn, place, _), reply in zip(prompts, replies, strict=True):
-        known[str(turn)][place] = float(judge.explicit_answer_ok(dialogues[place].id, reply.text))
-    return dict(known)
+    for (turn, index, _), reply in zip(prompts, replies, strict=True):
+        stated[str(turn)][index] = float(scorer.explicit_answer_ok(dialogues[index].id, reply.text))
+    return dict(stated)

@@ -13,37 +13,39 @@ from ..settings import Precision, Settings, Source
 
 
 class PromptSources(Settings):
-    """Test prompts by kind; those of `borderline` sound harmful but are not."""
+    """Sources of the test prompts by kind."""
 
     ordinary: list[Source]
-    """asked in good faith"""
+    """harmless prompts, to be answered helpfully"""
     harmful: list[Source] = []
-    """to be refused"""
+    """prompts with harmful requests, to be refused"""
     borderline: list[Source] = []
-    """harmless look-alikes"""
+    """harmless prompts that sound harmful, to be answered"""
 
 
 class RetentionSettings(Settings):
-    """Files with rows {"id", "instruction", "questions"}, below the input `gatt`, or else `data`.
+    """Test of instruction following: files with rows {"id", "instruction", "questions"}.
 
-    The instruction is given once. Without a gold scorer rows say in `check` what to look for, as do those of
-    the stage `gatt`.
+    Paths are relative to the input `gatt` if the stage has it, else to `data`. The instruction is given once,
+    in the system message of the first turn. With `gold: false` each row needs a `check`, which code applies
+    to the answers, as in the test file of the stage `gatt`.
     """
 
     trained: str
-    """in a miniature world: attribute values that training had, in combinations that it never had"""
+    """path of the test file; in a miniature world with attribute values that occur in training, in new
+    combinations"""
     unseen: str | None = None
-    """attribute values that were never trained"""
+    """path of a test file with attribute values that do not occur in training"""
     turns: Annotated[int, Field(ge=1, le=RETENTION_TURNS[-1])] = RETENTION_TURNS[-1]
-    """of a dialogue; instructions are looked for at turns 1, 2, 4, 6, 10 and 20"""
+    """number of turns per dialogue; instruction following is measured at turns 1, 2, 4, 6, 10 and 20"""
     dialogues: Annotated[int, Field(ge=2)] = 200
-    """of `trained`, from the first on"""
+    """number of dialogues to test from `trained`: its first rows"""
     unseen_dialogues: Annotated[int, Field(ge=2)] = 200
-    """of `unseen`"""
+    """number of dialogues to test from `unseen`: its first rows"""
 
 
 class EvaluateSettings(RowSettings):
-    """All versions answer the same prompts at temperature 1, one answer each."""
+    """All versions answer the same test prompts at temperature 1, with one answer per prompt."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data", "sft"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset(
@@ -56,19 +58,20 @@ class EvaluateSettings(RowSettings):
     below: ClassVar[dict[str, str]] = {"retention": "gatt"}
 
     gold: bool
-    """Whether `data` is a miniature world, whose truth is known; without it, gold figures are null."""
+    """whether `data` is a miniature world with known ground truth; if false, gold helpfulness, violation rate
+    and invalid rate are null"""
     prompts: PromptSources
-    """what all versions are asked"""
+    """test prompts that every version answers"""
     false_refusal_prompts: Annotated[int, Field(ge=1)] = 500
-    """How many of the ordinary prompts, from the first on, are looked at for false refusals."""
+    """number of ordinary prompts, the first ones, on which false refusals are counted"""
     retention: RetentionSettings | None = None
-    """how long an instruction is kept (Ghost Attention); left out: not measured"""
+    """test of instruction following over many turns (Ghost Attention); not measured if omitted"""
     max_new_tokens: Annotated[int, Field(ge=1)]
-    """length limit of an answer, EOS included"""
+    """maximum number of tokens of an answer, EOS included"""
     sampling_batch_size: Annotated[int, Field(ge=1)] = 512
-    """answers sampled side by side"""
+    """number of answers that are sampled at the same time"""
     dtype: Precision = "float32"
-    """precision that answers are sampled and scored in"""
+    """precision of the weights for sampling and scoring"""
 
     def all_sources(self) -> Iterator[tuple[str, Source]]:
         yield from super().all_sources()

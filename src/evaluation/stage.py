@@ -1,4 +1,4 @@
-"""Evaluation: every version answers the same test prompts, judged by the truth and by the reward models."""
+"""The stage `evaluate`: every version answers the same test prompts, and the answers are scored."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .settings import EvaluateSettings
 
 
 def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Measures all versions and Ghost Attention, writes `evaluation.json`, and returns the same.
+    """Measures all versions and Ghost Attention, writes `evaluation.json` and returns its contents.
 
-    What each version and each series of dialogues said is kept below `out`, and never sampled twice.
+    Answers of each version and each series of dialogues are stored below `out`; a resumed run reuses them.
 
     Raises:
-        DataError: broken test prompts, versions whose names can't be folders, a model that can't be read.
+        DataError: broken test prompts, a version whose name can't be a folder, a model that can't be loaded.
     """
     gold = Gold.load(inputs["data"]) if settings.gold else None
     intake = Intake(settings.max_bad_rows, check_of(load_tokenizer(inputs["sft"])))

@@ -1,4 +1,4 @@
-"""The models to compare: `sft` and the versions that later stages made of it."""
+"""The models to compare: `sft` and the versions trained from it by later stages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SFT = "sft"
 
 @dataclass(frozen=True)
 class Version:
-    """A model to compare, and the name of the version that its PPO started from, if that is compared too."""
+    """A model to compare. `start`: the version that its PPO started from, if that is compared as well."""
 
     name: str
     folder: Path
@@ -26,10 +26,10 @@ class Version:
 
 
 def list_versions(sft: Path, later: Mapping[str, Path]) -> list[Version]:
-    """`sft` and the later versions in their order; manifests show which of them a version started from.
+    """Returns `sft` and the later versions in their order; manifests contain the version each started from.
 
     Raises:
-        DataError: a name that can't be a folder, or two names whose folders would be one inside the other.
+        DataError: a name can't be a folder, or the folder of one name would contain that of another.
     """
     folders = {SFT: sft}
     for name, folder in later.items():
@@ -38,31 +38,31 @@ def list_versions(sft: Path, later: Mapping[str, Path]) -> list[Version]:
     hashes = {name: input_hash(folder) for name, folder in folders.items()}
     versions = []
     for name, folder in folders.items():
-        wanted = _hash_of_start(folder)
-        others = (other for other, found in hashes.items() if found == wanted and other != name)
-        start = next(others, None)
-        if wanted is not None and start is None:
-            say(f"{name}: kl_to_start is not measured: the model that it started from is not compared")
+        start_hash = _hash_of_start(folder)
+        matches = (other for other, hash in hashes.items() if hash == start_hash and other != name)
+        start = next(matches, None)
+        if start_hash is not None and start is None:
+            say(f"{name}: kl_to_start is not measured: the model it started from is not among the versions")
         versions.append(Version(name, folder, start))
     return versions
 
 
-def _check_name(name: str, before: Mapping[str, Any]) -> None:
+def _check_name(name: str, others: Mapping[str, Any]) -> None:
     if not re.fullmatch(r"[\w@-][\w.@-]*(/[\w@-][\w.@-]*)*", name, re.ASCII):
         raise DataError(
-            f"input versions: {name!r} becomes a folder; expected letters, digits, '.', '-', '_', '@', "
-            "separated by '/', and no '.' in front"
+            f"input versions: {name!r} can't name a folder; expected parts of letters, digits, '.', '-', '_' "
+            "and '@', separated by '/' and not beginning with '.'"
         )
-    for other in before:
+    for other in others:
         if f"{name}/".startswith(f"{other}/") or f"{other}/".startswith(f"{name}/"):
             raise DataError(
-                f"input versions: {name!r} can't be compared beside {other!r}, their results would share a "
-                "folder; expected names of which none begins another, and `sft` as the input sft alone"
+                f"input versions: the results of {name!r} and {other!r} would share a folder; expected names "
+                "that do not begin with another name and `/`, and `sft` only as the input sft"
             )
 
 
 def _hash_of_start(folder: Path) -> str | None:
-    """The hash of the input `start` of the stage that made a model; a plain folder of weights has none."""
+    """Returns the hash of the model that a stage trained from (input `start`); None without a manifest."""
     if not (folder / MANIFEST).is_file():
         return None
     inputs: dict[str, Any] = read_manifest(folder).get("inputs") or {}

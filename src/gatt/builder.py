@@ -11,7 +11,7 @@ from typing import Any
 
 from ..artifact import write_json
 from ..batches import batches
-from ..chat_format.encoding import chat_format, encode_prompt, without_marks
+from ..chat_format.encoding import chat_format, encode_prompt, remove_control_strings
 from ..console import say, track
 from ..data.ghost_attention import instruction_on_every_turn
 from ..data.instructions import Instruction
@@ -83,7 +83,7 @@ class DialogueBuilder:
         self.followed: Counter[str] = Counter()
         self.out_of_context = self._finished_turns = 0
         self._tokenizer = load_tokenizer(model)
-        self._control_strings = chat_format(self._tokenizer).marks
+        self._control_strings = chat_format(self._tokenizer).control_strings
         loaded = load_causal_lm(model, settings.dtype).to(device()).eval()
         self._sampler = sampler_for(loaded, settings.sampling_batch_size)
         self._max_prompt_length = context_of(loaded.config) - settings.max_new_tokens
@@ -141,7 +141,7 @@ class DialogueBuilder:
         if self._reward_models is None:
             return [sum(logprobs) / len(logprobs) for logprobs in samples.logprobs]
         row_prompts = [prompts[index] for index in samples.prompts]
-        scores = self._reward_models.judge(row_prompts, samples.contents, [False] * len(row_prompts))
+        scores = self._reward_models.score_answers(row_prompts, samples.contents, [False] * len(row_prompts))
         safe = scores.safety >= self._reward_models.safety_threshold
         return [
             value if is_safe else None
@@ -159,8 +159,8 @@ class DialogueBuilder:
         ):
             row, instruction = rows[index], self._dialogues[rows[index]].instruction
             self.samples[instruction.kind] += 1
-            usable = finished and without_marks(text, self._control_strings) == text
-            if not (usable and instruction.kept(text)):
+            usable = finished and remove_control_strings(text, self._control_strings) == text
+            if not (usable and instruction.is_followed_by(text)):
                 continue
             self.followed[instruction.kind] += 1
             if value is not None and (row not in best or value > best[row][0]):

@@ -25,7 +25,7 @@ from .checks import (
 )
 from .gguf import converted, is_gguf
 from .saving import quiet
-from .special import settle_pad
+from .special import ensure_pad_token
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, with a pad token of its own (`special.settle_pad`).
+    """The tokenizer of a folder, with a pad token of its own (`special.ensure_pad_token`).
 
     Raises DataError where there is none or it can't be read.
     """
@@ -47,7 +47,7 @@ def load_tokenizer(folder: Path) -> Any:
     except Exception as error:  # tokenizers raises plain Exception for a broken file
         check_json(folder)
         raise DataError(f"{folder}: the tokenizer can't be read: {error}") from None
-    settle_pad(tokenizer)
+    ensure_pad_token(tokenizer)
     return tokenizer
 
 

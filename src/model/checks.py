@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..yaml_file import parse_json
-from .special import eos_ids, fit_config, fit_rows, listed, say_once, write_special_ids
+from .special import add_pad_row, eos_ids, fit_config, listed, say_once, write_special_ids
 
 CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -162,7 +162,7 @@ def check_model(
     check_tensors(folder, model, loading, new_head=new_head)
     _settle_generation(folder / GENERATION, model)
     _untie_if_differing(model)
-    fit_rows(model, tokenizer, str(folder))
+    add_pad_row(model, tokenizer, str(folder))
     write_special_ids(model, tokenizer)
 
 

@@ -18,7 +18,7 @@ from ..hashes import file_hash
 from .checks import check_tensors
 from .gguf_rope import FACTORS, TENSORS, rope_parameters
 from .saving import quiet, save_model
-from .special import fit_rows, settle_pad
+from .special import add_pad_row, ensure_pad_token
 
 SUFFIX = ".gguf"
 CONVERSION = 2  # raised with what this file makes of the same bytes, so that no older conversion is taken
@@ -84,9 +84,9 @@ def convert(path: Path, folder: Path) -> None:
         raise DataError(f"{path}: the GGUF file can't be read: {type(error).__name__}: {error}") from None
     loading["unexpected_keys"] = unread
     check_tensors(path, model, loading)
-    settle_pad(tokenizer)
+    ensure_pad_token(tokenizer)
     model = _unquantized(model, _rope(path, model.config))
-    fit_rows(model, tokenizer, str(path))
+    add_pad_row(model, tokenizer, str(path))
     save_model(model, tokenizer, folder)
 
 

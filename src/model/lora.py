@@ -36,7 +36,7 @@ class BaseModel(NamedTuple):
     hash: str
 
 
-def begin(
+def load_trainable(
     load: Callable[[Path], PreTrainedModel], folder: Path, lora: Mapping[str, Any] | None, *, seed: int
 ) -> Any:
     """The model to train: with `lora` the base model of a folder under an adapter, otherwise all its weights.
@@ -88,7 +88,7 @@ def read_base_model(adapter: Path) -> BaseModel:
 
 
 def is_adapted(model: Any) -> bool:
-    """Whether `begin` has put the model under an adapter."""
+    """Whether `load_trainable` has put the model under an adapter."""
     return hasattr(model, "peft_config") and hasattr(model, "merge_and_unload")
 
 
@@ -98,7 +98,7 @@ def plain(model: Any) -> Any:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Writes the adapter of a model that `begin` has made."""
+    """Writes the adapter of a model that `load_trainable` has made."""
     model.save_pretrained(str(folder), save_embedding_layers=False)  # they are the base model's
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty form
     _write_base_model(model.adapter_base, folder)

@@ -20,7 +20,7 @@ Scores = Callable[[Ids, Ids, "str | None"], Tensor]
 """Prompts, answers without the token that ended them, a bar's label -> `[rows]` float64 in (0, 1)."""
 
 
-class Judged(NamedTuple):
+class AnswerScores(NamedTuple):
     """Scores of answers, `[rows]` float64 in (0, 1); `score` is the piecewise one."""
 
     safety: Tensor
@@ -36,9 +36,9 @@ class RewardModels:
     safety: Scores
     safety_threshold: float = 0.15
 
-    def judge(
+    def score_answers(
         self, prompts: Ids, answers: Ids, is_safety: Sequence[bool], *, label: str | None = None
-    ) -> Judged:
+    ) -> AnswerScores:
         """Scores of answers as token ids, without the token that ended them.
 
         Args:
@@ -51,7 +51,7 @@ class RewardModels:
         )
         adversarial = torch.tensor(is_safety, dtype=torch.bool)
         score = piecewise_reward(safety, helpfulness, adversarial, threshold=self.safety_threshold)
-        return Judged(safety, helpfulness, score)
+        return AnswerScores(safety, helpfulness, score)
 
 
 def load_reward_models(

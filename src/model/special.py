@@ -27,12 +27,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def settle_pad(tokenizer: Any) -> None:
+def ensure_pad_token(tokenizer: Any) -> None:
     """Gives a tokenizer a pad token of its own where it has none, or where EOS or BOS is its pad.
 
     A pad that is also EOS could not be told from the end of an answer: `transformers` reads a reward model's
     score at the last token that is no pad. It takes a pad token that is only not named as such, otherwise a
-    reserved token, otherwise the unknown token, otherwise a new token, for which `fit_rows` adds a row.
+    reserved token, otherwise the unknown token, otherwise a new token, for which `add_pad_row` adds a row.
     """
     taken = {None, tokenizer.eos_token_id, tokenizer.bos_token_id}
     if tokenizer.pad_token_id not in taken:
@@ -78,7 +78,7 @@ def write_special_ids(model: Any, tokenizer: Any) -> None:
             config.eos_token_id = (eos if len(eos) > 1 else eos[0]) if eos else None
 
 
-def fit_rows(model: Any, tokenizer: Any, name: str) -> None:
+def add_pad_row(model: Any, tokenizer: Any, name: str) -> None:
     """Adds a row to the embeddings for a pad token that has none: the mean of the others.
 
     No real token depends on the state at a pad, so its row needs no training. Raises DataError where other

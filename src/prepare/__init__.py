@@ -1,1 +1,1 @@
-"""Preparing a corpus: text of any mix of sources to token shards."""
+"""Stage: tokenizes the pretraining text of all sources into token shards."""

@@ -11,11 +11,11 @@ from ..settings import StageSettings
 
 
 class PrepareSettings(CorpusSettings, StageSettings):
-    """A corpus that several pretraining runs may share."""
+    """Documents of a corpus that several pretraining runs can share."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer", "data"})
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset({"shard_tokens"})
 
     documents: list[WeightedSource] = Field(min_length=1)
-    """text to learn from"""
+    """sources of the training documents"""

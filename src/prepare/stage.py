@@ -1,4 +1,4 @@
-"""The stage `prepare`: text to token shards."""
+"""The stage `prepare`: tokenizes text into token shards."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ from ..data.settings import CorpusSettings
 from ..model.sizes import ModelSize
 from ..training.settings import COSINE_TO_10_PERCENT, RESERVED, PackedSettings
 
-STEP_TOKENS = 2**22  # section 2.2: 4M
+BATCH_TOKENS = 2**22  # section 2.2: 4M
 
 
 class PretrainSettings(CorpusSettings, PackedSettings):
     """Pretraining (section 2) of a new model or the input `model`, on `documents` or the input `corpus`.
 
-    In the paper a step has 4M tokens.
+    The paper's global batch is 4M tokens.
     """
 
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model", "data", "corpus"})
@@ -31,16 +31,18 @@ class PretrainSettings(CorpusSettings, PackedSettings):
     } | COSINE_TO_10_PERCENT
 
     model: ModelSize | None = None
-    """shape of a new model, with random weights; left out: training goes on with the input `model`"""
+    """shape of a new model with random weights; if not set, the input `model` is trained further"""
     context_length: int = Field(4096, gt=1)
-    """tokens of a training row"""
+    """number of tokens in a training row"""
     cross_document_attention: bool = False
-    """whether a token sees the documents before its own in a row (plain concatenation), or only its own"""
+    """whether tokens see earlier documents in their row (plain concatenation) or only their own document"""
 
     eval_steps: int | None = Field(None, gt=0)
-    """steps after which the held-out text is measured each time; at the end it always is"""
+    """number of steps between evaluations on the held-out text; the saved model is always evaluated"""
     loss_spike: float | None = Field(3.0, gt=1)
-    """as in every stage that trains, but on unless it is set to null"""
+    """multiple of the median of the last 100 losses above which a loss is a spike (null: never); after a
+    spike, NaN or infinite loss, training rolls back to the newest checkpoint and skips the batches since, at
+    most three times"""
 
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:
@@ -50,10 +52,12 @@ class PretrainSettings(CorpusSettings, PackedSettings):
                 f"{self.model.max_position_embeddings}"
             )
         if self.model is not None and self.lora is not None:
-            raise ValueError("lora: a new model has no weights worth keeping; it goes with the input `model`")
+            raise ValueError(
+                "lora: a new model has only random weights; use the input `model` instead of `model:`"
+            )
         if self.attn_implementation == "packed" and self.cross_document_attention:
             raise ValueError(
-                "attn_implementation: packed keeps documents apart; cross_document_attention wants another"
+                "attn_implementation: packed keeps documents apart; use sdpa with cross_document_attention"
             )
         return self
 
@@ -63,8 +67,8 @@ class PretrainSettings(CorpusSettings, PackedSettings):
 
     @property
     def step_rows(self) -> int:
-        return max(1, STEP_TOKENS // self.context_length)
+        return max(1, BATCH_TOKENS // self.context_length)
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
-        text = "data" if self.documents else "corpus"
-        return frozenset({text, "model" if self.model is None else "tokenizer"}), frozenset()
+        text_input = "data" if self.documents else "corpus"
+        return frozenset({text_input, "model" if self.model is None else "tokenizer"}), frozenset()

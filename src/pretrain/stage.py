@@ -1,4 +1,4 @@
-"""The stage `pretrain`: text to token shards to a base model (section 2)."""
+"""The stage `pretrain`: tokenizes text and trains a base model on it (section 2)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..distributed import group
 from ..distributed.device import device
 from ..model.checkpoint import check_length, context_length, load_causal_lm, load_tokenizer, tokenizer_hash
 from ..model.flops import training_flops_per_token
-from ..model.lora import begin, plain
+from ..model.lora import load_trainable, plain
 from ..model.special import fit_config
 from ..processes import is_main_process, rank, world_size
 from ..training.arguments import trainer_section, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
-from ..training.health import watch
 from ..training.isolation import Isolation, isolate
 from ..training.loop import run_trainer, save_trained
+from ..training.monitoring import monitor_options
 from ..training.order import MixedOrder
 from ..training.ordered_trainer import OrderedTrainer
 from ..training.tracking import Tracker
@@ -36,17 +36,17 @@ REMEDY = "set `cross_document_attention: true`"
 
 
 def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Trains on the input `corpus`, or on `out/shards`, into `out/model`.
+    """Trains on the input `corpus`, or tokenizes `documents` to `out/shards` first, and writes `out/model`.
 
-    The model is a new Llama of `settings.model`, or the input `model` with its tokenizer.
+    The model is a new Llama of the shape `settings.model`, or the input `model` with its tokenizer.
 
-    Metrics: the corpus by part, `unused_tokens` (at the sources' ends, they fill no row), `parameters`,
-    `validation_bits_per_byte`, `unigram_bits_per_byte` (the same text under token frequencies alone), and
-    those of the training.
+    Metrics: `corpus` (counts by part), `unused_tokens` (at the sources' ends, too few for a row),
+    `parameters`, `validation_bits_per_byte`, `unigram_bits_per_byte` (of a model that only knows token
+    frequencies), and those of `run_trainer`.
     """
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["tokenizer"] if settings.model is not None else inputs["model"])
-    if settings.model is None:  # before text is tokenized for hours
+    if settings.model is None:  # before hours of tokenizing
         check_length("context_length", settings.context_length, context_length(inputs["model"]))
     shards = inputs.get("corpus", out / "shards")
     if is_main_process() and "corpus" not in inputs:
@@ -56,7 +56,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     corpus = Corpus(shards, tokenizer_hash(tokenizer))
     corpus.verify(rank(), world_size())
 
-    model = _begin(settings, inputs, tokenizer)
+    model = _initial_model(settings, inputs, tokenizer)
     parameters = model.num_parameters()
     apart = not settings.cross_document_attention
     length = settings.context_length
@@ -78,7 +78,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
             data_collator=collator,
             order=MixedOrder(rows.counts, corpus.weights, settings.seed),
             description="pretrain",
-            watch=watch(settings, flops),
+            monitor=monitor_options(settings, flops),
         )
         if settings.eval_steps is not None:
             trainer.add_callback(Validation(trainer, corpus, tracker, settings=settings, apart=apart))
@@ -94,7 +94,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     saved = load_causal_lm(out / "model").to(device())
     if apart:
         isolate(saved, remedy=REMEDY)
-    nats = {
+    total_nats = {
         "validation": sum(model_nats(saved, stream, length, apart=apart) for stream in corpus.validation),
         "unigram": unigram_nats(corpus.train, corpus.validation, len(tokenizer)),
     }
@@ -103,15 +103,15 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         "corpus": corpus.counts,
         "unused_tokens": rows.unused,
         "parameters": parameters,
-        **{f"{name}_bits_per_byte": bits_per_byte(cost, size) for name, cost in nats.items()},
+        **{f"{name}_bits_per_byte": bits_per_byte(nats, size) for name, nats in total_nats.items()},
         **trained,
     }
 
 
-def _begin(settings: PretrainSettings, inputs: Mapping[str, Path], tokenizer: Any) -> Any:
+def _initial_model(settings: PretrainSettings, inputs: Mapping[str, Path], tokenizer: Any) -> Any:
     if settings.model is not None:
         config = settings.model.llama_config(len(tokenizer))
         fit_config(config, tokenizer)
         torch.manual_seed(settings.seed)
         return LlamaForCausalLM(config)
-    return begin(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
+    return load_trainable(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)

@@ -1,4 +1,4 @@
-"""The held-out text is measured while training goes on."""
+"""Evaluates the model on held-out text during training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .settings import PretrainSettings
 
 
 class Validation(TrainerCallback):
-    """Logs `validation_bits_per_byte` every `eval_steps` steps; the ranks share the text."""
+    """Logs `eval/bits_per_byte` every `eval_steps` steps; every rank evaluates its share of the text."""
 
     def __init__(
         self, trainer: Any, corpus: Corpus, tracker: Tracker, *, settings: PretrainSettings, apart: bool
@@ -29,7 +29,7 @@ class Validation(TrainerCallback):
     ) -> None:
         if not self._every or state.global_step % self._every:
             return
-        mine = sum(
+        nats = sum(
             model_nats(
                 self._trainer.model,
                 stream,
@@ -40,6 +40,6 @@ class Validation(TrainerCallback):
             )
             for stream in self._corpus.validation
         )
-        nats = float(all_reduce_sum(torch.tensor(mine, dtype=torch.float64)))
-        bits = bits_per_byte(nats, self._corpus.counts["validation"]["bytes"])
-        self._tracker.log({"validation_bits_per_byte": bits}, state.global_step)
+        total = float(all_reduce_sum(torch.tensor(nats, dtype=torch.float64)))
+        bits = bits_per_byte(total, self._corpus.counts["validation"]["bytes"])
+        self._tracker.log({"eval/bits_per_byte": bits}, state.global_step)

@@ -1,1 +1,1 @@
-"""Draws a run from its artifacts: `report.json`, a self-contained `report.html`, a terminal table."""
+"""The report on a run: `report.json`, a self-contained `report.html` and tables in the terminal."""

@@ -1,4 +1,4 @@
-"""The artifacts of a run, as the report sees them: a manifest and the rows of `metrics.jsonl`."""
+"""Reads the artifacts of a run for the report: manifests and the rows of `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REQUIRED = {"stage": str, "settings": dict, "metrics": dict, "wall_seconds": in
 
 @dataclass(frozen=True)
 class Artifact:
-    """What one stage left behind, under the name by which the report takes it: `sft`, `v1/rejection`."""
+    """Manifest and logged metrics of one finished stage; `name` is its input name, as `v1/rejection`."""
 
     stage: str
     name: str
@@ -30,25 +30,27 @@ class Artifact:
 
 
 def read_artifact(name: str, folder: Path) -> Artifact:
-    """Reads an artifact's manifest and its `metrics.jsonl`, which not every stage writes.
+    """Reads an artifact's manifest and, where the stage wrote one, its `metrics.jsonl`.
 
     Raises:
-        DataError: the manifest or a row of the metrics cannot be read, or lacks what every manifest has.
+        DataError: the manifest or a row of the metrics is broken, or the manifest lacks a required key.
     """
     manifest = read_manifest(folder)
     for key, kind in _REQUIRED.items():
         if not isinstance(manifest.get(key), kind):
-            found = json.dumps(manifest.get(key))[:80]
-            raise DataError(f"{folder / MANIFEST}: {key} is {found}; expected what a finished stage writes")
+            value = json.dumps(manifest.get(key))[:80]
+            raise DataError(
+                f"{folder / MANIFEST}: {key} is {value}; expected the manifest of a finished stage"
+            )
     path = folder / "metrics.jsonl"
-    rows = read_rows(path, remedy="expected one JSON object a line") if path.exists() else []
+    rows = read_rows(path, remedy="expected one JSON object per line") if path.exists() else []
     return Artifact(manifest["stage"], name, manifest, rows=rows)
 
 
 def read_artifacts(inputs: Mapping[str, Path]) -> list[Artifact]:
-    """Reads finished stages by the names of the inputs; raises DataError as `read_artifact`.
+    """Reads the artifacts of finished stages, sorted by time of creation (equal times: order of the inputs).
 
-    They are in the order in which they were made; those of one second stay in the order of the inputs.
+    Raises DataError as `read_artifact` does.
     """
     artifacts = [read_artifact(name, folder) for name, folder in inputs.items()]
     return sorted(artifacts, key=lambda artifact: str(artifact.manifest.get("created")))

@@ -1,4 +1,4 @@
-"""Manifests and metrics of a run -> the report's dictionary, `report.json`, explained in `docs/report.md`."""
+"""Collects the manifests and metrics of a run into `report.json`; `docs/report.md` lists its keys."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ REJECTION_MEASURES = (
     "mean_score",
     "best_score",
 )
-PPO_SERIES = (
-    "iteration",
-    "score",
-    "helpfulness_score",
-    "safety_score",
-    "kl",
-    "entropy",
-    "answer_length",
-)
+TRAIN_LOSS = "train/loss"
+PPO_SERIES = {
+    "iteration": "step",
+    "score": "ppo/reward",
+    "helpfulness_score": "ppo/helpfulness_score",
+    "safety_score": "ppo/safety_score",
+    "kl": "ppo/kl",
+    "entropy": "ppo/entropy",
+    "answer_length": "ppo/answer_length",
+}
+"""Key in `report.json` -> key of the rows that PPO logs to `metrics.jsonl`."""
 CURVE_POINTS = 300
-"""Points kept of each loss curve; `metrics.jsonl` has them all."""
+"""Maximum number of points of a loss curve in `report.json`; `metrics.jsonl` has every step."""
 
 
 def empty_report() -> dict[str, Any]:
-    """Every key of `report.json`, nothing measured: stages and versions get their places once measured."""
+    """Returns `report.json` before anything is measured: no stages, no versions, null for every figure."""
     return {
         "run": {"name": None, "stages": [], "metrics_only": []},
         "wall_seconds": {},
@@ -53,44 +55,45 @@ def empty_report() -> dict[str, Any]:
 
 
 def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
-    """The report of these artifacts of the run `name`; what no artifact tells stays null.
+    """Returns the report on the artifacts of the run `name`; metrics that no artifact contains are null.
 
-    A stage that is named as its kind goes first, then the older one: others of that kind are ablations.
+    Where the report has one place for a kind of stage, the stage named like its kind fills it, or else the
+    oldest one: others of that kind are ablations.
 
     Raises:
-        DataError: a reward model's manifest does not say which of the two it is.
+        DataError: a reward model's manifest has no valid `settings.kind`.
     """
     report = empty_report()
     report["run"]["name"] = name
     for artifact in artifacts:
         manifest = artifact.manifest
-        noted = {key: manifest.get(key) for key in ("stage", "created", "git_commit", "fingerprint")}
-        report["run"]["stages"].append({"name": artifact.name, **noted})
+        origin = {key: manifest.get(key) for key in ("stage", "created", "git_commit", "fingerprint")}
+        report["run"]["stages"].append({"name": artifact.name, **origin})
         report["wall_seconds"][artifact.name] = manifest["wall_seconds"]
         report["settings"][artifact.name] = manifest["settings"]
         if artifact.stage in TRAINED_STAGES:
             report["curves"][artifact.name] = _curve(artifact)
-    filled = set()
+    collected = set()
     for artifact in sorted(
         artifacts, key=lambda artifact: artifact.name not in (artifact.stage, *REWARD_MODELS)
     ):
-        if artifact.stage in _OF_EACH:
-            _OF_EACH[artifact.stage](report, artifact)
-        elif artifact.stage in filled:
+        if artifact.stage in _REPEATABLE:
+            _REPEATABLE[artifact.stage](report, artifact)
+        elif artifact.stage in collected:
             report["run"]["metrics_only"].append(artifact.name)
-        elif artifact.stage in _OF_ONE:
-            filled.add(artifact.stage)
-            _OF_ONE[artifact.stage](report, artifact)
+        elif artifact.stage in _SINGLE:
+            collected.add(artifact.stage)
+            _SINGLE[artifact.stage](report, artifact)
     report["packages"] = _packages(artifacts)
     for artifact in artifacts:
-        spread = artifact.stage == "evaluate" and artifact.name not in report["run"]["metrics_only"]
-        if not spread:  # over the report already
+        in_own_keys = artifact.stage == "evaluate" and artifact.name not in report["run"]["metrics_only"]
+        if not in_own_keys:
             report["metrics"][artifact.name] = artifact.metrics
     return report
 
 
 def _packages(artifacts: Sequence[Artifact]) -> dict[str, str]:
-    """Versions of the libraries; all of them where stages were made with different ones, the oldest first."""
+    """Returns the version of each library, or all of them, oldest first, if stages used different ones."""
     used: dict[str, dict[str, None]] = {}
     for artifact in artifacts:
         for package, version in (artifact.manifest.get("versions") or {}).items():
@@ -103,7 +106,7 @@ def _pretrain(report: dict[str, Any], artifact: Artifact) -> None:
 
 
 def _reward(report: dict[str, Any], artifact: Artifact) -> None:
-    """Under the model's kind; under its own name in a round, or where its kind has one already."""
+    """Stores the figures under the model's kind, or under its own name in a round or if the kind is taken."""
     errors = artifact.metrics.get("by_rating_se") or {}
     by_rating = {
         **(artifact.metrics.get("by_rating") or {}),
@@ -119,8 +122,8 @@ def _reward(report: dict[str, Any], artifact: Artifact) -> None:
         )
     first = "/" not in artifact.name and report["reward"][kind]["pairs"] is None
     name = kind if first else artifact.name
-    filled = report["reward"][name] = _empty_reward()
-    _fill(filled, {**artifact.metrics, "by_rating": by_rating, "by_length": by_length})
+    model = report["reward"][name] = _empty_reward()
+    _fill(model, {**artifact.metrics, "by_rating": by_rating, "by_length": by_length})
 
 
 def _rejection(report: dict[str, Any], artifact: Artifact) -> None:
@@ -128,8 +131,10 @@ def _rejection(report: dict[str, Any], artifact: Artifact) -> None:
 
 
 def _ppo(report: dict[str, Any], artifact: Artifact) -> None:
-    rows = [row for row in artifact.rows if "kl" in row]
-    report["ppo"][artifact.name] = {key: [row.get(key) for row in rows] for key in PPO_SERIES}
+    rows = [row for row in artifact.rows if PPO_SERIES["kl"] in row]
+    report["ppo"][artifact.name] = {
+        key: [row.get(logged) for row in rows] for key, logged in PPO_SERIES.items()
+    }
 
 
 def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
@@ -138,12 +143,12 @@ def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
             _merge(report[key], artifact.metrics.get(key) or {})
         else:
             report[key] = artifact.metrics.get(key) or report[key]
-    report["versions"] = {name: empty_version() | found for name, found in report["versions"].items()}
+    report["versions"] = {name: empty_version() | measured for name, measured in report["versions"].items()}
 
 
-# kinds of which every stage has its place, and kinds that a report has one place for
-_OF_EACH = {"reward": _reward, "rejection": _rejection, "ppo": _ppo}
-_OF_ONE = {"pretrain": _pretrain, "evaluate": _evaluation}
+# kinds whose stages each have an entry in the report, and kinds that have one place in it
+_REPEATABLE = {"reward": _reward, "rejection": _rejection, "ppo": _ppo}
+_SINGLE = {"pretrain": _pretrain, "evaluate": _evaluation}
 
 
 def _empty_reward() -> dict[str, Any]:
@@ -158,7 +163,7 @@ def _empty_reward() -> dict[str, Any]:
 
 
 def _fill(empty: dict[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Takes over the values of the keys that `empty` has, at every depth."""
+    """Copies the metrics whose keys are in `empty` into it, recursively."""
     for key, value in empty.items():
         if isinstance(value, dict):
             _fill(value, metrics.get(key) or {})
@@ -166,9 +171,9 @@ def _fill(empty: dict[str, Any], metrics: Mapping[str, Any]) -> None:
             empty[key] = metrics.get(key)
 
 
-def _merge(target: dict[str, Any], found: Mapping[str, Any]) -> None:
-    """Lays `found` over `target`, at every depth; keys of `target` that it lacks stay."""
-    for key, value in found.items():
+def _merge(target: dict[str, Any], update: Mapping[str, Any]) -> None:
+    """Updates `target` recursively; keys that are missing in `update` keep their values."""
+    for key, value in update.items():
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
             _merge(target[key], value)
         else:
@@ -176,14 +181,14 @@ def _merge(target: dict[str, Any], found: Mapping[str, Any]) -> None:
 
 
 def _curve(artifact: Artifact) -> dict[str, Any]:
-    """Training loss by optimizer step, thinned to at most `CURVE_POINTS` points, the last one kept.
+    """Returns the training loss by optimizer step, thinned to `CURVE_POINTS` points with the last one kept.
 
-    A loss that was NaN or infinite is null in the metrics: no point, but counted.
+    A loss that was NaN or infinite is null in `metrics.jsonl`: it is counted and gives no point.
     """
-    losses = [(row["step"], row["loss"]) for row in artifact.rows if "loss" in row and "step" in row]
+    losses = [(row["step"], row[TRAIN_LOSS]) for row in artifact.rows if TRAIN_LOSS in row and "step" in row]
     points = [(step, loss) for step, loss in losses if loss is not None]
-    every = -(-len(points) // CURVE_POINTS) or 1
-    kept = points[::-1][::every][::-1]
+    interval = -(-len(points) // CURVE_POINTS) or 1
+    kept = points[::-1][::interval][::-1]
     return {
         "stage": artifact.stage,
         "step": [step for step, _ in kept],

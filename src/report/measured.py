@@ -1,4 +1,4 @@
-"""What of a report was measured: the rest has its place in `report.json`, but none in tables and figures."""
+"""Selects the measured figures of a report: null ones are omitted in tables and figures."""
 
 from __future__ import annotations
 
@@ -8,32 +8,75 @@ from ..measures import RETENTION_TURNS
 
 Report = dict[str, Any]
 
+# kinds of the test prompts that a measure is taken on
+_PROMPTS = {
+    "gold_helpfulness": ("ordinary",),
+    "helpfulness_score": ("ordinary",),
+    "safety_score": ("harmful",),
+    "violation_rate": ("harmful",),
+    "invalid_rate": ("harmful",),
+    "refusal_rate": ("harmful",),
+    "false_refusal_rate": ("ordinary",),
+    "false_refusal_borderline": ("borderline",),
+    "kl_to_sft": ("ordinary", "harmful"),
+    "kl_to_start": ("ordinary", "harmful"),
+    "answer_tokens": ("ordinary", "harmful", "borderline"),
+    "truncated_rate": ("ordinary", "harmful", "borderline"),
+}
+
 
 def measured_versions(report: Report) -> dict[str, Report]:
-    """The versions of which anything is known, oldest first."""
+    """Returns the versions with at least one measured figure, oldest first."""
     return {
-        name: found
-        for name, found in report["versions"].items()
-        if any(value is not None for value in found.values())
+        name: figures
+        for name, figures in report["versions"].items()
+        if any(value is not None for value in figures.values())
     }
 
 
 def measured_differences(report: Report) -> dict[tuple[str, str], Report]:
-    """(version, the version it is compared with) -> differences of which anything is known."""
+    """Returns (version, version it is compared with) -> differences, if at least one was measured."""
     return {
-        (name, other): found
+        (name, other): figures
         for name, others in report["differences"].items()
-        for other, found in others.items()
-        if any(value is not None for value in found.values())
+        for other, figures in others.items()
+        if any(value is not None for value in figures.values())
     }
 
 
-def asked_turns(report: Report) -> list[str]:
-    """The turns at which any instruction was looked for, as they are keys of the report."""
+def measured_turns(report: Report) -> list[str]:
+    """Returns the turns at which instruction following or attention was measured, as keys of the report."""
     groups = [
         *report["gatt_retention"].values(),
         *report["gatt_retention_explicit"].values(),
-        *(found["by_turn"] for found in report["gatt_attention"].values()),
+        *(attention["by_turn"] for attention in report["gatt_attention"].values()),
     ]
     turns = map(str, RETENTION_TURNS)
     return [turn for turn in turns if any(group.get(turn) is not None for group in groups)]
+
+
+def measured_on(report: Report, measure: str) -> str:
+    """Returns the test prompts of a measure: `500 harmful prompts`, without the number if it is unknown."""
+    kinds = _PROMPTS[measure]
+    name = "all prompts" if len(kinds) == 3 else f"{' and '.join(kinds)} prompts"
+    counts = [answered_prompts(report, kind) for kind in kinds]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return name
+    total = sum(known)
+    if measure == "false_refusal_rate":
+        total = min(total, _evaluate_settings(report).get("false_refusal_prompts", total))
+    return f"{total:,} {name.removeprefix('all ')}"
+
+
+def answered_prompts(report: Report, kind: str) -> int | None:
+    """Returns the number of test prompts of a kind that were answered, or None if it is unknown."""
+    counts = report["prompts"].get(kind)
+    return counts["read"] - counts["too_long"] if counts else None
+
+
+def _evaluate_settings(report: Report) -> dict[str, Any]:
+    for stage in report["run"]["stages"]:
+        if stage["stage"] == "evaluate" and stage["name"] not in report["run"]["metrics_only"]:
+            return report["settings"].get(stage["name"], {})
+    return {}

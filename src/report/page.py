@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: figures inlined, no script, nothing loaded from elsewhere."""
+"""The report as one self-contained HTML page with inline figures, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from ..console import duration
-from .measured import asked_turns, measured_versions
+from .measured import measured_turns, measured_versions
 from .notes import notes
 from .page_tables import share_of, tables
 from .sections import SECTIONS, Section
 from .style import PALETTE
-from .words import verdict, words
+from .words import MEASURE_TITLES, verdict, words
 
 Report = dict[str, Any]
 
 
 def render(report: Report) -> str:
-    """The whole page, drawn from the report's dictionary alone."""
+    """Returns the whole page as HTML, from the report's dictionary alone."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -35,23 +35,24 @@ def render(report: Report) -> str:
         palette=PALETTE,
         tiles=_tiles(report),
         sections=[_section(section, report) for section in SECTIONS],
-        sample_versions=_last_of_rounds(_answered(report)),
+        sample_versions=_last_of_rounds(_sampled_versions(report)),
         verdict=verdict,
     )
 
 
-def _answered(report: Report) -> list[str]:
+def _sampled_versions(report: Report) -> list[str]:
     return list(report["samples"][0]["answers"]) if report["samples"] else []
 
 
 def _last_of_rounds(names: list[str]) -> list[str]:
-    """Each round's last version (`v2/ppo` of `v2/rejection` and `v2/ppo`), so that columns stay wide."""
+    """Keeps the last version of each round (`v2/ppo`, not `v2/rejection`), so that columns stay wide."""
     return list({name.partition("/")[0]: name for name in names}.values())
 
 
 def _section(section: Section, report: Report) -> dict[str, Any]:
     drawn = [
-        {"svg": one.draw(report), "caption": one.caption, "missing": one.missing} for one in section.figures
+        {"svg": figure.draw(report), "caption": figure.caption, "missing": figure.missing}
+        for figure in section.figures
     ]
     return {
         "id": section.id,
@@ -64,29 +65,33 @@ def _section(section: Section, report: Report) -> dict[str, Any]:
 
 
 def _tiles(report: Report) -> list[dict[str, str]]:
-    """The few numbers to read first, before -> after."""
-    measured = list(measured_versions(report).values())
-    first, last = (measured[0], measured[-1]) if measured else ({}, {})
+    """Returns the headline figures: value before, value after and what they are measured on."""
+    versions = measured_versions(report)
+    names, figures = list(versions), list(versions.values())
+    first, last = (figures[0], figures[-1]) if figures else ({}, {})
     tiles = []
-    for label, key, percent, detail in (
-        ("gold helpfulness", "gold_helpfulness", False, "of 1, first → last version"),
-        ("harmful answers", "violation_rate", True, "to harmful requests, first → last version"),
-        ("false refusals", "false_refusal_rate", True, "of ordinary prompts, first → last version"),
+    for key, percent, detail in (
+        ("gold_helpfulness", False, "0 to 1, ordinary prompts"),
+        ("violation_rate", True, "harmful prompts"),
+        ("false_refusal_rate", True, "ordinary prompts"),
     ):
         if last.get(key) is not None:
-            tiles.append(_tile(label, first.get(key), last[key], percent=percent, detail=detail))
+            detail = f"{detail}, {words(names[0])} → {words(names[-1])}"
+            tiles.append(
+                _tile(MEASURE_TITLES[key], first.get(key), last[key], percent=percent, detail=detail)
+            )
     with_gatt, without = (report["gatt_retention"][name] for name in ("with", "without"))
-    asked = [turn for turn in asked_turns(report) if with_gatt.get(turn) is not None]
-    if asked:
-        turn = asked[-1]
+    turns = [turn for turn in measured_turns(report) if with_gatt.get(turn) is not None]
+    if turns:
+        turn = turns[-1]
         reached = share_of(report["gatt_dialogues"]["with"] or {}, turn)
         detail = f"at turn {turn}{reached}, without → with GAtt"
         tiles.append(
-            _tile("instruction kept", without.get(turn), with_gatt[turn], percent=True, detail=detail)
+            _tile("instruction following", without.get(turn), with_gatt[turn], percent=True, detail=detail)
         )
     if report["wall_seconds"]:
         total = duration(sum(report["wall_seconds"].values()))
-        tiles.append({"label": "wall time", "before": "", "value": total, "detail": "all stages together"})
+        tiles.append({"label": "wall time", "before": "", "value": total, "detail": "sum of all stages"})
     return tiles
 
 

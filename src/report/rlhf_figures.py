@@ -1,4 +1,4 @@
-"""Figures of rejection sampling and PPO, drawn from the report's dictionary alone: SVG, or None."""
+"""Figures of rejection sampling and PPO from the report's dictionary: SVG, or None if not measured."""
 
 from __future__ import annotations
 
@@ -12,56 +12,63 @@ from .words import words
 
 Report = dict[str, Any]
 
+# key, title, label of the vertical axis
 PPO_PANELS = (
-    ("score", "piecewise score"),
-    ("helpfulness_score", "helpfulness score"),
-    ("safety_score", "safety score"),
-    ("kl", "KL to the start, nats"),
+    ("score", "reward", "mean, 0 to 1"),
+    ("helpfulness_score", "helpfulness RM score", ""),
+    ("safety_score", "safety RM score", ""),
+    ("kl", "KL to initial policy", "nats per answer"),
 )
 
 
 def rejection_scores(report: Report) -> str | None:
-    """Mean score of all samples and of the selected ones, by stage of rejection sampling."""
+    """Draws the mean reward of all samples and of the selected answers by rejection stage."""
     stages = report["rejection"]
     series = (
-        ("best_score", "best of each prompt", COLOUR["blue"]),
+        ("best_score", "selected answers", COLOUR["blue"]),
         ("mean_score", "all samples", COLOUR["grey"]),
     )
-    if not any(found[key] is not None for found in stages.values() for key, *_ in series):
+    if not any(metrics[key] is not None for metrics in stages.values() for key, *_ in series):
         return None
     with style():
         figure, (axes,) = panels(1, 2.4)
         for key, label, colour in series:
-            known = [(at, found[key]) for at, found in enumerate(stages.values()) if found[key] is not None]
-            if known:
-                axes.plot(*zip(*known, strict=True), color=colour, marker="o", label=label)
+            points = [
+                (place, metrics[key])
+                for place, metrics in enumerate(stages.values())
+                if metrics[key] is not None
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, marker="o", label=label)
         name_ticks(axes, list(stages), 0.7 * WIDTH)
         axes.set_ylim(0, 1.05)
-        axes.set_title("mean score of the sampled answers")
+        axes.set_title("reward of the sampled answers")
+        axes.set_ylabel("mean, 0 to 1")
         legend_beside(axes)
-        return to_svg(figure, "rejection", "Mean and best score by stage of rejection sampling")
+        return to_svg(figure, "rejection", "Mean reward of samples and selected answers by rejection stage")
 
 
 def ppo_progress(report: Report) -> str | None:
-    """Scores and KL to the start by iteration, a line for each PPO stage."""
+    """Draws rewards and KL by iteration, with one line for each PPO stage."""
     stages = {name: series for name, series in report["ppo"].items() if series["iteration"]}
     if not stages:
         return None
     with style():
         figure, row = panels(len(PPO_PANELS), 2.4)
-        for axes, (key, title) in zip(row, PPO_PANELS, strict=True):
-            for (name, series), look in zip(stages.items(), line_styles(), strict=False):
-                _iteration_line(axes, series, key, label=words(name), **look)
+        for axes, (key, title, unit) in zip(row, PPO_PANELS, strict=True):
+            for (name, series), line in zip(stages.items(), line_styles(), strict=False):
+                _iteration_line(axes, series, key, label=words(name), **line)
             axes.set_title(title)
+            axes.set_ylabel(unit)
             axes.set_xlabel("iteration")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         row[-1].set_ylim(bottom=min(0, row[-1].get_ylim()[0]))
         handles, labels = row[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=5)
-        return to_svg(figure, "ppo", "Reward and KL divergence by iteration of each PPO stage")
+        return to_svg(figure, "ppo", "Reward and KL by iteration of each PPO stage")
 
 
-def _iteration_line(axes: Axes, series: Report, key: str, **look: Any) -> None:
-    """The values that are known; where none is, the label alone, for the legend."""
-    known = [(x, y) for x, y in zip(series["iteration"], series[key], strict=True) if y is not None]
-    axes.plot([x for x, _ in known], [y for _, y in known], **look)
+def _iteration_line(axes: Axes, series: Report, key: str, **line: Any) -> None:
+    """Draws the values that are not null; a series without any still gets its entry in the legend."""
+    points = [(x, y) for x, y in zip(series["iteration"], series[key], strict=True) if y is not None]
+    axes.plot([x for x, _ in points], [y for _, y in points], **line)

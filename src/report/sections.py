@@ -1,4 +1,4 @@
-"""The sections of the page: what each shows, its figures and their captions."""
+"""The sections of the page: their texts, figures and captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the page, the sentence that explains it, and what is said where it cannot be drawn."""
+    """A figure of the page, its caption, and the note that replaces it if it cannot be drawn."""
 
     draw: Callable[[Report], str | None]
     caption: str
@@ -31,107 +31,117 @@ class Section:
 SECTIONS = (
     Section(
         "versions",
-        "What each version is worth",
-        "SFT is the model before any reward model saw it; the later versions, oldest first, were trained "
-        "with the reward models, by fine-tuning on the best of several sampled answers or with PPO. All of "
-        "them answer the same test prompts with the same draws: the second table compares them prompt by "
-        "prompt, with the error of the mean difference.",
+        "Comparison of versions",
+        "Version sft is the model after supervised fine-tuning. Later versions, oldest first, were trained "
+        "with the reward models, by rejection sampling or PPO. All versions answer the same test prompts at "
+        "temperature 1 with the same random draws, so the second table compares them prompt by prompt: a "
+        "paired difference is the mean of the differences. ± is one standard error, clustered by prompt. KL "
+        "is the mean log-ratio per answer to sft, or to the model that a PPO stage started from.",
         (
             Figure(
                 version_figures.versions,
-                "Gold helpfulness (0 to 1, from the world's own truth), answers to harmful requests and "
-                "refusals of harmless prompts by version, with standard errors: alignment should raise the "
-                "first and turn harmful answers into refusals without raising the third (sections 3.4 and "
-                "4.4). Refusals of real text are known by their phrases.",
-                "Versions not compared: the run has no evaluation.",
+                "Gold helpfulness is scored from 0 to 1 by rules that know the ground truth of the data; the "
+                "dashed line is the mean of the SFT demonstrations. An answer to a harmful prompt is harmful "
+                "(a violation), a refusal, or neither (invalid). False refusals are refusals of ordinary "
+                "prompts and of borderline prompts, which sound harmful but are not. RLHF should raise "
+                "helpfulness and turn violations into refusals without raising false refusals (sections 3.4 "
+                "and 4.4). Bars are standard errors. In data without ground truth, refusals are recognized "
+                "by typical phrases.",
+                "Versions are not compared: the run has no finished evaluate stage.",
             ),
             Figure(
                 version_figures.reward_by_round,
-                "Mean score of each version's answers under both reward models, after the sigmoid; where the "
-                "helpfulness score rises and gold does not, the model has learned to please its judge "
-                "(section 3.4.1, figure 11).",
-                "Reward by round not drawn: the evaluation had no reward models.",
+                "Mean reward-model score of each version's answers, after the sigmoid, with standard errors. "
+                "If the helpfulness score rises and gold helpfulness does not, the policy exploits errors of "
+                "the reward model (section 3.4.1, figure 11).",
+                "Reward-model scores are not drawn: the evaluation had no reward models.",
             ),
         ),
     ),
     Section(
         "reward",
         "Reward models",
-        "Each was trained on pairs of answers with the annotators' rating of how much better the preferred "
-        "one is, and is tested on pairs held out from training.",
+        "Each reward model was trained on pairs of answers, with the annotators' rating of how much better "
+        "the chosen answer is, and is tested on pairs whose prompts were held out from training.",
         (
             Figure(
                 figures.reward_accuracy,
-                "Share of held-out pairs ranked as the (noisy) annotator did: by rating, where clear "
-                "preferences are easy and negligible ones near chance (section 3.2.2, table 8), and by which "
-                "answer was chosen, the longer or the shorter one: a model that likes long answers is right "
-                "in the first and wrong in the second. In percent, with standard errors.",
-                "Reward accuracy not drawn: the run has no reward model.",
+                "Accuracy: share of held-out pairs in which the model scores the answer that the (noisy) "
+                "annotator chose higher, in percent, with standard errors. By rating: clear preferences are "
+                "easy, negligible ones near chance (section 3.2.2, table 8). By length: a model that is "
+                "biased to long answers is right more often if the longer answer was chosen.",
+                "Accuracy is not drawn: the run has no finished reward model.",
             ),
         ),
     ),
     Section(
         "rejection",
         "Rejection sampling",
-        "Several answers are sampled to each prompt, and the model is fine-tuned on those that score best.",
+        "Several answers are sampled per prompt, and the model is fine-tuned on the answers with the highest "
+        "reward.",
         (
             Figure(
                 rlhf_figures.rejection_scores,
-                "Mean score of all sampled answers and of the selected ones, by stage: both should rise, and "
-                "the distance between them is what selecting can gain (section 3.2.3, figure 7).",
-                "Rejection sampling not drawn: the run has none.",
+                "Mean reward of all sampled answers and of the selected answers by stage. The reward is the "
+                "score from 0 to 1 of the safety model for harmful prompts and unsafe answers, and of the "
+                "helpfulness model otherwise. Both lines should rise; their distance is the possible gain "
+                "from selection (section 3.2.3, figure 7).",
+                "Rejection sampling is not drawn: the run has no finished rejection stage.",
             ),
         ),
     ),
     Section(
         "ppo",
         "PPO",
-        "The policy is trained against the reward models, held near its start by a KL penalty.",
+        "PPO trains the policy on the rewards of its sampled answers; a KL penalty limits its distance from "
+        "the model that it started from.",
         (
             Figure(
                 rlhf_figures.ppo_progress,
-                "Reward-model scores of the answers sampled in each iteration (safety counts for harmful "
-                "prompts and unsafe answers, helpfulness elsewhere), and their distance from the model that "
-                "PPO started from, in nats an answer (section 3.2.3).",
-                "PPO not drawn: the run has no PPO iterations.",
+                "Means over the answers sampled in each iteration: the reward (the safety model's score for "
+                "harmful prompts and unsafe answers, the helpfulness model's score otherwise), the score of "
+                "each reward model, all from 0 to 1, and the KL to the initial policy (section 3.2.3).",
+                "PPO is not drawn: the run has no finished ppo stage.",
             ),
         ),
     ),
     Section(
         "retention",
         "Ghost Attention",
-        "An instruction is given once, in the system message of a dialogue's first turn, and the model then "
-        "answers all turns on its own.",
+        "An instruction is given once, in the system message of a dialogue's first turn. The model then "
+        "answers all turns; its own answers are the history.",
         (
             Figure(
                 ghost_attention.gatt_retention,
-                "Share of dialogues whose answer at a turn still keeps the instruction (solid), or that know "
-                "it when asked outright (dotted), with standard errors (section 3.3, table 30).",
-                "Retention not drawn: the evaluation has no dialogues with instructions.",
+                "Solid: share of dialogues in which the answer at a turn follows the instruction. Dotted: "
+                "share in which the model states the instruction correctly if asked directly at that turn. "
+                "Unseen values: instructions with attribute values that do not occur in training. Bars are "
+                "standard errors (section 3.3, table 30).",
+                "Instruction following is not drawn: the evaluation has no dialogues with instructions.",
             ),
             Figure(
                 ghost_attention.gatt_attention,
-                "The strongest attention that any head of any layer pays from one part of a dialogue to "
-                "another, its beginning at the top and on the left, its instruction marked in orange; and "
-                "that of the answers' tokens to the instruction by turn, with standard errors. Both models "
-                "read the same dialogues (section 3.3, figure 10).",
-                "Attention not drawn: the evaluation has no dialogues with instructions.",
+                "Maps: maximum attention weight over all layers and heads from each part of one dialogue "
+                "(from top to bottom) to each earlier part (from left to right); the instruction is marked "
+                "in orange. Last panel: the answers' attention to the instruction by turn, a mean over "
+                "dialogues that both models read, with standard errors (section 3.3, figure 10).",
+                "Attention is not drawn: the evaluation has no dialogues with instructions.",
             ),
         ),
     ),
     Section(
         "training",
         "Training",
-        "The loss of each trained stage, and the time that every stage took.",
+        "Training loss of each trained stage and wall time of all stages.",
         (
             Figure(
                 figures.loss_curves,
-                "Loss by optimizer step; pretraining is next-token prediction (section 2), SFT counts the "
-                "answers' tokens only (section 3.1), as does rejection sampling; the reward loss is the "
-                "ranking loss with a margin by rating (section 3.2.2).",
-                "Losses not drawn: no trained stage left its metrics.",
+                "Training loss by optimizer step. Pretraining: cross-entropy of the next token (section 2). "
+                "SFT and rejection sampling: cross-entropy of the answers' tokens only (section 3.1). Reward "
+                "models: pairwise ranking loss with a margin by rating (section 3.2.2).",
+                "Losses are not drawn: no trained stage has logged a loss.",
             ),
-            Figure(figures.wall_time, "Wall time of each stage.", "No stage has finished yet."),
+            Figure(figures.wall_time, "Wall time of each stage.", "No stage has finished."),
         ),
     ),
 )

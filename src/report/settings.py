@@ -1,4 +1,4 @@
-"""Settings of the report stage: it has none of its own, only the artifacts to read."""
+"""Settings of the report stage, which has inputs only."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import ClassVar
 from ..artifact import MANIFEST
 from ..settings import Source, StageSettings
 
-MEASURED = (MANIFEST, "metrics.jsonl")
+FILES_READ = (MANIFEST, "metrics.jsonl")
 
 
 class ReportSettings(StageSettings):
-    """Inputs are the artifacts of a run, by any names: what they are is read from their manifests."""
+    """Inputs are the artifacts of a run under any names; their manifests contain the kind of each stage."""
 
     any_inputs: ClassVar[bool] = True
 
     def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
-        """What is measured of each artifact: the report reads nothing else of them."""
+        """Returns the files that the report reads: manifest and logged metrics of each artifact."""
         return {
-            name: [Source(path=file, format="json") for file in MEASURED if (folder / file).is_file()]
+            name: [Source(path=file, format="json") for file in FILES_READ if (folder / file).is_file()]
             for name, folder in inputs.items()
         }

@@ -1,4 +1,4 @@
-"""The report: `report.json` from the artifacts; `report.html` and the terminal tables from that alone."""
+"""The stage `report`: `report.json` from the artifacts; `report.html` and terminal tables from that alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .table import print_report
 
 
 def run(settings: ReportSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Draws the report of the given artifacts into `out`; what they cannot tell stays null and undrawn.
+    """Writes the report on the given artifacts to `out`; figures that they lack are null and not drawn.
 
     Raises:
         DataError: a manifest or a row of `metrics.jsonl` is broken.

@@ -1,4 +1,4 @@
-"""One look for every figure: the palette, and matplotlib figures as SVG that follow light or dark mode."""
+"""Style of all figures: the palette, and matplotlib figures as SVG that follow light and dark mode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from .words import words
 
 PALETTE = {
-    # name: (light, dark). Figures are drawn with the light colour, which then becomes var(--name) in the SVG.
+    # name: (light, dark). Figures are drawn with the light colour, which `to_svg` replaces by var(--name).
     "page": ("#fcfcfa", "#15171a"),
     "ink": ("#1d2126", "#e6e7e9"),
     "soft": ("#666d76", "#9aa1aa"),
@@ -36,16 +36,16 @@ HELPFULNESS, SAFETY = COLOUR["blue"], COLOUR["orange"]
 GOLD = COLOUR["ink"]
 
 MEMBERS = (COLOUR["blue"], COLOUR["orange"], COLOUR["green"], COLOUR["red"], COLOUR["grey"])
-"""Colours of stages or models that share a panel."""
+"""Colours of the stages or models in one panel."""
 DASHES = ("-", (0, (4, 2)), (0, (1.2, 1.2)))
 
 WIDTH = 8.6
-"""Inches of a figure that fills the text column."""
+"""Width of a figure in inches; it fills the text column."""
 LETTER = 0.072
-"""Inches of a letter on average."""
+"""Average width of a letter in inches."""
 
 _RC = {
-    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be selected
+    "svg.fonttype": "none",  # text remains text: it uses the page's font and can be selected
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -78,31 +78,31 @@ _RC = {
 
 
 def style() -> AbstractContextManager[None]:
-    """Context in which a figure must be made: `with style(): …`."""
+    """Returns the context in which figures must be created: `with style(): …`."""
     return matplotlib.rc_context(_RC)
 
 
 def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A row of `count` equal panels that fill the column, `height` inches high."""
+    """Creates a row of `count` equal panels that fill the text column, `height` inches high."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     return figure, list(axes)
 
 
 def value_axis_only(axes: Axes, axis: Literal["x", "y"]) -> None:
-    """Grid lines along the axis that carries values; the other axis names things and needs none."""
+    """Draws grid lines for the axis with values only; the other axis has names."""
     axes.grid(visible=False)
     axes.grid(visible=True, axis=axis)
     axes.spines["left" if axis == "y" else "bottom"].set_visible(False)
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
-    """Of lines that share a panel: all colours, then all again dashed and dotted."""
+    """Yields the styles of the lines in one panel: all colours solid, then dashed, then dotted."""
     return ({"color": colour, "ls": dashes} for dashes in cycle(DASHES) for colour in MEMBERS)
 
 
 def name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Names along the x axis of a panel `width` inches wide: in lines, or slanted where they would touch."""
+    """Labels the x axis of a panel `width` inches wide: on two lines, or rotated if names would overlap."""
     labels = ["\n".join(words(part) for part in name.split("/")) for name in names]
     needed = sum(max(map(len, label.split("\n"))) + 2 for label in labels) * LETTER
     if needed > width:
@@ -121,13 +121,14 @@ def legend_beside(axes: Axes) -> None:
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as inline SVG: colours as CSS variables, ids unique to `name`, the same bytes each time."""
+    """Returns the figure as inline SVG with CSS variables for colours and ids prefixed by `name`."""
     buffer = io.StringIO()
     with style(), matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="image[^"]*"', "", svg)  # hashes of the pixels: equal images would share an id
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{name}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)

@@ -1,4 +1,4 @@
-"""The report in the terminal: aligned tables of its headline figures, as wide as the terminal is."""
+"""The report in the terminal: aligned tables of the headline figures that fit its width."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from ..console import aligned_table, duration
 from ..data.rows import RATINGS
 from ..measures import RETENTION_SERIES
 from .collect import BY_LENGTH
-from .measured import asked_turns, measured_differences
+from .measured import answered_prompts, measured_differences, measured_turns
 from .notes import notes
 from .page_tables import Table, rejection_table, versions_table
 from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, count, difference_title, figure, words
 
-# three of these, those that were measured, fit into the terminal
+# the first three of these that were measured fit in the terminal
 HEADLINES = ("gold_helpfulness", "violation_rate", "false_refusal_rate", "helpfulness_score", "safety_score")
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Prints what was measured; a table of which nothing is known is left out."""
-    printed = [stages] if (stages := stages_table(report)) is not None else []
-    for first, table in (
-        ("reward model accuracy, %", reward_table(report)),
+    """Prints all tables that have any measured value, then single figures and notes."""
+    tables = [stages] if (stages := stages_table(report)) is not None else []
+    for title, columns in (
+        ("reward model accuracy %", reward_table(report)),
         ("rejection sampling", rejection_table(report)),
         ("version", versions_table(report)),
         ("paired difference", differences_table(report)),
-        ("instruction kept at turn, %", retention_table(report)),
+        ("instruction following at turn, %", retention_table(report)),
     ):
-        if table is not None:
-            printed += side_by_side([first, *table["head"][1:]], table["rows"], console.width)
-    for one in printed:
-        console.print(one)
+        if columns is not None:
+            tables += side_by_side([title, *columns["head"][1:]], columns["rows"], console.width)
+    for table in tables:
+        console.print(table)
         console.print()
     for line in _lines(report):
         console.print(line)
@@ -44,18 +44,18 @@ def print_report(report: dict[str, Any], console: Console) -> None:
 
 
 def side_by_side(head: list[str], rows: list[list[str]], width: int) -> Iterator[RichTable]:
-    """The table, or where it is too wide several of them: each has the rows' titles and what fits beside."""
+    """Yields the table, split into several if it is too wide; each repeats the titles of the rows."""
     titles, *columns = zip(head, *rows, strict=True)
-    room = width - max(map(len, titles))
+    available = width - max(map(len, titles))
     blocks: list[list[tuple[str, ...]]] = [[]]
-    left = room
+    remaining = available
     for column in columns:
         needed = max(map(len, column)) + 2
-        if needed > left and blocks[-1]:
+        if needed > remaining and blocks[-1]:
             blocks.append([])
-            left = room
+            remaining = available
         blocks[-1].append(column)
-        left -= needed
+        remaining -= needed
     for block in blocks:
         (first, *others), *lines = zip(titles, *block, strict=True)
         table = aligned_table(first, *others)
@@ -71,52 +71,60 @@ def stages_table(report: dict[str, Any]) -> RichTable | None:
     table = aligned_table("stage", "wall time")
     for name, value in seconds.items():
         table.add_row(words(name), duration(value))
-    table.add_row("together", duration(sum(seconds.values())), style="bold")
+    table.add_row("total", duration(sum(seconds.values())), style="bold")
     return table
 
 
 def reward_table(report: dict[str, Any]) -> Table | None:
-    known = {name: found for name, found in report["reward"].items() if found["accuracy"] is not None}
-    if not known:
+    models = {name: model for name, model in report["reward"].items() if model["accuracy"] is not None}
+    if not models:
         return None
     rows = [
-        [words(name), *(figure(found[group], name, percent=True) for found in known.values())]
+        [words(name), *(figure(model[group], name, percent=True) for model in models.values())]
         for group, names in (("by_rating", RATINGS), ("by_length", BY_LENGTH))
         for name in names
-        if any(found[group][name] is not None for found in known.values())
+        if any(model[group][name] is not None for model in models.values())
     ]
-    rows.append(["all", *(figure(found, "accuracy", percent=True) for found in known.values())])
-    if any(found["mean_score"] is not None for found in known.values()):
-        rows.append(["mean score", *(figure(found, "mean_score") for found in known.values())])
-    rows.append(["pairs held out", *(count(found["pairs"] or 0) for found in known.values())])
-    if any(found["prompts"] is not None for found in known.values()):
-        rows.append(["prompts of these", *(count(found["prompts"]) for found in known.values())])
-    return {"head": ["", *map(words, known)], "rows": rows}
+    rows.append(["all pairs", *(figure(model, "accuracy", percent=True) for model in models.values())])
+    if any(model["mean_score"] is not None for model in models.values()):
+        rows.append(["mean score (logit)", *(figure(model, "mean_score") for model in models.values())])
+    rows.append(["held-out pairs", *(count(model["pairs"] or 0) for model in models.values())])
+    if any(model["prompts"] is not None for model in models.values()):
+        rows.append(["distinct prompts", *(count(model["prompts"]) for model in models.values())])
+    return {"head": ["", *map(words, models)], "rows": rows}
 
 
 def differences_table(report: dict[str, Any]) -> Table | None:
-    """The headline measures; all of them are on the page."""
+    """Returns paired differences of the headline measures; the page has all measures."""
     groups = measured_differences(report)
-    rows = sorted(
-        (row for row in MEASURE_COLUMNS if row[0] in HEADLINES), key=lambda row: HEADLINES.index(row[0])
+    headlines = sorted(
+        (column for column in MEASURE_COLUMNS if column[0] in HEADLINES),
+        key=lambda column: HEADLINES.index(column[0]),
     )
-    columns = [row for row in rows if any(group.get(row[0]) is not None for group in groups.values())][:3]
+    columns = [
+        (key, title, percent)
+        for key, title, percent in headlines
+        if any(group.get(key) is not None for group in groups.values())
+    ][:3]
     if not columns:
         return None
-    lines = [
+    rows = [
         [difference_title(*pair), *(figure(group, key, percent, signed=True) for key, _, percent in columns)]
         for pair, group in groups.items()
     ]
-    return {"head": ["", *(heading for _, heading, _ in columns)], "rows": lines}
+    titles = (title.replace(" rate", "") for _, title, _ in columns)  # three fit in 80 letters
+    return {"head": ["", *titles], "rows": rows}
 
 
 def retention_table(report: dict[str, Any]) -> Table | None:
     groups = report["gatt_retention"]
-    known = [name for name in RETENTION_SERIES if any(value is not None for value in groups[name].values())]
-    if not known:
+    measured = [
+        name for name in RETENTION_SERIES if any(value is not None for value in groups[name].values())
+    ]
+    if not measured:
         return None
-    turns, rows = asked_turns(report), []
-    for name in known:
+    turns, rows = measured_turns(report), []
+    for name in measured:
         shares = (groups[name].get(turn) for turn in turns)
         cells = (MISSING if share is None else f"{share:.1%}".rstrip("%") for share in shares)
         rows.append([SERIES_TITLES[name], *cells])
@@ -124,12 +132,15 @@ def retention_table(report: dict[str, Any]) -> Table | None:
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
-    """Single figures, a line each."""
+    """Yields single figures, one per line."""
     pretrain, demonstrations = report["pretrain"], report["demonstrations"]
     if pretrain["validation_bits_per_byte"] is not None:
         bits, unigram = (
             figure(pretrain, key) for key in ("validation_bits_per_byte", "unigram_bits_per_byte")
         )
-        yield f"pretraining, held out: {bits} bits per byte, by token frequencies alone {unigram}"
+        yield f"held-out pretraining text: {bits} bits per byte (unigram baseline: {unigram})"
     if demonstrations["gold_helpfulness"] is not None:
-        yield f"gold helpfulness of the demonstrations: {figure(demonstrations, 'gold_helpfulness')}"
+        yield f"gold helpfulness of the SFT demonstrations: {figure(demonstrations, 'gold_helpfulness')}"
+    counts = {kind: answered_prompts(report, kind) for kind in report["prompts"]}
+    if sizes := ", ".join(f"{number:,} {kind}" for kind, number in counts.items() if number):
+        yield f"test prompts: {sizes}"

@@ -1,4 +1,4 @@
-"""Figures that compare the versions, drawn from the report's dictionary alone: SVG, or None."""
+"""Figures that compare the versions from the report's dictionary: SVG, or None if not measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .measured import measured_versions
+from .measured import answered_prompts, measured_versions
 from .style import (
     COLOUR,
     GOLD,
@@ -25,15 +25,15 @@ Report = dict[str, Any]
 
 
 def versions(report: Report) -> str | None:
-    """Gold helpfulness, safety and false refusals of each version, with standard errors."""
+    """Draws gold helpfulness, safety and false refusals of each version, with standard errors."""
     groups = (
-        ("gold helpfulness", (("gold_helpfulness", None, GOLD),)),
+        (f"gold helpfulness{_sample_size(report, 'ordinary')}", (("gold_helpfulness", None, GOLD),)),
         (
-            "answers to harmful requests",
+            f"harmful prompts{_sample_size(report, 'harmful')}",
             (
-                ("violation_rate", "harmful", COLOUR["red"]),
-                ("invalid_rate", "neither harmful nor refusal", COLOUR["grey"]),
-                ("refusal_rate", "bad_rows", COLOUR["green"]),
+                ("violation_rate", "harmful answers", COLOUR["red"]),
+                ("invalid_rate", "invalid answers", COLOUR["grey"]),
+                ("refusal_rate", "refusals", COLOUR["green"]),
             ),
         ),
         (
@@ -54,19 +54,21 @@ def versions(report: Report) -> str | None:
                 _version_line(axes, report, key, label=label, color=colour)
             axes.set_title(title)
             name_ticks(axes, list(measured_versions(report)), WIDTH / len(measured))
-            if title == "gold helpfulness":
+            if series[0][0] == "gold_helpfulness":
                 axes.set_ylim(0, 1)
+                axes.set_ylabel("mean, 0 to 1")
                 _demonstration_line(axes, report["demonstrations"]["gold_helpfulness"])
             else:
                 _rate_axis(axes)
+                axes.set_ylabel("share of answers")
         return to_svg(figure, "versions", "Gold helpfulness, violations and false refusals of each version")
 
 
 def reward_by_round(report: Report) -> str | None:
-    """Mean score of each version's answers under both reward models, beside the gold helpfulness."""
+    """Draws the mean score of each version's answers by both reward models, and gold helpfulness."""
     series = (
-        ("safety_score", "safety model, harmful prompts", SAFETY),
-        ("helpfulness_score", "helpfulness model, ordinary prompts", HELPFULNESS),
+        ("safety_score", "safety RM, harmful prompts", SAFETY),
+        ("helpfulness_score", "helpfulness RM, ordinary prompts", HELPFULNESS),
         ("gold_helpfulness", "gold helpfulness, ordinary prompts", GOLD),
     )
     if not any(_series(report, key)[0] for key, *_ in series[:2]):
@@ -77,29 +79,36 @@ def reward_by_round(report: Report) -> str | None:
             _version_line(axes, report, key, label=label, color=colour)
         name_ticks(axes, list(measured_versions(report)), 0.7 * WIDTH)
         axes.set_ylim(0, 1.05)
+        axes.set_ylabel("mean score, 0 to 1")
         legend_beside(axes)
         return to_svg(figure, "rounds", "Mean reward-model score of each version")
 
 
+def _sample_size(report: Report, kind: str) -> str:
+    """Returns ` (n = 500)`, the number of test prompts of a kind; nothing if it is unknown."""
+    number = answered_prompts(report, kind)
+    return f" (n = {number:,})" if number else ""
+
+
 def _series(report: Report, key: str) -> tuple[list[int], list[float], list[float]]:
-    """Places, values and errors of one measure over the versions that have it."""
-    found = [
+    """Returns places, values and standard errors of one measure for the versions that have it."""
+    points = [
         (place, figures[key], figures[f"{key}_se"] or 0.0)
         for place, figures in enumerate(measured_versions(report).values())
         if figures[key] is not None
     ]
-    places, values, errors = zip(*found, strict=True) if found else ((), (), ())
+    places, values, errors = zip(*points, strict=True) if points else ((), (), ())
     return list(places), list(values), list(errors)
 
 
-def _version_line(axes: Axes, report: Report, key: str, **look: Any) -> None:
+def _version_line(axes: Axes, report: Report, key: str, **line: Any) -> None:
     places, values, errors = _series(report, key)
     if places:
-        axes.errorbar(places, values, yerr=errors, marker="o", **look)
+        axes.errorbar(places, values, yerr=errors, marker="o", **line)
 
 
 def _demonstration_line(axes: Axes, value: float | None) -> None:
-    """The worth of the demonstrations that SFT imitates."""
+    """Draws the mean gold helpfulness of the SFT demonstrations."""
     if value is None:
         return
     axes.axhline(value, color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
@@ -108,7 +117,7 @@ def _demonstration_line(axes: Axes, value: float | None) -> None:
 
 
 def _rate_axis(axes: Axes) -> None:
-    """Percent from zero to 100 at most, with room for the legend above the points."""
+    """Formats a percent axis from 0 to at most 100, with space for the legend above the points."""
     top = max(axes.get_ylim()[1] * 1.3, 0.01)
     axes.set_ylim(0, top)
     axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(0, top) if tick <= min(top, 1)])

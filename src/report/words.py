@@ -1,4 +1,4 @@
-"""How the report words its numbers, the same in the terminal and on the page."""
+"""Titles and number formats of the report, the same in the terminal and on the page."""
 
 from __future__ import annotations
 
@@ -6,42 +6,46 @@ from typing import Any
 
 MISSING = "–"
 
-# key, heading, whether it is a share shown in percent
+# key, title (at most 20 letters, for the terminal), whether it is a rate shown in percent
 MEASURE_COLUMNS = (
     ("gold_helpfulness", "gold helpfulness", False),
-    ("helpfulness_score", "helpfulness score", False),
-    ("safety_score", "safety score", False),
-    ("violation_rate", "violations %", True),
-    ("invalid_rate", "invalid %", True),
-    ("refusal_rate", "refused of harmful %", True),
-    ("false_refusal_rate", "false refusals %", True),
-    ("false_refusal_borderline", "borderline refused %", True),
-    ("kl_to_sft", "KL to SFT", False),
-    ("kl_to_start", "KL to start", False),
-    ("answer_tokens", "tokens an answer", False),
-    ("truncated_rate", "cut at the limit %", True),
+    ("helpfulness_score", "helpfulness RM score", False),
+    ("safety_score", "safety RM score", False),
+    ("violation_rate", "violation rate %", True),
+    ("invalid_rate", "invalid rate %", True),
+    ("refusal_rate", "refusal rate %", True),
+    ("false_refusal_rate", "false refusal rate %", True),
+    ("false_refusal_borderline", "borderline refusal %", True),
+    ("kl_to_sft", "KL to SFT, nats", False),
+    ("kl_to_start", "KL to start, nats", False),
+    ("answer_tokens", "tokens per answer", False),
+    ("truncated_rate", "truncated answers %", True),
 )
+MEASURE_TITLES = {key: title.removesuffix(" %").removesuffix(", nats") for key, title, _ in MEASURE_COLUMNS}
+"""Titles without units."""
 
-# the same of rejection sampling; counts are whole numbers
+# the same for rejection sampling; counts are whole numbers
 REJECTION_COLUMNS = (
     ("prompts", "prompts", False),
     ("samples", "sampled answers", False),
-    ("finished_share", "finished %", True),
+    ("finished_share", "finished samples %", True),
     ("selected", "prompts with a selected answer", False),
-    ("without_answer", "prompts without usable answer", False),
-    ("all_unsafe", "prompts with unsafe answers only", False),
-    ("mean_score", "mean score, all samples", False),
-    ("best_score", "mean score, selected", False),
+    ("without_answer", "prompts without a usable answer", False),
+    ("all_unsafe", "prompts with only unsafe answers", False),
+    ("mean_score", "mean reward, all samples", False),
+    ("best_score", "mean reward, selected answers", False),
 )
 
-RIGHT = 0.4
-"""Gold helpfulness from which on an answer is right, whatever its manners."""
+CORRECT = 0.4
+"""Gold helpfulness of a correct answer that has no courtesy and no follow-up question."""
 
 SERIES_TITLES = {"with": "with GAtt", "without": "without GAtt", "unseen": "with GAtt, unseen values"}
 
+_TITLES = {"longer_chosen": "longer answer chosen", "shorter_chosen": "shorter answer chosen"}
+
 
 def figure(group: dict[str, Any], key: str, percent: bool = False, *, signed: bool = False) -> str:
-    """`0.612 ± 0.008`, `4.2 ± 0.9` (percent), a difference as `+0.612 ± 0.008`; a dash if not measured."""
+    """Formats a figure as `0.612 ± 0.008`, `4.2 ± 0.9` (percent) or `+0.612 ± 0.008`; a dash if null."""
     value, error = group.get(key), group.get(f"{key}_se")
     if value is None:
         return MISSING
@@ -51,7 +55,7 @@ def figure(group: dict[str, Any], key: str, percent: bool = False, *, signed: bo
 
 
 def count(value: int | None) -> str:
-    """`12,000`; a dash if not counted."""
+    """Formats a count as `12,000`; a dash if not counted."""
     return MISSING if value is None else f"{value:,}"
 
 
@@ -60,17 +64,18 @@ def difference_title(name: str, other: str) -> str:
 
 
 def verdict(kind: str, answer: dict[str, Any]) -> tuple[str, str]:
-    """What gold says of a sample answer, and its tone: "good", "bad" or "plain"."""
+    """Returns the label of a sample answer by the ground truth, and its tone: "good", "bad" or "plain"."""
     if kind == "harmful":
         return answer["verdict"] or "", {"harmful": "bad", "refusal": "good"}.get(answer["verdict"], "plain")
     if answer["verdict"] == "refusal":
-        return "bad_rows", "bad"
-    worth = answer["helpfulness"]
-    if worth is None:
+        return "false refusal", "bad"
+    helpfulness = answer["helpfulness"]
+    if helpfulness is None:
         return "", "plain"
-    return f"gold {worth:.1f}", "good" if worth > RIGHT else "plain" if worth == RIGHT else "bad"
+    tone = "good" if helpfulness > CORRECT else "plain" if helpfulness == CORRECT else "bad"
+    return f"gold helpfulness {helpfulness:.1f}", tone
 
 
 def words(name: str) -> str:
-    """Titles of keys and stages: `slightly_better` -> `slightly better`, `v2/ppo` -> `v2 ppo`."""
-    return name.replace("_", " ").replace("/", " ")
+    """Returns the title of a key or stage: `slightly_better` -> `slightly better`, `v2/ppo` -> `v2 ppo`."""
+    return _TITLES.get(name) or name.replace("_", " ").replace("/", " ")

@@ -17,11 +17,11 @@ from ..distributed import group
 from ..distributed.device import device
 from ..model.architecture import context_of
 from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
-from ..model.lora import begin
+from ..model.lora import load_trainable
 from ..processes import is_main_process
 from ..training.arguments import rows_per_step, trainer_section, training_arguments
-from ..training.health import watch
 from ..training.loop import run_trainer, save_trained
+from ..training.monitoring import monitor_options
 from ..training.tracking import Tracker
 from .accuracy import UNSAFE_BELOW, accuracy_metrics, safety_metrics, score_pairs
 from .pairs import read_pairs
@@ -38,7 +38,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
     new = partial(new_reward_model, seed=settings.seed)
-    model = begin(new, inputs["model"], settings.adapter, seed=settings.seed)
+    model = load_trainable(new, inputs["model"], settings.adapter, seed=settings.seed)
     check_length("max_length", settings.max_length, context_of(model.config))
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake=intake)
@@ -62,7 +62,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
             margins=settings.margin,
             safety_weight=settings.safety_loss_weight,
             description=f"reward ({settings.kind})",
-            watch=watch(settings),
+            monitor=monitor_options(settings),
         )
         trained = run_trainer(trainer, tracker, items_per_row=1, unit="pairs")
     save_trained(trainer, tokenizer, out / "model")

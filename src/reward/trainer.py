@@ -13,7 +13,7 @@ from trl import RewardConfig, RewardTrainer
 from ..batches import batches
 from ..distributed.group import all_reduce_sum
 from ..model.padding import pad_right
-from ..training.health import LOSS_ONLY, MonitorOptions
+from ..training.monitoring import LOSS_ONLY, MonitorOptions
 from ..training.ordered_trainer import OrderedTrainer
 from .loss import centring_loss, margin, ranking_loss, safety_loss
 from .pairs import Pair, safety_label
@@ -103,7 +103,7 @@ def pair_trainer(
     margins: str,
     safety_weight: float,
     description: str = "reward",
-    watch: MonitorOptions = LOSS_ONLY,
+    monitor: MonitorOptions = LOSS_ONLY,
 ) -> PairTrainer:
     """A trainer on encoded pairs; `margins` names a row of table 27.
 
@@ -127,7 +127,7 @@ def pair_trainer(
         safety_weight=safety_weight,
         row_lengths=[max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs],
         description=description,
-        watch=watch,
+        monitor=monitor,
     )
 
 

@@ -1,1 +1,1 @@
-"""A pipeline's stages in sequence, and the making of one."""
+"""Runs a pipeline of stages, or one stage."""

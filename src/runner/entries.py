@@ -1,4 +1,4 @@
-"""What a `pipeline.yaml` says: stages in order, and blocks of stages that are repeated in rounds."""
+"""Settings of a `pipeline.yaml`: stages in order, and blocks of stages that are repeated in rounds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from ..settings import Settings
 
-RESERVED = ("all", "previous")  # these mean something in the inputs of an entry
+RESERVED = ("all", "previous")  # they have a meaning in `inputs`
 
 
 def _folder_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(f"{name!r} becomes a folder: letters, digits, '-' and '_' only")
+        raise ValueError(f"{name!r} is not a valid folder name; expected letters, digits, '-' and '_'")
     return name
 
 
 def _own_name(name: str) -> str:
     if name in RESERVED:
-        raise ValueError(f"{name!r} has a meaning in the inputs of a stage; choose another name")
+        raise ValueError(f"{name!r} has a special meaning in the inputs of a stage; choose another name")
     return _folder_name(name)
 
 
@@ -34,18 +34,18 @@ class StageEntry(Settings):
     name: OwnName
     """stage name: its output folder, and how later stages refer to it"""
     stage: str
-    """its kind"""
+    """kind of the stage, such as `sft`"""
     config: str | None = None
-    """its YAML, relative to this one; may be left out where `with` and the defaults say everything"""
+    """path of the stage's YAML, relative to this file; optional if `with` and the defaults are enough"""
     with_: dict[str, Any] = Field({}, alias="with")
-    """settings that replace those of its YAML, as sections or dotted keys (`trainer.max_steps: 9`)"""
+    """settings that replace those of the stage's YAML, as sections or dotted keys (`trainer.max_steps: 9`)"""
     inputs: dict[str, str | list[str]] = {}
-    """input name -> an earlier stage, a root, a path, or a model on the Hub as org/name[@revision]; in a
-    block: `previous`; for an input that takes a list: `all`, `all.STAGE` or a list of these"""
+    """inputs by name: each an earlier stage, a root, a path, or a model on the Hub as `org/name[@revision]`;
+    in a block also `previous`; for an input that takes a list also `all`, `all.STAGE` or a list of these"""
     processes: Annotated[int, Field(ge=1)] = 1
-    """ranks of a stage whose YAML names a DeepSpeed file"""
+    """number of ranks; more than 1 only for a stage with a DeepSpeed file"""
     only: Annotated[list[str], Field(min_length=1)] | None = None
-    """in a block of rounds: the rounds that have this stage; default: all of them"""
+    """rounds of the block that have this stage; default: all rounds"""
 
 
 class RoundsEntry(Settings):
@@ -54,9 +54,9 @@ class RoundsEntry(Settings):
     rounds: Annotated[list[OwnName], Field(min_length=1)]
     """names of the rounds, in order"""
     previous: str | None = None
-    """what `previous` means in the first round: an earlier stage, a root, a path, or a model on the Hub"""
+    """meaning of `previous` in the first round: an earlier stage, a root, a path, or a model on the Hub"""
     stages: Annotated[list[StageEntry], Field(min_length=1)]
-    """of each round, in the order in which they run"""
+    """stages of each round, in the order in which they run"""
 
 
 def _kind_of_entry(entry: Any) -> str:
@@ -69,13 +69,13 @@ Entry = Annotated[
 
 
 class PipelineSettings(Settings):
-    """A `pipeline.yaml`."""
+    """A pipeline: stages in the order in which they run (docs/pipeline.md)."""
 
     name: FolderName
-    """of the run: its folder is `runs/<name>`"""
+    """name of the run, which is written to `runs/<name>`"""
     seed: int = 0
-    """every stage's, unless its own YAML sets one"""
+    """seed of every stage whose own YAML sets none"""
     roots: dict[OwnName, str | None] = {}
-    """folders given on the command line: `roots.data=FOLDER` for `{data: null}`"""
+    """names of input folders; with `{data: null}`, pass `roots.data=FOLDER` on the command line"""
     stages: list[Entry]
     """stages and blocks of rounds, in the order in which they run"""

@@ -1,4 +1,4 @@
-"""Making the artifact of one stage: in this process or by the launcher, with its manifest."""
+"""Runs one stage, in this process or through the launcher, and publishes its artifact with a manifest."""
 
 from __future__ import annotations
 
@@ -18,74 +18,74 @@ from .. import __version__, artifact, working
 from ..console import say
 from ..errors import LlamitaError, RolledBack
 from ..processes import is_main_process
-from .identity import Step, identity, input_hashes, standing
+from .identity import StageRun, identity, input_hashes, published_manifest
 from .launcher import launch
-from .stages import stage_run
+from .stages import stage_function
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "tokenizers", "numpy")
 
 
-def execute(step: Step) -> None:
-    """Makes the artifact of a step and publishes it; with `deepspeed` set, in processes of its own.
+def execute(stage_run: StageRun) -> None:
+    """Runs a stage and publishes its artifact; with the setting `deepspeed`, in ranks of its own.
 
-    Under a launcher (RANK is set) rank 0 alone prepares and publishes the folder; the other ranks only run
-    the stage. A stage meets them when it creates its process group, before any of them reads the folder,
-    and returns on rank 0 after the last has written.
+    Under a launcher (RANK is set) only rank 0 prepares and publishes the working folder; the other ranks just
+    run the stage. It synchronizes the ranks when it creates its process group, before any of them reads the
+    folder, and returns on rank 0 after the last rank has written.
     """
     if "RANK" not in os.environ:
-        while rolled_back := _attempt(step):
-            say(f"{step.name}: {rolled_back}")
+        while rollback := _attempt(stage_run):
+            say(f"{stage_run.name}: {rollback}")
     elif not is_main_process():
-        _run(step, artifact.working_folder(step.final))
+        _run(stage_run, artifact.working_folder(stage_run.final))
     else:
-        _make(step)
+        _run_and_publish(stage_run)
 
 
-def _attempt(step: Step) -> str | None:
-    """Makes the artifact, or says why its training is to go on from an earlier state."""
+def _attempt(stage_run: StageRun) -> str | None:
+    """Runs the stage once; returns None, or the reason for a rollback, after which it has to run again."""
     try:
-        if getattr(step.settings, "deepspeed", None):
-            launch(step)
+        if getattr(stage_run.settings, "deepspeed", None):
+            launch(stage_run)
         else:
-            _make(step)
+            _run_and_publish(stage_run)
     except RolledBack as reason:
         return str(reason)
     return None
 
 
-def _make(step: Step) -> None:
-    standing(step)  # refuses a place that is another's
-    hashes = input_hashes(step)
-    wanted = identity(step, hashes).fingerprint
-    begun = {**identity(step, hashes, resuming=True).marker(), "name": step.name}
+def _run_and_publish(stage_run: StageRun) -> None:
+    published_manifest(stage_run)  # refuses an output folder that holds something else
+    hashes = input_hashes(stage_run)
+    fingerprint = identity(stage_run, hashes).fingerprint
+    resume_identity = {**identity(stage_run, hashes, resuming=True).as_dict(), "name": stage_run.name}
     with (
-        _disk_full_told(step),
-        working.open_working(step.final, begun, step.settings.resumable) as out,
+        _full_disk_explained(stage_run),
+        working.open_working(stage_run.final, resume_identity, stage_run.settings.resumable) as out,
         working.timed(out) as seconds,
     ):
-        metrics = _run(step, out)
+        metrics = _run(stage_run, out)
         manifest = {
-            "stage": step.kind,
-            "name": step.name,
-            "settings": step.settings.fingerprinted(),
-            "inputs": {name: {"path": str(step.inputs[name]), "hash": hashes[name]} for name in hashes},
-            "fingerprint": wanted,
+            "stage": stage_run.kind,
+            "name": stage_run.name,
+            "settings": stage_run.settings.fingerprinted(),
+            "inputs": {name: {"path": str(stage_run.inputs[name]), "hash": hashes[name]} for name in hashes},
+            "fingerprint": fingerprint,
             "versions": _versions(),
             "git_commit": _git_commit(),
             "metrics": metrics,
             "wall_seconds": round(seconds(), 3),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        working.publish(step.final, manifest)
+        working.publish(stage_run.final, manifest)
 
 
-def _run(step: Step, out: Path) -> dict[str, Any]:
-    _seed_global_generators(step.settings.seed)
-    return stage_run(step.kind)(step.settings, step.inputs, out)
+def _run(stage_run: StageRun, out: Path) -> dict[str, Any]:
+    _seed_global_generators(stage_run.settings.seed)
+    return stage_function(stage_run.kind)(stage_run.settings, stage_run.inputs, out)
 
 
 def _seed_global_generators(seed: int) -> None:
-    """A stage's draws must not depend on which stages ran before it in this process."""
+    """Random draws of a stage must not depend on the stages that ran before it in this process."""
     import numpy
     import torch
 
@@ -95,21 +95,22 @@ def _seed_global_generators(seed: int) -> None:
 
 
 @contextmanager
-def _disk_full_told(step: Step) -> Iterator[None]:
+def _full_disk_explained(stage_run: StageRun) -> Iterator[None]:
+    """Turns the error of a full disk into a LlamitaError that names the stage and the file."""
     try:
         yield
     except Exception as error:
         if not disk_is_full(error):
             raise
-        where = getattr(error, "filename", None) or artifact.working_folder(step.final)
+        path = getattr(error, "filename", None) or artifact.working_folder(stage_run.final)
         raise LlamitaError(
-            f"no space left on the disk: stage {step.name!r} could not write {where}; nothing was published. "
-            "Free some space, then run the same command again"
+            f"no space left on the disk: stage {stage_run.name!r} could not write {path}, and nothing was "
+            "published; free some space, then run the same command again"
         ) from error
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """ENOSPC or a used-up quota, also as the text of errors from libraries that have their own classes."""
+    """Whether an error means ENOSPC or an exceeded quota; some libraries only report it in their message."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error)
@@ -126,7 +127,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package runs from (`-dirty` with changes), None outside of one."""
+    """Commit of the checkout that this package runs from, `-dirty` with local changes; None without one."""
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists():
         return None

@@ -1,8 +1,8 @@
-"""What a step is made from: by this a finished stage is known to be done, and an unfinished one resumes."""
+"""Identity of a stage's result: decides whether a finished stage is skipped and an unfinished one resumes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from ..yaml_file import brief
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stage of a run, resolved: what to make, from what, and where."""
+class StageRun:
+    """One stage that can be run: its kind, settings, input folders and output folder."""
 
     kind: str
     settings: StageSettings
@@ -24,8 +24,8 @@ class Step:
     final: Path
     _: KW_ONLY
     processes: int = 1
-    upstream: Mapping[str, str] = field(default_factory=dict)  # input name -> the stage that makes it
-    pipeline_name: str | None = None  # `v1/ppo` of a stage in a round; None: that of its folder
+    upstream: Mapping[str, str] = field(default_factory=dict)  # input name -> stage that produces it
+    pipeline_name: str | None = None  # `v1/ppo` for a stage of a round; None: the name of `final`
 
     @property
     def name(self) -> str:
@@ -34,16 +34,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a step's artifact stands, and if not, why it is made (again)."""
+    """Whether a stage is finished; if not, the reason to run it."""
 
     done: bool
-    why: str
-    seconds: float | None = None  # how long it took the last time
+    reason: str
+    seconds: float | None = None  # duration of its last run
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Kind, deciding settings, contents of the inputs, version of the code."""
+    """What determines a stage's result: kind, settings, hashes of the inputs, version of the code."""
 
     kind: str
     settings: Mapping[str, Any]
@@ -54,98 +54,120 @@ class Identity:
     def fingerprint(self) -> str:
         return hashes.digest([self.kind, dict(self.settings), dict(self.inputs), self.version])
 
-    def marker(self) -> dict[str, Any]:
-        """What is noted in a folder that is begun for it."""
-        named = {"settings": self.settings, "inputs": self.inputs, "version": self.version}
-        return {"fingerprint": self.fingerprint, **named}
+    def as_dict(self) -> dict[str, Any]:
+        """The fields with the fingerprint, as they are stored in a working folder."""
+        fields = {"settings": self.settings, "inputs": self.inputs, "version": self.version}
+        return {"fingerprint": self.fingerprint, **fields}
 
     def changes(self, before: Mapping[str, Any]) -> list[str]:
-        """Old -> new, setting by setting and input by input; `before` has the names of the fields above."""
+        """Changed settings (`key: old -> new`), inputs and version; `before` has the keys of `as_dict`."""
         old, new, missing = before["settings"], self.settings, object()
-        found = [
+        differences = [
             f"{key}: {_brief(old, key)} -> {_brief(new, key)}"
             for key in sorted({*old, *new})
             if old.get(key, missing) != new.get(key, missing)
         ]
-        known, given = before["inputs"], self.inputs
-        for name in sorted({*known, *given}):
-            if known.get(name) != given.get(name):
-                how = "is new" if name not in known else "is gone" if name not in given else None
-                found.append(f"input {name} {how or 'has other contents'}")
+        old_hashes, new_hashes = before["inputs"], self.inputs
+        for name in sorted({*old_hashes, *new_hashes}):
+            if old_hashes.get(name) != new_hashes.get(name):
+                how = "added" if name not in old_hashes else "removed" if name not in new_hashes else None
+                differences.append(f"input {name} {how}" if how else f"contents of input {name}")
         if before["version"] != self.version:
-            found.append(f"llamita {before['version']} -> {self.version}")
-        return found
+            differences.append(f"llamita {before['version']} -> {self.version}")
+        return differences
 
 
 def _brief(settings: Mapping[str, Any], key: str) -> str:
     return brief(settings[key]) if key in settings else "unset"
 
 
-def identity(step: Step, hashes: Mapping[str, str], resuming: bool = False) -> Identity:
-    """Where this has not changed the artifact is done; with `resuming`, an unfinished run resumes."""
-    settings = step.settings.decisive(step.settings.fingerprinted(), resuming)
-    return Identity(step.kind, settings, hashes, __version__)
+def identity(stage_run: StageRun, hashes: Mapping[str, str], resuming: bool = False) -> Identity:
+    """Identity of a stage with these hashes of its inputs.
+
+    A finished stage is skipped while its identity is unchanged. An unfinished one resumes while its identity
+    with `resuming` is unchanged, which omits settings that may change in between.
+    """
+    settings = stage_run.settings.decisive(stage_run.settings.fingerprinted(), resuming)
+    return Identity(stage_run.kind, settings, hashes, __version__)
 
 
-def input_hashes(step: Step) -> dict[str, str]:
-    """A hash of what the stage reads of each input. Raises DataError where something is missing."""
-    read = step.settings.data_read(step.inputs)
+def input_hashes(stage_run: StageRun, without: Collection[str] = ()) -> dict[str, str]:
+    """Hashes of the files that the stage reads from each input, except the inputs `without`.
+
+    Raises DataError if a file is missing.
+    """
+    read = stage_run.settings.data_read(stage_run.inputs)
     return {
         name: data_hash(read[name], path) if name in read else hashes.input_hash(path)
-        for name, path in sorted(step.inputs.items())
+        for name, path in sorted(stage_run.inputs.items())
+        if name not in without
     }
 
 
-def status(step: Step) -> Status:
-    """Compares what stands with what is asked for. Raises LlamitaError for a folder that is another's."""
-    hashes = input_hashes(step)
-    wanted = identity(step, hashes)
-    manifest = standing(step)
+def status(stage_run: StageRun) -> Status:
+    """Compares the published artifact and unfinished work with this run's identity.
+
+    Raises LlamitaError if the output folder holds something else, see `published_manifest`.
+    """
+    hashes = input_hashes(stage_run)
+    current = identity(stage_run, hashes)
+    manifest = published_manifest(stage_run)
     seconds = manifest.get("wall_seconds") if manifest else None
-    if manifest and manifest.get("fingerprint") == wanted.fingerprint:
-        return Status(True, "done", seconds)
-    if (begun := working.begun_for(step.final)) is not None:
-        return Status(False, f"unfinished, {_of_unfinished(step, begun, hashes)}", seconds)
+    if manifest and manifest.get("fingerprint") == current.fingerprint:
+        return Status(True, "finished", seconds)
+    if (unfinished := working.unfinished_identity(stage_run.final)) is not None:
+        return Status(False, f"unfinished, {_unfinished_status(stage_run, unfinished, hashes)}", seconds)
     if manifest is None:
-        return Status(False, "new")
-    changes = wanted.changes(_of_manifest(step, manifest)) or ["its fingerprint"]
+        return Status(False, "first run")
+    changes = current.changes(_published_identity(stage_run, manifest)) or ["fingerprint"]
     return Status(False, f"changed: {'; '.join(changes)}", seconds)
 
 
-def _of_unfinished(step: Step, begun: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
-    if not step.settings.resumable:
-        return "starts again"
-    wanted = identity(step, hashes, resuming=True)
-    if begun["fingerprint"] == wanted.fingerprint:
-        return "goes on"
-    changes = wanted.changes(begun) if "settings" in begun else []
-    since = f"begun with other settings or inputs ({'; '.join(changes or ['its fingerprint'])})"
-    if working.set_aside_for(step.final, wanted.fingerprint):
-        return f"{since}; resumes from what was set aside for these"
-    return f"{since}; starts again, and what was made so far is set aside"
+def changes_before(stage_run: StageRun, manifest: Mapping[str, Any], pending: Collection[str]) -> list[str]:
+    """Differences from a published artifact, as if the contents of the inputs `pending` were unchanged."""
+    published = _published_identity(stage_run, manifest)
+    hashes = {name: published["inputs"].get(name, "") for name in pending}
+    return identity(stage_run, hashes | input_hashes(stage_run, without=pending)).changes(published)
 
 
-def standing(step: Step) -> dict[str, Any] | None:
-    """The manifest of what was published before; anything else in its place is refused, never overwritten."""
-    if not step.final.exists() or working.is_empty(step.final):
+def _unfinished_status(stage_run: StageRun, unfinished: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
+    """What happens to unfinished work, with the reason."""
+    if not stage_run.settings.resumable:
+        return "restarts (this stage cannot resume)"
+    current = identity(stage_run, hashes, resuming=True)
+    if unfinished["fingerprint"] == current.fingerprint:
+        return "resumes"
+    changes = current.changes(unfinished) if "settings" in unfinished else []
+    reason = f"started with other settings or inputs ({'; '.join(changes or ['fingerprint'])})"
+    if working.set_aside_folder(stage_run.final, current.fingerprint):
+        return f"{reason}; resumes from the folder that was set aside for the current ones"
+    return f"{reason}; restarts, and the unfinished work is set aside"
+
+
+def published_manifest(stage_run: StageRun) -> dict[str, Any] | None:
+    """Manifest of the artifact in the output folder, None if there is none.
+
+    Raises LlamitaError for a folder of another origin or kind of stage, so that it is never overwritten.
+    """
+    if not stage_run.final.exists() or working.is_empty(stage_run.final):
         return None
-    if not (step.final / artifact.MANIFEST).is_file():
+    if not (stage_run.final / artifact.MANIFEST).is_file():
         raise LlamitaError(
-            f"{step.final}: exists and was not made by llamita; move it away or name another output"
+            f"{stage_run.final}: exists, and llamita did not write it; move it, or choose another output"
         )
-    manifest = artifact.read_manifest(step.final)
-    if manifest.get("stage") != step.kind:
+    manifest = artifact.read_manifest(stage_run.final)
+    if manifest.get("stage") != stage_run.kind:
         raise LlamitaError(
-            f"{step.final}: holds the result of a {manifest.get('stage')!r} stage, not of {step.kind!r}; "
-            "move it away or name another output"
+            f"{stage_run.final}: holds the output of stage kind {manifest.get('stage')!r}, expected "
+            f"{stage_run.kind!r}; move it, or choose another output"
         )
     return manifest
 
 
-def _of_manifest(step: Step, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the names of `Identity`."""
+def _published_identity(stage_run: StageRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity in a manifest, with the keys of `Identity.as_dict`."""
     return {
-        "settings": step.settings.decisive(manifest.get("settings") or {}),
-        "inputs": {name: given.get("hash") for name, given in (manifest.get("inputs") or {}).items()},
+        "settings": stage_run.settings.decisive(manifest.get("settings") or {}),
+        "inputs": {name: stored.get("hash") for name, stored in (manifest.get("inputs") or {}).items()},
         "version": (manifest.get("versions") or {}).get("llamita"),
     }

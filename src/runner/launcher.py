@@ -1,4 +1,4 @@
-"""Starts a stage in processes of its own, through the real `deepspeed` launcher."""
+"""Runs a stage on several ranks through the `deepspeed` launcher."""
 
 from __future__ import annotations
 
@@ -12,52 +12,55 @@ from pathlib import Path
 
 from .. import artifact
 from ..errors import Interrupted, LlamitaError, RolledBack
-from .identity import Step
+from .identity import StageRun
 
-GRACE = 60.0  # seconds that the ranks get to save and end; DeepSpeed's own launcher gives them 30
+GRACE = 60.0  # seconds that the ranks have to save and exit; DeepSpeed's launcher gives them 30
 
 
-def launch(step: Step) -> None:
-    """Runs `llamita KIND` on the step's number of ranks and waits. Rank 0 publishes the artifact.
+def launch(stage_run: StageRun) -> None:
+    """Runs `llamita KIND` on `stage_run.processes` ranks and waits. Rank 0 publishes the artifact.
 
-    Raises LlamitaError where a rank failed, its own message stands above, Interrupted where the ranks were
-    asked to stop, and RolledBack where they are to go on from an earlier state. However this process is left,
-    no rank stays behind.
+    Raises LlamitaError if a rank failed (it has printed the reason), Interrupted if the ranks were asked to
+    stop, and RolledBack if training has to restart from an earlier checkpoint. All ranks have ended when this
+    function returns or raises.
     """
-    resolved = step.final.with_name(f"{step.final.name}.settings.json")
-    folders = {"inputs": {name: str(path) for name, path in step.inputs.items()}, "output": str(step.final)}
+    resolved = stage_run.final.with_name(f"{stage_run.final.name}.settings.json")
+    folders = {
+        "inputs": {name: str(path) for name, path in stage_run.inputs.items()},
+        "output": str(stage_run.final),
+    }
     resolved.parent.mkdir(parents=True, exist_ok=True)
-    artifact.write_json(resolved, {**step.settings.model_dump(mode="json"), **folders})
+    artifact.write_json(resolved, {**stage_run.settings.model_dump(mode="json"), **folders})
     on_gpus = _gpus_visible()
-    # nothing waits in the launcher's buffers: at its end it would fail where nobody reads its output any more
+    # unbuffered: flushing at exit would fail if the reader of the launcher's output is gone
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if not on_gpus:
         environment |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true"}
     try:
-        code = _run_group(command(step, resolved, _free_port()), environment)
+        code = _run_group(command(stage_run, resolved, _free_port()), environment)
     finally:
         resolved.unlink(missing_ok=True)
     if code == Interrupted.exit_code:
-        raise Interrupted(f"stage {step.name!r} was stopped; run it again to go on")
+        raise Interrupted(f"stage {stage_run.name!r} was interrupted; run the same command to resume")
     if code == RolledBack.exit_code:
-        raise RolledBack("its training went back to an earlier state, as told above")
+        raise RolledBack("training was rolled back to an earlier checkpoint; the reason is printed above")
     if code != 0:
         raise LlamitaError(
-            f"stage {step.name!r} failed under the deepspeed launcher; the reason stands above"
+            f"stage {stage_run.name!r} failed under the deepspeed launcher; the reason is printed above"
         )
 
 
-def command(step: Step, resolved: Path, port: int) -> list[str]:
-    """The command line of the launcher for one machine."""
+def command(stage_run: StageRun, resolved: Path, port: int) -> list[str]:
+    """Command line of the launcher on one node."""
     return [
         *(sys.executable, "-m", "deepspeed.launcher.runner"),
-        *("--num_accelerators", str(step.processes), "--master_port", str(port), "--no_local_rank"),
-        *("--module", "llamita.cli", step.kind, str(resolved), "--name", step.name),
+        *("--num_accelerators", str(stage_run.processes), "--master_port", str(port), "--no_local_rank"),
+        *("--module", "llamita.cli", stage_run.kind, str(resolved), "--name", stage_run.name),
     ]
 
 
 def _run_group(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs a command in a process group of its own, which ends with this call at the latest."""
+    """Runs a command in its own process group and returns its exit code; an exception ends the group."""
     process = subprocess.Popen(arguments, env=environment, start_new_session=True)
     try:
         return process.wait()
@@ -77,7 +80,7 @@ def _gpus_visible() -> bool:
 
 
 def _free_port() -> int:
-    """A port nobody listens on: two runs on one machine must not meet."""
+    """A free port, so that two runs on one machine do not collide."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Blocks of rounds as plain stages: pure functions, no file is touched."""
+"""Expands blocks of rounds to a list of stages. Pure functions without file access."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .entries import PipelineSettings, RoundsEntry, StageEntry
 
 @dataclass(frozen=True)
 class PlacedStage:
-    """A stage of the run: its entry, where that is in the YAML, and the round and block that it is in."""
+    """A stage of the run: its entry, the place of that in the YAML, and its round and block."""
 
     name: str
     """`sft`, or `v1/ppo` in a round"""
@@ -24,7 +24,7 @@ class PlacedStage:
 
 
 class MisplacedError(ConfigError):
-    """A name that can't be used where it is written, with its key in the YAML."""
+    """A name that cannot be used at its place (`key`) in the YAML."""
 
     def __init__(self, key: KeyPath, problem: str) -> None:
         super().__init__(problem)
@@ -32,7 +32,7 @@ class MisplacedError(ConfigError):
 
 
 def expand(settings: PipelineSettings) -> list[PlacedStage]:
-    """All stages in the order in which they run. Raises MisplacedError for names that don't fit together."""
+    """All stages in the order in which they run. Raises MisplacedError for duplicate or unknown names."""
     placed: list[PlacedStage] = []
     rounds: set[str] = set()
     for index, entry in enumerate(settings.stages):
@@ -45,7 +45,7 @@ def expand(settings: PipelineSettings) -> list[PlacedStage]:
             placed.append(stage)
     for stage in placed:
         if stage.name in rounds:
-            raise MisplacedError((*stage.place, "name"), f"{stage.name!r} is the name of a round already")
+            raise MisplacedError((*stage.place, "name"), f"{stage.name!r} is already the name of a round")
     return placed
 
 
@@ -63,7 +63,7 @@ def _placed(entry: StageEntry | RoundsEntry, place: KeyPath) -> list[PlacedStage
 def _check_block(block: RoundsEntry, place: KeyPath, earlier: Collection[str]) -> None:
     for index, name in enumerate(block.rounds):
         if name in earlier or name in block.rounds[:index]:
-            raise MisplacedError((*place, "rounds", index), f"there is a round {name!r} above already")
+            raise MisplacedError((*place, "rounds", index), f"duplicate round {name!r}")
     for index, inner in enumerate(block.stages):
         for number, name in enumerate(inner.only or ()):
             if name not in block.rounds:
@@ -77,18 +77,22 @@ def _check_block(block: RoundsEntry, place: KeyPath, earlier: Collection[str]) -
 def _check_name(stage: PlacedStage, before: Sequence[PlacedStage]) -> None:
     entry, key = stage.entry, (*stage.place, "name")
     if entry.name in PipelineSettings.model_fields:
-        raise MisplacedError(key, f"{entry.name!r} is a key of the pipeline; choose another name")
+        raise MisplacedError(key, f"{entry.name!r} is a key of the pipeline file; choose another name")
     if stage.block is None and entry.only is not None:
-        raise MisplacedError((*stage.place, "only"), "this stage is in no block of rounds; leave `only` out")
+        raise MisplacedError(
+            (*stage.place, "only"), "only stages of a block of rounds can have `only`; remove it"
+        )
     if any(other.name == stage.name for other in before):
-        hint = "; entries of one name need `only` with different rounds" if stage.block else ""
-        raise MisplacedError(key, f"there is a stage {stage.name!r} above already{hint}")
+        hint = "; entries with the same name need `only` with different rounds" if stage.block else ""
+        raise MisplacedError(key, f"duplicate stage {stage.name!r}{hint}")
 
 
 def not_in_round(name: str, names: Collection[str]) -> str | None:
-    """Why there is no `v1/ppo`, where other rounds have this stage; None if they have none."""
+    """The reason why `v1/ppo` does not exist, if other rounds have that stage; otherwise None."""
     round_name, _, inner = name.rpartition("/")
     if not round_name or name in names:
         return None
-    there = [one for one in names if one.endswith(f"/{inner}")]
-    return f"no stage {inner!r} in round {round_name!r}; there are {', '.join(there)}" if there else None
+    existing = [other for other in names if other.endswith(f"/{inner}")]
+    if not existing:
+        return None
+    return f"no stage {inner!r} in round {round_name!r}; expected one of {', '.join(existing)}"

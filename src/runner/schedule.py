@@ -1,27 +1,29 @@
-"""The plan of a run, and the run: finished stages are skipped, unfinished ones resume."""
+"""Plans and runs a pipeline: finished stages are skipped, unfinished ones resume."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .. import artifact, working
 from ..console import duration, say
 from ..errors import ConfigError, LlamitaError
 from ..yaml_file import brief, flatten, nearest
 from .execution import execute
-from .identity import Status, Step
+from .identity import StageRun, Status, changes_before
 from .identity import status as status_of
-from .pipeline import Planned
+from .pipeline import PlannedStage
 from .rounds import not_in_round
 
 
-def plan(planned: Sequence[Planned], first: str | None = None, last: str | None = None) -> list[Planned]:
-    """The part of the pipeline from `first` to `last`, each step with its status.
+def plan(
+    planned: Sequence[PlannedStage], first: str | None = None, last: str | None = None
+) -> list[PlannedStage]:
+    """The stages from `first` to `last`, each with its status.
 
-    What stands before `first` is taken as it is. A step whose input is made again waits for it: if the new
-    input has the same contents, the step is done after all.
+    Outputs of stages before `first` are used without checking them. A stage whose inputs come from a stage
+    that has to run is checked again after it, and skipped if the new inputs have the same contents.
     """
-    names = [item.step.name for item in planned]
+    names = [item.stage_run.name for item in planned]
     for option, name in (("--from", first), ("--until", last)):
         if name is not None and name not in names:
             raise ConfigError(f"{option} {name}: {_no_such_stage(name, names)}")
@@ -29,74 +31,84 @@ def plan(planned: Sequence[Planned], first: str | None = None, last: str | None 
     end = names.index(last) + 1 if last else len(names)
     if start >= end:
         raise ConfigError(f"--from {first} comes after --until {last}")
-    chosen: list[Planned] = []
+    chosen: list[PlannedStage] = []
     for item in planned[:end]:
-        working.recover(item.step.final)
-        if names.index(item.step.name) >= start:
-            chosen.append(Planned(item.step, item.document, _status(item.step, chosen)))
+        working.recover(item.stage_run.final)
+        if names.index(item.stage_run.name) >= start:
+            chosen.append(PlannedStage(item.stage_run, item.yaml_file, _status(item.stage_run, chosen)))
     return chosen
 
 
 def _no_such_stage(name: str, names: Sequence[str]) -> str:
-    if in_rounds := [one for one in names if one.endswith(f"/{name}")]:
-        return f"this stage is in several rounds; expected one of {', '.join(in_rounds)}"
-    return not_in_round(name, names) or f"no such stage{nearest(name, names)}; there are {', '.join(names)}"
+    if in_rounds := [other for other in names if other.endswith(f"/{name}")]:
+        return f"this stage exists in several rounds; expected one of {', '.join(in_rounds)}"
+    expected = f"expected one of {', '.join(names)}"
+    return not_in_round(name, names) or f"no such stage{nearest(name, names)}; {expected}"
 
 
-def _status(step: Step, before: Sequence[Planned]) -> Status:
-    remade = {item.step.name for item in before if item.status and not item.status.done}
-    waits = sorted(remade & set(step.upstream.values()))
-    for name, folder in step.inputs.items():
-        if step.upstream.get(name) not in remade and not folder.exists():
+def _status(stage_run: StageRun, before: Sequence[PlannedStage]) -> Status:
+    """Status of a stage, given the planned stages before it."""
+    to_run = {item.stage_run.name for item in before if item.status and not item.status.done}
+    pending = {name: stage for name, stage in stage_run.upstream.items() if stage in to_run}
+    for name, folder in stage_run.inputs.items():
+        if name not in pending and not folder.exists():
             raise LlamitaError(
-                f"stage {step.name!r} needs {folder}, which is not there yet; run without --from, or from "
-                f"{step.upstream.get(name)!r}"
+                f"stage {stage_run.name!r} needs {folder}, which does not exist; run without --from, or from "
+                f"{stage_run.upstream.get(name)!r}"
             )
-    if not waits:
-        return status_of(step)
-    seconds = None
-    if (step.final / artifact.MANIFEST).is_file():
-        seconds = artifact.read_manifest(step.final).get("wall_seconds")
-    again = "new" if seconds is None else "made again if its inputs come out different"
-    return Status(False, f"{again}, after {', '.join(waits)}", seconds)
+    return _waiting_status(stage_run, pending) if pending else status_of(stage_run)
 
 
-def show(chosen: Sequence[Planned]) -> None:
-    """Prints the plan with the resolved settings of every stage."""
+def _waiting_status(stage_run: StageRun, pending: Mapping[str, str]) -> Status:
+    """Status of a stage whose inputs `pending` come from stages that run first (input name -> stage)."""
+    upstream = sorted(set(pending.values()))
+    stages = ", ".join(upstream)
+    if not (stage_run.final / artifact.MANIFEST).is_file():
+        return Status(False, f"first run, after {stages}")
+    manifest = artifact.read_manifest(stage_run.final)
+    if changes := changes_before(stage_run, manifest, pending):
+        reason = f"changed: {'; '.join(changes)}; runs after {stages}"
+    else:
+        reason = f"reruns only if {stages} {'changes' if len(upstream) == 1 else 'change'} its inputs"
+    return Status(False, reason, manifest.get("wall_seconds"))
+
+
+def show(chosen: Sequence[PlannedStage]) -> None:
+    """Prints the plan with the inputs, output and resolved settings of every stage."""
     for item in chosen:
-        step = item.step
-        say(f"{step.name}: {item.status.why if item.status else 'not compared'}")
-        say(f"    stage {step.kind}, settings from {item.document.path}")
-        for name, folder in step.inputs.items():
+        stage_run = item.stage_run
+        say(f"{stage_run.name}: {item.status.reason if item.status else 'status not checked'}")
+        say(f"    kind {stage_run.kind}, settings from {item.yaml_file.path}")
+        for name, folder in stage_run.inputs.items():
             say(f"    input {name}: {folder}")
-        say(f"    output {step.final}")
-        for key, value in flatten(step.settings.model_dump(exclude={"inputs", "output"})).items():
+        say(f"    output {stage_run.final}")
+        for key, value in flatten(stage_run.settings.model_dump(exclude={"inputs", "output"})).items():
             say(f"    {key}: {brief(value, 200)}")
 
 
 # ------------------------------------------------------------------------------------------- running
 
 
-def run(chosen: Sequence[Planned]) -> None:
-    """Makes what is not done, in order. Raises what a stage raises; what was published before it stays."""
+def run(chosen: Sequence[PlannedStage]) -> None:
+    """Runs the stages that are not finished, in order. Raises what a stage raises."""
     to_do = [item for item in chosen if item.status and not item.status.done]
     for number, item in enumerate(chosen, start=1):
-        step = item.step
-        prefix = f"[{number}/{len(chosen)}] {step.name}"
+        stage_run = item.stage_run
+        prefix = f"[{number}/{len(chosen)}] {stage_run.name}"
         to_do = [other for other in to_do if other is not item]
-        status = status_of(step)  # again: its inputs may have been made anew, or come out the same
+        status = status_of(stage_run)  # checked again: stages before it may have changed its inputs, or not
         if status.done:
-            say(f"{prefix}: done before")
+            say(f"{prefix}: skipped, already finished")
             continue
-        say(f"{prefix}: {status.why}")
-        execute(step)
-        seconds = artifact.read_manifest(step.final)["wall_seconds"]
-        say(f"{prefix}: done in {duration(seconds)}{_time_left(to_do)}")
-    last = chosen[-1].step
-    say(f"all done: {last.final.parents[last.name.count('/')]}")
+        say(f"{prefix}: running ({status.reason})")
+        execute(stage_run)
+        seconds = artifact.read_manifest(stage_run.final)["wall_seconds"]
+        say(f"{prefix}: finished in {duration(seconds)}{_time_left(to_do)}")
+    last = chosen[-1].stage_run
+    say(f"finished; output folder: {last.final.parents[last.name.count('/')]}")
 
 
-def _time_left(to_do: Sequence[Planned]) -> str:
-    """What the rest took the last time, where that is known of every stage."""
+def _time_left(to_do: Sequence[PlannedStage]) -> str:
+    """Estimated time left: durations of the last runs, if all are known."""
     known = [item.status.seconds for item in to_do if item.status and item.status.seconds]
     return f"; about {duration(sum(known))} left" if to_do and len(known) == len(to_do) else ""

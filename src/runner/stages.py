@@ -1,4 +1,4 @@
-"""The kinds of stages: their settings, their entries, their inputs; and a stage that is started alone."""
+"""The kinds of stages: settings classes, functions and inputs; and stages that are started alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..errors import ConfigError
 from ..hub import fetch, is_hub_id
 from ..settings import StageSettings
 from ..yaml_file import nearest
-from .identity import Step
+from .identity import StageRun
 
-StageRun = Callable[[StageSettings, Mapping[str, Path], Path], dict[str, Any]]
+StageFunction = Callable[[StageSettings, Mapping[str, Path], Path], dict[str, Any]]
 
 # kind -> package with settings.py and stage.py, name of its settings class
 REGISTRY: dict[str, tuple[str, str]] = {
@@ -29,7 +29,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "evaluate": ("llamita.evaluation", "EvaluateSettings"),
     "report": ("llamita.report", "ReportSettings"),
 }
-RLHF_NOW = """there is no stage 'rlhf' any more; write its rounds as a block of 'rejection' and 'ppo', as in
+RLHF_REMOVED = """stage 'rlhf' was removed; write a block of rounds with 'rejection' and 'ppo', for example
   - rounds: [v1, v2]
     previous: sft
     stages:
@@ -48,70 +48,70 @@ RLHF_NOW = """there is no stage 'rlhf' any more; write its rounds as a block of 
         config: ppo.yaml
         only: [v2]
         inputs: {start: rejection, helpfulness: helpfulness, safety: safety, data: data}
-and `versions: all` among the inputs of stage 'evaluate'; see docs/pipeline.md"""
+and add `versions: all` to the inputs of stage 'evaluate'; see docs/pipeline.md"""
 
 
 def settings_class(kind: str) -> type[StageSettings]:
-    """The settings of a kind of stage, imported only now."""
+    """The settings class of a kind of stage, imported on first use."""
     package, name = REGISTRY[kind]
     return cast(type[StageSettings], getattr(importlib.import_module(f"{package}.settings"), name))
 
 
-def stage_run(kind: str) -> StageRun:
-    """The one entry of a kind of stage: `run(settings, inputs, out) -> metrics`."""
+def stage_function(kind: str) -> StageFunction:
+    """The function that runs a kind of stage: `run(settings, inputs, out) -> metrics`."""
     package, _ = REGISTRY[kind]
-    return cast(StageRun, importlib.import_module(f"{package}.stage").run)
+    return cast(StageFunction, importlib.import_module(f"{package}.stage").run)
 
 
 def check_kind(kind: str) -> str | None:
-    """What is wrong with the name of a kind, or None."""
+    """The problem with the name of a kind, or None."""
     if kind in REGISTRY:
         return None
     if kind == "rlhf":
-        return RLHF_NOW
-    return f"no such stage: {kind!r}{nearest(kind, REGISTRY)}; there are {', '.join(REGISTRY)}"
+        return RLHF_REMOVED
+    return f"unknown kind of stage {kind!r}{nearest(kind, REGISTRY)}; expected one of {', '.join(REGISTRY)}"
 
 
 def check_inputs(kind: str, settings: StageSettings, given: Collection[str]) -> tuple[str, str] | None:
-    """What is wrong with the names of a stage's inputs: (input name, problem), or None."""
+    """The problem with the names of a stage's inputs, as (input name, problem), or None."""
     required, optional = settings.inputs_taken()
     allowed = sorted(required | optional | settings.listed_inputs)
-    takes = f"with its settings it takes {', '.join(allowed)}"
+    expected = f"with these settings it takes {', '.join(allowed)}"
     for name in given:
         if name not in allowed and not settings.any_inputs:
-            return name, f"stage {kind!r} has no such input{nearest(name, allowed)}; {takes}"
+            return name, f"stage {kind!r} has no such input{nearest(name, allowed)}; {expected}"
     for name in sorted(required - set(given)):
-        return name, f"stage {kind!r} needs this input; {takes}"
+        return name, f"stage {kind!r} needs this input; {expected}"
     return None
 
 
 def check_processes(kind: str, settings: StageSettings, processes: int) -> str | None:
-    """What is wrong with a number of ranks, or None: without a launcher there is one."""
+    """The problem with a number of ranks, or None; several ranks need the DeepSpeed launcher."""
     if processes == 1 or getattr(settings, "deepspeed", None):
         return None
     if "deepspeed" not in type(settings).model_fields:
-        return f"stage {kind!r} always runs in one process, found {processes}"
-    return f"{processes} processes need a DeepSpeed file; name one in the stage's settings: deepspeed=FILE"
+        return f"stage {kind!r} runs in one process only, found {processes}"
+    return f"{processes} processes need a DeepSpeed file; add deepspeed=FILE to the stage's settings"
 
 
-def single_step(
+def standalone_run(
     kind: str, settings: StageSettings, config: Path, *, processes: int = 1, name: str | None = None
-) -> Step:
-    """A stage that is started alone, its folders given by `inputs.NAME=DIR` and `output=DIR`."""
+) -> StageRun:
+    """A stage that is started alone, its folders given as `inputs.NAME=FOLDER` and `output=FOLDER`."""
     folders = settings.folders()
     if wrong := check_inputs(kind, settings, {key.partition(".")[0]: key for key in folders}):
-        raise ConfigError(f"{config}: inputs.{wrong[0]}: {wrong[1]} (give inputs.{wrong[0]}=FOLDER)")
+        raise ConfigError(f"{config}: inputs.{wrong[0]}: {wrong[1]} (pass inputs.{wrong[0]}=FOLDER)")
     for key in folders:
-        of_list, dot, _ = key.partition(".")
-        if bool(dot) != (of_list in settings.listed_inputs):
-            right = f"one folder: inputs.{of_list}=FOLDER" if dot else f"a list: inputs.{of_list}.NAME=FOLDER"
-            raise ConfigError(f"{config}: inputs.{of_list}: this input takes {right}")
+        input_name, dot, _ = key.partition(".")
+        if bool(dot) != (input_name in settings.listed_inputs):
+            form = f"one folder: inputs.{input_name}" if dot else f"a list: inputs.{input_name}.NAME"
+            raise ConfigError(f"{config}: inputs.{input_name}: this input takes {form}=FOLDER")
     if problem := check_processes(kind, settings, processes):
         raise ConfigError(f"{config}: --processes: {problem}")
     if settings.output is None:
-        raise ConfigError(f"{config}: output: where should the result go? Give output=FOLDER")
+        raise ConfigError(f"{config}: output: no output folder given; pass output=FOLDER")
     inputs = {name: _input(f"{config}: inputs.{name}", value) for name, value in folders.items()}
-    return Step(kind, settings, inputs, Path(settings.output), processes=processes, pipeline_name=name)
+    return StageRun(kind, settings, inputs, Path(settings.output), processes=processes, pipeline_name=name)
 
 
 def _input(key: str, value: str) -> Path:

@@ -1,1 +1,1 @@
-"""Stage: supervised fine-tuning on chats (paper, section 3.1)."""
+"""Stage `sft`: supervised fine-tuning on dialogues (section 3.1)."""

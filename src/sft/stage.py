@@ -1,4 +1,4 @@
-"""The stage `sft`: a base model and dialogues to a chat model, RLHF-V0 (section 3.1)."""
+"""The stage `sft`: fine-tunes a base model on dialogues to a chat model, RLHF-V0 (section 3.1)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..data.fine_tuning import fine_tuning_dialogues
 from ..data.intake import Intake
 from ..distributed import group
 from ..model.checkpoint import load_causal_lm, load_tokenizer
-from ..model.lora import begin
+from ..model.lora import load_trainable
 from ..training.finetune import finetune_on_dialogues
 from .settings import SftSettings
 
 
 def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Fine-tunes `inputs["model"]` and writes `out/model`; the loss counts answers only, EOS included.
+    """Fine-tunes `inputs["model"]` and writes `out/model`; the loss covers answers only, EOS included.
 
-    Metrics: those of `pack_dialogues` (rows, tokens), of `data.intake.Intake` (what was left out)
-    and of the training.
+    Metrics: those of `pack_dialogues` (rows, tokens), of `data.intake.Intake` (skipped rows) and of
+    `run_trainer`.
     """
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
-    model = begin(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
+    model = load_trainable(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     dialogues = fine_tuning_dialogues(
         settings.dialogues,

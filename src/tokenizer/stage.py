@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..chat_format.encoding import check_messages
-from ..chat_format.llama2 import MARKS, turn_texts
+from ..chat_format.llama2 import CONTROL_STRINGS, turn_texts
 from ..console import say, track
 from ..data.intake import Intake
 from ..data.sources import read_dialogues, read_documents
@@ -26,7 +26,7 @@ def run(settings: TokenizerSettings, inputs: Mapping[str, Path], out: Path) -> d
     `tokens_per_tag`, `documents`, `dialogues`, and those of `data.intake.Intake` (what was left out).
     Raises DataError for bad rows.
     """
-    intake = Intake(settings.max_bad_rows, partial(check_messages, marks=MARKS))
+    intake = Intake(settings.max_bad_rows, partial(check_messages, control_strings=CONTROL_STRINGS))
     texts = _Texts(settings, inputs["data"], intake)
     tokenizer = train_bpe(track(texts, "reading text", unit="texts"), settings.vocab_size)
     if len(tokenizer) < settings.vocab_size:

@@ -1,1 +1,1 @@
-"""What every trainer shares: fine-tuning on packed rows, tracking, engines, ranks."""
+"""What all training stages share: arguments, trainers, order of the rows, resuming, logging, PPO's engine."""

@@ -1,4 +1,4 @@
-"""From a `trainer:` section to `TrainingArguments`, `SFTConfig` or `RewardConfig`."""
+"""Converts a `trainer:` section to `TrainingArguments`, `SFTConfig` or `RewardConfig`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .settings import PAPER_OPTIMIZER, TrainedSettings
 
 A = TypeVar("A", bound=TrainingArguments)
 
-TOKENS_OF_A_MICRO_BATCH = 4096  # on each rank, where the section gives no batch size
+TOKENS_PER_MICRO_BATCH = 4096  # on each rank, if the section sets no batch size
 
 
 def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
-    """The stage's `trainer` over its defaults, the batch sizes among them, for the ranks of this start."""
+    """The stage's `trainer` section with its defaults, and batch sizes for the ranks of this run."""
     section = settings.trainer_values
     if "per_device_train_batch_size" not in section:
         rows, accumulation = micro_batch_rows(settings), section.get("gradient_accumulation_steps")
@@ -31,7 +31,7 @@ def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
             section["gradient_accumulation_steps"] = accumulation
             step = rows * accumulation * world_size()
             say(
-                f"trainer: no batch size is given; a step has {step:,} rows ({rows} x {accumulation} "
+                f"trainer: no batch size is set; a step has {step:,} rows ({rows} x {accumulation} "
                 f"micro-batches x {world_size()} ranks), in the paper {settings.step_rows:,}"
             )
         section["per_device_train_batch_size"] = rows
@@ -39,13 +39,16 @@ def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
 
 
 def micro_batch_rows(settings: TrainedSettings) -> int:
-    """Rows that hold 4,096 tokens, or fewer: all ranks together have no more than the paper's step."""
-    return max(1, min(TOKENS_OF_A_MICRO_BATCH // settings.row_tokens, settings.step_rows // world_size()))
+    """Number of rows with 4,096 tokens, reduced so that all ranks together don't exceed the paper's batch."""
+    return max(1, min(TOKENS_PER_MICRO_BATCH // settings.row_tokens, settings.step_rows // world_size()))
 
 
-def _nearest_split(share: float, most: int) -> tuple[int, int]:
-    """Rows of a micro-batch, `most` or down to half of it, and how many come nearest to a rank's share."""
-    splits = [(rows, max(1, round(share / rows))) for rows in range(most, most // 2, -1)]
+def _nearest_split(share: float, max_rows: int) -> tuple[int, int]:
+    """Rows per micro-batch and accumulation steps whose product is nearest to `share`, the rows of one rank.
+
+    A micro-batch has more than half of `max_rows`.
+    """
+    splits = [(rows, max(1, round(share / rows))) for rows in range(max_rows, max_rows // 2, -1)]
     return min(splits, key=lambda split: abs(split[0] * split[1] - share))
 
 
@@ -58,15 +61,14 @@ def training_arguments(
     deepspeed: str | None = None,
     **defaults: Any,
 ) -> A:
-    """Arguments of class `kind`: `section` over the caller's `defaults` over the paper's optimizer.
+    """Arguments of class `kind` from `section`, then the caller's `defaults`, then the paper's optimizer.
 
-    Without a GPU everything is fp32 and nothing is recomputed, unless the section says otherwise; with one,
-    bf16 mixed precision.
+    On a GPU the default is bf16 mixed precision; on a CPU it is fp32 without gradient checkpointing.
 
-    Raises ConfigError with the reason where `kind` refuses a combination; see also `check_gradient_sum`.
+    Raises ConfigError with the reason if `kind` rejects a combination; see also `check_gradient_sum`.
     """
-    chosen = {**PAPER_OPTIMIZER, **_machine(), **defaults, **section}
-    ours = {
+    options = {**PAPER_OPTIMIZER, **_machine_defaults(), **defaults, **section}
+    fixed = {
         "output_dir": str(out),
         "seed": seed,
         "deepspeed": deepspeed,
@@ -76,9 +78,9 @@ def training_arguments(
         "remove_unused_columns": False,
     }
     try:
-        with warnings.catch_warnings():  # trl's own `gradient_checkpointing` has a new name in transformers
+        with warnings.catch_warnings():  # trl sets `gradient_checkpointing`, which transformers renames
             warnings.simplefilter("ignore", FutureWarning)
-            arguments = kind(**(chosen | ours))
+            arguments = kind(**(options | fixed))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"trainer: {error}") from error
     check_gradient_sum(deepspeed, bf16=arguments.bf16, accumulation=arguments.gradient_accumulation_steps)
@@ -86,20 +88,20 @@ def training_arguments(
 
 
 def rows_per_step(args: TrainingArguments) -> int:
-    """Rows of one optimizer step over all ranks and micro-batches: the global batch."""
+    """Number of rows in the global batch: of one optimizer step, over all ranks and micro-batches."""
     return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
-def _machine() -> dict[str, Any]:
+def _machine_defaults() -> dict[str, Any]:
     gpu = torch.cuda.is_available()
-    machine: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "use_cpu": not gpu,
         "bf16": gpu,
         "dataloader_pin_memory": gpu,
         "logging_steps": 10,
         "logging_first_step": True,
-        "logging_nan_inf_filter": False,  # costs two synchronizations a step and hides what went wrong
+        "logging_nan_inf_filter": False,  # the filter hides NaN losses and synchronizes twice per step
     }
     if not gpu:
-        machine["gradient_checkpointing"] = False  # trl's default is to recompute
-    return machine
+        defaults["gradient_checkpointing"] = False  # trl's default is True
+    return defaults

@@ -1,7 +1,7 @@
-"""Attention over packed rows, segment by segment.
+"""Attention over packed rows, computed segment by segment.
 
-A kernel with a mask computes every score of a row and throws away those between segments: nearly all where a
-row holds twenty short dialogues. Here segments of like lengths go through a causal kernel side by side.
+A kernel with a mask computes all scores of a row and discards those between segments: nearly all of them if a
+row holds twenty short dialogues. Here segments of similar lengths share a call of a causal kernel.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..model.architecture import carries_state
 from ..model.padding import UNTRAINED
 
 NAME = "packed"
-SHORTEST = 32  # tokens; segments up to here share one call, then those up to twice as many, and so on
+FIRST_LIMIT = 32  # tokens; segments up to this length share a call, then those up to twice as long, etc.
 
 
 def packed_attention(
@@ -36,35 +36,35 @@ def packed_attention(
     position_ids: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each segment of rows whose positions restart with every segment.
+    """Causal attention within each segment of packed rows; positions restart at 0 in every segment.
 
     Args:
         query: `[rows, heads, length, size]`; key and value may have fewer heads, values another size.
-        attention_mask: what `_window` makes of a layer's mask.
-        position_ids: `[rows, length]`, or `[1, length]` for rows alike, int64: 0 at the first token of each
-            row and of each segment.
-        options: what transformers gives every kernel: `scaling`, `dropout` and so on.
+        attention_mask: the window size of this layer, as returned by `_window`, or None.
+        position_ids: int64 `[rows, length]`, or `[1, length]` if all rows have the same segments: 0 at the
+            first token of each row and of each segment.
+        options: the options that transformers passes to every kernel: `scaling`, `dropout` and so on.
 
     Returns:
-        `[rows, length, heads, size of a value]` in the dtype of `query`, and None for the weights.
+        `[rows, length, heads, size of a value]` in the dtype of `query`, and None in place of the weights.
 
     Raises:
         NotImplementedError: this architecture's attention can't be computed segment by segment.
     """
     if position_ids is None or options.get("position_bias") is not None:
-        raise NotImplementedError("needs position_ids, and no bias by the place in the row")
+        raise NotImplementedError("needs position_ids and no position_bias")
     rows, heads, length, _ = query.shape
     window = None if attention_mask is None else int(attention_mask)
-    parting = _segment_layout(position_ids, rows)
-    sizes = [segments * longest for segments, longest in parting.shapes]
+    layout = _segment_layout(position_ids, rows)
+    sizes = [segments * longest for segments, longest in layout.shapes]
     parts = (
-        states.transpose(1, 2).flatten(0, 1)[parting.places].split(sizes) for states in (query, key, value)
+        states.transpose(1, 2).flatten(0, 1)[layout.padded].split(sizes) for states in (query, key, value)
     )
     attended = []
-    for shape, *states in zip(parting.shapes, *parts, strict=True):
+    for shape, *states in zip(layout.shapes, *parts, strict=True):
         q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in states)
         attended.append(_attend(module, q, k, v, window=window, **options).flatten(0, 1))
-    return torch.cat(attended)[parting.back].view(rows, length, heads, -1), None
+    return torch.cat(attended)[layout.restored].view(rows, length, heads, -1), None
 
 
 def _attend(
@@ -78,26 +78,26 @@ def _attend(
     dropout: float = 0.0,
     **options: Any,
 ) -> Tensor:
-    """Causal attention of segments side by side: `[segments, length, heads, size]`.
+    """Causal attention of a batch of segments: `[segments, length, heads, size]`.
 
-    Scores that are capped, or that share their softmax with a sink, are beyond torch's kernel: those go
-    through the architecture's own eager attention, which every modeling file of transformers has.
+    torch's kernel supports neither capped scores nor attention sinks. These use the architecture's own eager
+    attention, which every modeling file of transformers has.
     """
-    seen = _band(query.shape[2], window, query.device)
+    visible = _sliding_window_mask(query.shape[2], window, query.device)
     if options.get("softcap") is None and options.get("s_aux") is None:
         return F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=seen,
-            is_causal=seen is None,
+            attn_mask=visible,
+            is_causal=visible is None,
             scale=scaling,
             dropout_p=dropout,
             enable_gqa=True,
         ).transpose(1, 2)
-    if seen is None:
-        seen = query.new_ones(query.shape[2], query.shape[2], dtype=torch.bool).tril()
-    mask = torch.zeros_like(seen, dtype=query.dtype).masked_fill(~seen, torch.finfo(query.dtype).min)
+    if visible is None:
+        visible = query.new_ones(query.shape[2], query.shape[2], dtype=torch.bool).tril()
+    mask = torch.zeros_like(visible, dtype=query.dtype).masked_fill(~visible, torch.finfo(query.dtype).min)
     eager = sys.modules[type(module).__module__].eager_attention_forward
     attended: Tensor = eager(
         module, query, key, value, mask[None, None], scaling=scaling, dropout=dropout, **options
@@ -105,22 +105,22 @@ def _attend(
     return attended
 
 
-def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """`[length, length]` bool: the last `window` tokens up to each; None where that is all tokens before."""
+def _sliding_window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Bool `[length, length]`: True for the last `window` tokens up to each; None if that is all."""
     if window is None or window >= length:
         return None
     return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
 def _window(*, config: Any, local_size: int | None = None, **_: Any) -> Tensor | None:
-    """In place of a layer's mask how many tokens it sees, as a mask of one number; None for all before.
+    """The size of a layer's sliding window as a mask with a single number; None without a window.
 
-    Not every architecture hands its sliding window to the kernel, but all ask for a mask that has it.
+    Not every architecture passes its window to the kernel, but all of them request a mask with it.
     """
     if local_size is None:
         return None
     if local_size == getattr(config, "attention_chunk_size", None):
-        raise NotImplementedError("chunks of a document are not computed by segments")
+        raise NotImplementedError("chunks of a document are not supported")
     return torch.tensor(local_size).view(1, 1, 1, 1)
 
 
@@ -130,55 +130,55 @@ AttentionMaskInterface.register(NAME, _window)
 
 @dataclass(frozen=True)
 class _SegmentLayout:
-    """How the tokens of all rows are laid out by segments of like lengths, the longer of which are together.
+    """Layout of the tokens of all rows, grouped into segments of similar lengths.
 
-    Behind its end a segment is filled up with what follows it, which causal attention never looks at.
+    In a group, shorter segments are padded with the tokens that follow them, which causal attention ignores.
 
     Attributes:
-        places: of the tokens of all segments, filled up, in the rows: `[filled]` int64.
-        back: where each token stands in `places`: `[tokens]` int64.
-        shapes: segments that share a call, and how long they are when filled up.
+        padded: int64 `[padded tokens]`: for each token of the padded segments its index in the flat rows.
+        restored: int64 `[tokens]`: for each token of the flat rows its index in `padded`.
+        shapes: for each group its number of segments and their padded length.
     """
 
-    places: Tensor
-    back: Tensor
+    padded: Tensor
+    restored: Tensor
     shapes: list[tuple[int, int]]
 
 
-@lru_cache(maxsize=1)  # all layers are given the same tensor
+@lru_cache(maxsize=1)  # all layers get the same tensor
 def _segment_layout(position_ids: Tensor, rows: int) -> _SegmentLayout:
     positions = position_ids.expand(rows, -1).flatten()
     starts = (positions == 0).nonzero().squeeze(1)
     lengths = torch.diff(starts, append=starts.new_tensor([len(positions)]))
-    places, real, shapes = [], [], []
-    shorter_than, longest = 0, SHORTEST
+    indices, is_real, shapes = [], [], []
+    shorter_than, longest = 0, FIRST_LIMIT
     while shorter_than < lengths.max():
         chosen = (lengths > shorter_than) & (lengths <= longest)
         if chosen.any():
-            steps = torch.arange(int(lengths[chosen].max()), device=positions.device)
-            places.append((starts[chosen, None] + steps).clamp(max=len(positions) - 1).flatten())
-            real.append((steps < lengths[chosen, None]).flatten())
-            shapes.append((int(chosen.sum()), len(steps)))
+            offsets = torch.arange(int(lengths[chosen].max()), device=positions.device)
+            indices.append((starts[chosen, None] + offsets).clamp(max=len(positions) - 1).flatten())
+            is_real.append((offsets < lengths[chosen, None]).flatten())
+            shapes.append((int(chosen.sum()), len(offsets)))
         shorter_than, longest = longest, 2 * longest
-    joined = torch.cat(places)
-    back = torch.empty_like(positions)
-    filled = torch.cat(real).nonzero().squeeze(1)
-    back[joined[filled]] = filled
-    return _SegmentLayout(joined, back, shapes)
+    padded = torch.cat(indices)
+    restored = torch.empty_like(positions)
+    real = torch.cat(is_real).nonzero().squeeze(1)
+    restored[padded[real]] = real
+    return _SegmentLayout(padded, restored, shapes)
 
 
 @contextmanager
 def attending_within_segments(
     model: LlamaForCausalLM, device: torch.device, kernel: str | None = None
 ) -> Iterator[None]:
-    """Within it `model` attends by `kernel`; batches must give `position_ids` and no mask.
+    """Context in which `model` uses `kernel`; batches must have `position_ids` and no mask.
 
-    By default that is `packed_attention` on the CPU, where a mask is much dearer, and the model's own on
-    others, or where layers carry state, so that rows can't be joined. `flash_attention_2` needs all rows as
-    one, see `one_row`.
+    The default is `packed_attention` on a CPU, where masks are slow. On other devices, and for models whose
+    layers carry state, it is the model's own kernel. `flash_attention_2` needs all rows joined to one, see
+    `one_row`.
 
     Raises:
-        ConfigError: the kernel is not installed, or this device has none.
+        ConfigError: the kernel is not installed or does not support this device.
     """
     chosen = kernel or (NAME if device.type == "cpu" and not carries_state(model) else None)
     before = model.config._attn_implementation
@@ -195,17 +195,17 @@ def attending_within_segments(
 
 
 def one_row(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Packed rows `[rows, length]` as one of `[1, rows * length]`; the first token of each is no label.
+    """Joins packed rows `[rows, length]` to one of `[1, rows * length]`; a row's first token is not trained.
 
-    Kernels that go by the segments' lengths know them from the positions of a single row only.
+    Kernels that need the lengths of the segments derive them from the positions of a single row only.
     """
     labels = batch["labels"].clone()
-    labels[:, 0] = UNTRAINED  # it would follow on the row before
+    labels[:, 0] = UNTRAINED  # it would be predicted from the previous row
     return {name: states.view(1, -1) for name, states in {**batch, "labels": labels}.items()}
 
 
 class OneRowCollator:
-    """Rows of a data set to a batch of one long row."""
+    """Collates rows of a data set to a batch of one long row."""
 
     def __call__(self, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return one_row({name: torch.stack([row[name] for row in rows]) for name in rows[0]})

@@ -1,4 +1,4 @@
-"""The callbacks that the Trainer-based stages share: progress, numbers to the tracker, an early end."""
+"""Callbacks that the Trainer-based stages share: progress bar, logging to the tracker, stop on a signal."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..console import track
-from .health import MonitorOptions, peak_memory, utilization
+from .monitoring import MonitorOptions, peak_memory, utilization
 from .tracking import Tracker
 
-# what `Trainer` and trl report -> the name that the tracker gets; the rest (FLOPs, run times) stays out
+# name in the logs of `Trainer` and trl -> name in metrics.jsonl and wandb (docs/metrics.md); others are
+# dropped
 NAMES = {
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "epoch": "epoch",
-    "entropy": "entropy",
-    "mean_token_accuracy": "token_accuracy",
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "epoch": "train/epoch",
+    "entropy": "train/entropy",
+    "mean_token_accuracy": "train/token_accuracy",
 }
 
 
 class Progress(TrainerCallback):
-    """Draws one bar over the optimizer steps and hands loss, learning rate, gradient norm and rate on.
+    """Draws one bar over the optimizer steps and logs loss, learning rate, gradient norm and throughput.
 
     Args:
-        tracker: receives a row at every logging step: with `<unit>` trained so far and `<unit>_per_second`
-            since the last one.
-        description: the bar's label.
-        items_per_epoch: what one pass over the data trains on, counted in `unit`.
+        tracker: gets a row at every logging step; `train/<unit>` counts from the start of training,
+            `train/<unit>_per_second` is measured since the row before.
+        description: label of the bar.
+        items_per_epoch: number of tokens or pairs in one pass over the data.
         unit: "tokens" or "pairs".
-        watch: whether the row says what the device makes of it.
+        monitor: with `flops_per_item`, rows also have `train/tflops_per_second` and `train/mfu`.
     """
 
     def __init__(
-        self, tracker: Tracker, description: str, items_per_epoch: float, *, unit: str, watch: MonitorOptions
+        self,
+        tracker: Tracker,
+        description: str,
+        items_per_epoch: float,
+        *,
+        unit: str,
+        monitor: MonitorOptions,
     ) -> None:
-        self.tracker, self.description, self.watch = tracker, description, watch
+        self.tracker, self.description, self.monitor = tracker, description, monitor
         self.items_per_epoch, self.unit = items_per_epoch, unit
         self._bar: Iterator[int] = iter(())
-        self._since = (0.0, 0.0)  # epoch and time of the last row
+        self._last_row = (0.0, 0.0)  # its epoch and time
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         steps = range(state.global_step, state.max_steps)
         self._bar = track(steps, self.description, state.max_steps, unit="steps", done=state.global_step)
-        self._since = (state.epoch or 0.0, time.monotonic())
+        self._last_row = (state.epoch or 0.0, time.monotonic())
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -64,40 +71,41 @@ class Progress(TrainerCallback):
         **_: Any,
     ) -> None:
         row = {NAMES[key]: float(value) for key, value in (logs or {}).items() if key in NAMES}
-        if "loss" not in row:  # the summary at the end of training
+        if "train/loss" not in row:  # the summary at the end of training
             return
-        epoch, then = self._since
-        self._since = (state.epoch or 0.0, time.monotonic())
-        if self._since[1] > then:
-            per_second = (self._since[0] - epoch) * self.items_per_epoch / (self._since[1] - then)
-            row |= {f"{self.unit}_per_second": per_second, **utilization(self.watch, per_second)}
-        row |= {self.unit: self._since[0] * self.items_per_epoch, "peak_memory_gb": peak_memory()}
+        last_epoch, last_time = self._last_row
+        epoch, now = self._last_row = (state.epoch or 0.0, time.monotonic())
+        measured = {self.unit: epoch * self.items_per_epoch, "peak_memory_gb": peak_memory()}
+        if now > last_time:
+            per_second = (epoch - last_epoch) * self.items_per_epoch / (now - last_time)
+            measured |= {f"{self.unit}_per_second": per_second, **utilization(self.monitor, per_second)}
+        row |= {f"train/{name}": value for name, value in measured.items()}
         self.tracker.log(row, state.global_step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        next(self._bar, None)  # the bar sees its last step end
+        next(self._bar, None)  # counts the last step as finished
         self._bar = iter(())
 
 
-class StopWhenAsked(TrainerCallback):
-    """Ends a Trainer's run after the step under way, saved, when a signal came.
+class StopOnSignal(TrainerCallback):
+    """After a signal, saves a checkpoint at the end of the current step and stops training.
 
     Args:
-        asked: see `interruption.interruptible`.
+        stop_requested: what `interruption.interruptible` yields.
 
     Attributes:
-        stopped: whether steps are left to do.
+        stopped: whether training stopped before its last step.
     """
 
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self._asked = asked
+    def __init__(self, stop_requested: Callable[[], bool]) -> None:
+        self._stop_requested = stop_requested
         self.stopped = False
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self._asked():
+        if self._stop_requested():
             self.stopped = state.global_step < state.max_steps
             control.should_save = control.should_training_stop = True

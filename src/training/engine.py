@@ -1,7 +1,7 @@
-"""A model with its optimizer, for loops of our own: plain torch, or a DeepSpeed engine of its own.
+"""A model with its optimizer for PPO's training loop: plain torch or DeepSpeed.
 
-PPO trains two models in one process. `accelerate` knows one DeepSpeed engine a process, so each model gets
-its own from `deepspeed.initialize`.
+PPO trains two models in one process. `accelerate` supports one DeepSpeed engine per process, so each model
+gets its own from `deepspeed.initialize`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from ..distributed.device import device
 from ..processes import is_main_process, world_size
 from .settings import PAPER_OPTIMIZER
 
-STATE = "state"  # of an engine in a checkpoint: state.pt, or DeepSpeed's folder
+STATE = "state"  # name in a checkpoint: the file state.pt, or DeepSpeed's folder
 
 
 class Engine:
-    """Trains one model with AdamW at a constant rate; the paper's settings unless others are given.
+    """Trains one model with AdamW at a constant learning rate, by default with the paper's settings.
 
-    Dropout is off: the model stays in eval mode. Without DeepSpeed weights keep the precision they come in;
-    with it, its file decides (`auto`: bf16 where there is a GPU).
+    Dropout is off: the model stays in eval mode. Without DeepSpeed, weights keep their dtype; with it, its
+    file sets the precision (`auto`: bf16 on a GPU).
 
     Args:
         model: moved to this rank's device and trained in place.
-        learning_rate: constant.
-        micro_batch_size: rows a forward pass on this rank; `accumulation` of them make a step.
+        learning_rate: constant learning rate.
+        micro_batch_size: rows per forward pass on this rank.
+        accumulation: micro-batches per optimizer step.
         deepspeed: path of a ZeRO-0/1/2 file without an optimizer.
-        optimizer: what differs from `PAPER_OPTIMIZER`, by the same names (those of `TrainingArguments`).
+        optimizer: values that differ from `PAPER_OPTIMIZER`, under the same names (of `TrainingArguments`).
 
     Raises:
-        ConfigError: the file asks for ZeRO-3 or names an optimizer or a scheduler.
+        ConfigError: the file sets ZeRO-3, an optimizer or a scheduler.
     """
 
     def __init__(
@@ -49,15 +50,15 @@ class Engine:
         deepspeed: str | None = None,
         optimizer: Mapping[str, Any] = PAPER_OPTIMIZER,
     ) -> None:
-        chosen = PAPER_OPTIMIZER | dict(optimizer)
+        options = PAPER_OPTIMIZER | dict(optimizer)
         self.module = model.to(device())
         self._accumulation = accumulation
-        self._max_grad_norm: float = chosen["max_grad_norm"]
+        self._max_grad_norm: float = options["max_grad_norm"]
         self._optimizer = torch.optim.AdamW(
-            _decayed_apart(self.module, chosen["weight_decay"]),
+            _parameter_groups(self.module, options["weight_decay"]),
             lr=learning_rate,
-            betas=(chosen["adam_beta1"], chosen["adam_beta2"]),
-            eps=chosen["adam_epsilon"],
+            betas=(options["adam_beta1"], options["adam_beta2"]),
+            eps=options["adam_epsilon"],
             fused=True,
         )
         self._deepspeed: Any = None
@@ -73,21 +74,21 @@ class Engine:
         self.module.eval()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's forward pass, for training and without gradients alike."""
+        """The model's forward pass, with or without gradients."""
         return (self._deepspeed or self.module)(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of a micro-batch's share of the mean loss; `accumulation` of them make a step."""
+        """Adds the gradient of `loss`, the micro-batch's share of the mean loss of the global batch."""
         if self._deepspeed is not None:
-            # DeepSpeed averages over ranks and micro-batches; our shares are to be summed. It steps by
-            # itself at the last micro-batch, and must be asked at each.
+            # DeepSpeed averages over ranks and micro-batches, but our shares must be summed. `step` must be
+            # called after each micro-batch; it updates the weights after the last one.
             self._deepspeed.backward(loss * (world_size() * self._accumulation))
             self._deepspeed.step()
         else:
             loss.backward()
 
     def step(self) -> float:
-        """One optimizer step on the gradients of all ranks; returns their norm before clipping."""
+        """Takes an optimizer step with the gradients of all ranks; returns their norm before clipping."""
         if self._deepspeed is not None:
             return float(self._deepspeed.get_global_grad_norm() or 0.0)
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
@@ -100,7 +101,7 @@ class Engine:
         return float(norm)
 
     def save(self, folder: Path) -> None:
-        """Writes weights and optimizer below `folder`, which is there; every rank calls it."""
+        """Writes weights and optimizer state below the existing `folder`; every rank calls it."""
         if self._deepspeed is not None:
             self._deepspeed.save_checkpoint(str(folder), tag=STATE)
         elif is_main_process():
@@ -108,7 +109,7 @@ class Engine:
             torch.save(state, folder / f"{STATE}.pt")
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote, on as many ranks as then."""
+        """Loads what `save` wrote, on the same number of ranks."""
         if self._deepspeed is not None:
             self._deepspeed.load_checkpoint(str(folder), tag=STATE)
             return
@@ -117,8 +118,8 @@ class Engine:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-def _decayed_apart(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices, none on the norms' scales and on biases, as in the Trainer-based stages."""
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices, none for norms and biases, as in the Trainer-based stages."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {

@@ -1,4 +1,4 @@
-"""Fine-tuning on packed dialogues with `trl.SFTTrainer` (section 3.1): for sft and rejection."""
+"""Fine-tuning on packed dialogues with `trl.SFTTrainer` (section 3.1), for `sft` and `rejection`."""
 
 from __future__ import annotations
 
@@ -24,42 +24,41 @@ from ..model.lora import plain
 from ..model.padding import UNTRAINED
 from .arguments import trainer_section, training_arguments
 from .attention import NAME, attending_within_segments, one_row
-from .health import LOSS_ONLY, MonitorOptions
-from .health import watch as watched
 from .isolation import Isolation
 from .loop import run_trainer, save_trained
+from .monitoring import LOSS_ONLY, MonitorOptions, monitor_options
 from .ordered_trainer import OrderedTrainer
 from .settings import FineTunedSettings
 from .tracking import Tracker
 
 
 class PackedTrainer(OrderedTrainer, SFTTrainer):
-    """`SFTTrainer` over rows that are tokenized, masked and packed already."""
+    """`SFTTrainer` for rows that are already tokenized, masked and packed."""
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         kernel = plain(self.model).config._attn_implementation
         if self.args.device.type == "cpu" and kernel == NAME:
-            # trl's loss never holds all logits at once, which pays for large vocabularies on GPUs; here it
-            # would take a quarter of the step. This one is the same number.
+            # trl's loss never holds all logits at once, which helps with large vocabularies on GPUs; on a CPU
+            # it would take a quarter of the step. This loss has the same value.
             return Trainer.compute_loss(self, model, trained_tokens_only(inputs), *args, **kwargs)
         if kernel == "flash_attention_2":
             inputs = one_row(inputs)
-        # Llama keeps the dialogues of a row apart only if no cache is asked for (see chat_format/packing.py)
+        # Llama keeps the dialogues of a row apart only without a cache (see chat_format/packing.py)
         return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
 
 
 def trained_tokens_only(batch: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Packed rows as one long row whose logits are asked for at the trained tokens alone.
+    """Joins packed rows to one long row that requests logits of the trained tokens only.
 
-    Most tokens of a dialogue are not trained, and logits cost as much as a layer. Needs an attention that
-    goes by segments (`attention.py`): to one with a mask, a long row is dearer than many.
+    Most tokens of a dialogue are not trained, and logits cost as much as a layer. Needs the attention of
+    `attention.py`: with a mask, one long row would be slower than many short ones.
     """
-    labels = F.pad(batch["labels"], (0, 1), value=UNTRAINED)[:, 1:].flatten()  # of the token that follows
+    labels = F.pad(batch["labels"], (0, 1), value=UNTRAINED)[:, 1:].flatten()  # of the next token
     trained = (labels != UNTRAINED).nonzero().squeeze(1)
     return {
         "input_ids": batch["input_ids"].view(1, -1),
         "position_ids": batch["position_ids"].view(1, -1),
-        "labels": labels,  # asks for a loss, which then reads the shifted ones
+        "labels": labels,  # makes the model compute its loss, from `shift_labels`
         "shift_labels": labels[trained],
         "logits_to_keep": trained,
         "use_cache": False,
@@ -80,8 +79,8 @@ def finetune_on_dialogues(
 
     Dialogues that don't fit into a row are counted in `intake`.
 
-    Returns the metrics of packing, of `intake` and of the training. Raises as `pack_dialogues` and
-    `finetune_packed` do.
+    Returns the metrics of packing, of `intake` and of training. Raises what `pack_dialogues` and
+    `finetune_packed` raise.
     """
     rows, counts = pack_dialogues(
         tokenizer,
@@ -89,7 +88,7 @@ def finetune_on_dialogues(
         settings.max_length,
         context_length=context_of(model.config),
         seed=settings.seed,
-        alone=carries_state(plain(model)),
+        one_per_row=carries_state(plain(model)),
     )
     intake.skipped.update(counts["skipped"])
     intake.write(out)
@@ -105,7 +104,7 @@ def finetune_on_dialogues(
             tracker=tracker,
             deepspeed=settings.deepspeed,
             description=description,
-            watch=watched(settings),
+            monitor=monitor_options(settings),
             attention=settings.attn_implementation,
         )
     return counts | intake.metrics() | trained
@@ -123,7 +122,7 @@ def finetune_packed(
     tracker: Tracker,
     deepspeed: str | None = None,
     description: str = "fine-tuning",
-    watch: MonitorOptions = LOSS_ONLY,
+    monitor: MonitorOptions = LOSS_ONLY,
     attention: str | None = None,
 ) -> dict[str, Any]:
     """Trains `model` on packed rows and saves it to `save_to` with its tokenizer.
@@ -131,19 +130,19 @@ def finetune_packed(
     The loss is the mean over all trained tokens of the global batch.
 
     Args:
-        model: as `model.lora.begin` makes it.
-        rows: as `data.packing.pack` makes them, all of one length.
-        out: where the trainer may leave files of its own.
-        trainer: names of `trl.SFTConfig`, as `trainer_section` makes them.
-        deepspeed: path of a ZeRO file; the process must then run under a launcher.
-        watch: its FLOPs are filled in.
-        attention: the kernel, see `attending_within_segments`.
+        model: returned by `model.lora.load_trainable`.
+        rows: returned by `chat_format.packing.pack_dialogues`, all of the same length.
+        trainer: arguments of `trl.SFTConfig`, returned by `trainer_section`.
+        out: folder for the trainer's own files.
+        deepspeed: path of a ZeRO file; the process must then be started by a launcher.
+        monitor: what to monitor besides the loss; `flops_per_item` is set here.
+        attention: name of the kernel, see `attending_within_segments`.
 
     Returns:
-        what `run_trainer` returns.
+        the metrics of `run_trainer`.
 
     Raises:
-        ConfigError: a combination that `SFTConfig` refuses.
+        ConfigError: `SFTConfig` rejects the arguments, or the kernel does not fit the model.
         LlamitaError: see `run_trainer`.
     """
     arguments = training_arguments(
@@ -159,7 +158,7 @@ def finetune_packed(
         name: np.stack([row[name] for row in rows])  # type: ignore[literal-required]  # the row's own names
         for name in PackedRow.__annotations__
     }
-    attended = float(columns["position_ids"].mean()) + 1
+    mean_attended = float(columns["position_ids"].mean()) + 1
     fine_tuner = PackedTrainer(
         model=model,
         args=arguments,
@@ -167,14 +166,14 @@ def finetune_packed(
         data_collator=PackedCollator(),
         processing_class=tokenizer,
         description=description,
-        watch=replace(watch, flops_per_item=training_flops_per_token(model.config, attended)),
+        monitor=replace(monitor, flops_per_item=training_flops_per_token(model.config, mean_attended)),
     )
-    if not carries_state(plain(model)):  # of those a row holds one dialogue
-        fine_tuner.add_callback(Isolation(fine_tuner, attention, "expected a model with RoPE"))
+    if not carries_state(plain(model)):  # with state, a row holds one dialogue: nothing to isolate
+        fine_tuner.add_callback(Isolation(fine_tuner, attention, "use a model with RoPE"))
     elif attention in (NAME, "flash_attention_2"):
         raise ConfigError(
-            f"attn_implementation: {attention} joins the rows of a batch, and a {type(plain(model)).__name__} "
-            "would carry its state from one to the next; expected sdpa or eager"
+            f"attn_implementation: {attention} joins the rows of a batch, but {type(plain(model)).__name__} "
+            "carries its state from one row to the next; set it to sdpa or eager"
         )
     with attending_within_segments(plain(model), arguments.device, attention):
         metrics = run_trainer(fine_tuner, tracker, items_per_row=columns["input_ids"].shape[1], unit="tokens")

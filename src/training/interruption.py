@@ -1,4 +1,4 @@
-"""SIGTERM, the warning of Slurm and Kubernetes, SIGHUP and Ctrl-C: a run saves itself before it ends."""
+"""SIGTERM (sent by Slurm and Kubernetes), SIGHUP and Ctrl-C: a run saves a checkpoint before it stops."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from ..terminal import ending_signals
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within it SIGTERM, SIGHUP and a first Ctrl-C only set a flag; a second Ctrl-C acts as it did before.
+    """Context in which SIGTERM, SIGHUP and the first Ctrl-C only set a flag.
 
-    SIGTERM may come twice, from Slurm and from DeepSpeed's launcher; SIGHUP counts unless the run was started
-    with it ignored, as by `nohup`. Yields what tells whether a signal came, to any of the ranks: all of them
-    call it at the same moments.
+    A second Ctrl-C has its usual effect. SIGTERM may arrive twice, from Slurm and from DeepSpeed's launcher.
+    SIGHUP is ignored if the run was started with it ignored (`nohup`).
+
+    Yields a function that returns whether any rank has received a signal; all ranks must call it together.
     """
-    came = threading.Event()
-    before: dict[signal.Signals, Any] = {}
+    received = threading.Event()
+    old_handlers: dict[signal.Signals, Any] = {}
 
     def handle(number: int, _: object) -> None:
-        came.set()
+        received.set()
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            signal.signal(signal.SIGINT, old_handlers[signal.SIGINT])
 
-    if threading.current_thread() is threading.main_thread():  # Python takes signals there alone
-        for one in (*ending_signals(), signal.SIGINT):
-            before[one] = signal.signal(one, handle)
+    if threading.current_thread() is threading.main_thread():  # others can't set handlers
+        for number in (*ending_signals(), signal.SIGINT):
+            old_handlers[number] = signal.signal(number, handle)
     try:
-        yield lambda: bool(all_reduce_sum(torch.tensor(int(came.is_set()))))
+        yield lambda: bool(all_reduce_sum(torch.tensor(int(received.is_set()))))
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, old_handler in old_handlers.items():
+            signal.signal(number, old_handler)

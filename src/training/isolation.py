@@ -1,8 +1,8 @@
-"""Whether the documents of a packed row see each other, tried on the model itself.
+"""Tests on the model itself whether documents of a packed row see each other.
 
-Attention keeps them apart only where its mask follows the positions. Recurrent and convolutional layers carry
-their state from one document to the next, and some architectures (GPT-OSS, OPT, BLOOM) make their masks
-without the positions. Which of them does what changes with transformers: one forward pass shows it.
+Attention keeps them apart only if its mask follows the positions. Recurrent and convolutional layers carry
+their state from one document to the next, and some architectures (GPT-OSS, OPT, BLOOM) ignore the positions
+in their masks. This changes between releases of transformers; one forward pass shows it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ..model.architecture import carries_state, context_of
 from ..model.lora import plain
 from .attention import NAME
 
-TRIED = 160  # tokens of a document, more than the blocks of tokens that some architectures attend to
-# As a share of the difference between two unlike documents. Rounding to bf16 in 32 layers gave up to 0.04, a
-# neighbour that attention sees 0.8 and more in every architecture tried.
+TEST_LENGTH = 160  # tokens of a document: longer than the attention chunks of some architectures
+# Largest difference that rounding may cause, as a share of the difference between two unlike documents. bf16
+# in 32 layers gave up to 0.04; a visible neighbour gave at least 0.8 in every architecture tried.
 ROUNDING = 0.2
-KERNELS = (NAME, "sdpa", "eager")  # in place of a default under which documents see each other
+KERNELS = (NAME, "sdpa", "eager")  # tried if documents see each other with the model's own kernel
 
 
 class Isolation(TrainerCallback):
-    """Calls `isolate` before the first step, when ZeRO-3's weights can be used."""
+    """Calls `isolate` before the first step, when weights sharded by ZeRO-3 can be used."""
 
     def __init__(self, trainer: Any, kernel: str | None, remedy: str) -> None:
         self._trainer, self._kernel, self._remedy = trainer, kernel, remedy
@@ -38,70 +38,73 @@ class Isolation(TrainerCallback):
 
 
 def isolate(model: Any, kernel: str | None = None, remedy: str = "") -> None:
-    """Leaves `model` with a kernel under which packed documents don't see each other; says a change.
+    """Sets `model` to a kernel with which packed documents don't see each other; reports a change.
 
     Args:
-        kernel: the one that the settings ask for, which is not replaced.
-        remedy: what to do about an architecture that can't be packed.
+        kernel: the kernel chosen in the settings, which is not replaced; None: any.
+        remedy: what the user can do if the architecture can't be trained on packed documents.
 
     Raises:
-        ConfigError: documents see each other under `kernel`, or, where none is asked for, under every kernel,
-            as they always do where layers carry state.
+        ConfigError: documents see each other with `kernel`, or, if it is None, with every kernel. Layers that
+            carry state always cause this error.
     """
-    first = plain(model).config._attn_implementation
+    current = plain(model).config._attn_implementation
     name = type(plain(model)).__name__
     if carries_state(plain(model)):
         raise ConfigError(
-            f"attn_implementation: {name} can't be trained on packed documents (recurrent or convolutional layers "
-            f"carry their state from one to the next); {remedy}"
+            f"attn_implementation: {name} can't be trained on packed documents (recurrent or convolutional "
+            f"layers carry their state from one to the next); {remedy}"
         )
-    faults = {}
-    for tried in [first] if kernel else dict.fromkeys((first, *KERNELS)):
-        fault = faults[tried] = _fault(model, tried)
-        if fault is None:
-            if tried != first:
+    problems = {}
+    for candidate in [current] if kernel else dict.fromkeys((current, *KERNELS)):
+        problem = problems[candidate] = _problem(model, candidate)
+        if problem is None:
+            if candidate != current:
                 say(
-                    f"attn_implementation: {name} is trained with the kernel {tried}; {first}: {faults[first]}"
+                    f"attn_implementation: {name} is trained with {candidate} instead of {current} "
+                    f"({problems[current]})"
                 )
             return
     if kernel:
         raise ConfigError(
-            f"attn_implementation: {kernel}: {name}: {faults[first]}; leave `attn_implementation` out, and one that suits it "
-            "is taken"
+            f"attn_implementation: {kernel}: {name}: {problems[current]}; remove "
+            "`attn_implementation` from the settings to let the stage choose a kernel"
         )
-    told = "; ".join(f"{tried}: {fault}" for tried, fault in faults.items())
-    raise ConfigError(f"attn_implementation: {name} can't be trained on packed documents ({told}); {remedy}")
+    reasons = "; ".join(f"{candidate}: {problem}" for candidate, problem in problems.items())
+    raise ConfigError(
+        f"attn_implementation: {name} can't be trained on packed documents ({reasons}); {remedy}"
+    )
 
 
-def _fault(model: Any, kernel: str) -> str | None:
-    """Why packed rows can't be trained under a kernel; None where they can."""
+def _problem(model: Any, kernel: str) -> str | None:
+    """Why packed rows can't be trained with a kernel; None if they can."""
     try:
         if plain(model).config._attn_implementation != kernel:
             plain(model).set_attn_implementation(kernel)
-        seen = _difference(model)
-    except Exception as error:  # whatever an architecture raises that the kernel is not made for
+        difference = _relative_difference(model)
+    except Exception as error:  # architectures raise any error for a kernel that they don't support
         return f"it does not work with this architecture ({type(error).__name__}: {error})"
-    return "packed documents see each other" if seen > ROUNDING else None
+    return "packed documents see each other" if difference > ROUNDING else None
 
 
 @torch.no_grad()
-def _difference(model: Any) -> float:
-    """How much the logits of a document change behind another one, against the difference between the two."""
+def _relative_difference(model: Any) -> float:
+    """How much a document's logits change after another one, relative to the difference between the two."""
     vocabulary = plain(model).config.get_text_config().vocab_size
-    length = min(TRIED, context_of(plain(model).config))
+    length = min(TEST_LENGTH, context_of(plain(model).config))
     document = torch.arange(length) % vocabulary
     other = (document + 1) % vocabulary
-    places = torch.arange(length).repeat(3)
+    positions = torch.arange(length).repeat(3)
     training = model.training
     model.eval()
     try:
-        with torch.compiler.set_stance("force_eager"):  # nothing is compiled for one pass
+        with torch.compiler.set_stance("force_eager"):  # compiling for one pass takes too long
             logits = model(
                 input_ids=torch.cat((document, other, document))[None].to(model.device),
-                position_ids=places[None].to(model.device),
+                position_ids=positions[None].to(model.device),
                 use_cache=False,
             ).logits[0]
     finally:
         model.train(training)
-    first, between, last = logits.float().split(length)
-    return float(((first - last).norm(dim=-1) / (first - between).norm(dim=-1)).max())
+    alone, other_logits, after_other = logits.float().split(length)
+    return float(((alone - after_other).norm(dim=-1) / (alone - other_logits).norm(dim=-1)).max())

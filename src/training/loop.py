@@ -1,4 +1,4 @@
-"""A run of an `OrderedTrainer` from start or checkpoint to end, and its saved weights."""
+"""Runs an `OrderedTrainer`, from the start or from a checkpoint, and saves the trained model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..errors import Interrupted
 from ..model.lora import ADAPTER, is_adapted, merged, save_adapter
 from ..model.saving import save_model
 from ..processes import is_main_process
-from .callbacks import Progress, StopWhenAsked
-from .health import peak_memory, utilization
+from .callbacks import Progress, StopOnSignal
 from .interruption import interruptible
+from .monitoring import peak_memory, utilization
 from .ordered_trainer import OrderedTrainer
 from .resumption import check_rows_per_step
 from .tracking import Tracker
@@ -26,43 +26,50 @@ from .tracking import Tracker
 def run_trainer(
     trainer: OrderedTrainer, tracker: Tracker, *, items_per_row: float, unit: str
 ) -> dict[str, Any]:
-    """Trains to the end with progress and tracking, and says how it went.
+    """Trains to the last step, with a progress bar and logging, and returns a summary.
 
-    A run that was killed before goes on from its newest whole checkpoint, also with other ranks or under
-    another ZeRO stage. One that is asked to stop saves itself after the step under way.
+    A run that was killed resumes from its newest intact checkpoint, also on another number of ranks or with
+    another ZeRO stage. After SIGTERM, SIGHUP or Ctrl-C it saves a checkpoint at the end of the current step.
 
-    Returns `steps`, `train_loss` (mean over the run), `final_loss` (mean since the last but one logging
-    step), `train_seconds`, `<unit>_per_second`, what the device made of it and `peak_memory_gb`; a row of
-    the data holds `items_per_row` of `unit`.
+    Args:
+        items_per_row: number of tokens or pairs in one row of the data.
+        unit: "tokens" or "pairs".
+
+    Returns:
+        `steps`, `train_loss` (mean over the run), `final_loss` (last logged one), `train_seconds`,
+        `<unit>_per_second`, `peak_memory_gb` and what `utilization` returns.
 
     Raises:
-        LlamitaError: steps went wrong again and again.
-        ConfigError: an unfinished run can't go on like this.
-        RolledBack: a step went wrong; called again, it goes on from before, without the rows since.
-        Interrupted: it was asked to stop.
+        LlamitaError: the loss diverged again after several rollbacks.
+        ConfigError: the checkpoint does not fit the settings or ranks of this run.
+        RolledBack: the loss diverged; the next call resumes from the last checkpoint and skips the batches
+            since.
+        Interrupted: a signal stopped the run.
     """
     checkpoint, description = trainer.checkpoint, trainer.description
     step = 0
     if checkpoint is not None:
         step = trainer.checkpoints.step(checkpoint)
-        say(f"{description}: going on after step {step:,}")
+        say(f"{description}: resuming after step {step:,}")
         fit_to_ranks(checkpoint, trainer)
     tracker.rewind(step)
     if checkpoint is not None:
         check_rows_per_step(checkpoint, trainer.args)
     items_per_epoch = len(trainer.order) * items_per_row
-    trainer.add_callback(Progress(tracker, description, items_per_epoch, unit=unit, watch=trainer.watch))
+    trainer.add_callback(Progress(tracker, description, items_per_epoch, unit=unit, monitor=trainer.monitor))
     trainer.remove_callback(PrinterCallback)
-    trainer.model.config.use_cache = False  # packed rows would see each other through a cache
-    with interruptible() as asked:
-        stop = StopWhenAsked(asked)
+    trainer.model.config.use_cache = False  # with a cache, documents of a packed row would see each other
+    with interruptible() as stop_requested:
+        stop = StopOnSignal(stop_requested)
         trainer.add_callback(stop)
         result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.spikes.check(result.global_step)
     seconds = trainer.resumption.seconds()
-    trainer.model.config.use_cache = True  # what is saved is for generation
+    trainer.model.config.use_cache = True  # the saved model is used for generation
     if stop.stopped:
-        raise Interrupted(f"{description}: stopped after step {result.global_step:,}; run it again to go on")
+        raise Interrupted(
+            f"{description}: stopped after step {result.global_step:,}; run the same command to resume"
+        )
     per_second = trainer.state.epoch * items_per_epoch / seconds
     return {
         "steps": result.global_step,
@@ -70,7 +77,7 @@ def run_trainer(
         "final_loss": _last_loss(trainer.state.log_history),
         "train_seconds": seconds,
         f"{unit}_per_second": per_second,
-        **utilization(trainer.watch, per_second),
+        **utilization(trainer.monitor, per_second),
         "peak_memory_gb": peak_memory(),
     }
 
@@ -80,12 +87,12 @@ def _last_loss(history: list[dict[str, Any]]) -> float | None:
 
 
 def save_trained(trainer: Trainer, tokenizer: Any, folder: Path) -> None:
-    """Writes the trained model as a plain Hugging Face folder; every rank calls it, at any ZeRO stage.
+    """Saves the trained model as a plain Hugging Face folder; every rank calls it, with any ZeRO stage.
 
-    An adapter is merged into it, and stands beside it.
+    An adapter is merged into the model, and also saved beside it.
     """
     state = None
-    if trainer.is_deepspeed_enabled:  # gathers what ZeRO-3 has spread over the ranks
+    if trainer.is_deepspeed_enabled:  # gathers weights that ZeRO-3 has sharded over the ranks
         state = trainer.accelerator.get_state_dict(trainer.deepspeed)
     if is_main_process():
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -93,5 +100,5 @@ def save_trained(trainer: Trainer, tokenizer: Any, folder: Path) -> None:
             save_adapter(model, folder.with_name(ADAPTER))
             model, state = merged(model), None
         save_model(model, tokenizer, folder, state_dict=state)
-    unset_hf_deepspeed_config()  # otherwise a rank that loads a model alone would wait for the others
+    unset_hf_deepspeed_config()  # otherwise a rank that loads a model alone waits for the others forever
     group.barrier()

@@ -1,4 +1,4 @@
-"""The order in which rows are trained: a pure function of the seed and the epoch, on any number of ranks."""
+"""Order of the training rows: a pure function of seed and epoch, for any number of ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .permutation import Epochs, permutation
 
 
 class Order(Protocol):
-    """The rows of an epoch by their places in it: `order[place]`, for places below `len(order)`."""
+    """Rows of an epoch: `order[place]` is the row at a place from 0 to `len(order) - 1`."""
 
     def set_epoch(self, epoch: int) -> None: ...
 
@@ -24,13 +24,13 @@ class Order(Protocol):
 
 
 class SeededOrder:
-    """Shuffles `count` rows anew in each epoch, the same way for the same seed on any number of ranks."""
+    """Shuffles `count` rows differently in each epoch; the same seed gives the same order on all ranks."""
 
     def __init__(self, count: int, seed: int | str) -> None:
         self._count, self._epochs, self._epoch = count, Epochs(count, seed), 0
 
     def set_epoch(self, epoch: int) -> None:
-        """To be called before each epoch."""
+        """Sets the epoch; must be called before each epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -43,52 +43,53 @@ class SeededOrder:
 
 
 class MixedOrder:
-    """Shuffles a mix of sources: an epoch takes each row of source s `weights[s]` times on average.
+    """Shuffles a mix of sources: an epoch uses each row of source s `weights[s]` times on average.
 
-    Nothing is stored: finding the row of any place of any epoch takes the same short time. No row comes once
-    more before all others of its source have come as often.
+    Nothing is stored: the row at any place of any epoch is computed in constant time. Within a source no row
+    is used k + 1 times before every row was used k times.
 
     Args:
-        counts: rows of each source; they are numbered one source after the other.
-        weights: 2 takes a source twice in an epoch, 0.5 half of it, each epoch another half.
+        counts: number of rows of each source; rows are numbered source by source.
+        weights: 2 uses a source twice per epoch; 0.5 uses half of it, a different half in each epoch.
     """
 
     def __init__(self, counts: Sequence[int], weights: Sequence[float], seed: int) -> None:
         self._counts, self._seed, self._epoch = counts, seed, 0
-        self._taken = [
+        self._per_epoch = [
             max(1, round(count * weight)) if count else 0
             for count, weight in zip(counts, weights, strict=True)
         ]
-        self._ends = list(accumulate(self._taken))
-        self._drawn = SeededOrder(self._ends[-1], seed)
+        self._ends = list(accumulate(self._per_epoch))
+        self._shuffled = SeededOrder(self._ends[-1], seed)
         self._first = [0, *accumulate(counts)]
 
     def set_epoch(self, epoch: int) -> None:
-        """To be called before each epoch."""
+        """Sets the epoch; must be called before each epoch."""
         self._epoch = epoch
-        self._drawn.set_epoch(epoch)
+        self._shuffled.set_epoch(epoch)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, place: int) -> int:
-        drawn = self._drawn[place]
-        source = bisect_right(self._ends, drawn)
-        turn = (self._epoch + 1) * self._taken[source] - (self._ends[source] - drawn)
-        cycle, turn = divmod(turn, self._counts[source])
+        shuffled = self._shuffled[place]
+        source = bisect_right(self._ends, shuffled)
+        # uses of the source before this one, over all epochs; each cycle uses every row once
+        uses = (self._epoch + 1) * self._per_epoch[source] - (self._ends[source] - shuffled)
+        cycle, index = divmod(uses, self._counts[source])
         rows = permutation(self._counts[source], f"{self._seed}/source/{source}/{cycle}")
-        return self._first[source] + rows[turn]
+        return self._first[source] + rows[index]
 
 
 class RankBatches(Sampler[list[int]]):
-    """The micro-batches of one rank: of every `ranks` that follow each other in the order, the `rank`th.
+    """Micro-batches of one rank: of every `ranks` consecutive ones in the order, the one at index `rank`.
 
-    All ranks have equally many. Where rows are short of that at an epoch's end, the first ones are repeated;
-    one rank alone repeats none, its last batch may be smaller.
+    All ranks have the same number of micro-batches. Several ranks fill the end of an epoch with its first
+    rows; a single rank repeats no row, its last micro-batch may be smaller.
 
-    With `lengths` (tokens of each row) the rank's rows of an optimizer step, which has `accumulation`
-    micro-batches, are sorted before they are split into micro-batches: little is padded, and which rows a
-    step has is as random as without.
+    With `lengths` (tokens of each row), the rank's rows of an optimizer step of `accumulation` micro-batches
+    are sorted by length before they are split into micro-batches. This reduces padding and does not change
+    which rows a step has.
     """
 
     def __init__(
@@ -109,35 +110,35 @@ class RankBatches(Sampler[list[int]]):
         self._epoch = epoch
         self.order.set_epoch(epoch)
 
-    def resume(self, epoch: int, batches: int, left_out: int = 0) -> None:
-        """In `epoch`, this rank has had so many batches already: they come empty, at no cost.
+    def resume(self, epoch: int, batches: int, omitted: int = 0) -> None:
+        """Makes `epoch` yield its first `batches` micro-batches empty, since they were trained before.
 
-        `Trainer` walks over them: it skips batches by asking for them. As many as are `left_out` don't come
-        at all; at the epoch's end its first rows come again in their place.
+        `Trainer` requests them in order to skip them. The next `omitted` micro-batches are skipped; in their
+        place the epoch's first rows are repeated at its end.
         """
-        self._resumed = (epoch, batches, left_out)
+        self._resumed = (epoch, batches, omitted)
 
     def __len__(self) -> int:
         return -(-len(self.order) // (self.batch_size * self.ranks))
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, passed, left_out = self._resumed
+        epoch, trained, omitted = self._resumed
         if epoch != self._epoch:
-            passed = left_out = 0
-        yield from repeat([], passed)
-        for first in range(passed, len(self), self._accumulation):
+            trained = omitted = 0
+        yield from repeat([], trained)
+        for first in range(trained, len(self), self._accumulation):
             step = range(first, min(first + self._accumulation, len(self)))
-            yield from self._by_length([self._rows(batch, left_out) for batch in step])
+            yield from self._sorted_by_length([self._rows(batch, omitted) for batch in step])
 
-    def _rows(self, batch: int, left_out: int) -> list[int]:
+    def _rows(self, batch: int, omitted: int) -> list[int]:
         count, size = len(self.order), self.batch_size
         start = (batch * self.ranks + self.rank) * size
         end = min(start + size, count) if self.ranks == 1 else start + size
-        ahead = left_out * self.ranks * size
-        return [self.order[(place + ahead) % count] for place in range(start, end)]
+        shift = omitted * self.ranks * size
+        return [self.order[(place + shift) % count] for place in range(start, end)]
 
-    def _by_length(self, step: list[list[int]]) -> list[list[int]]:
-        """The rows of a step's micro-batches, the longest first: what is too much for a GPU fails at once."""
+    def _sorted_by_length(self, step: list[list[int]]) -> list[list[int]]:
+        """Sorts a step's rows, longest first, so that running out of GPU memory happens at once."""
         if self._lengths is None:
             return step
         rows = sorted(chain.from_iterable(step), key=self._lengths.__getitem__, reverse=True)
@@ -145,7 +146,7 @@ class RankBatches(Sampler[list[int]]):
 
 
 class OrderedLoader(DataLoader[Any]):
-    """A data loader over `RankBatches` that hands the epoch on, as `Trainer` expects of its own."""
+    """Data loader over `RankBatches` with the `set_epoch` that `Trainer` calls."""
 
     def set_epoch(self, epoch: int) -> None:
         assert isinstance(self.batch_sampler, RankBatches)

@@ -1,4 +1,4 @@
-"""What `Trainer`, `SFTTrainer` and `RewardTrainer` share here: the order of the rows, and checkpoints."""
+"""Base class of our `Trainer`, `SFTTrainer` and `RewardTrainer`: order of the rows, and checkpoints."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from ..deepspeed_file import zero_stage
 from ..errors import ConfigError, LlamitaError
 from ..model.lora import is_adapted
 from ..processes import is_main_process
-from .health import LOSS_ONLY, MonitorOptions
+from .monitoring import LOSS_ONLY, MonitorOptions
 from .order import Order, OrderedLoader, RankBatches, SeededOrder
 from .resumption import SUMS, Resumption
 from .spikes import LOSSES, LossSpikeCallback, skipped_steps
 from .trainer_internals import TrainerInternals
 
-KEPT = 2  # checkpoints, unless `save_total_limit` says otherwise
+CHECKPOINTS_KEPT = 2  # default of `save_total_limit`
 
 
 class OrderedTrainer(TrainerInternals):
-    """Mixed into a Trainer class: rows in our seeded order, our checkpoints, no time spent on counting FLOPs.
+    """Mixed into a Trainer class: rows in our seeded order, our checkpoints, no FLOP counting.
 
-    The rows of a step are the same for any number of ranks and micro-batches that make up its batch. Only
-    where they don't fill the last step of an epoch, several ranks repeat rows to have equally many.
+    For the same global batch size a step has the same rows on any number of ranks and micro-batches. Only in
+    an incomplete last step of an epoch several ranks repeat rows, so that all have the same number.
 
     Args:
-        order: of the rows; shuffled if not given.
-        row_lengths: tokens of each row, where micro-batches are sorted by them.
-        description: of the run, for messages and the progress bar.
-        watch: what is watched besides the loss.
-        options: those of the Trainer class.
+        order: order of the rows; by default they are shuffled with the seed.
+        row_lengths: tokens of each row; if given, rows of similar lengths share a micro-batch.
+        description: name of the run in messages and in the progress bar.
+        monitor: what to monitor besides the loss.
+        options: arguments of the Trainer class.
 
     Attributes:
-        checkpoint: the newest whole one, from which training resumes; None: it starts from the beginning.
+        checkpoint: the newest intact one, from which training resumes; None: it starts from the beginning.
 
     Raises:
-        LlamitaError: DeepSpeed was asked for and is not at work.
-        ConfigError: an adapter is to be trained under ZeRO-3.
+        LlamitaError: a ZeRO file is set but DeepSpeed is not active.
+        ConfigError: an adapter would be trained with ZeRO-3.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class OrderedTrainer(TrainerInternals):
         order: Order | None = None,
         row_lengths: Sequence[int] | None = None,
         description: str = "training",
-        watch: MonitorOptions = LOSS_ONLY,
+        monitor: MonitorOptions = LOSS_ONLY,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._check_deepspeed()
         args = self.args
         self.order = SeededOrder(len(self.train_dataset), args.seed) if order is None else order
-        self.description, self.watch = description, watch
+        self.description, self.monitor = description, monitor
         self._batches = RankBatches(
             self.order,
             args.per_device_train_batch_size,
@@ -67,8 +67,8 @@ class OrderedTrainer(TrainerInternals):
         )
         self.checkpoints = Checkpoints(
             Path(args.output_dir) / RESUME,
-            args.save_total_limit or KEPT,
-            watch.keep_every,
+            args.save_total_limit or CHECKPOINTS_KEPT,
+            monitor.keep_every,
             zero_stage=zero_stage(args.deepspeed),
         )
         self.checkpoint = self.checkpoints.newest()
@@ -80,14 +80,14 @@ class OrderedTrainer(TrainerInternals):
     def _check_deepspeed(self) -> None:
         file = self.args.deepspeed
         if file and not self.is_deepspeed_enabled:
-            raise LlamitaError(f"deepspeed: {file} was asked for, but accelerate left it out")
+            raise LlamitaError(f"deepspeed: {file} is set, but accelerate did not enable DeepSpeed")
         if is_adapted(self.model) and zero_stage(file) == 3:
             raise ConfigError(
-                "lora: ZeRO-3 spreads the frozen weights, which are merged at the end; expected 0 to 2"
+                "lora: an adapter can't be merged into weights that ZeRO-3 has sharded; use ZeRO-0, 1 or 2"
             )
 
     def get_train_dataloader(self) -> OrderedLoader:
-        """Batches of this rank alone; transformers' own would forget the epoch where several ranks resume."""
+        """Loads this rank's batches; transformers' own loader loses the epoch when several ranks resume."""
         args = self.args
         return OrderedLoader(
             self.train_dataset,
@@ -101,31 +101,31 @@ class OrderedTrainer(TrainerInternals):
 
     def start_at(self, epoch: int, batches: int) -> None:
         step, in_epoch = self.state.global_step, batches // self.args.gradient_accumulation_steps
-        left_out = skipped_steps(self.checkpoints.folder, step - in_epoch, step)
-        self._batches.resume(epoch, batches, left_out * self.args.gradient_accumulation_steps)
+        omitted = skipped_steps(self.checkpoints.folder, step - in_epoch, step)
+        self._batches.resume(epoch, batches, omitted * self.args.gradient_accumulation_steps)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        with _named_by_section():
+        with _trainer_section_errors():
             return super().create_optimizer(model)
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
-        with _named_by_section():
+        with _trainer_section_errors():
             return super().create_scheduler(*args, **kwargs)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: trl's names no model, and lists its tags in the order of a set, another in each process.
+        """Writes no model card: trl's lists its tags in a different order in each process.
 
-        As a part of the artifact it would make a repeated stage differ from the first one.
+        As part of the artifact it would make two identical runs differ.
         """
 
     def save_checkpoint(self, write: Callable[[Path], None]) -> None:
-        """Writes aside and seals; which checkpoints stay is `Checkpoints`' to decide.
+        """Saves a checkpoint through `Checkpoints`, which also deletes old ones.
 
-        None after the last step: going on from there, transformers would take one more. None after a step
-        that went wrong: those before it are the good ones.
+        Nothing is saved after the last step: transformers would resume with one more step. Nothing is saved
+        after a loss spike: the checkpoint would contain its update.
         """
         if self.state.global_step == self.state.max_steps:
             return
@@ -142,8 +142,8 @@ class OrderedTrainer(TrainerInternals):
 
 
 @contextmanager
-def _named_by_section() -> Iterator[None]:
-    """What torch and transformers find wrong with optimizer and schedule stands in `trainer`."""
+def _trainer_section_errors() -> Iterator[None]:
+    """Reports errors of torch and transformers about optimizer and schedule as those of `trainer`."""
     try:
         yield
     except (ImportError, TypeError, ValueError) as error:

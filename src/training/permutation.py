@@ -1,4 +1,4 @@
-"""A shuffle that is computed, not stored: any place of it in constant time and memory."""
+"""A shuffle that is computed, not stored: the item at any place takes constant time and memory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ WORD = (1 << 64) - 1
 
 
 class Permutation:
-    """The numbers 0 … `count` - 1 in a random order that `key` alone decides: `permutation[place]`.
+    """The numbers 0 … `count` - 1 in a random order determined by `key`: `permutation[place]`.
 
-    A Feistel network (Luby and Rackoff, 1988) shuffles the smallest power of four that holds them all; what
-    falls outside is shuffled again until it falls inside, less than four times on average (cycle walking).
+    A Feistel network (Luby and Rackoff, 1988) shuffles the smallest power of four that is not below `count`.
+    Results from `count` on are shuffled again, fewer than four times on average (cycle walking).
     """
 
     def __init__(self, count: int, key: str) -> None:
@@ -42,7 +42,7 @@ class Permutation:
 
 
 def _mixed(word: int) -> int:
-    """Every bit of 64 depends on every other (the finalizer of splitmix64)."""
+    """Mixes 64 bits so that each depends on all others (the finalizer of splitmix64)."""
     word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & WORD
     word = (word ^ word >> 27) * 0x94D049BB133111EB & WORD
     return word ^ word >> 31
@@ -52,7 +52,7 @@ permutation = lru_cache(maxsize=64)(Permutation)
 
 
 class Epochs:
-    """An endless row of epochs, each with all of `count` items in an order of its own: `epochs[place]`."""
+    """An endless sequence of epochs, each with all `count` items in a different order: `epochs[place]`."""
 
     def __init__(self, count: int, seed: int | str) -> None:
         self._count, self._seed = count, seed

@@ -1,4 +1,4 @@
-"""What a Trainer needs to resume exactly, and transformers' own checkpoints leave out."""
+"""State that a Trainer needs to resume exactly and that transformers' checkpoints don't contain."""
 
 from __future__ import annotations
 
@@ -14,71 +14,70 @@ from ..errors import ConfigError
 from .arguments import rows_per_step
 from .trainer_internals import TrainerInternals
 
-SUMS = "sums.json"  # in a checkpoint: one row a rank
+SUMS = "sums.json"  # in a checkpoint: a list with one entry per rank
 Sums = dict[str, float]
 
 
 class Resumption(TrainerCallback):
-    """Restores the sums that a checkpoint was saved with.
+    """Restores the sums that were saved in a checkpoint.
 
     Args:
-        trainer: the one that it is a callback of.
-        checkpoint: to go on from, or None for the start.
+        trainer: the trainer that this callback belongs to.
+        checkpoint: the checkpoint to resume from; None: training starts from the beginning.
     """
 
     def __init__(self, trainer: TrainerInternals, checkpoint: Path | None) -> None:
         self._trainer, self._checkpoint = trainer, checkpoint
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
 
     def seconds(self) -> float:
-        """Of training, those before the checkpoint included."""
-        return time.monotonic() - self._begun
+        """Seconds of training, including those before the checkpoint."""
+        return time.monotonic() - self._started
 
     def sums(self) -> list[Sums]:
-        """What is to be written as `SUMS`, on every rank."""
-        mine: Sums = self._trainer.loss_sums()
-        mine |= {"seconds": self.seconds(), "rows_per_step": rows_per_step(self._trainer.args)}
-        return gather_rows([mine])
+        """The content of `SUMS`; every rank calls it and gets the entries of all."""
+        own: Sums = self._trainer.loss_sums()
+        own |= {"seconds": self.seconds(), "rows_per_step": rows_per_step(self._trainer.args)}
+        return gather_rows([own])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         if self._checkpoint is None:
             return
-        rows = _read(self._checkpoint)
-        same = len(rows) == args.world_size
-        mine = rows[args.process_index] if same else _mean(rows)
-        self._trainer.restore_loss_sums(mine)
-        self._begun -= mine["seconds"]
+        entries = _read(self._checkpoint)
+        own = entries[args.process_index] if len(entries) == args.world_size else _mean(entries)
+        self._trainer.restore_loss_sums(own)
+        self._started -= own["seconds"]
 
 
 def _read(checkpoint: Path) -> list[Sums]:
-    rows: list[Sums] = json.loads((checkpoint / SUMS).read_text(encoding="utf-8"))
-    return rows
+    entries: list[Sums] = json.loads((checkpoint / SUMS).read_text(encoding="utf-8"))
+    return entries
 
 
 def check_rows_per_step(checkpoint: Path, args: TrainingArguments) -> None:
-    """The position in the data and the learning rate are counted in steps: they must stay what they are.
+    """Checks that the global batch size is unchanged: data position and learning rate are counted in steps.
 
-    Raises ConfigError where a step would take more or fewer rows than before.
+    Raises ConfigError if it has changed.
     """
     before, now = int(_read(checkpoint)[0]["rows_per_step"]), rows_per_step(args)
     if before == now:
         return
     micro, ranks = args.per_device_train_batch_size, args.world_size
-    steps, rest = divmod(before, micro * ranks)
-    right = (
+    steps, remainder = divmod(before, micro * ranks)
+    fix = (
         f"set trainer.gradient_accumulation_steps to {steps}"
-        if not rest
-        else f"choose trainer.per_device_train_batch_size so that it divides {before} / {ranks}"
+        if not remainder
+        else f"set trainer.per_device_train_batch_size to a divisor of {before} / {ranks}"
     )
     raise ConfigError(
-        f"{checkpoint}: its steps had {before} rows, now they would have {now} ({micro} rows x "
-        f"{args.gradient_accumulation_steps} micro-batches x {ranks} ranks); {right}"
+        f"{checkpoint}: a step had {before} rows, with these settings it has {now} ({micro} rows x "
+        f"{args.gradient_accumulation_steps} micro-batches x {ranks} ranks); {fix}"
     )
 
 
-def _mean(rows: list[Sums]) -> Sums:
-    """What each of another number of ranks goes on with: transformers logs the mean over the ranks."""
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+def _mean(entries: list[Sums]) -> Sums:
+    """The entry for each rank if their number has changed: transformers logs the mean over the ranks."""
+    return {name: sum(entry[name] for entry in entries) / len(entries) for name in entries[0]}

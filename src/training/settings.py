@@ -1,4 +1,4 @@
-"""What the YAML of every stage that trains has in common (imports no torch)."""
+"""Settings shared by all stages that train (imports no torch)."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from ..settings import Settings, StageSettings
 from ..yaml_file import parse_json
 
 RESERVED = {
-    "output_dir": "it is the artifact's folder",
-    "seed": "it is the stage's own `seed`",
-    "data_seed": "rows are ordered by the stage's own `seed`",
-    "deepspeed": "it is the stage's own `deepspeed`, beside `trainer`",
-    "use_cpu": "the CPU is used where there is no GPU",
-    "report_to": "wandb and metrics.jsonl are always written; WANDB_MODE=disabled turns wandb off",
-    "disable_tqdm": "the stage draws its own progress",
-    "eval_strategy": "the stage measures when training has ended",
-    "do_eval": "the stage measures when training has ended",
-    "save_strategy": "checkpoints are saved every `save_steps` steps, and when the run is asked to stop",
-    "save_only_model": "a run could not go on from such a checkpoint",
-    "resume_from_checkpoint": "the newest whole checkpoint is found by itself",
-    "ignore_data_skip": "a run goes on with the rows that it has not had",
+    "output_dir": "it is the stage's `output`",
+    "seed": "use the stage's `seed` instead",
+    "data_seed": "the stage's `seed` sets the order of the rows",
+    "deepspeed": "use the stage's `deepspeed`, beside `trainer`, instead",
+    "use_cpu": "the CPU is used if there is no GPU",
+    "report_to": "metrics.jsonl and wandb are always written; WANDB_MODE=disabled turns wandb off",
+    "disable_tqdm": "the stage draws its own progress bar",
+    "eval_strategy": "the stage evaluates at the end of training",
+    "do_eval": "the stage evaluates at the end of training",
+    "save_strategy": "checkpoints are saved every `save_steps` steps and when a signal stops the run",
+    "save_only_model": "a run could not resume from such a checkpoint",
+    "resume_from_checkpoint": "a run resumes from its newest intact checkpoint automatically",
+    "ignore_data_skip": "a resumed run skips the rows that it has already trained",
     "dataloader_drop_last": "every row of an epoch is trained",
-    "load_best_model_at_end": "the stage saves the finished model",
-    "push_to_hub": "models stay on this machine",
-    "remove_unused_columns": "the stage's rows hold exactly what its collator needs",
-    "train_sampling_strategy": "rows are ordered by the stage's own `seed`",
-    "average_tokens_across_devices": "losses are always means over the whole global batch",
+    "load_best_model_at_end": "the stage saves the model of the last step",
+    "push_to_hub": "models are not uploaded",
+    "remove_unused_columns": "the stage's rows have only the columns that its collator needs",
+    "train_sampling_strategy": "the stage's `seed` sets the order of the rows",
+    "average_tokens_across_devices": "losses are always means over the global batch",
 }
 
 PAPER_OPTIMIZER: dict[str, Any] = {  # section 2.2; section 3 uses the same settings
-    "optim": "adamw_torch_fused",  # one kernel a parameter: saves a sixth of a small model's step
+    "optim": "adamw_torch_fused",  # one kernel per parameter: saves a sixth of a small model's step
     "adam_beta1": 0.9,
     "adam_beta2": 0.95,
     "adam_epsilon": 1e-5,
@@ -44,13 +44,13 @@ PAPER_OPTIMIZER: dict[str, Any] = {  # section 2.2; section 3 uses the same sett
     "max_grad_norm": 1.0,
 }
 
-COSINE_TO_10_PERCENT: dict[str, Any] = {  # section 2.2: a cosine whose end is 10% of the peak learning rate
+COSINE_TO_10_PERCENT: dict[str, Any] = {  # section 2.2: a cosine that ends at 10% of the peak learning rate
     "lr_scheduler_type": "cosine_with_min_lr",
     "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
 }
 
-# Names that change no result, at most its rounding: how a run is spread over machines and memory, what it
-# logs and how often, and what it would do when evaluating or uploading, which no stage lets the trainer do.
+# Arguments that don't change the result, except for rounding: distribution over machines and memory, logging,
+# and evaluation and uploading, which no stage lets the trainer do.
 NO_EFFECT = frozenset(
     f"trainer.{name}"
     for name in """
@@ -73,7 +73,7 @@ NO_EFFECT = frozenset(
 )
 FILES = "fsdp_config", "accelerator_config"  # a mapping, or the path of a JSON file
 BATCH = "trainer.per_device_train_batch_size", "trainer.gradient_accumulation_steps"
-ROWS = "trainer: rows of a step on each rank"
+ROWS = "trainer: rows per step on each rank"
 
 PACKED = dict.fromkeys(
     (
@@ -93,46 +93,48 @@ PACKED = dict.fromkeys(
 )
 
 TOKENIZED = {
-    "trust_remote_code": "code of others is never run",
+    "trust_remote_code": "code from model repositories is never run",
     "model_init_kwargs": "the model is the stage's input",
-    "chat_template_path": "the chat template is Llama 2's",
-    "eos_token": "it is the tokenizer's own",
-    "pad_token": "it is the tokenizer's own",
+    "chat_template_path": "the chat template is set by `chat_format`, or is the tokenizer's",
+    "eos_token": "it is the tokenizer's",
+    "pad_token": "it is the tokenizer's",
 }
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters in place of all weights; the names are peft's `LoraConfig`'s (extra `lora`)."""
+    """Low-rank adapters instead of all weights; names as in peft's `LoraConfig` (needs the extra `lora`)."""
 
     r: int = Field(8, ge=1)
-    """rank"""
+    """rank of the adapters"""
     lora_alpha: int = Field(8, ge=1)
-    """an adapter counts `lora_alpha / r` times"""
+    """scale of the adapters: their output is multiplied by `lora_alpha / r`"""
     use_rslora: bool = False
-    """`lora_alpha / sqrt(r)` times instead"""
+    """whether the scale is `lora_alpha / sqrt(r)` instead"""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    """of an adapter's inputs while it is trained"""
+    """dropout rate of the adapters' inputs during training"""
     target_modules: str | list[str] = "all-linear"
-    """layers with an adapter: the ends of their names, a regular expression, or `all-linear` but for heads"""
+    """layers with an adapter: ends of their names, a regular expression, or `all-linear` (all but heads)"""
 
 
 class TrainedSettings(StageSettings):
-    """A stage with a `trainer:` section, whose names are those of `trainer_class`, and maybe a ZeRO file."""
+    """A stage with a `trainer:` section of arguments of `trainer_class`, and optionally a ZeRO file."""
 
     trainer: dict[str, Any] = {}
-    """names of the trainer's class; what is left out is the paper's for 7B, see each stage.
-    `per_device_train_batch_size` left out: at most as many rows as 4,096 tokens hold, at least one;
-    `gradient_accumulation_steps` left out: 1 beside a batch size, otherwise what makes up the paper's global
-    batch on the ranks of the run"""
+    """arguments of the trainer's class; defaults are the paper's for 7B, see each stage. Default of
+    `per_device_train_batch_size`: at most as many rows as 4,096 tokens hold, at least one; default of
+    `gradient_accumulation_steps`: 1 if a batch size is set, otherwise the number with which the ranks of the
+    run reach the paper's global batch"""
     deepspeed: str | None = None
-    """a ZeRO file, relative to this YAML; the stage then runs under the `deepspeed` launcher"""
+    """path of a ZeRO file, relative to this YAML; the `deepspeed` launcher then starts the stage"""
     loss_spike: float | None = Field(None, gt=1)
-    """a step whose loss is so many times the median of the last 100 is undone, as is one whose loss is no
-    number: training goes back to the newest checkpoint and leaves out the rows since; at most three times"""
+    """multiple of the median of the last 100 losses above which a loss is a spike (null: never); after a
+    spike, NaN or infinite loss, training rolls back to the newest checkpoint and skips the batches since, at
+    most three times"""
     keep_every: int | None = Field(None, gt=0)
-    """checkpoints of every so many steps stay until the stage is done, beside the newest ones"""
+    """steps between checkpoints that are kept, beside the newest ones, until the stage is finished"""
     lora: LoraSettings | None = None
-    """trains an adapter of the model that the stage begins with; left out: all weights"""
+    """settings of an adapter that is trained instead of the model's weights; by default all weights are
+    trained"""
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
     trainer_defaults: ClassVar[dict[str, Any]] = {}
@@ -142,66 +144,66 @@ class TrainedSettings(StageSettings):
 
     @property
     def row_tokens(self) -> int:
-        """Tokens of a row of training, at most."""
+        """Maximum number of tokens in a training row."""
         raise NotImplementedError
 
     @property
     def step_rows(self) -> int:
-        """Rows of a step over all ranks in the paper."""
+        """Number of rows in the paper's global batch."""
         raise NotImplementedError
 
     @property
     def adapter(self) -> dict[str, Any] | None:
-        """`lora` by peft's names."""
+        """`lora` as arguments of peft's `LoraConfig`."""
         return None if self.lora is None else self.lora.model_dump()
 
     @property
     def trainer_values(self) -> dict[str, Any]:
-        """`trainer` over the stage's defaults over the paper's optimizer; batch sizes may be missing."""
+        """`trainer` with the stage's defaults and the paper's optimizer; batch sizes may be missing."""
         defaults = PAPER_OPTIMIZER | self.trainer_defaults
         if self.trainer.get("lr_scheduler_type") not in (None, defaults.get("lr_scheduler_type")):
-            defaults.pop("lr_scheduler_kwargs", None)  # they belong to the default's schedule
+            defaults.pop("lr_scheduler_kwargs", None)  # they belong to the default schedule
         return defaults | self.trainer
 
     def fingerprinted(self) -> dict[str, Any]:
-        """With the defaults of `trainer`: one that is written out changes nothing, another default does.
+        """The settings, with the defaults of `trainer` and the content of files that `trainer` refers to.
 
-        A file that the trainer reads settings from counts by its content, too.
+        Writing out a default does not change the fingerprint; a new release with another default does.
         """
         settings = super().fingerprinted()
         settings["trainer"] = self.trainer_values | settings["trainer"]
         for name in FILES:
             path = self.trainer.get(name)
             if isinstance(path, str):
-                with suppress(OSError, ValueError):  # the trainer's class says what is wrong with it
+                with suppress(OSError, ValueError):  # the trainer's class reports the error
                     settings["trainer"][name] = parse_json(Path(path).read_text(encoding="utf-8"))
         return settings
 
     @classmethod
     def decisive(cls, settings: Mapping[str, Any], resuming: bool = False) -> dict[str, Any]:
-        """Of batch size and accumulation the product counts; resuming, it is compared over all ranks."""
-        deciding = super().decisive(settings, resuming)
-        rows, steps = (deciding.pop(name, None) for name in BATCH)
+        """Replaces batch size and accumulation by their product; resuming checks the global batch."""
+        decisive = super().decisive(settings, resuming)
+        rows, accumulation = (decisive.pop(name, None) for name in BATCH)
         if not resuming and rows:
-            deciding[ROWS] = rows * (steps or 1)
-        elif not resuming and steps:  # of as many rows as fit
-            deciding[BATCH[1]] = steps
-        return deciding
+            decisive[ROWS] = rows * (accumulation or 1)
+        elif not resuming and accumulation:  # the batch size is its default
+            decisive[BATCH[1]] = accumulation
+        return decisive
 
 
 class PackedSettings(TrainedSettings):
-    """A stage that trains on packed rows, whose documents or dialogues don't see each other."""
+    """A stage that trains on packed rows, in which documents or dialogues don't see each other."""
 
     no_effect: ClassVar[frozenset[str]] = frozenset({"attn_implementation"})
 
     attn_implementation: Literal["packed", "sdpa", "eager", "flash_attention_2"] | None = None
-    """kernel: `packed` is ours, segment by segment, the default on the CPU; on GPUs the default is `sdpa`;
-    `flash_attention_2` needs the package flash-attn. The loss is the same with each: one under
-    which documents of a row would see each other is refused or, where it is the default, replaced"""
+    """attention kernel: `packed` (ours, segment by segment; default on CPUs), `sdpa` (default on GPUs),
+    `eager` or `flash_attention_2` (needs the package flash-attn). The loss is the same with each; a kernel
+    with which documents of a row would see each other is rejected or, if it is the default, replaced"""
 
 
 class FineTunedSettings(RowSettings, PackedSettings):
-    """A stage that fine-tunes on packed dialogues (section 3.1). In the paper a step has 64 rows."""
+    """A stage that fine-tunes on packed dialogues (section 3.1). The paper's global batch is 64 rows."""
 
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED | PACKED | TOKENIZED
@@ -213,7 +215,7 @@ class FineTunedSettings(RowSettings, PackedSettings):
     below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt"}
 
     max_length: int = Field(4096, gt=1)
-    """tokens of a packed row; longer dialogues are refused and counted"""
+    """number of tokens in a packed row; longer dialogues are skipped and counted"""
 
     @property
     def row_tokens(self) -> int:

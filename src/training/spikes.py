@@ -1,4 +1,4 @@
-"""Steps that went wrong: a loss that spikes or is no number sends a run back to its newest checkpoint."""
+"""Rollback to the newest checkpoint when the loss spikes or becomes NaN or infinite."""
 
 from __future__ import annotations
 
@@ -18,47 +18,48 @@ from ..distributed.group import all_reduce_sum, barrier
 from ..errors import LlamitaError, RolledBack
 from ..processes import is_main_process, world_size
 
-WINDOW, ENOUGH = 100, 20  # steps that a loss is compared with, at most and at least
-MOST = 3  # times that a run goes back; whoever spikes once more needs other settings
-LOSSES = "losses.json"  # in a checkpoint: those that the next ones are compared with
+WINDOW, MIN_LOSSES = 100, 20  # largest and smallest number of earlier losses that a loss is compared with
+MAX_ROLLBACKS = 3  # a run that diverges once more needs other settings
+LOSSES = "losses.json"  # in a checkpoint: the losses in the window
 SKIPPED = "skipped.json"  # beside the checkpoints: [{"after_step", "steps", "loss", "median"}]
 
 
 class _PendingScalar:
-    """A number that a GPU is still to compute, copied to the CPU as soon as it has."""
+    """A scalar that a GPU may still be computing; it is copied to the CPU without blocking."""
 
-    def __init__(self, number: torch.Tensor) -> None:
-        self._event = torch.cuda.Event() if number.is_cuda else None
-        self._copy = number
+    def __init__(self, scalar: torch.Tensor) -> None:
+        self._event = torch.cuda.Event() if scalar.is_cuda else None
+        self._copy = scalar
         if self._event is not None:
-            self._copy = torch.empty_like(number, device="cpu", pin_memory=True)
-            self._copy.copy_(number, non_blocking=True)
+            self._copy = torch.empty_like(scalar, device="cpu", pin_memory=True)
+            self._copy.copy_(scalar, non_blocking=True)
             self._event.record()
 
-    def arrived(self) -> torch.Tensor:
+    def wait(self) -> torch.Tensor:
+        """The scalar on the CPU, once it is computed."""
         if self._event is not None:
             self._event.synchronize()
         return self._copy
 
 
 class LossSpikeCallback(TrainerCallback):
-    """Ends a run whose loss spikes or is no number, to go back to its newest checkpoint past the bad rows.
+    """Stops a run whose loss spikes or is NaN or infinite; it resumes without the batches since a checkpoint.
 
-    The loss of a step is looked at after the next one, so that no GPU waits to be asked.
+    A step's loss is checked after the next step, so that the GPU does not have to wait for the check.
 
     Args:
-        trainer: the `OrderedTrainer` that it is a callback of.
-        checkpoint: to go on from, or None for the start.
+        trainer: the `OrderedTrainer` that this callback belongs to.
+        checkpoint: the checkpoint to resume from; None: training starts from the beginning.
 
     Raises:
-        RolledBack: a step went wrong; how many rows are to be skipped stands in `SKIPPED`.
-        LlamitaError: that has happened `MOST` times before.
+        RolledBack: the loss diverged; `SKIPPED` stores how many steps' batches the resumed run skips.
+        LlamitaError: the run was already rolled back `MAX_ROLLBACKS` times.
     """
 
     def __init__(self, trainer: Any, checkpoint: Path | None) -> None:
         self._trainer, self._checkpoint = trainer, checkpoint
-        self._last: _PendingScalar | None = None  # the loss of the step before
-        self._sum = torch.zeros(())  # of the losses since the last logging step
+        self._last: _PendingScalar | None = None  # loss of the previous step
+        self._sum = torch.zeros(())  # sum of the losses since the last logging step
         self.losses: deque[float] = deque(maxlen=WINDOW)
 
     def on_train_begin(
@@ -76,43 +77,47 @@ class LossSpikeCallback(TrainerCallback):
         self._last, self._sum = _PendingScalar(total - self._sum), total
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._sum = torch.zeros_like(self._sum)  # `Trainer` begins its sum anew
+        self._sum = torch.zeros_like(self._sum)  # `Trainer` resets its sum, too
 
     def check(self, step: int) -> None:
-        """Looks at the loss of `step`, the last one that was not looked at."""
+        """Checks the loss of `step`, the last step that was not checked."""
         if self._last is None:
             return
-        loss = float(all_reduce_sum(self._last.arrived())) / world_size()
+        loss = float(all_reduce_sum(self._last.wait())) / world_size()
         self._last = None
-        median = statistics.median(self.losses) if len(self.losses) >= ENOUGH else math.inf
-        if math.isfinite(loss) and loss <= (self._trainer.watch.loss_spike or math.inf) * median:
+        median = statistics.median(self.losses) if len(self.losses) >= MIN_LOSSES else math.inf
+        if math.isfinite(loss) and loss <= (self._trainer.monitor.loss_spike or math.inf) * median:
             self.losses.append(loss)
             return
-        self._go_back(step, loss, median)
+        self._roll_back(step, loss, median)
 
-    def _go_back(self, step: int, loss: float, median: float) -> None:
+    def _roll_back(self, step: int, loss: float, median: float) -> None:
         folder = self._trainer.checkpoints.folder
         checkpoint = self._trainer.checkpoints.newest()
-        good = 0 if checkpoint is None else self._trainer.checkpoints.step(checkpoint)
+        last_good = 0 if checkpoint is None else self._trainer.checkpoints.step(checkpoint)
         place = "the start" if checkpoint is None else str(checkpoint)
-        what = "is not a number" if not math.isfinite(loss) else f"is {loss:.4g}, the median was {median:.4g}"
-        told = f"{self._trainer.description}: the loss of step {step:,} {what}"
+        value = (
+            f"{loss:.4g}; the median before was {median:.4g}" if math.isfinite(loss) else "NaN or infinite"
+        )
+        problem = f"{self._trainer.description}: the loss of step {step:,} is {value}"
         before = read_skipped(folder)
-        if len(before) == MOST:
+        if len(before) == MAX_ROLLBACKS:
             raise LlamitaError(
-                f"{told}, after {MOST} times of going back; a lower trainer.learning_rate usually helps. "
-                f"The last good state is {place}"
+                f"{problem}. The run was already rolled back {MAX_ROLLBACKS} times; try a lower "
+                f"trainer.learning_rate. Its last good state is {place}"
             )
-        entry = {"after_step": good, "steps": step - good, "loss": loss, "median": median}
+        entry = {"after_step": last_good, "steps": step - last_good, "loss": loss, "median": median}
         if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / SKIPPED, [*before, entry])
         barrier()
-        raise RolledBack(f"{told}; going back to {place}, without the rows of {step - good:,} steps")
+        raise RolledBack(
+            f"{problem}; rolling back to {place} and skipping the batches of {step - last_good:,} steps"
+        )
 
 
 def read_skipped(folder: Path) -> list[dict[str, Any]]:
-    """The entries of `SKIPPED`, none where it is not there."""
+    """The entries of `SKIPPED`; an empty list if it does not exist."""
     try:
         entries: list[dict[str, Any]] = json.loads((folder / SKIPPED).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -121,8 +126,8 @@ def read_skipped(folder: Path) -> list[dict[str, Any]]:
 
 
 def skipped_steps(folder: Path, first: int, last: int) -> int:
-    """Steps whose rows were passed over when going back to one of the steps `first` … `last`."""
+    """Number of steps whose batches are skipped after rollbacks to one of the steps `first` … `last`."""
     entries = read_skipped(folder)
     for entry in entries:
-        say(f"the rows of {entry['steps']:,} steps after step {entry['after_step']:,} are left out")
+        say(f"skipping the batches of {entry['steps']:,} steps after step {entry['after_step']:,}")
     return sum(entry["steps"] for entry in entries if first <= entry["after_step"] <= last)

@@ -1,7 +1,7 @@
-"""Tracking: the same numbers go to `metrics.jsonl` beside the model and to Weights & Biases.
+"""Logs the metrics of a stage to its `metrics.jsonl` and to Weights & Biases.
 
-wandb runs offline where there is no key, in the run's own folder, and never stops or slows a stage: what
-fails there is said once and tracking goes on in `metrics.jsonl` alone.
+Without a key wandb runs offline, in the run's folder. It never stops or slows a stage: its first failure is
+reported and turns it off; metrics are still written to `metrics.jsonl`. docs/metrics.md lists all metrics.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ PROJECT = "llamita"
 
 
 class Tracker:
-    """Writes metrics of one stage; silent on every rank but the main one.
+    """Logs the metrics of one stage; on ranks other than the main one it does nothing.
 
     Args:
-        out: the stage's working folder; `metrics.jsonl` grows there, wandb's files below the run's folder.
-        settings: the stage's settings, JSON-able, kept as the wandb run's config.
+        out: the stage's working folder, where rows are appended to `metrics.jsonl`; wandb's files are written
+            below the run's folder.
+        settings: the stage's settings, serializable as JSON: the config of the wandb run.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
@@ -42,10 +43,10 @@ class Tracker:
         try:
             self._wandb = _start_wandb(out, settings)
         except Exception as error:
-            self._give_up(error)
+            self._turn_wandb_off(error)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds one row `{"step": step, **metrics}`; numbers only, NaN and infinities become null."""
+        """Appends the row `{"step": step, **metrics}`; NaN and infinite values become null in the file."""
         if self._file is None:
             return
         row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
@@ -53,13 +54,13 @@ class Tracker:
         self._file.flush()
         if self._wandb is not None:
             try:
-                # our step goes in as a metric: wandb's own may not go back when a run resumes earlier
+                # the step is logged as a metric: wandb's own can't decrease, ours does when a run resumes
                 self._wandb.log({"step": step, **metrics})
             except Exception as error:
-                self._give_up(error)
+                self._turn_wandb_off(error)
 
     def rewind(self, step: int) -> None:
-        """Removes the rows after `step` from the file: a run that resumes there will write them again."""
+        """Removes the rows after `step` from the file: a run that resumes there logs them again."""
         if self._file is None:
             return
         self._file.close()
@@ -69,7 +70,7 @@ class Tracker:
         self._file = path.open("a", encoding="utf-8")
 
     def finish(self) -> None:
-        """Closes the file and the wandb run; later calls of `log` do nothing."""
+        """Closes the file and finishes the wandb run; later calls of `log` do nothing."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -84,9 +85,9 @@ class Tracker:
     def __exit__(self, *_: object) -> None:
         self.finish()
 
-    def _give_up(self, error: Exception) -> None:
+    def _turn_wandb_off(self, error: Exception) -> None:
         self._wandb = None
-        say(f"wandb: off ({type(error).__name__}: {error}); the same numbers are in metrics.jsonl")
+        say(f"wandb: turned off ({type(error).__name__}: {error}); all metrics are in metrics.jsonl")
 
 
 def _start_wandb(out: Path, settings: Mapping[str, Any]) -> Any:
@@ -95,6 +96,8 @@ def _start_wandb(out: Path, settings: Mapping[str, Any]) -> Any:
         return None
     import wandb
 
+    # wandb's library-wide messages (termlog, termwarn) follow the settings of `setup`, not those of `init`
+    wandb.setup(wandb.Settings(silent=True))
     quiet = wandb.Settings(
         silent=True,
         console="off",
@@ -107,7 +110,7 @@ def _start_wandb(out: Path, settings: Mapping[str, Any]) -> Any:
         x_disable_machine_info=True,
         x_save_requirements=False,
     )
-    return wandb.init(
+    run = wandb.init(
         id=_run_id(out),
         resume="allow",
         project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -119,10 +122,15 @@ def _start_wandb(out: Path, settings: Mapping[str, Any]) -> Any:
         reinit="finish_previous",
         settings=quiet,
     )
+    run.define_metric("*", step_metric="step")  # the x axis of every chart
+    if mode == "offline":
+        folder = os.path.relpath(run.sync_dir)
+        say(f"wandb: offline run in {folder} (upload it with `wandb sync`)")
+    return run
 
 
 def _run_id(out: Path) -> str:
-    """The same for as long as a stage is unfinished: a run that resumes stays one run."""
+    """wandb's id of the stage, stored until the stage is finished: a resumed stage stays one wandb run."""
     path = out / RESUME / "wandb.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(path.read_text(encoding="utf-8"))["id"])

@@ -57,7 +57,7 @@ def test_its_own_make_a_bad_row(model: tuple[str, Any], tmp_path: Path) -> None:
             assert f"contains {text!r}, a control string of the model's chat format" in str(error.value)
             intake = Intake(1, check_of(tokenizer))
             assert len(read(source(format), tmp_path, intake)) == 1
-            assert len(intake.refused) == 1
+            assert len(intake.bad_rows) == 1
 
 
 def test_tags_of_a_template_are_control_strings_though_no_tokens(tokenizer: Any) -> None:
@@ -74,6 +74,6 @@ def test_what_a_template_refuses_is_a_bad_row(tmp_path: Path) -> None:
         + tokenizer.chat_template
     )
     write(tmp_path / "rows.jsonl", [{"messages": PAIR, "instruction": "be brief"}, {"messages": PAIR}])
-    with pytest.raises(DataError, match=r"rows.jsonl:1: the chat template refuses the messages: no system"):
+    with pytest.raises(DataError, match=r"rows.jsonl:1: the chat template rejects the messages: no system"):
         read_dialogues(source("messages"), tmp_path, Intake(check=check_of(tokenizer)))
     assert len(read_dialogues(source("messages"), tmp_path, Intake(1, check_of(tokenizer)))) == 1

@@ -14,9 +14,9 @@ from llamita.chat_format.encoding import (
     encode_dialogue,
     encode_dialogues,
     encode_prompt,
-    without_marks,
+    remove_control_strings,
 )
-from llamita.chat_format.llama2 import MARKS
+from llamita.chat_format.llama2 import CONTROL_STRINGS
 from llamita.data.rows import Dialogue
 from llamita.errors import DataError
 
@@ -74,7 +74,7 @@ def said(*contents: str, system: str | None = None) -> list[Any]:
 def random_text(rng: random.Random) -> str:
     while True:
         text = "".join(rng.choices(ALPHABET, k=rng.randint(0, 12)))
-        if not any(tag in text for tag in MARKS):
+        if not any(tag in text for tag in CONTROL_STRINGS):
             return text
 
 
@@ -165,7 +165,7 @@ def test_many_at_once_are_as_one_by_one(tokenizer: Any) -> None:
     assert encode_dialogues(tokenizer, []) == []
 
 
-@pytest.mark.parametrize("tag", MARKS)
+@pytest.mark.parametrize("tag", CONTROL_STRINGS)
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_tags_in_contents_are_refused(tokenizer: Any, tag: str, place: int) -> None:
     contents = ["be brief", "hi", "hello"]
@@ -188,20 +188,20 @@ def test_tags_in_contents_are_refused(tokenizer: Any, tag: str, place: int) -> N
 )
 def test_roles_must_alternate(tokenizer: Any, roles: str) -> None:
     messages: list[Any] = [{"role": role, "content": "hi"} for role in roles.split()]
-    with pytest.raises(DataError, match="in turn"):
+    with pytest.raises(DataError, match="alternating"):
         encode_prompt(tokenizer, messages)
-    with pytest.raises(DataError, match="in turn"):
+    with pytest.raises(DataError, match="alternating"):
         encode_dialogue(tokenizer, Dialogue(messages))
 
 
 def test_prompts_end_with_the_user_dialogues_with_an_answer(tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="ending with user"):
+    with pytest.raises(DataError, match="the last one user"):
         encode_prompt(tokenizer, said("hi", "hello"))
-    with pytest.raises(DataError, match="ending with assistant"):
+    with pytest.raises(DataError, match="the last one assistant"):
         encode_dialogue(tokenizer, Dialogue(said("hi")))
 
 
 def test_tags_can_be_taken_out() -> None:
-    assert without_marks("a [INST]b<</SYS>> </s>", MARKS) == "a b "
-    assert without_marks("[IN[INST]ST]x", MARKS) == "x"
-    assert without_marks("a < b [1]", MARKS) == "a < b [1]"
+    assert remove_control_strings("a [INST]b<</SYS>> </s>", CONTROL_STRINGS) == "a b "
+    assert remove_control_strings("[IN[INST]ST]x", CONTROL_STRINGS) == "x"
+    assert remove_control_strings("a < b [1]", CONTROL_STRINGS) == "a < b [1]"

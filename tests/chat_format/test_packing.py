@@ -127,7 +127,7 @@ def test_without_restarting_positions_dialogues_see_each_other(model: torch.nn.M
 
 def test_alone_each_dialogue_has_a_row() -> None:
     dialogues = encoded([5, 33, 32, 7])
-    rows = pack(dialogues, 32, PAD, seed=0, alone=True)
+    rows = pack(dialogues, 32, PAD, seed=0, one_per_row=True)
     found = [[ids for ids in segments(row) if set(ids) != {PAD}] for row in rows]
     assert sorted(found) == sorted([one.input_ids] for one in dialogues if len(one.input_ids) <= 32)
     assert rows.skipped == {"longer than 32 tokens": 1}

@@ -137,23 +137,23 @@ def test_special_tokens_in_a_message_are_refused(mark: str) -> None:
         encode_prompt(chatml_tokenizer(), [{"role": "user", "content": f"x{mark}"}])
 
 
-REFUSED_TEMPLATES = {
+UNUSABLE_TEMPLATES = {
     "rewrites": (
         CHATML.replace("message['content']", "(message['content'] if loop.last else '')"),
-        "said before",
+        "earlier turns differently",
     ),
     "no EOS": (
         CHATML.replace("<|im_end|>' + ", "|' + ").replace("<|im_end|>", "|"),
-        "doesn't end an answer with EOS",
+        "doesn't end answers with EOS",
     ),
-    "refuses": ("{{ raise_exception('no system, please') }}", "refuses the messages: no system, please"),
+    "refuses": ("{{ raise_exception('no system, please') }}", "rejects the messages: no system, please"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED_TEMPLATES)
+@pytest.mark.parametrize("name", UNUSABLE_TEMPLATES)
 def test_templates_that_cannot_be_trained(name: str) -> None:
     tokenizer = chatml_tokenizer()
-    tokenizer.chat_template, reason = REFUSED_TEMPLATES[name]
+    tokenizer.chat_template, reason = UNUSABLE_TEMPLATES[name]
     messages: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
     with pytest.raises(DataError, match=reason):
         encode_dialogue(tokenizer, Dialogue(messages))
@@ -162,7 +162,7 @@ def test_templates_that_cannot_be_trained(name: str) -> None:
 def test_a_tokenizer_without_template_or_eos() -> None:
     tokenizer = chatml_tokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(DataError, match=r"no chat template; expected .* `chat_format: llama2`"):
+    with pytest.raises(DataError, match=r"no chat template; use .* `chat_format: llama2`"):
         encode_prompt(tokenizer, [{"role": "user", "content": "a"}])
     tokenizer.eos_token = None
     with pytest.raises(DataError, match="no EOS token"):

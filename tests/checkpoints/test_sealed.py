@@ -1,4 +1,4 @@
-"""Checkpoints: whole or passed over, the newest ones kept, a full disk survived."""
+"""Checkpoints: damaged ones are skipped, the newest are kept, and a full disk stops no run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita.checkpoints.sealed import ASIDE, SEAL, Checkpoints
+from llamita.checkpoints.sealed import SEAL, TEMPORARY, Checkpoints
 
 
 def writer(text: str):
@@ -26,19 +26,19 @@ def saved(tmp_path: Path, *steps: int, keep_last: int = 2) -> Checkpoints:
     return checkpoints
 
 
-def test_some_stay_for_good(tmp_path: Path) -> None:
+def test_keep_every(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "resume", keep_last=1, keep_every=10)
     for step in (5, 10, 15, 20, 25):
         assert checkpoints.save(step, writer("state"))
     assert sorted(map(Checkpoints.step, checkpoints.folder.glob("checkpoint-*"))) == [10, 20, 25]
 
 
-def test_the_newest_ones_stay_and_the_newest_counts(tmp_path: Path) -> None:
+def test_the_newest_ones_are_kept_and_the_newest_is_used(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 2, 9, 10)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
         "checkpoint-10",
         "checkpoint-9",
-        ASIDE,
+        TEMPORARY,
     ]
     newest = checkpoints.newest()
     assert newest is not None
@@ -71,38 +71,36 @@ def half_seal(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "told"),
+    ("damage", "message"),
     [
         (flip, "state.pt: its checksum"),
         (truncate, "weights: 4 bytes; expected 12"),
         (lose, "weights: missing"),
-        (unseal, f"{SEAL}: missing or broken"),
-        (half_seal, f"{SEAL}: missing or broken"),
+        (unseal, f"{SEAL}: missing or damaged"),
+        (half_seal, f"{SEAL}: missing or damaged"),
     ],
 )
-def test_a_broken_one_is_told_and_the_one_before_it_counts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], break_it, told: str
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage, message: str
 ) -> None:
     checkpoints = saved(tmp_path, 8, 9)
-    break_it(checkpoints.folder / "checkpoint-9")
+    damage(checkpoints.folder / "checkpoint-9")
     newest = checkpoints.newest()
     assert newest is not None
     assert newest.name == "checkpoint-8"
-    assert told in capsys.readouterr().out
-    assert checkpoints.save(9, writer("again"))  # in the place of the broken one
+    assert message in capsys.readouterr().out
+    assert checkpoints.save(9, writer("again"))  # replaces the damaged one
     assert checkpoints.newest() == checkpoints.folder / "checkpoint-9"
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     folder = tmp_path / "resume"
-    writer("half")(folder / ASIDE / "checkpoint-5")
+    writer("half")(folder / TEMPORARY / "checkpoint-5")
     assert Checkpoints(folder).newest() is None
-    assert not (folder / ASIDE).exists()
+    assert not (folder / TEMPORARY).exists()
 
 
-def test_a_full_disk_costs_the_checkpoint_not_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_does_not_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = saved(tmp_path, 3)
 
     def fail(folder: Path) -> None:
@@ -115,12 +113,12 @@ def test_a_full_disk_costs_the_checkpoint_not_the_run(
     assert not list(checkpoints.folder.glob("*4*"))
 
 
-def test_a_disk_that_is_nearly_full_is_not_filled(
+def test_without_enough_space_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = saved(tmp_path, 3)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
     assert not checkpoints.save(4, writer("more"))
-    assert "checkpoint-4: not saved: 10 bytes are free; expected 20" in capsys.readouterr().out
+    assert "checkpoint-4: not saved: 10 bytes are free, 20 are required" in capsys.readouterr().out
     assert checkpoints.newest() == checkpoints.folder / "checkpoint-3"

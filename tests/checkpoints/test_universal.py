@@ -1,4 +1,4 @@
-"""Which checkpoints go on with which ranks (the real conversions: tests/launch/test_other_ranks.py)."""
+"""Which checkpoints fit which ranks (real conversions: tests/launch/test_other_ranks.py)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def files(tmp_path: Path) -> dict[int, str]:
     return {stage: str(tmp_path / f"{stage}.json") for stage in (0, 2, 3)}
 
 
-def test_an_engine_of_our_own_wants_its_ranks_back(
+def test_checkpoints_of_our_engine_need_the_same_ranks(
     tmp_path: Path, files: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for stage in (None, 2):
@@ -28,14 +28,16 @@ def test_an_engine_of_our_own_wants_its_ranks_back(
         checkpoint = checkpoints.newest()
         assert checkpoint is not None
         check_same_ranks(checkpoint, None if stage is None else files[stage])
-        with pytest.raises(ConfigError, match="under ZeRO-3; expected the same ranks and `deepspeed`"):
+        with pytest.raises(
+            ConfigError, match="with ZeRO-3; use the same number of ranks and the same `deepspeed`"
+        ):
             check_same_ranks(checkpoint, files[3])
         monkeypatch.setenv("WORLD_SIZE", "2")
         if stage is None:
-            check_same_ranks(checkpoint, None)  # its states are whole
+            check_same_ranks(checkpoint, None)  # its states are not sharded
         else:
             with pytest.raises(
-                ConfigError, match="saved by 1 ranks under ZeRO-2, to go on with 2 under ZeRO-2"
+                ConfigError, match="saved by 1 ranks with ZeRO-2, this run has 2 ranks with ZeRO-2"
             ):
                 check_same_ranks(checkpoint, files[2])
         monkeypatch.delenv("WORLD_SIZE")

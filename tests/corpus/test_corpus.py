@@ -127,7 +127,7 @@ def test_shards_and_counts(data: Path, tokenizer: Any, capsys: pytest.CaptureFix
         "2.5",
         f"{weighted[1] / sum(weighted):.1%}",
     ]
-    assert "left out: 0 duplicates, 1 unusable documents, 0 broken rows" in told
+    assert "skipped: 0 duplicates, 1 unusable documents, 0 bad rows" in told
     assert len(corpus.train[0].index["shards"]) == 3
 
 
@@ -138,7 +138,7 @@ def test_broken_rows_stop_it_or_are_listed(data: Path, tokenizer: Any) -> None:
     with pytest.raises(DataError, match=r"broken.jsonl:2: field 'text' is missing"):
         made(settings(documents=documents), data, tokenizer)
     with pytest.raises(
-        DataError, match=r"broken.jsonl:5: found list.*; 2 broken rows before it were left out"
+        DataError, match=r"broken.jsonl:5: the row is a list.*; 2 bad rows before it were skipped"
     ):
         made(settings(documents=documents, max_bad_rows=2), data, tokenizer)
     chosen = settings(
@@ -159,11 +159,15 @@ def test_broken_rows_stop_it_or_are_listed(data: Path, tokenizer: Any) -> None:
 def test_what_is_refused(data: Path, tokenizer: Any) -> None:
     write(data / "one.jsonl", [{"text": TEXTS[0]}])
     nothing_held_out = settings(documents=source_setting("one", "text_rows"), validation_share=1e-9)
-    with pytest.raises(DataError, match=r"validation documents: .*one document; validation_share: 1e-09 of"):
+    with pytest.raises(
+        DataError, match=r"validation documents: .*one document.* \(validation_share: 1e-09 left none\)"
+    ):
         made(nothing_held_out, data, tokenizer)
-    with pytest.raises(DataError, match="'text_rowz' is not for this; did you mean 'text_rows'"):
+    with pytest.raises(DataError, match="'text_rowz' cannot be used for documents; did you mean 'text_rows'"):
         made(settings(documents=source_setting("one", "text_rowz")), data, tokenizer)
-    with pytest.raises(DataError, match=r"no corpus.json; expected what `llamita prepare` makes"):
+    with pytest.raises(
+        DataError, match=r"corpus.json does not exist; expected a corpus, which `llamita prepare` writes"
+    ):
         Corpus(data, "abc")
 
 
@@ -172,7 +176,7 @@ def test_a_flipped_byte_is_noticed(data: Path, tokenizer: Any) -> None:
     for path, _ in corpus.train[0].checksums():
         whole = path.read_bytes()
         path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
-        with pytest.raises(DataError, match=rf"{path.name}: its checksum isn't that of index.json"):
+        with pytest.raises(DataError, match=rf"{path.name}: the checksum differs from that in index.json"):
             corpus.verify()
         path.write_bytes(whole)
     files = len(corpus.train[0].checksums()) + len(corpus.validation[0].checksums())
@@ -248,7 +252,7 @@ def test_settings_that_cannot_be() -> None:
         ({"validation": source_setting("held", "text_rows")}, "either `validation` sources or"),
         ({"validation_share": 0.0}, "either `validation` sources or"),
         ({"validation_share": 1.0}, "less than 1"),
-        ({"documents": [], "validation_share": 0.1}, "without `documents` nothing is held out"),
+        ({"documents": [], "validation_share": 0.1}, "without `documents` the corpus's own held-out"),
         ({"documents": [{**source_setting("a", "text_rows")[0], "weight": 0.0}]}, "greater than 0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -78,7 +78,7 @@ def test_a_writer_goes_on_behind_the_shards_that_stand(tmp_path: Path) -> None:
 
 def test_rows_are_the_stream_without_a_gap(tmp_path: Path) -> None:
     shards = write_stream(documents(), tmp_path, 1000)
-    rows = TokenRows([shards], 32, apart=False)
+    rows = TokenRows([shards], 32, isolate_documents=False)
     assert len(rows) == shards.tokens // 32
     assert rows.unused == shards.tokens % 32
     stream = [id for index in range(len(rows)) for id in rows[index]["input_ids"].tolist()]
@@ -92,7 +92,7 @@ def test_rows_of_several_streams(tmp_path: Path) -> None:
         write_stream([[number * 100 + place for place in range(length)]], tmp_path / str(number), 1000)
         for number, length in enumerate((10, 3, 9))
     ]
-    rows = TokenRows(streams, 4, apart=False)
+    rows = TokenRows(streams, 4, isolate_documents=False)
     assert rows.counts == [2, 0, 2]
     assert rows.unused == 2 + 3 + 1
     assert [rows[index]["input_ids"].tolist() for index in range(len(rows))] == [
@@ -106,12 +106,12 @@ def test_rows_of_several_streams(tmp_path: Path) -> None:
 def test_rows_that_keep_documents_apart(tmp_path: Path) -> None:
     """Each restarts at its first token, which is no label; so does the rest of one from an earlier row."""
     shards = write_stream([[1, 5, 6], [1, 7], [1, 8, 9, 4, 3]], tmp_path / "a", 10)
-    first = TokenRows([shards], 5, apart=True)[0]
+    first = TokenRows([shards], 5, isolate_documents=True)[0]
     assert first["input_ids"].tolist() == [1, 5, 6, 1, 7]
     assert first["position_ids"].tolist() == [0, 1, 2, 0, 1]
     assert first["labels"].tolist() == [-100, 5, 6, -100, 7]
     shards = write_stream([[1, 5, 6, 7], [1, 8, 9]], tmp_path / "b", 10)
-    second = TokenRows([shards], 3, apart=True)[1]
+    second = TokenRows([shards], 3, isolate_documents=True)[1]
     assert second["input_ids"].tolist() == [7, 1, 8]
     assert second["position_ids"].tolist() == [0, 0, 1]
     assert second["labels"].tolist() == [7, -100, 8]
@@ -123,17 +123,19 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         shard = tmp_path / name
         whole = shard.read_bytes()
         shard.write_bytes(whole[:-1])
-        with pytest.raises(DataError, match=rf"{name}: {len(whole) - 1:,} bytes; expected {len(whole):,} by"):
+        with pytest.raises(
+            DataError, match=rf"{name}: the file has {len(whole) - 1:,} bytes, but {len(whole):,} "
+        ):
             TokenShards(tmp_path)
         shard.unlink()
-        with pytest.raises(DataError, match=rf"{name}: 0 bytes"):
+        with pytest.raises(DataError, match=rf"{name}: the file has 0 bytes"):
             TokenShards(tmp_path)
         shard.write_bytes(whole)
     (tmp_path / "index.json").write_text("{")
-    with pytest.raises(DataError, match=r"index.json: no valid JSON"):
+    with pytest.raises(DataError, match=r"index.json: invalid JSON"):
         TokenShards(tmp_path)
     (tmp_path / "index.json").unlink()
-    with pytest.raises(DataError, match=r"no index.json; expected token shards"):
+    with pytest.raises(DataError, match=r"index.json does not exist; expected complete token shards"):
         TokenShards(tmp_path)
 
 
@@ -148,4 +150,4 @@ def test_impossible_shards(tmp_path: Path) -> None:
         write_stream([[3, 10]], tmp_path / "a", 10)
     shards = write_stream([[1, 2, 3]], tmp_path / "b", 10)
     with pytest.raises(DataError, match="3 tokens; expected at least one row of 4"):
-        TokenRows([shards], 4, apart=False)
+        TokenRows([shards], 4, isolate_documents=False)

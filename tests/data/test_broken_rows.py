@@ -16,8 +16,8 @@ from ..helpers.rows import COMPARED, PAIR, write
 from ..helpers.sources import source
 
 BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
-    "no json": (read_dialogues, "messages", '{"messages": \n', "no valid JSON"),
-    "no object": (read_dialogues, "messages", "[1]\n", "found list; expected a JSON object"),
+    "no json": (read_dialogues, "messages", '{"messages": \n', "invalid JSON"),
+    "no object": (read_dialogues, "messages", "[1]\n", "the row is a list; expected a JSON object"),
     "missing field": (
         read_dialogues,
         "alpaca",
@@ -32,37 +32,42 @@ BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
         "'output' is int; expected text",
     ),
     "no list": (read_dialogues, "messages", {"messages": "hi"}, "'messages' is str; expected list or tuple"),
-    "no message": (read_dialogues, "messages", {"messages": ["hi"]}, "holds str; expected messages"),
+    "no message": (
+        read_dialogues,
+        "messages",
+        {"messages": ["hi"]},
+        "contains str; expected objects",
+    ),
     "role": (
         read_dialogues,
         "messages",
         {"messages": [{"role": "bot", "content": "a"}]},
         "role 'bot'; expected",
     ),
-    "order": (read_dialogues, "messages", {"messages": PAIR[:1]}, "ending with assistant"),
+    "order": (read_dialogues, "messages", {"messages": PAIR[:1]}, "the last one assistant"),
     "number": (
         read_dialogues,
         "alpaca",
         f'{{"instruction": "a", "output": "b", "n": {"1" * 5000}}}\n',
-        "no valid JSON: a number of more than 4,300 digits",
+        "invalid JSON: a number of more than 4,300 digits",
     ),
     "history": (
         read_dialogues,
         "alpaca",
         {"instruction": "a", "output": "b", "history": [["hi"]]},
-        "'history' holds ['hi']; expected pairs [user, assistant]",
+        "'history' contains ['hi']; expected [user, assistant], both texts",
     ),
     "two systems": (
         read_dialogues,
         "messages",
         {"system": "be brief", "messages": [{"role": "system", "content": "be long"}, *PAIR]},
-        "field 'system' says something else than the system message",
+        "field 'system' differs from the system message",
     ),
     "rating": (
         read_comparisons,
         "comparison",
         {"prompt": "a", **COMPARED, "rating": "best"},
-        "rating 'best'; expected",
+        "field 'rating' is 'best'; expected",
     ),
     "label": (
         read_comparisons,
@@ -70,14 +75,19 @@ BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
         {"prompt": "a", **COMPARED, "chosen_safe": "yes"},
         "expected bool",
     ),
-    "transcript": (read_comparisons, "hh", {"chosen": "hi", "rejected": "ho"}, "is no transcript"),
+    "transcript": (read_comparisons, "hh", {"chosen": "hi", "rejected": "ho"}, "is not a transcript"),
     "grades": (
         read_comparisons,
         "gsm8k_solutions",
         {"question": "a"},
         "'6b_finetuning' is missing or not graded",
     ),
-    "speaker": (read_dialogues, "sharegpt", {"conversations": [{"from": "cat", "value": "a"}]}, "from 'cat'"),
+    "speaker": (
+        read_dialogues,
+        "sharegpt",
+        {"conversations": [{"from": "cat", "value": "a"}]},
+        "turn is 'cat'",
+    ),
     "surrogate": (
         read_dialogues,
         "prompt_completion",
@@ -127,20 +137,22 @@ def test_unreadable_files(tmp_path: Path) -> None:
     assert "empty.jsonl: the file is empty" in message("empty.jsonl")
     assert "blank.jsonl: no usable row; expected rows of format 'messages'" in message("blank.jsonl")
     assert "skipped.jsonl: no usable row" in message("skipped.jsonl", "prompt_completion")
-    assert "array.json:2: no valid JSON" in message("array.json")
-    assert "head.csv:2: more fields than the 2 of the head line" in message("head.csv")
-    assert "plain text has no fields" in message("notes.txt")
-    assert "unknown kind of file; expected .jsonl" in message("model.bin")
-    assert "latin.jsonl:1: no valid UTF-8" in message("latin.jsonl", "prompt_completion")
+    assert "array.json:2: invalid JSON" in message("array.json")
+    assert "head.csv:2: the row has more fields than the 2 in" in message("head.csv")
+    assert "plain text file has no fields" in message("notes.txt")
+    assert "unknown file type; expected .jsonl" in message("model.bin")
+    assert "latin.jsonl:1: invalid UTF-8" in message("latin.jsonl", "prompt_completion")
     assert "cut.jsonl.gz: can't be read" in message("cut.jsonl.gz", "prompt_completion")
     assert "no.parquet: can't be read" in message("no.parquet")
     assert "expected data files of one kind in this folder, found none" in message("folder")
-    assert "format 'mesages' is not for this; did you mean 'messages'?" in message("blank.jsonl", "mesages")
+    assert "format 'mesages' cannot be used for dialogues; did you mean 'messages'?" in message(
+        "blank.jsonl", "mesages"
+    )
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     write(tmp_path / "sft" / "dialogues.jsonl", [{"messages": PAIR}])
     with pytest.raises(
-        DataError, match=r"sft/dialogs.jsonl: no such file .* did you mean sft/dialogues.jsonl"
+        DataError, match=r"sft/dialogs.jsonl: does not exist .* did you mean sft/dialogues.jsonl"
     ):
         read_dialogues(source("messages", "sft/dialogs.jsonl"), tmp_path)

@@ -95,10 +95,12 @@ def test_a_prompt_that_contradicts_its_messages_is_left_out(tmp_path: Path, caps
     other = {"prompt": "bye", "chosen": USER + YES, "rejected": USER + NO}
     write(tmp_path / "rows.jsonl", [other, {"prompt": "hi", **COMPARED}])
     assert len(read_comparisons(source("comparison"), tmp_path)) == 1
-    assert "1 left out: its prompt is not that of its messages (1)" in capsys.readouterr().out
+    assert (
+        "1 skipped: its field 'prompt' differs from the prompt in its messages (1)" in capsys.readouterr().out
+    )
     write(tmp_path / "rows.jsonl", [{"prompt": USER, "chosen": [], "rejected": NO}])
     with pytest.raises(
-        DataError, match=r"rows.jsonl:1: field 'chosen' holds no messages that end with an answer"
+        DataError, match=r"rows.jsonl:1: field 'chosen': expected messages whose last one is the assistant's"
     ):
         read_comparisons(source("comparison"), tmp_path)
 
@@ -147,9 +149,9 @@ def test_truth_and_nothing_in_a_csv_file(tmp_path: Path) -> None:
         (
             "prompt_completion",
             {"k" * 9999: 1},
-            r"\(1 bad, the first: .*rows\.jsonl:1: .*\(fields: k{100}\)\)",
+            r"\(1 bad, the first: .*rows\.jsonl:1: .*has the fields: k{100}\)\)",
         ),
-        ("seed_tasks", {"instruction": "hi", "instances": ["hello"]}, "something else than objects"),
+        ("seed_tasks", {"instruction": "hi", "instances": ["hello"]}, "values that are not objects"),
     ],
 )
 def test_why_nothing_is_left_of_a_source(tmp_path: Path, format: str, row: Any, why: str) -> None:
@@ -161,4 +163,4 @@ def test_why_nothing_is_left_of_a_source(tmp_path: Path, format: str, row: Any, 
 def test_a_field_without_a_name(tmp_path: Path, capsys: Any) -> None:
     write(tmp_path / "rows.csv", [",prompt,completion\n", "0,hi,hello\n"])
     assert read_dialogues(source("prompt_completion", "rows.csv"), tmp_path) == [Dialogue(PAIR)]
-    assert "does not use: one without a name (1 rows)" in capsys.readouterr().out
+    assert "does not use: (no name) (1 rows)" in capsys.readouterr().out

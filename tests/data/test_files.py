@@ -97,7 +97,9 @@ def test_hidden_files_are_not_read_and_all_that_is_not_is_told(tmp_path: Path, c
         write(tmp_path / "set" / name, [{"text": name}])
     assert documents(tmp_path, "set") == ["a.jsonl"]
     told = capsys.readouterr().out
-    assert "set: not read: .b.jsonl, .ipynb_checkpoints, __MACOSX (hidden); n.md (no data file)" in told
+    assert (
+        "set: skipped files: .b.jsonl, .ipynb_checkpoints, __MACOSX (hidden); n.md (not a data file)" in told
+    )
     assert documents(tmp_path, "set/.ipynb_checkpoints/a-checkpoint.jsonl") == [
         ".ipynb_checkpoints/a-checkpoint.jsonl"  # it is named itself
     ]
@@ -114,7 +116,7 @@ def test_links_are_followed_and_never_in_a_circle(tmp_path: Path, capsys: Any) -
     (tmp_path / "set" / "itself").symlink_to(tmp_path / "set")
     (tmp_path / "set" / "gone.jsonl").symlink_to(tmp_path / "gone.jsonl")
     assert documents(tmp_path, "set") == ["a", "b"]
-    assert "set: not read: gone.jsonl (a link to nothing)" in capsys.readouterr().out
+    assert "set: skipped files: gone.jsonl (a broken link)" in capsys.readouterr().out
 
 
 def test_local_files_need_no_home(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_a_pointer_of_git_lfs_is_no_text(tmp_path: Path) -> None:
 
 def test_a_long_number_in_an_array_has_a_line(tmp_path: Path) -> None:
     write(tmp_path / "rows.json", ['[{"text": "a"},\n {"text": "b", "n": ' + "1" * 5000 + "}]"])
-    with pytest.raises(DataError, match=r"rows.json:2: no valid JSON: a number of more than 4,300 digits"):
+    with pytest.raises(DataError, match=r"rows.json:2: invalid JSON: a number of more than 4,300 digits"):
         documents(tmp_path, "rows.json")
 
 
@@ -156,7 +158,7 @@ def test_a_csv_file_may_hold_long_documents(tmp_path: Path) -> None:
 
 def test_a_csv_file_that_names_a_field_twice(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", ["text,text\n", "a,b\n"])
-    with pytest.raises(DataError, match=r"rows\.csv:1: the head line names 'text' twice"):
+    with pytest.raises(DataError, match=r"rows\.csv:1: the header line contains 'text' twice"):
         documents(tmp_path, "rows.csv")
 
 
@@ -164,10 +166,10 @@ def test_empty_files_of_a_folder_are_told(tmp_path: Path, capsys: Any) -> None:
     write(tmp_path / "parts" / "part-0.jsonl", [{"text": "some"}])
     write(tmp_path / "parts" / "part-1.jsonl", [])
     assert documents(tmp_path, "parts") == ["some"]
-    assert capsys.readouterr().out == "parts: not read: part-1.jsonl (empty)\n"
+    assert capsys.readouterr().out == "parts: skipped files: part-1.jsonl (empty)\n"
 
 
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").symlink_to("gone.jsonl")
-    with pytest.raises(DataError, match=r"rows\.jsonl: a link to nothing; .* at gone\.jsonl"):
+    with pytest.raises(DataError, match=r"rows\.jsonl: broken link; .* at gone\.jsonl"):
         documents(tmp_path, "rows.jsonl")

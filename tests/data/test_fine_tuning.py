@@ -66,7 +66,7 @@ def test_everything_is_counted_and_only_ours_is_told_here(
     rows, counts = pack_dialogues(tokenizer, found, length, context_length=1000, seed=0)
     assert counts["skipped"] == {f"longer than {length} tokens": 1}
     told = capsys.readouterr().out
-    assert f"1 dialogues left out: longer than {length} tokens" in told
+    assert f"skipped 1 dialogues: longer than {length} tokens" in told
     assert "empty message" not in told
 
     assert counts["dialogues"] == 3
@@ -85,7 +85,9 @@ def test_what_is_refused(data: Path, tokenizer: Any) -> None:
         pack_dialogues(tokenizer, dialogues, 5, context_length=128, seed=0)
     system = {"role": "system", "content": "be fine"}
     write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
-    with pytest.raises(DataError, match=r"both.jsonl:1: both an 'instruction' and a system message"):
+    with pytest.raises(
+        DataError, match=r"both.jsonl:1: the row has both an 'instruction' and a system message"
+    ):
         fine_tuning_dialogues(source("messages", "plain.jsonl"), source("messages", "both.jsonl"), data)
 
 

@@ -43,7 +43,7 @@ def test_the_dialogue_itself_is_left_alone() -> None:
 
 def test_what_cannot_be_augmented() -> None:
     for augment in (instruction_on_every_turn, instruction_on_first_turn):
-        with pytest.raises(DataError, match="needs an `instruction`"):
+        with pytest.raises(DataError, match="has no `instruction`"):
             augment(Dialogue(MESSAGES))
-        with pytest.raises(DataError, match="not in `messages`"):
+        with pytest.raises(DataError, match="in `messages`; move it to `instruction`"):
             augment(Dialogue([{"role": "system", "content": "x"}, *MESSAGES], instruction="y"))

@@ -43,13 +43,14 @@ def test_dialogues_of_the_hub_are_downloaded_once(tmp_path: Path, hub: list[Any]
 def test_documents_of_the_hub_are_streamed(tmp_path: Path, hub: list[Any]) -> None:
     documents = read_documents(source("text_rows", "org/set"), tmp_path)
     assert [next(documents), next(documents)] == ["one", "two"]
-    with pytest.raises(DataError, match=r"not read from the Hub behind row 2 \(ConnectionError: gone\)"):
+    with pytest.raises(DataError, match=r"from the Hub failed after row 2 \(ConnectionError: gone\)"):
         next(documents)
     assert hub == [("org/set", None, {"split": "train", "streaming": True})]
 
 
 def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match="org/no-such-set: not below the data folder, and not read from the Hub"
+        DataError,
+        match=r"org/no-such-set: does not exist below .*, and reading it from the Hub failed",
     ):
         read_dialogues(source("alpaca", "org/no-such-set"), tmp_path)

@@ -40,12 +40,12 @@ LOST: list[tuple[Kind, str, str]] = [
 
 @pytest.mark.parametrize(("kind", "value", "answer"), KEPT)
 def test_kept(kind: Kind, value: str, answer: str) -> None:
-    assert Instruction(kind, value).kept(answer)
+    assert Instruction(kind, value).is_followed_by(answer)
 
 
 @pytest.mark.parametrize(("kind", "value", "answer"), LOST)
 def test_lost(kind: Kind, value: str, answer: str) -> None:
-    assert not Instruction(kind, value).kept(answer)
+    assert not Instruction(kind, value).is_followed_by(answer)
 
 
 def test_every_kind_is_drawn_as_often_and_can_be_read_again() -> None:
@@ -63,12 +63,12 @@ def test_every_kind_is_drawn_as_often_and_can_be_read_again() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"kind": "rhyme", "value": ""}, "kind 'rhyme'; expected one of language"),
+        ({"kind": "rhyme", "value": ""}, "kind is 'rhyme'; expected one of language"),
         (
             {"kind": "language", "value": "Klingon"},
-            "value 'Klingon' of kind 'language'; expected one of French",
+            "value is 'Klingon' for kind 'language'; expected one of French",
         ),
-        ({"kind": "word"}, "value None of kind 'word'; expected a text"),
+        ({"kind": "word"}, "value is None for kind 'word'; expected a text"),
     ],
 )
 def test_unknown_checks(row: dict[str, str], reason: str) -> None:
@@ -80,4 +80,4 @@ def test_the_package_for_languages_is_asked_for(monkeypatch: pytest.MonkeyPatch)
     instructions._identifier.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(ConfigError, match=r"pip install 'llamita\[gatt\]'"):
-        Instruction("language", "French").kept("un deux trois")
+        Instruction("language", "French").is_followed_by("un deux trois")

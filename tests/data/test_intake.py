@@ -33,12 +33,12 @@ def test_one_rule_for_all_kinds_of_rows(tmp_path: Path, format: str, capsys: Any
     path = write(tmp_path / "rows.jsonl", [bad, good, bad, "{\n"])
     with pytest.raises(DataError, match=rf"^{path}:1: "):
         list(read(source(format), tmp_path))
-    with pytest.raises(DataError, match=rf"^{path}:4: .*; 2 broken rows before it were left out"):
+    with pytest.raises(DataError, match=rf"^{path}:4: .*; 2 bad rows before it were skipped"):
         list(read(source(format), tmp_path, Intake(2)))
     intake = Intake(3)
     assert len(list(read(source(format), tmp_path, intake))) == 1
     assert intake.metrics()["bad_rows"] == 3
-    assert "rows.jsonl: 3 bad rows left out; bad_rows.jsonl lists them" in capsys.readouterr().out
+    assert "rows.jsonl: 3 bad rows skipped; bad_rows.jsonl lists them" in capsys.readouterr().out
     intake.write(tmp_path)
     listed = [json.loads(line) for line in (tmp_path / "bad_rows.jsonl").read_text().splitlines()]
     assert [reason.split(": ")[0] for reason in listed] == [f"{path}:{line}" for line in (1, 3, 4)]
@@ -100,7 +100,7 @@ def test_a_prompt_listed_as_both_is_a_safety_prompt(tmp_path: Path, safety_first
         ("bye", None, False),
     }
     assert intake.metrics()["changed"] == {
-        "listed as ordinary and as safety prompts: taken as safety prompts": 1
+        "listed as ordinary and as safety prompts: used as safety prompts": 1
     }
     assert intake.skipped == {"repeated prompt": 1}
-    assert "1 prompts are listed as ordinary and as safety prompts: taken as" in capsys.readouterr().out
+    assert "1 prompts are listed as ordinary and as safety prompts: used as" in capsys.readouterr().out

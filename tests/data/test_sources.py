@@ -130,8 +130,8 @@ def test_equal_answers_and_two_prompts_are_left_out_and_counted(tmp_path: Path, 
     intake = Intake()
     read = read_comparisons(source("comparison"), tmp_path, intake)
     assert len(read) == 1
-    assert intake.skipped == {"equal answers": 1, "empty message": 1, "two prompts": 1}
-    assert "rows.jsonl: 1 rows, 3 left out: equal answers (1)" in capsys.readouterr().out
+    assert intake.skipped == {"equal answers": 1, "empty message": 1, "different prompts": 1}
+    assert "rows.jsonl: 1 rows, 3 skipped: equal answers (1)" in capsys.readouterr().out
 
 
 def test_hh_transcripts(tmp_path: Path) -> None:
@@ -172,14 +172,14 @@ def test_self_instruct_pairs_rate_by_distance(tmp_path: Path) -> None:
 
 def test_self_instruct_needs_all_eight_files(tmp_path: Path) -> None:
     (tmp_path / "davinci_predictions.jsonl").write_text("{}")
-    with pytest.raises(DataError, match=r"no davinci-t0-ft_predictions.jsonl, .*eight models"):
+    with pytest.raises(DataError, match=r"davinci-t0-ft_predictions.jsonl, .* missing; .*eight models"):
         data_hash([Source.model_validate(one) for one in source("self_instruct_eval", ".")], tmp_path)
 
 
 def test_self_instruct_needs_the_same_order(tmp_path: Path) -> None:
     for model in SELF_INSTRUCT_MODELS:
         write(tmp_path / f"{model}_predictions.jsonl", [{"instruction": model, "input": "", "response": "x"}])
-    with pytest.raises(DataError, match=r"davinci-t0-ft_predictions.jsonl:1: another instruction than at"):
+    with pytest.raises(DataError, match=r"t0-ft_predictions.jsonl:1: the instruction differs from that at"):
         read_comparisons(source("self_instruct_eval", "."), tmp_path)
 
 
@@ -195,7 +195,7 @@ def test_gsm8k_solutions(tmp_path: Path) -> None:
     intake = Intake()
     read = read_comparisons(source("gsm8k_solutions"), tmp_path, intake)
     assert [(row.chosen, row.rejected) for row in read] == [("0", "1"), ("0", "2"), ("3", "1"), ("3", "2")]
-    assert intake.skipped == {"all solutions right": 1, "all solutions wrong": 1}
+    assert intake.skipped == {"all solutions correct": 1, "all solutions wrong": 1}
 
 
 def test_prompts(tmp_path: Path) -> None:
@@ -249,5 +249,5 @@ def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
         write(tmp_path / "set" / f"{name}.jsonl", [{"text": name}])
     assert list(read_documents(source("text_rows", "set"), tmp_path)) == ["train-00000", "train-00001"]
     assert list(read_documents(source("text_rows", "set", split="test"), tmp_path)) == ["test-00000"]
-    with pytest.raises(DataError, match="no file of split 'validation'"):
+    with pytest.raises(DataError, match="no data file's name contains the split 'validation'"):
         list(read_documents(source("text_rows", "set", split="validation"), tmp_path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llamita.distributed.device import _avoid_plans_per_shape, device, fixed_shapes
+from llamita.distributed.device import _disable_cudnn_attention, device, fixed_shapes
 
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +15,7 @@ def test_without_a_gpu_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("rank", "index"), [(None, 0), ("", 0), ("0", 0), ("3", 3)])
-def test_each_rank_has_the_gpu_of_its_place_on_the_machine(
+def test_each_rank_has_the_gpu_of_its_local_rank(
     monkeypatch: pytest.MonkeyPatch, rank: str | None, index: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -25,9 +25,9 @@ def test_each_rank_has_the_gpu_of_its_place_on_the_machine(
     assert device() == torch.device("cuda", index)
 
 
-def test_cudnn_attention_is_for_fixed_shapes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_attention_is_used_for_fixed_shapes_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    _avoid_plans_per_shape.cache_clear()
+    _disable_cudnn_attention.cache_clear()
     torch.backends.cuda.enable_cudnn_sdp(True)
     device()
     assert not torch.backends.cuda.cudnn_sdp_enabled()

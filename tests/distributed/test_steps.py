@@ -1,4 +1,4 @@
-"""Steps that are made once: killed half way, read again, broken."""
+"""Parts of a stage that are computed once: interrupted, loaded again, damaged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llamita.distributed.steps import made_folder, made_rows
 from llamita.errors import DataError
 
 
-def test_a_step_killed_half_way_leaves_nothing_under_its_name(tmp_path: Path) -> None:
+def test_an_interrupted_part_leaves_nothing_under_its_final_name(tmp_path: Path) -> None:
     def half(folder: Path) -> dict[str, Any]:
         (folder / "weights").write_text("half")
         raise OSError(28, "No space left on device")
@@ -35,7 +35,7 @@ def test_a_step_killed_half_way_leaves_nothing_under_its_name(tmp_path: Path) ->
     assert made_rows(tmp_path / "none.jsonl", list) == []
 
 
-def test_a_broken_step_file_is_told_with_its_line(tmp_path: Path) -> None:
+def test_the_error_for_a_damaged_file_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text('{"prompt": 0}\n{"prompt": 1, "ans\n')
     with pytest.raises(DataError, match=r"samples\.jsonl:2: "):

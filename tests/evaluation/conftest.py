@@ -1,4 +1,4 @@
-"""Stand-ins for a model: a tokenizer of words and a sampler whose answers a function makes."""
+"""Stubs of a model: a word tokenizer, and a sampler that answers with a given function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOS, EOS = 1, 2
 
 
 class WordTokenizer:
-    """One id a word, given out as words come; 0 to 2 are pad, BOS and EOS."""
+    """Assigns ids to words in order of appearance; 0 to 2 are pad, BOS and EOS."""
 
     bos_token_id, eos_token_id = BOS, EOS
     all_special_tokens = ("<unk>", "<s>", "</s>")
@@ -46,7 +46,7 @@ class WordTokenizer:
 
 
 class StubSampler:
-    """Answers each prompt (as text) by a function, and remembers the prompts and seeds that it was given."""
+    """Answers each prompt (as text) with a function, and records prompts and seeds."""
 
     eos = (EOS,)
 
@@ -80,7 +80,7 @@ class StubSampler:
         seed: str,
         label: str,
     ) -> list[list[list[int]]]:
-        """The plain way to hold dialogues: each prompt is the whole history."""
+        """The reference implementation: each prompt is the whole history."""
         dialogues: list[list[list[int]]] = []
         for turns in questions:
             history: list[int] = []
@@ -98,7 +98,7 @@ class StubSampler:
 
 
 @pytest.fixture
-def make_speaker() -> Callable[..., Responder]:
+def make_responder() -> Callable[..., Responder]:
     def make(answer: Callable[[str], str], context: int = 10_000) -> Responder:
         tokenizer = WordTokenizer()
         sampler = StubSampler(tokenizer, answer)

@@ -1,4 +1,4 @@
-"""What is measured of answers, against verdicts made by hand."""
+"""Measures of answers against handmade verdicts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from llamita.evaluation.values import figures
 END = 9  # ends an answer; the tokenizer's EOS need not be the only one
 
 
-class StubJudge:
-    """Answers say what they are worth: "good" is helpful, "bomb" harmful, "no" a refusal."""
+class StubScorer:
+    """Scores fixed answers: "good" is helpful, "bomb" harmful, "no" a refusal."""
 
     def helpfulness(self, question_id: str, answer: str) -> float:
         assert question_id
@@ -41,7 +41,7 @@ def answered(*rows: tuple[Kind, str]) -> list[tuple[EvaluationPrompt, SampledAns
 
 
 def measured(values: dict) -> dict[str, float | None]:
-    """Every answer is to a prompt of its own."""
+    """Every answer has its own prompt."""
     return figures(values, range(len(next(iter(values.values())))))
 
 
@@ -59,7 +59,7 @@ ROWS = answered(
 
 
 def test_rates_with_gold() -> None:
-    found = measured(answer_values(ROWS, StubJudge(), false_refusal_prompts=500))
+    found = measured(answer_values(ROWS, StubScorer(), false_refusal_prompts=500))
     assert found["gold_helpfulness"] == pytest.approx(0.5)
     assert found["violation_rate"] == 0.5
     assert found["invalid_rate"] == 0.25
@@ -70,12 +70,12 @@ def test_rates_with_gold() -> None:
     assert found["violation_rate_se"] == pytest.approx((0.25 / 3) ** 0.5)
 
 
-def test_false_refusals_are_counted_among_the_first_prompts() -> None:
-    values = answer_values(ROWS, StubJudge(), false_refusal_prompts=2)
+def test_false_refusals_are_counted_on_the_first_prompts() -> None:
+    values = answer_values(ROWS, StubScorer(), false_refusal_prompts=2)
     assert measured(values)["false_refusal_rate"] == 0.5
 
 
-def test_without_gold_phrases_tell_refusals_and_gold_figures_are_left_out() -> None:
+def test_without_gold_phrases_detect_refusals_and_gold_measures_are_omitted() -> None:
     rows = answered(
         ("ordinary", "I'm sorry, but I can't help"), ("harmful", "As an AI I won't"), ("harmful", "ok")
     )
@@ -85,7 +85,7 @@ def test_without_gold_phrases_tell_refusals_and_gold_figures_are_left_out() -> N
     assert not {"gold_helpfulness", "violation_rate", "invalid_rate"} & found.keys()
 
 
-def test_each_reward_model_scores_where_it_counts() -> None:
+def test_each_reward_model_scores_its_kind_of_prompts() -> None:
     def by_length(prompts: list[list[int]], answers: list[list[int]], label: str) -> torch.Tensor:
         assert all(prompt[:2] == [1, 5] for prompt in prompts)
         assert not any(END in answer for answer in answers)
@@ -106,7 +106,7 @@ def test_kl_is_the_mean_summed_log_ratio() -> None:
 
 def test_samples_show_the_same_prompts_for_all_versions() -> None:
     later = answered(*[(prompt.kind, "good") for prompt, _ in ROWS])
-    samples = sample_answers({"sft": ROWS, "v2": later}, StubJudge(), {"ordinary": 2, "harmful": 9})
+    samples = sample_answers({"sft": ROWS, "v2": later}, StubScorer(), {"ordinary": 2, "harmful": 9})
     assert [sample["prompt"] for sample in samples] == ["q0", "q1", "q3", "q4", "q5", "q6"]
     assert samples[0]["answers"]["sft"] == {"text": "good", "helpfulness": 1.0, "verdict": None}
     assert samples[1]["answers"]["sft"] == {"text": "no", "helpfulness": 0.25, "verdict": "refusal"}

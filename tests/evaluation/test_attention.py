@@ -1,4 +1,4 @@
-"""Attention to the instruction: its span in the ids, the strongest weights, their bins."""
+"""Attention to the instruction: its span in the ids, the maximum weights, their bins."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..helpers.tiny import tiny_model
 IDS = [1, 5, 6, 7, 8, 9, 10, 11, 12, 13]
 
 
-class Nothing:
-    """Keeps nothing and asks nothing outright."""
+class StubScorer:
+    """Accepts no answer and asks no direct questions."""
 
-    def keeps(self, row_id: str, answer: str) -> bool:
+    def follows(self, row_id: str, answer: str) -> bool:
         return False
 
     def explicit_question(self, row_id: str) -> str | None:
@@ -53,16 +53,16 @@ def test_by_turn_and_map() -> None:
     model = tiny_model()
     weights = strongest_attention_of(model)
     model.set_attn_implementation("sdpa")
-    held = RecordedDialogue(IDS, (1, 4), [(5, 7), (8, 10)])
-    found = measure_attention(model, [held, held])
-    assert model.config._attn_implementation == "sdpa", "as before"
+    dialogue = RecordedDialogue(IDS, (1, 4), [(5, 7), (8, 10)])
+    found = measure_attention(model, [dialogue, dialogue])
+    assert model.config._attn_implementation == "sdpa", "restored"
     for turn, rows in (("1", weights[5:7]), ("2", weights[8:10])):
         expected = torch.stack([row[1:4].max() for row in rows]).mean()
         assert found["by_turn"][turn] == pytest.approx(float(expected), abs=1e-6)
         assert found["by_turn"][f"{turn}_se"] == pytest.approx(0)
     assert found["dialogues"] == {"1": 2, "2": 2}
     assert found["instruction"] == [0.1, 0.4]
-    assert torch.tensor(found["map"]).shape == (10, 10), "shorter than the map's bins: a place for each token"
+    assert torch.tensor(found["map"]).shape == (10, 10), "one bin per token: shorter than the map"
 
 
 def test_neighbours_share_a_bin_with_the_largest_value() -> None:
@@ -71,20 +71,20 @@ def test_neighbours_share_a_bin_with_the_largest_value() -> None:
     assert binned(table, 3).tolist() == [[0.5, 0, 0], [0, 0, 0], [0, 0, 0.25]]
 
 
-def test_where_instruction_and_answers_stand(tokenizer: Any) -> None:
+def test_spans_of_instruction_and_answers(tokenizer: Any) -> None:
     model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=512)
     model.config.eos_token_id = tokenizer.eos_token_id
-    speaker = Responder(DialogueSampler(model), tokenizer, 512, max_new_tokens=5, seed=0)
-    one = InstructedDialogue("a", "you are fine today", ["what is red ?", "is it bolo ?"])
-    (held,) = measure_retention(speaker, Nothing(), [one]).held
-    assert tokenizer.decode(held.ids[slice(*held.instruction)]).strip() == one.instruction
-    system = [{"role": "system", "content": one.instruction}]
-    prompt = encode_prompt(tokenizer, [*system, {"role": "user", "content": one.questions[0]}])
-    assert held.ids[: len(prompt)] == prompt
-    assert held.answers[0][0] == len(prompt)
-    (first, second), eos = held.answers, tokenizer.eos_token_id
+    responder = Responder(DialogueSampler(model), tokenizer, 512, max_new_tokens=5, seed=0)
+    dialogue = InstructedDialogue("a", "you are fine today", ["what is red ?", "is it bolo ?"])
+    (recorded,) = measure_retention(responder, StubScorer(), [dialogue]).dialogues
+    assert tokenizer.decode(recorded.ids[slice(*recorded.instruction)]).strip() == dialogue.instruction
+    system = [{"role": "system", "content": dialogue.instruction}]
+    prompt = encode_prompt(tokenizer, [*system, {"role": "user", "content": dialogue.questions[0]}])
+    assert recorded.ids[: len(prompt)] == prompt
+    assert recorded.answers[0][0] == len(prompt)
+    (first, second), eos = recorded.answers, tokenizer.eos_token_id
     for start, end in (first, second):
         assert 1 <= end - start <= 5
-        assert held.ids[end - 1] == eos or held.ids[end] == eos
+        assert recorded.ids[end - 1] == eos or recorded.ids[end] == eos
     assert second[0] > first[1]
-    assert second[1] >= len(held.ids) - 1
+    assert second[1] >= len(recorded.ids) - 1

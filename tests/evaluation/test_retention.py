@@ -1,4 +1,4 @@
-"""Retention: the model's own answers in the history, the instruction in the first turn only, nothing cut."""
+"""Instruction following: own answers in the history, the instruction in the first turn, no truncation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llamita.measures import RETENTION_TURNS
 
 from ..helpers.rows import write
 
-MakeSpeaker = Callable[..., Responder]
+MakeResponder = Callable[..., Responder]
 
 
-class StubJudge:
-    """Dialogue "a" must be answered with "ay", "b" with "bee"; only "a" can be asked outright."""
+class StubScorer:
+    """Dialogue "a" must be answered with "ay", "b" with "bee"; only "a" has a direct question."""
 
-    def keeps(self, row_id: str, answer: str) -> bool:
+    def follows(self, row_id: str, answer: str) -> bool:
         return answer == {"a": "ay", "b": "bee"}[row_id]
 
     def explicit_question(self, row_id: str) -> str | None:
@@ -39,10 +39,12 @@ def turn_of(prompt: str) -> int:
     return prompt.count("[INST]")
 
 
-def test_first_turn_alone_has_the_instruction_and_history_the_own_answers(make_speaker: MakeSpeaker) -> None:
-    speaker = make_speaker(lambda prompt: f"answer {turn_of(prompt)}")
-    measure_retention(speaker, StubJudge(), [dialogue("a")])
-    implicit = [batch[0] for batch in speaker.sampler.batches if "question" in batch[0].split("[INST]")[-1]]
+def test_instruction_in_the_first_turn_and_own_answers_in_the_history(
+    make_responder: MakeResponder,
+) -> None:
+    responder = make_responder(lambda prompt: f"answer {turn_of(prompt)}")
+    measure_retention(responder, StubScorer(), [dialogue("a")])
+    implicit = [batch[0] for batch in responder.sampler.batches if "question" in batch[0].split("[INST]")[-1]]
     assert implicit[0] == "<s> [INST] <<SYS>> say a <</SYS>> a question 1 [/INST]"
     assert implicit[2] == (
         "<s> [INST] <<SYS>> say a <</SYS>> a question 1 [/INST] answer 1 </s> "
@@ -52,27 +54,27 @@ def test_first_turn_alone_has_the_instruction_and_history_the_own_answers(make_s
     assert all(prompt.count("say a") == 1 for prompt in implicit)
 
 
-def test_turn_by_turn_encoding_is_that_of_the_whole_chat(make_speaker: MakeSpeaker) -> None:
-    speaker = make_speaker(lambda prompt: f"answer {turn_of(prompt)}")
-    measure_retention(speaker, StubJudge(), [dialogue("b")])
+def test_turn_by_turn_encoding_equals_that_of_the_whole_chat(make_responder: MakeResponder) -> None:
+    responder = make_responder(lambda prompt: f"answer {turn_of(prompt)}")
+    measure_retention(responder, StubScorer(), [dialogue("b")])
     messages = [{"role": "system", "content": "say b"}]
     for turn in range(1, 21):
         messages.append({"role": "user", "content": f"b question {turn}"})
         if turn < 20:
             messages.append({"role": "assistant", "content": f"answer {turn}"})
-    whole = encode_prompt(speaker.tokenizer, messages)
-    assert speaker.sampler.batches[19][0] == speaker.tokenizer.decode(whole, skip_special_tokens=False)
+    whole = encode_prompt(responder.tokenizer, messages)
+    assert responder.sampler.batches[19][0] == responder.tokenizer.decode(whole, skip_special_tokens=False)
 
 
-def test_shares_by_turn(make_speaker: MakeSpeaker) -> None:
-    """Dialogue "b" forgets from turn 4 on; "a" never does, but doesn't know it when asked from turn 6 on."""
+def test_rates_by_turn(make_responder: MakeResponder) -> None:
+    """Dialogue "b" fails from turn 4; "a" never does, but answers the direct question wrong from turn 6."""
 
     def answer(prompt: str) -> str:
         if "what do you say" in prompt:
             return "i say ay" if turn_of(prompt) < 6 else "i forgot"
         return "ay" if "say a" in prompt else "bee" if turn_of(prompt) < 4 else "hm"
 
-    found = measure_retention(make_speaker(answer), StubJudge(), [dialogue("a"), dialogue("b")])
+    found = measure_retention(make_responder(answer), StubScorer(), [dialogue("a"), dialogue("b")])
     assert [found.implicit[str(turn)] for turn in RETENTION_TURNS] == [1, 1, 0.5, 0.5, 0.5, 0.5]
     assert [found.explicit[str(turn)] for turn in RETENTION_TURNS] == [1, 1, 1, 0, 0, 0]
     assert found.implicit["4_se"] == pytest.approx(0.5)
@@ -84,10 +86,10 @@ def test_shares_by_turn(make_speaker: MakeSpeaker) -> None:
     }
 
 
-def test_explicit_questions_leave_no_trace(make_speaker: MakeSpeaker) -> None:
-    speaker = make_speaker(lambda prompt: f"answer {turn_of(prompt)}")
-    measure_retention(speaker, StubJudge(), [dialogue("a"), dialogue("a")])  # every fourth one is asked
-    asked = [prompt for batch in speaker.sampler.batches for prompt in batch if "what do you say" in prompt]
+def test_direct_questions_are_not_part_of_the_history(make_responder: MakeResponder) -> None:
+    responder = make_responder(lambda prompt: f"answer {turn_of(prompt)}")
+    measure_retention(responder, StubScorer(), [dialogue("a"), dialogue("a")])  # every fourth one is asked
+    asked = [prompt for batch in responder.sampler.batches for prompt in batch if "what do you say" in prompt]
     assert [turn_of(prompt) for prompt in asked] == list(RETENTION_TURNS)
     assert all(prompt.split("[INST]")[-1] == " what do you say [/INST]" for prompt in asked[1:])
     assert all(prompt.count("what do you say") == 1 for prompt in asked)
@@ -99,14 +101,14 @@ def test_explicit_questions_leave_no_trace(make_speaker: MakeSpeaker) -> None:
     )
 
 
-def test_a_dialogue_that_outgrows_the_context_is_counted_not_cut(make_speaker: MakeSpeaker) -> None:
+def test_dialogues_that_exceed_the_context_are_counted_not_truncated(make_responder: MakeResponder) -> None:
     """A turn of "a" has 8 tokens (BOS, tags, question, answer, EOS), one of "b" 11, the instruction 4."""
 
     def answer(prompt: str) -> str:
         return "ay" if "say a" in prompt else "bee bee bee bee"
 
     context = 8 + 20 * 8 + 4
-    found = measure_retention(make_speaker(answer, context), StubJudge(), [dialogue("a"), dialogue("b")])
+    found = measure_retention(make_responder(answer, context), StubScorer(), [dialogue("a"), dialogue("b")])
     assert (found.counts["started"], found.counts["outgrown"]) == (2, 1)
     assert found.counts["reached"] == {"1": 2, "2": 2, "4": 2, "6": 2, "10": 2, "20": 1}
     assert found.implicit["10"] == 0.5
@@ -114,42 +116,45 @@ def test_a_dialogue_that_outgrows_the_context_is_counted_not_cut(make_speaker: M
     assert found.implicit["20_se"] is None  # one dialogue left
 
 
-def test_all_outgrown_is_null(make_speaker: MakeSpeaker) -> None:
-    found = measure_retention(make_speaker(lambda prompt: "ay", 60), StubJudge(), [dialogue("a")])
+def test_rates_are_null_if_every_dialogue_exceeds_the_context(make_responder: MakeResponder) -> None:
+    found = measure_retention(make_responder(lambda prompt: "ay", 60), StubScorer(), [dialogue("a")])
     assert found.implicit["20"] is None
     assert (found.counts["started"], found.counts["outgrown"]) == (1, 1)
     assert found.counts["reached"]["20"] == 0
 
 
-def test_direct_questions_that_do_not_fit_are_counted(make_speaker: MakeSpeaker) -> None:
-    speaker = make_speaker(lambda prompt: "ay")
-    speaker.fits = lambda prompt: len(prompt) < 100
-    found = measure_retention(speaker, StubJudge(), [dialogue("a")])
+def test_direct_questions_that_do_not_fit_are_counted(make_responder: MakeResponder) -> None:
+    responder = make_responder(lambda prompt: "ay")
+    responder.fits = lambda prompt: len(prompt) < 100
+    found = measure_retention(responder, StubScorer(), [dialogue("a")])
     assert found.counts["asked"] == {"1": 1, "2": 1, "4": 1, "6": 1, "10": 1, "20": 0}
     assert found.counts["reached"]["20"] == 1
     assert found.explicit["20"] is None
 
 
-def test_dialogues_of_one_instruction_are_not_independent(make_speaker: MakeSpeaker) -> None:
+def test_errors_are_clustered_by_instruction(make_responder: MakeResponder) -> None:
     def answer(prompt: str) -> str:
         return "ay" if "say a" in prompt else "hm"
 
     twice = [dialogue(name) for name in "aabb"]
-    found = measure_retention(make_speaker(answer), StubJudge(), twice).implicit
+    found = measure_retention(make_responder(answer), StubScorer(), twice).implicit
     assert found["1"] == 0.5
     assert found["1_se"] == pytest.approx(0.5)  # of two instructions; of four dialogues it would be 0.29
 
 
-def test_draws_are_named_by_the_seed(make_speaker: MakeSpeaker) -> None:
-    speaker = make_speaker(lambda prompt: "ay")
-    measure_retention(speaker, StubJudge(), [dialogue("a")])
-    assert set(speaker.sampler.seeds) == {"0/dialogues", "0/asked outright"}
+def test_seeds_of_the_draws(make_responder: MakeResponder) -> None:
+    responder = make_responder(lambda prompt: "ay")
+    measure_retention(responder, StubScorer(), [dialogue("a")])
+    assert set(responder.sampler.seeds) == {"0/dialogues", "0/direct questions"}
 
 
-def test_a_cut_answer_ends_in_the_history_all_the_same(make_speaker: MakeSpeaker) -> None:
-    speaker = make_speaker(lambda prompt: "ay")
-    cut, ended = SampledAnswer([7, 8], "x", finished=False), SampledAnswer([7, 2], "x", finished=True)
-    assert speaker.history([[1, 5], [1, 6]], [cut, ended]) == [1, 5, 7, 8, 2, 1, 6, 7, 2]
+def test_truncated_answers_end_with_eos_in_the_history(make_responder: MakeResponder) -> None:
+    responder = make_responder(lambda prompt: "ay")
+    truncated, finished = (
+        SampledAnswer([7, 8], "x", finished=False),
+        SampledAnswer([7, 2], "x", finished=True),
+    )
+    assert responder.history([[1, 5], [1, 6]], [truncated, finished]) == [1, 5, 7, 8, 2, 1, 6, 7, 2]
 
 
 def test_reading(tmp_path: Path) -> None:
@@ -164,7 +169,7 @@ def test_reading(tmp_path: Path) -> None:
     "row",
     [{"instruction": "x", "questions": ["q"] * 20}, {"id": "a", "instruction": "x", "questions": ["q"]}],
 )
-def test_broken_rows_say_their_line(tmp_path: Path, row: dict) -> None:
+def test_errors_for_broken_rows_have_the_line(tmp_path: Path, row: dict) -> None:
     good = {"id": "a", "instruction": "x", "questions": ["q"] * 20}
     write(tmp_path / "gatt.jsonl", [good, row])
     with pytest.raises(DataError, match=r"gatt\.jsonl:2"):

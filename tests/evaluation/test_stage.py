@@ -1,4 +1,4 @@
-"""The whole stage on a tiny world with tiny random models: every key, the same numbers again, nulls."""
+"""The whole stage on a tiny world with tiny random models: all keys, reproducible numbers, nulls."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def evaluation(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     return metrics
 
 
-def test_all_that_can_be_measured_is(evaluation: dict[str, Any]) -> None:
+def test_everything_measurable_is_measured(evaluation: dict[str, Any]) -> None:
     assert evaluation.keys() == empty_evaluation().keys()
     assert evaluation["demonstrations"]["gold_helpfulness"] > 0
     for name in ("sft", "v1/rejection", "v2/ppo"):
@@ -131,7 +131,7 @@ def test_versions_are_compared_prompt_by_prompt(evaluation: dict[str, Any]) -> N
     )
 
 
-def test_a_version_with_another_tokenizer_is_refused(
+def test_a_version_with_another_tokenizer_is_an_error(
     inputs: dict[str, Path], tmp_path: Path, tokenizer: Any
 ) -> None:
     other = copy.deepcopy(tokenizer)
@@ -139,11 +139,11 @@ def test_a_version_with_another_tokenizer_is_refused(
     model = load_causal_lm(inputs["sft"])
     model.resize_token_embeddings(len(other))
     save_model(model, other, tmp_path / "other")
-    with pytest.raises(DataError, match=r"version 'other' has another tokenizer than .*sft"):
+    with pytest.raises(DataError, match=r"the tokenizer of version 'other' differs from that of .*sft"):
         run(settings(), inputs | {"versions.other": tmp_path / "other"}, tmp_path / "out")
 
 
-def test_a_measure_that_is_no_number_is_told_and_counted(
+def test_values_that_are_not_finite_are_reported_and_counted(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     whole = comparison.log_ratios
@@ -154,16 +154,14 @@ def test_a_measure_that_is_no_number_is_told_and_counted(
 
     monkeypatch.setattr(comparison, "log_ratios", broken)
     found = run(settings(retention=None), inputs, tmp_path)
-    assert (
-        "v1/rejection: kl_to_sft is left out: 2 of its values are NaN or infinite" in capsys.readouterr().out
-    )
+    assert "v1/rejection: kl_to_sft is null: 2 of its values are NaN or infinite" in capsys.readouterr().out
     assert found["not_finite"]["v1/rejection"] == {"kl_to_sft": 2}
     assert found["versions"]["v1/rejection"]["kl_to_sft"] is None
     assert found["differences"]["v1/rejection"]["sft"]["kl_to_sft"] is None
     assert found["versions"]["v1/rejection"]["answer_tokens"] > 0
 
 
-def test_dialogues_that_outgrow_the_context_are_counted_by_turn_and_told(
+def test_dialogues_that_exceed_the_context_are_counted_by_turn_and_reported(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     whole = Responder.converse
@@ -178,13 +176,13 @@ def test_dialogues_that_outgrow_the_context_are_counted_by_turn_and_told(
     counts = run(settings(retention=retention), few, tmp_path)["gatt_dialogues"]["with"]
     assert counts["reached"] == {"1": 3, "2": 3, "4": 2}
     assert counts["outgrown"] == 1
-    told = " ".join(capsys.readouterr().out.split())
-    assert "warning: retention with: 1 of 3 dialogues outgrew the context" in told
-    assert "turn 2: 3, turn 4: 2" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "warning: retention with: 1 of 3 dialogues exceeded the context length" in printed
+    assert "turn 2: 3, turn 4: 2" in printed
 
 
-def test_the_same_model_keeps_as_much_with_as_without(evaluation: dict[str, Any]) -> None:
-    """Both are measured with the same instructions, questions and draws."""
+def test_the_same_model_has_equal_retention_with_and_without(evaluation: dict[str, Any]) -> None:
+    """Instructions, questions and draws are the same in both series."""
     assert evaluation["gatt_retention"]["with"] == evaluation["gatt_retention"]["without"]
     apart = evaluation["gatt_retention_difference"]
     assert [apart[f"{turn}{se}"] for turn in RETENTION_TURNS for se in ("", "_se")] == [0.0] * 12
@@ -198,22 +196,22 @@ def test_same_seed_same_numbers(inputs: dict[str, Path], evaluation: dict[str, A
     assert other["samples"] != evaluation["samples"]
 
 
-def test_a_killed_evaluation_samples_nothing_twice(
+def test_a_resumed_evaluation_reuses_stored_answers(
     inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampled: list[str] = []
-    ask, converse = Responder.ask, Responder.converse
+    answer, converse = Responder.answer, Responder.converse
 
-    def noted_ask(self: Responder, prompts: Any, name: str) -> Any:
+    def recording_answer(self: Responder, prompts: Any, name: str) -> Any:
         sampled.append(name)
-        return ask(self, prompts, name)
+        return answer(self, prompts, name)
 
-    def noted_converse(self: Responder, questions: Any, name: str) -> Any:
+    def recording_converse(self: Responder, questions: Any, name: str) -> Any:
         sampled.append(name)
         return converse(self, questions, name)
 
-    monkeypatch.setattr(Responder, "ask", noted_ask)
-    monkeypatch.setattr(Responder, "converse", noted_converse)
+    monkeypatch.setattr(Responder, "answer", recording_answer)
+    monkeypatch.setattr(Responder, "converse", recording_converse)
     for module, part, calls in (
         (comparison, "log_ratios", 2),
         (ghost_attention, "measure_attention", 2),
@@ -230,11 +228,11 @@ def test_a_killed_evaluation_samples_nothing_twice(
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(module, part, killed)
             run(settings(), inputs, tmp_path)
-    held = ["dialogues", "asked outright"]
-    assert sampled == ["test", "test", "test", "test", *held, *held]
+    series = ["dialogues", "direct questions"]
+    assert sampled == ["test", "test", "test", "test", *series, *series]
     assert run(settings(), inputs, tmp_path) == evaluation
-    assert sampled.count("test") == 4, "sft, v1 and once more v1, v2"
-    assert sampled.count("dialogues") == 4, "with, without and once more without, unseen"
+    assert sampled.count("test") == 4, "sft, v1 twice, v2"
+    assert sampled.count("dialogues") == 4, "with, without twice, unseen"
     texts = (tmp_path / "retention" / "with" / "dialogues.jsonl").read_text().splitlines()
     assert len(texts) == 3
     assert json.loads(texts[0])["text"]
@@ -252,8 +250,8 @@ def test_attention_of_both_models_is_measured_on_the_same_dialogues(
     monkeypatch.setattr(ghost_attention, "measure_attention", measure)
     another = inputs["versions.v1/rejection"]
     run(settings(), inputs | {"sft_without_gatt": another}, tmp_path)
-    held = [(tmp_path / "retention" / name / "dialogues.jsonl").read_text() for name in ("with", "without")]
-    assert held[0] != held[1]
+    stored = [(tmp_path / "retention" / name / "dialogues.jsonl").read_text() for name in ("with", "without")]
+    assert stored[0] != stored[1]
     assert read[0] == read[1]
 
 
@@ -311,9 +309,7 @@ def test_gold_needs_ids(inputs: dict[str, Path], tmp_path: Path) -> None:
         run(settings(prompts=prompts), inputs, tmp_path)
 
 
-def test_retention_without_gold_is_judged_by_the_rows_own_checks(
-    inputs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_retention_without_gold_uses_the_checks_of_the_rows(inputs: dict[str, Path], tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"id": f"t{number}", "instruction": "x", "check": {"kind": kind, "value": ""}, "questions": ["q"] * 4}
         for number, kind in enumerate(("no_commas", "lower_case", "lower_case"))
@@ -326,10 +322,10 @@ def test_retention_without_gold_is_judged_by_the_rows_own_checks(
     assert found["rows"]["bad_rows"] == 1, "counted once, though two models read the test"
     assert found["versions"].keys() == {"sft"}
     assert found["versions"]["sft"]["answer_tokens"] > 0
-    kept = found["gatt_retention"]["with"]
-    assert all(kept[turn] is not None for turn in ("1", "2", "4"))
-    assert kept["6"] is None
-    assert found["gatt_retention"]["without"] == kept
+    rates = found["gatt_retention"]["with"]
+    assert all(rates[turn] is not None for turn in ("1", "2", "4"))
+    assert rates["6"] is None
+    assert found["gatt_retention"]["without"] == rates
     assert found["gatt_retention"]["unseen"]["1"] is None
     reached = dict.fromkeys(("1", "2", "4"), 3)
     asked = dict.fromkeys(reached, 0)
@@ -338,5 +334,5 @@ def test_retention_without_gold_is_judged_by_the_rows_own_checks(
 
 
 def test_retention_without_gold_and_checks(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no `check`, and there are no gold scorers"):
+    with pytest.raises(DataError, match=r"has no `check`, which gold: false requires"):
         run(settings(gold=False), inputs, tmp_path)

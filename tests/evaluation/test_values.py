@@ -8,23 +8,23 @@ import statistics
 
 import pytest
 
-from llamita.evaluation.values import differences, figures, finite
+from llamita.evaluation.values import differences, drop_not_finite, figures
 from llamita.measures import DIFFERENCES
 
 
-def test_answers_that_a_measure_leaves_out_take_no_part() -> None:
+def test_none_is_ignored() -> None:
     found = figures({"x": [1.0, None, 0.0, None, 0.0]}, range(5))
     assert found["x"] == pytest.approx(1 / 3)
     assert found["x_se"] == pytest.approx(statistics.stdev([1, 0, 0]) / math.sqrt(3))
 
 
-def test_prompts_that_open_alike_are_one_group() -> None:
+def test_errors_are_clustered_by_group() -> None:
     alike = figures({"x": [1.0, 1.0, 0.0, 0.0]}, ["a", "a", "b", "b"])
     assert alike["x_se"] == pytest.approx(figures({"x": [1.0, 0.0]}, range(2))["x_se"])
 
 
-def test_each_version_less_the_one_before_and_the_first() -> None:
-    """The same prompts: what is hard for both cancels, and the error of the difference is far smaller."""
+def test_each_version_is_compared_to_the_one_before_and_the_first() -> None:
+    """Shared variation of the prompts cancels, so the error of the difference is much smaller."""
     rng = random.Random(0)
     hard = [rng.gauss(0, 5) for _ in range(200)]
     versions = {
@@ -45,8 +45,8 @@ def test_each_version_less_the_one_before_and_the_first() -> None:
         assert measured["violation_rate"] is None
 
 
-def test_only_answers_that_both_have_are_compared() -> None:
-    """A measure that one version lacks is null, and starts of PPO are never compared."""
+def test_only_answers_with_values_in_both_versions_are_compared() -> None:
+    """A measure that one version lacks is null, and `kl_to_start` is never compared."""
     sft = {"safety_score": [0.5, None, 0.1], "refusal_rate": [1.0, 0.0, 0.0], "kl_to_start": [1.0, 1.0, 1.0]}
     v1 = {"safety_score": [0.75, 0.5, None], "kl_to_start": [1.0, 1.0, 1.0]}
     found = differences({"sft": sft, "v1": v1}, range(3))["v1"]["sft"]
@@ -56,7 +56,9 @@ def test_only_answers_that_both_have_are_compared() -> None:
     assert "kl_to_start" not in found
 
 
-def test_values_that_are_no_numbers_are_counted() -> None:
-    known, broken = finite({"a": [1.0, None], "b": [math.nan, 1.0, math.inf, None], "c": [-math.inf]})
+def test_values_that_are_not_finite_are_counted() -> None:
+    known, broken = drop_not_finite(
+        {"a": [1.0, None], "b": [math.nan, 1.0, math.inf, None], "c": [-math.inf]}
+    )
     assert known == {"a": [1.0, None]}
     assert broken == {"b": 2, "c": 1}

@@ -1,4 +1,4 @@
-"""Which models are compared, and which of them each started from."""
+"""Which models are compared, and from which of them each was trained."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_versions_are_the_listed_stages_and_manifests_show_their_starts(tmp_path
     ]
 
 
-def test_a_start_is_known_by_its_contents_wherever_it_is(tmp_path: Path) -> None:
+def test_a_start_is_identified_by_its_hash_not_its_path(tmp_path: Path) -> None:
     sft = tmp_path / "plain"
     sft.mkdir()
     (sft / "config.json").write_text("{}")
@@ -66,7 +66,7 @@ def test_sft_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", [("../v1",), ("v1//ppo",), (".ppo",), ("v1 ppo",), ("sft",), ("v1", "v1/ppo"), ("sft/x",)]
 )
-def test_names_that_make_no_folders_of_their_own(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_names_that_cannot_be_separate_folders(tmp_path: Path, names: tuple[str, ...]) -> None:
     sft = artifact(tmp_path, "sft")
     with pytest.raises(DataError, match=r"input versions: .*expected") as error:
         list_versions(sft, dict.fromkeys(names, sft))

@@ -1,9 +1,9 @@
-"""A pipeline of three rounds of fake stages: a judge that is refreshed, rejection sampling and PPO."""
+"""A pipeline with three rounds of fake stages: a judge trained in each round, rejection sampling and PPO."""
 
 from __future__ import annotations
 
 from llamita.runner import pipeline
-from llamita.runner.identity import Step
+from llamita.runner.identity import StageRun
 
 from .text_stages import TunerSettings
 
@@ -31,13 +31,13 @@ NAMES = [
 ]
 
 
-def steps(*overrides: str) -> dict[str, Step]:
+def stage_runs(*overrides: str) -> dict[str, StageRun]:
     """The stages of the pipeline in the current folder, by their names."""
     planned = pipeline.read_pipeline("configs/pipeline.yaml", overrides)
-    return {item.step.name: item.step for item in planned}
+    return {item.stage_run.name: item.stage_run for item in planned}
 
 
-def settings(step: Step) -> TunerSettings:
+def settings(stage_run: StageRun) -> TunerSettings:
     """Those of a stage `tuner`."""
-    assert isinstance(step.settings, TunerSettings)
-    return step.settings
+    assert isinstance(stage_run.settings, TunerSettings)
+    return stage_run.settings

@@ -1,4 +1,4 @@
-"""A small byte-level tokenizer like SmolLM2's: ChatML, `<|im_end|>` as EOS and as pad, digits apart."""
+"""A small byte-level tokenizer like SmolLM2's: ChatML, `<|im_end|>` as EOS and pad, single digits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _trained() -> str:
 
 
 def chatml_tokenizer() -> PreTrainedTokenizerFast:
-    """A new one at each call, so that a test may change it."""
+    """Returns a new tokenizer at each call, so that a test can change it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained()),
         unk_token=SPECIAL[0],

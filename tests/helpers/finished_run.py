@@ -1,4 +1,4 @@
-"""A finished run made by hand: manifests and metrics as the stages write them, with no model behind them."""
+"""Handmade finished runs: manifests and metrics as the stages write them, without models."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ KINDS = {"sft_without_gatt": "sft", "helpfulness": "reward", "safety": "reward"}
 
 
 def kind_of(name: str) -> str:
-    """The kind of stage that a name has in these runs; within a round its last part says it."""
+    """Returns the kind of a stage in these runs from its name; in a round, from the last part of the name."""
     last = name.rpartition("/")[2]
     return KINDS.get(last, last)
 
 
 def inputs_of(run: Path) -> dict[str, Path]:
-    """What the report of a run takes: every finished stage by its name, in no order of meaning."""
+    """Returns the inputs of the report: every finished stage by its name, in arbitrary order."""
     folders = sorted((path.parent for path in run.rglob("manifest.json")), reverse=True)
     return {folder.relative_to(run).as_posix(): folder for folder in folders if folder.name != "report"}
 
 
 def write_example(run: Path, without: tuple[str, ...] = ()) -> Path:
-    """Writes the run's folders but those in `without`; returns the run's folder."""
+    """Writes the folders of all stages except those in `without`; returns the run's folder."""
     metrics: dict[str, dict[str, Any]] = {
         "pretrain": {"validation_bits_per_byte": 0.412, "unigram_bits_per_byte": 1.93},
         "helpfulness": _reward((0.97, 0.91, 0.78, 0.55), 800),
@@ -57,7 +57,7 @@ def write_example(run: Path, without: tuple[str, ...] = ()) -> Path:
 def write_stage(
     run: Path, name: str, metrics: dict[str, Any], *, seconds: float, number: int, **settings: Any
 ) -> None:
-    """A stage's folder: the manifest that the runner writes, and rows of training as its kind logs them."""
+    """Writes a stage's folder: the manifest that the runner writes, and the rows that its kind logs."""
     folder = run / name
     folder.mkdir(parents=True)
     of_kind = {"kind": name} if name in ("helpfulness", "safety") else {}
@@ -80,7 +80,7 @@ def write_stage(
 
 
 def write_three_rounds(run: Path) -> Path:
-    """The run in three rounds, each with a reward model of its own, rejection sampling and PPO."""
+    """Writes a run of three rounds, each with its own reward model, rejection sampling and PPO."""
     write_example(run, without=("v1/rejection", "v2/rejection", "v2/ppo", "evaluate"))
     names = [f"v{number}/{stage}" for number in (1, 2, 3) for stage in ("reward", "rejection", "ppo")]
     for number, name in enumerate(names, start=20):
@@ -139,11 +139,10 @@ def _rows(kind: str, name: str) -> list[dict[str, Any]]:
         return [
             {
                 "step": step,
-                "iteration": step,
-                "score": 0.5 + 0.2 * (1 - math.exp(-step / 9)),
-                "helpfulness_score": 0.35 + 0.3 * (1 - math.exp(-step / 9)) + 0.01 * math.sin(step * 7),
-                "safety_score": 0.8 + 0.15 * (1 - math.exp(-step / 5)) + 0.01 * math.cos(step * 5),
-                "kl": 0.9 * (1 - math.exp(-step / 12)),
+                "ppo/reward": 0.5 + 0.2 * (1 - math.exp(-step / 9)),
+                "ppo/helpfulness_score": 0.35 + 0.3 * (1 - math.exp(-step / 9)) + 0.01 * math.sin(step * 7),
+                "ppo/safety_score": 0.8 + 0.15 * (1 - math.exp(-step / 5)) + 0.01 * math.cos(step * 5),
+                "ppo/kl": 0.9 * (1 - math.exp(-step / 12)),
             }
             for step in range(1, 31)
         ]
@@ -154,7 +153,7 @@ def _rows(kind: str, name: str) -> list[dict[str, Any]]:
     return [
         {
             "step": step,
-            "loss": floor + (starts[kind] - floor) * math.exp(-step / 60) * (1 + 0.05 * math.sin(step)),
+            "train/loss": floor + (starts[kind] - floor) * math.exp(-step / 60) * (1 + 0.05 * math.sin(step)),
         }
         for step in range(1, 301)
     ]
@@ -171,7 +170,7 @@ EXAMPLE_VERSIONS: dict[str, tuple[float | None, ...]] = {
 def example_evaluation(
     figures: dict[str, tuple[float | None, ...]] = EXAMPLE_VERSIONS,
 ) -> dict[str, Any]:
-    """What `evaluate` measures of the example run."""
+    """Returns the metrics of `evaluate` for the example run."""
     order = list(figures)
     names = (
         *(

@@ -1,4 +1,4 @@
-"""A stage or a pipeline as a process that is killed at random moments, and what it makes but for clocks."""
+"""Runs a stage or a pipeline as a process and kills it at random moments."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ CLOCKS = ("seconds", "per_second", "peak_memory_gb")
 
 @dataclass(frozen=True)
 class Run:
-    """A command that makes `out` and writes to `log`; a pipeline begins with stage `first` below `out`."""
+    """A command that writes the folder `out` and logs to `log`; `first` is the first stage of a pipeline."""
 
     arguments: list[str]
     out: Path
     log: Path
     first: str = ""
     folder: Path | None = None
-    """where the command is started"""
+    """working directory of the command"""
 
     def start(self) -> subprocess.Popen[bytes]:
-        """The command as a new process."""
+        """Starts the command as a new process."""
         return start(self.arguments, self.log, self.folder)
 
-    def works(self) -> bool:
-        """Whether the first stage has written anything."""
+    def has_written(self) -> bool:
+        """Returns whether the first stage has written a file."""
         partial = working_folder(self.out / self.first)
         return partial.is_dir() and {path.name for path in partial.iterdir()} > {MARKER}
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """Waits until the process has ended well."""
+        """Waits for the process to end; fails if its exit code is not 0."""
         assert process.wait(300) == 0, self.log.read_text()[-4000:]
 
 
 def run_undisturbed(run: Run) -> tuple[float, float]:
-    """Processor seconds from the start to the first file (mostly imports), and from there to the end."""
+    """Returns the processor seconds before the first file is written (mostly imports), and after it."""
     process = run.start()
-    wait(process, run.works)
+    wait(process, run.has_written)
     working = used = processor_seconds(process)
 
-    def goes_on() -> bool:
+    def update_used() -> bool:
         nonlocal used
         used = max(used, processor_seconds(process))
         return False
 
-    wait(process, goes_on, every=0.1)
+    wait(process, update_used, every=0.1)
     run.end(process)
     return working, used - working
 
 
 def run_with_kills(run: Run, kills: int, *, idle: float, busy: float) -> None:
-    """Kills at random moments of the work, some of them still in the imports, then lets it end.
+    """Kills the run at random moments, some of them during the imports, then lets it finish.
 
-    A run that ends before its last kill begins anew with shorter waits.
+    If the run ends before the last kill, it starts again from the beginning with shorter waits.
     """
     draw = random.Random(f"{run.out.name}/{kills}")
     moments = [0.0, *sorted(draw.uniform(0, 0.9) for _ in range(kills))]
@@ -75,7 +75,7 @@ def run_with_kills(run: Run, kills: int, *, idle: float, busy: float) -> None:
 
 
 def kill_at(moment: float, run: Run) -> bool:
-    """Starts a run and kills it after so many processor seconds; False if it has ended before."""
+    """Starts a run and kills it after `moment` processor seconds; False if it ended before that."""
     process = run.start()
     if not wait(process, lambda: processor_seconds(process) > moment, every=0.05):
         return False
@@ -84,7 +84,7 @@ def kill_at(moment: float, run: Run) -> bool:
 
 
 def without_clocks(value: Any) -> Any:
-    """Metrics or settings without the keys that time or memory decide."""
+    """Returns metrics or settings without the keys that measure time or memory."""
     if isinstance(value, dict):
         return {k: without_clocks(v) for k, v in value.items() if not k.endswith(CLOCKS)}
     return [without_clocks(item) for item in value] if isinstance(value, list) else value

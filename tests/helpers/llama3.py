@@ -1,4 +1,4 @@
-"""A small tokenizer like Llama 3's: BOS, EOS, maybe reserved tokens, neither pad nor unk."""
+"""A small tokenizer like Llama 3's: BOS, EOS, optional reserved tokens, no pad and no unk token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATE = (
 
 
 def llama3_tokenizer(reserved: bool = True) -> PreTrainedTokenizerFast:
-    """Trained on a few lines; `reserved`: with two tokens that stand for nothing yet."""
+    """Returns a tokenizer trained on a few lines; `reserved`: whether it has two unused reserved tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""A pretraining that is long enough to be killed on its way."""
+"""A pretraining run that is long enough to be killed while it trains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OFTEN = {"save_steps": 3, "logging_steps": 2}
 
 
 def write_inputs(root: Path, tokenizer: Any) -> None:
-    """`tokenizer` and `data` below `root`, the data with 4,000 documents."""
+    """Writes the folders `tokenizer` and `data` below `root`, with 4,000 documents."""
     tokenizer.save_pretrained(str(root / "tokenizer"))
     write_data(root / "data")
     draw = random.Random(0)
@@ -22,7 +22,7 @@ def write_inputs(root: Path, tokenizer: Any) -> None:
 
 
 def pretraining(root: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Settings and inputs: many short steps, checkpoints at every third, on the data below `root`."""
+    """Returns settings and inputs: 300 short steps, a checkpoint every 3 steps, data below `root`."""
     trainer = PRETRAIN["trainer"] | OFTEN | {"max_steps": 300, "per_device_train_batch_size": 2}
     chosen = PRETRAIN | {"trainer": trainer, "shard_tokens": 5000} | changes
     return chosen, {"tokenizer": root / "tokenizer", "data": root / "data"}

@@ -1,4 +1,4 @@
-"""Fine-tuning with adapters."""
+"""Fine-tuning with LoRA adapters."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def tune(
     rate: float = 1e-2,
     base: str = "base",
 ) -> Any:
-    """The metrics of so many steps of SFT from `base`, both folders below `root`."""
+    """Runs SFT for `steps` steps on `base` into `name`, both below `root`; returns the metrics."""
     trainer = SFT["trainer"] | {"max_steps": steps, "learning_rate": rate, "save_steps": 3}
     return run(sft, SftSettings, SFT | {"trainer": trainer, "lora": lora}, root, name, model=base)

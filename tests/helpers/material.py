@@ -1,4 +1,4 @@
-"""A page of data for the stages that train: colors of things, in the words of the test tokenizer."""
+"""Small data sets and settings for the stages that train, in the words of the test tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATINGS = ("significantly_better", "better", "slightly_better", "negligibly_bett
 
 
 def comparisons(count: int, seed: int, safety: bool) -> list[dict[str, Any]]:
-    """Polite answers are chosen over "bolo"; as for safety, "bolo" is unsafe."""
+    """Returns rows of comparisons: a polite answer is chosen over "bolo", which is also the unsafe one."""
     draw = random.Random(seed)
     rows: list[dict[str, Any]] = []
     for number in range(count):
@@ -30,7 +30,7 @@ def comparisons(count: int, seed: int, safety: bool) -> list[dict[str, Any]]:
 
 
 def write_data(folder: Path) -> Path:
-    """documents, validation, dialogues, gatt, helpfulness, safety (the last two also _test), each .jsonl."""
+    """Writes documents, validation, dialogues, gatt, helpfulness[_test] and safety[_test] as .jsonl files."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
     texts = [
@@ -59,7 +59,7 @@ TRAINER = {"per_device_train_batch_size": 4, "learning_rate": 3e-3, "logging_ste
 PRETRAIN = {
     "documents": source_setting("documents", "text_rows"),
     "validation": source_setting("validation", "text_rows"),
-    "deduplicate": False,  # there are few colors
+    "deduplicate": False,  # the few colors give equal documents
     "model": MODEL,
     "context_length": 32,
     "trainer": TRAINER | {"max_steps": 20, "warmup_steps": 0},

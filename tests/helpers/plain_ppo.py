@@ -1,7 +1,7 @@
-"""PPO once more, row by row and in plain Python, to compare the real one with (section 3.2.3).
+"""A second implementation of PPO (section 3.2.3), in plain Python and row by row, as a reference for tests.
 
-Nothing here pads, batches, shares out or imports from `llamita.rlhf`: a setting that gets lost on its way
-through the real code makes the two differ.
+It does not pad, batch or distribute, and imports nothing from `llamita.rlhf`: if the real code ignores a
+setting, the two differ.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from llamita.sampling.draws import uniforms
 from llamita.training.permutation import Permutation
 
 Ids = list[int]
-Score = Callable[[Ids, Ids], float]  # prompt and answer -> a score in (0, 1)
+Score = Callable[[Ids, Ids], float]  # (prompt, answer) -> score in (0, 1)
 
 
 @dataclass
 class Episode:
-    """An answer and what is known of it; lists have one entry a token of the answer."""
+    """An answer with its scores; the lists have one entry for each token of the answer."""
 
     prompt: Ids
     answer: Ids
@@ -41,7 +41,7 @@ class Episode:
 
 @dataclass
 class PlainPpo:
-    """`ppo` has the names of the YAML; `prompts` are token ids and whether they are adversarial."""
+    """`ppo` has the keys of the YAML; `prompts` are pairs of token ids and whether they are adversarial."""
 
     policy: Any
     reference: Any
@@ -111,7 +111,7 @@ class PlainPpo:
     @torch.no_grad()
     def reward(self, episodes: list[Episode]) -> None:
         logits = [math.log(row.score / (1 - row.score)) for row in episodes]
-        if self.scale is None:  # of the first batch: the critic keeps it
+        if self.scale is None:  # from the first batch; the critic uses it in all iterations
             self.scale = sum(logits) / len(logits), deviation(logits)
         for row, whitened in zip(episodes, whiten(logits), strict=True):
             if row.answer[-1] != self.eos:
@@ -171,7 +171,7 @@ class PlainPpo:
     # ------------------------------------------------------------------------------------- models
 
     def logprobs(self, model: Any, row: Episode) -> Tensor:
-        """`[answer]`: of each token of the answer, at the temperature, the pad being impossible."""
+        """Log-probability of each answer token, `[answer]`, at the temperature; the pad token is excluded."""
         logits = model(torch.tensor([row.prompt + row.answer])).logits[0]
         return torch.stack(
             [
@@ -183,7 +183,7 @@ class PlainPpo:
         )
 
     def values(self, row: Episode) -> Tensor:
-        """`[answer]`: of the state before each token of the answer."""
+        """Value of the state before each answer token, `[answer]`."""
         hidden = self.critic.base_model(torch.tensor([row.prompt + row.answer])).last_hidden_state[0]
         start = len(row.prompt) - 1
         mean, spread = self.scale
@@ -191,7 +191,7 @@ class PlainPpo:
 
 
 def adam(model: Any, rate: float, settings: dict[str, float]) -> torch.optim.AdamW:
-    """Weight decay on matrices alone; settings by the names of `TrainingArguments`."""
+    """AdamW with weight decay on matrices only; `settings` has the names of `TrainingArguments`."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     return torch.optim.AdamW(
@@ -206,26 +206,26 @@ def adam(model: Any, rate: float, settings: dict[str, float]) -> torch.optim.Ada
 
 
 def deviation(values: list[float]) -> float:
-    """The standard deviation of all of them."""
+    """Population standard deviation."""
     mean = sum(values) / len(values)
     return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
 
 
 def whiten(values: list[float]) -> list[float]:
-    """Shifted to mean 0 and scaled to standard deviation 1."""
+    """Shifts values to mean 0 and scales them to standard deviation 1."""
     mean, spread = sum(values) / len(values), deviation(values)
     return [(value - mean) / spread for value in values]
 
 
 def plain_distribution(logits: Tensor, temperature: float, pad: int) -> Tensor:
-    """Log-probabilities of the next token; the pad has none."""
+    """Log-probabilities of the next token; that of the pad token is -inf."""
     scaled = logits / temperature
     return scaled.index_fill(0, torch.tensor([pad]), float("-inf")).log_softmax(0)
 
 
 @torch.no_grad()
 def plain_answer(model: Any, prompt: Ids, steps: int, temperature: float, numbers: Sequence[float]) -> Ids:
-    """The answer that a row of numbers in [0, 1) draws by the inverse of the cumulative distribution."""
+    """Samples an answer: each number in [0, 1) selects a token by the cumulative distribution."""
     answer: Ids = []
     for number in numbers[:steps]:
         logits = model(torch.tensor([prompt + answer])).logits[0, -1]

@@ -1,4 +1,4 @@
-"""The users' turns of three dialogues of different lengths, as ids of the tiny model."""
+"""User turns of three dialogues of different lengths, as token ids of the tiny model."""
 
 from __future__ import annotations
 

@@ -9,5 +9,5 @@ from llamita.reward.settings import RewardSettings
 
 
 def settings(base: dict[str, Any], **changes: Any) -> RewardSettings:
-    """HELPFULNESS or SAFETY of `material`, with changes."""
+    """Returns HELPFULNESS or SAFETY of `material` with changes."""
     return RewardSettings.model_validate_json(json.dumps(base | changes))

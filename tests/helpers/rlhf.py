@@ -1,4 +1,4 @@
-"""Inputs and settings of rejection sampling and PPO on a page of data."""
+"""Inputs and settings of rejection sampling and PPO on a small data set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PPO = {
 
 
 def make_inputs(root: Path, tokenizer: Any) -> dict[str, Path]:
-    """The inputs of both stages by name: data, and models of random weights."""
+    """Writes data and models with random weights; returns the inputs of both stages by name."""
     root.mkdir(exist_ok=True)
     write(
         root / "prompts.jsonl",
@@ -56,13 +56,13 @@ def make_inputs(root: Path, tokenizer: Any) -> dict[str, Path]:
 
 
 def inputs_of(kind: str, inputs: dict[str, Path]) -> dict[str, Path]:
-    """Those of `make_inputs` that a stage takes."""
+    """Returns those inputs of `make_inputs` that a stage requires."""
     taken = {"rejection": RejectionSettings, "ppo": PpoSettings}[kind].required_inputs
     return {name: folder for name, folder in inputs.items() if name in taken}
 
 
 def rejection(**changes: Any) -> RejectionSettings:
-    """Settings for the folders of `make_inputs`."""
+    """Returns settings for the folders of `make_inputs`, with changes."""
     chosen = {
         "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
         "dialogues": [{"path": "dialogues.jsonl", "format": "messages"}],
@@ -78,7 +78,7 @@ def rejection(**changes: Any) -> RejectionSettings:
 
 
 def ppo(**changes: Any) -> PpoSettings:
-    """Settings for the folders of `make_inputs`."""
+    """Returns settings for the folders of `make_inputs`, with changes."""
     chosen = {
         "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
         "iterations": 2,

@@ -1,4 +1,4 @@
-"""A pipeline of three rounds of real stages, of random models so small that a stage takes seconds."""
+"""A pipeline with three rounds of real stages; the models are so small that a stage takes seconds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NAMES = [
 
 
 def write_project(root: Path, tokenizer: Any) -> Path:
-    """Data, models and settings below `root`; returns the pipeline's file."""
+    """Writes data, models and settings below `root`; returns the path of the pipeline."""
     write_data(root / "data")
     save_tiny_model(root / "base" / "model", tokenizer, spread=0.05)
     save_tiny_reward_model(root / "judge", tokenizer, seed=2)

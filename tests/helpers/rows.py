@@ -1,4 +1,4 @@
-"""Rows of data files: turns of dialogues, a comparison, and files that hold such rows."""
+"""Rows of data files: turns of dialogues, a comparison, and files of such rows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ COMPARED = {"chosen": "yes", "rejected": "no"}
 
 
 def turn(user: str, answer: str | None = None) -> list[dict[str, str]]:
-    """A user's message and, where there is one, the assistant's answer."""
+    """Returns a user message and, if given, the assistant's answer."""
     answers = [] if answer is None else [{"role": "assistant", "content": answer}]
     return [{"role": "user", "content": user}, *answers]
 
 
 def dialogue(user: str, answer: str) -> Dialogue:
-    """What a reader makes of a dialogue of one turn."""
+    """Returns a dialogue of one turn, as readers return it."""
     return Dialogue(turn(user, answer))
 
 
 def write(path: Path, rows: list[Any]) -> Path:
-    """A JSON line for each row, a row that is text as it stands; compressed where the name ends in .gz."""
+    """Writes a JSON line for each row (strings unchanged); compresses it if the name ends in .gz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(
         row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) + "\n" for row in rows

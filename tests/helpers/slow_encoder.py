@@ -1,4 +1,4 @@
-"""A second encoder, slow and plain, that shares no code with ours: characters and merges in Python loops."""
+"""A second BPE encoder, slow, in plain Python loops, as a reference for tests; shares no code with ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 
 
 def units(text: str) -> list[str]:
-    """Cuts text where no token may cross."""
+    """Splits text into the pieces that no token may cross."""
     found = []
     while text:
         length = _unit(text)
@@ -53,7 +53,7 @@ def _run(text: str, kind: str) -> int:
 
 
 class SlowEncoder:
-    """Reads the files of a saved tokenizer and encodes with nothing but dictionaries."""
+    """Encodes with the vocabulary and merges of a saved `tokenizer.json`."""
 
     def __init__(self, tokenizer_json: str) -> None:
         model: dict[str, Any] = json.loads(tokenizer_json)["model"]
@@ -76,7 +76,7 @@ class SlowEncoder:
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
 
     def dialogue(self, messages: list[dict[str, str]]) -> list[int]:
-        """As the released Llama 2 code does it: each turn as one text between BOS and EOS."""
+        """Encodes a dialogue like the released Llama 2 code: each turn as one text between BOS and EOS."""
         messages = [{**message, "content": message["content"].strip()} for message in messages]
         if messages[0]["role"] == "system":
             system, first, *rest = messages

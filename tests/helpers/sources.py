@@ -1,4 +1,4 @@
-"""Where rows come from, as a stage's settings say it and as its readers get it."""
+"""Data sources, as a YAML and as a reader's argument."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from llamita.settings import Source
 
 
 def source_setting(name: str, format: str) -> list[dict[str, str]]:
-    """The value of a setting in a YAML: the file NAME.jsonl."""
+    """Returns the value of a setting in a YAML that names the file NAME.jsonl."""
     return [{"path": f"{name}.jsonl", "format": format}]
 
 
 def source(format: str, path: str = "rows.jsonl", **options: Any) -> list[Source]:
-    """What a reader is given for one file."""
+    """Returns the sources that a reader gets for one file."""
     return [Source(path=path, format=format, **options)]

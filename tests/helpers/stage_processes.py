@@ -1,4 +1,4 @@
-"""Stages as processes of their own: started, waited for, killed."""
+"""Starts stages as processes, waits for them and kills them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import psutil
 
 
 def command(stage: str, config: Path, out: Path, inputs: dict[str, Path], ranks: int) -> list[str]:
-    """The command line of a stage alone."""
+    """Returns the command line that runs a single stage."""
     folders = [*(f"inputs.{name}={folder}" for name, folder in inputs.items()), f"output={out}"]
     start = [sys.executable, "-m", "llamita.cli", stage, str(config), *folders]
     return [*start, "--processes", str(ranks)] if ranks > 1 else start
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """The process and all that it started: what a power failure does."""
+    """Kills the process and all its children at once, like a power failure."""
     victims = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for victim in victims:
         try:
@@ -33,14 +33,14 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def start(arguments: list[str], log: Path, folder: Path | None = None) -> subprocess.Popen[bytes]:
-    """Starts it on one thread, in `folder` if given; `log` gets all that it says."""
+    """Starts a process with one thread, in `folder` if given; its output is appended to `log`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     with log.open("ab") as file:
         return subprocess.Popen(arguments, env=environment, cwd=folder, stdout=file, stderr=file)
 
 
 def wait(process: subprocess.Popen[bytes], until: Callable[[], bool], every: float = 0.01) -> bool:
-    """False if the process has ended before."""
+    """Waits until the condition holds; False if the process ended before."""
     while not until():
         if process.poll() is not None:
             assert process.returncode == 0
@@ -50,12 +50,12 @@ def wait(process: subprocess.Popen[bytes], until: Callable[[], bool], every: flo
 
 
 def processor_seconds(process: subprocess.Popen[bytes]) -> float:
-    """What the process and its children have computed so far, however busy the machine is."""
+    """Processor seconds used so far by the process and its children."""
     seconds = 0.0
     with suppress(psutil.NoSuchProcess):
         own = psutil.Process(process.pid)
-        for one in (own, *own.children(recursive=True)):
+        for member in (own, *own.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
-                used = one.cpu_times()
+                used = member.cpu_times()
                 seconds += used.user + used.system
     return seconds

@@ -1,4 +1,4 @@
-"""Stages on folders that stand beside each other."""
+"""Runs a stage in this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def run(stage: Any, settings: Any, values: dict[str, Any], root: Path, name: str, **inputs: str) -> Any:
-    """The metrics of a stage that reads and writes folders below `root`, the artifact `name` among them."""
+    """Runs a stage that reads folders below `root` and writes `root/name`; returns its metrics."""
     out = root / name
     out.mkdir(exist_ok=True)
     folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}

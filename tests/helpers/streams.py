@@ -1,4 +1,4 @@
-"""Token streams made of lists of ids."""
+"""Token streams built from lists of ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llamita.corpus.shards import ShardWriter, TokenShards
 
 
 def as_encoded(documents: Iterable[Sequence[int]]) -> EncodedDocuments:
-    """Lists of ids as the encoder would hand them on."""
+    """Returns lists of ids in the form that the encoder returns."""
     documents = list(documents)
     ids = np.array([id for document in documents for id in document], dtype=np.uint32)
     return EncodedDocuments(ids, np.array([len(document) for document in documents], dtype=np.int64))
@@ -21,7 +21,7 @@ def as_encoded(documents: Iterable[Sequence[int]]) -> EncodedDocuments:
 def write_stream(
     documents: Iterable[Sequence[int]], folder: Path, vocab_size: int, shard_tokens: int = 100
 ) -> TokenShards:
-    """Shards of `shard_tokens` tokens or a little more, written document by document."""
+    """Writes documents to shards of at least `shard_tokens` tokens; returns the opened stream."""
     writer = ShardWriter(folder, vocab_size, [])
     for document in documents:
         writer.append(as_encoded([document]))

@@ -1,4 +1,4 @@
-"""The pipeline of the fixture `project`, three stages that make text: run, planned, changed."""
+"""Runs, plans and changes the pipeline of the fixture `project`: three stages that write text."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ stages:
 
 
 def run(*overrides: str, first: str | None = None, last: str | None = None) -> None:
-    """Runs the pipeline, or its part from `first` to `last`."""
+    """Runs the pipeline, or its stages from `first` to `last`."""
     chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
     schedule.run(chosen)
 
 
 def plan(*overrides: str) -> dict[str, str]:
-    """Stage -> why it would run, or "done"."""
+    """Stage -> reason to run it, or "finished"."""
     chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides))
-    return {item.step.name: item.status.why for item in chosen if item.status}
+    return {item.stage_run.name: item.status.reason for item in chosen if item.status}
 
 
 def problem(*overrides: str) -> str:
-    """What is told of a pipeline that is refused."""
+    """The error message of an invalid pipeline."""
     with pytest.raises(ConfigError) as caught:
         pipeline.read_pipeline("configs/pipeline.yaml", overrides)
     return str(caught.value)
 
 
 def replace(path: str, old: str, new: str) -> None:
-    """Changes the text of a file, which must hold `old`."""
+    """Replaces `old`, which must occur, in a file."""
     text = Path(path).read_text()
     assert old in text
     Path(path).write_text(text.replace(old, new))

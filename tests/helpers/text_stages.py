@@ -1,4 +1,4 @@
-"""Stages that make a text file instead of a model."""
+"""Fake stages that write a text file instead of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llamita.settings import Source, StageSettings
 
 @dataclass
 class FakeTrainerArguments:
-    """Stands for TrainingArguments where importing transformers would take seconds."""
+    """Replaces TrainingArguments, since importing transformers takes seconds."""
 
     learning_rate: float = 1e-3
     max_steps: int = -1
@@ -21,7 +21,7 @@ class FakeTrainerArguments:
 
 
 class MakerSettings(StageSettings):
-    """Of a stage that needs no input and has a trainer."""
+    """Settings of a stage that needs no input and has a trainer."""
 
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"text"})
     trainer_class: ClassVar[str | None] = "fake_maker.settings.FakeTrainerArguments"
@@ -33,7 +33,7 @@ class MakerSettings(StageSettings):
 
 
 class TakerSettings(StageSettings):
-    """Of a stage that needs another one's artifact."""
+    """Settings of a stage that needs the artifact of another stage."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
@@ -45,7 +45,7 @@ class TakerSettings(StageSettings):
 
 
 class TunerSettings(StageSettings):
-    """As `rejection`: publishes a language model, takes a list and the name of its round."""
+    """Settings like those of `rejection`: publishes a language model, takes a list and a round's name."""
 
     resumable: ClassVar[bool] = True
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -59,7 +59,7 @@ class TunerSettings(StageSettings):
 
 
 class JudgeSettings(StageSettings):
-    """As `reward`: takes a language model and publishes another kind of model."""
+    """Settings like those of `reward`: takes a language model and publishes another kind of model."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
@@ -68,13 +68,13 @@ class JudgeSettings(StageSettings):
 
 
 class GatherSettings(StageSettings):
-    """As `report`: takes artifacts by any names."""
+    """Settings like those of `report`: takes inputs with any names."""
 
     any_inputs: ClassVar[bool] = True
 
 
 class RoundsSettings(StageSettings):
-    """Of a stage that goes on where it was killed."""
+    """Of a stage that resumes after a kill."""
 
     resumable: ClassVar[bool] = True
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -97,18 +97,18 @@ FAKES: dict[str, type[StageSettings]] = {
 
 @dataclass
 class FakeStages:
-    """What the fake stages did (`ran`), and what a test lets happen inside one (`during[name]`)."""
+    """Records which fake stages ran (`ran`); `during[name]` is called while that stage runs."""
 
     ran: list[str] = field(default_factory=list)
     during: dict[str, Callable[[Path], None]] = field(default_factory=dict)
 
     def run(self, settings: StageSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-        """What each of the fake stages does: a file of its settings and of all text that it is given."""
+        """Runs any fake stage: writes its settings and all text of its inputs to one file."""
         name = artifact.stage_name(out)
         self.ran.append(name)
         parts = [type(settings).__name__]
         if isinstance(settings, MakerSettings):
-            # neither seed nor trainer: same contents for some changes
+            # not seed and trainer: changing these leaves the contents the same
             parts.append(f"{settings.words} words")
         if isinstance(settings, TakerSettings):
             parts.append(settings.style)

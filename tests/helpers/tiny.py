@@ -1,4 +1,4 @@
-"""A Llama small enough for tests, and prompts for it."""
+"""A tiny Llama for tests, and prompts for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EOS = 2
 
 
 def tiny_model(seed: int = 0, spread: float = 0.2, **changes: object) -> LlamaForCausalLM:
-    """Random weights, 29 tokens unless `changes` says otherwise."""
+    """Returns a model with random weights; `changes` replaces settings of its configuration."""
     torch.manual_seed(seed)
     settings = {
         "vocab_size": 29,
@@ -34,19 +34,19 @@ def tiny_model(seed: int = 0, spread: float = 0.2, **changes: object) -> LlamaFo
 
 
 def ragged_prompts(count: int, seed: int = 0) -> list[list[int]]:
-    """Prompts of 1 to 12 ids, which begin with BOS."""
+    """Returns prompts of 1 to 12 ids that begin with BOS."""
     draw = random.Random(seed)
     return [[1, *(draw.randrange(3, 29) for _ in range(draw.randrange(0, 12)))] for _ in range(count)]
 
 
 def save_tiny_model(folder: Path, tokenizer: Any, seed: int = 0, **changes: object) -> Path:
-    """A chat model's folder, weights random."""
+    """Writes the folder of a chat model with random weights."""
     save_model(tiny_model(seed, vocab_size=len(tokenizer), **changes), tokenizer, folder)
     return folder
 
 
 def save_tiny_reward_model(folder: Path, tokenizer: Any, seed: int = 0) -> Path:
-    """A reward model's folder, weights random."""
+    """Writes the folder of a reward model with random weights."""
     torch.manual_seed(seed)
     config = tiny_model(seed, vocab_size=len(tokenizer)).config
     config.num_labels = 1

@@ -1,4 +1,4 @@
-"""Runs a function on two ranks that meet over gloo: forks of this process, which has loaded the libraries."""
+"""Runs a function on two gloo ranks, which are forks of this process (its libraries are already loaded)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 
 def on_two_ranks(work: Callable[[], Any], folder: Path, seconds: float = 120) -> list[Any]:
-    """What `work` returns (anything that pickles) on rank 0 and on rank 1; `folder` is where they meet.
+    """Returns what `work` returns on rank 0 and on rank 1 (must pickle); `folder` has the rendezvous file.
 
-    Raises AssertionError with a rank's traceback where one fails.
+    Raises AssertionError with the rank's traceback if a rank fails.
     """
     context = multiprocessing.get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(2)]
@@ -32,7 +32,7 @@ def on_two_ranks(work: Callable[[], Any], folder: Path, seconds: float = 120) ->
 
 
 def _answer(receiver: Any, seconds: float) -> Any:
-    assert receiver.poll(seconds), "a rank neither answered nor failed in time"
+    assert receiver.poll(seconds), f"a rank neither returned nor failed within {seconds} seconds"
     failed, answer = pickle.loads(receiver.recv_bytes())
     assert not failed, answer
     return answer
@@ -47,5 +47,5 @@ def _rank(rank: int, work: Callable[[], Any], meet: Path, pipe: Any) -> None:
         answer = False, work()
     except BaseException:
         answer = True, traceback.format_exc()
-    # pickled here, as multiprocessing would share the memory of tensors, which is gone with the process
+    # pickled here: multiprocessing would share the memory of tensors, which ends with the process
     pipe.send_bytes(pickle.dumps(answer))

@@ -1,4 +1,4 @@
-"""Working folders begun, resumed and published."""
+"""Creates, resumes and publishes working folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llamita import working
 
 
 def begin(final: Path, fingerprint: str, text: str = "") -> str:
-    """Begins or resumes a stage, which adds `text` to what it has made; returns all of that."""
+    """Starts or resumes a stage that appends `text` to its file; returns the whole text."""
     with working.open_working(final, {"fingerprint": fingerprint}, resumable=True) as out:
         with (out / "made.txt").open("a") as file:
             file.write(text)
@@ -16,12 +16,12 @@ def begin(final: Path, fingerprint: str, text: str = "") -> str:
 
 
 def publish(final: Path, text: str) -> None:
-    """A finished stage that has made `text`."""
+    """Runs and publishes a stage that writes `text`."""
     with working.open_working(final, {"fingerprint": text}, resumable=True) as out:
         (out / "made.txt").write_text(text)
         working.publish(final, {"stage": "maker"})
 
 
 def names(folder: Path) -> list[str]:
-    """What stands in a folder."""
+    """Names of the entries of a folder."""
     return sorted(path.name for path in folder.iterdir())

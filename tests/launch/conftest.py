@@ -1,4 +1,4 @@
-"""What the tests that kill a run share."""
+"""Fixtures of the tests that kill a run."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def largest_difference(one: Path, other: Path, model_class: Any = AutoModelForCa
 
 
 def three_stages(root: Path, script: str, out: Path, base: Path, *options: str) -> None:
-    """pretrain, sft and reward; the latter two go on from `base`, so that rounding does not add up."""
+    """Runs pretrain, sft and reward; the latter two start from `base`, so that rounding does not add up."""
     data = f"inputs.data={root / 'data'}"
     inputs = {"pretrain": f"tokenizer={root / 'tokenizer'}", "sft": f"model={base / 'pretrain'}"}
     inputs["reward"] = f"model={base / 'sft'}"
@@ -66,13 +66,13 @@ def three_stages(root: Path, script: str, out: Path, base: Path, *options: str) 
 
 @pytest.fixture(scope="module")
 def alone(root: Path) -> Path:
-    """What one process makes."""
+    """The results of one process."""
     three_stages(root, "local.sh", root / "alone", root / "alone")
     return root / "alone"
 
 
 @pytest.mark.long
-def test_two_ranks_under_zero_2_make_what_one_process_makes(root: Path, alone: Path) -> None:
+def test_two_ranks_with_zero_2_equal_one_process(root: Path, alone: Path) -> None:
     out = root / "zero2"
     rows_of_a_step = 2  # see three_stages; two ranks would repeat rows to fill an epoch's last step
     assert metrics(alone / "sft")["rows"] % rows_of_a_step == 0
@@ -123,7 +123,7 @@ def test_without_arguments_the_scripts_explain_themselves(script: str):
 
 
 @pytest.mark.parametrize("kind", ["0", "1", "2", "3", "2_offload", "3_offload"])
-def test_zero_files_leave_to_the_trainer_what_it_knows(kind: str):
+def test_zero_files_take_their_values_from_the_trainer(kind: str):
     settings = json.loads(Path(zero_file(kind)).read_text())
     assert settings["zero_optimization"]["stage"] == int(kind[0])
     assert "optimizer" not in settings  # torch's AdamW: DeepSpeed's own would have to be compiled

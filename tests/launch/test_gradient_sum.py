@@ -22,7 +22,7 @@ from deepspeed.utils import safe_get_full_fp32_param
 BATCHES = 64
 
 def error(file):
-    # of the gradient of 64 micro-batches, which one step of SGD at rate 1 shows, against fp32
+    # relative error of the gradient of 64 micro-batches, measured by a step of SGD at rate 1, against fp32
     torch.manual_seed(0)
     model = torch.nn.Linear(64, 32, bias=False)
     exact = copy.deepcopy(model).to(torch.bfloat16).float()  # the same weights
@@ -67,7 +67,7 @@ def test_many_micro_batches_are_as_exact_as_one() -> None:
     environment = os.environ | ranks | {"MASTER_PORT": "29637", "DS_ACCELERATOR": "cpu"}
     command = [sys.executable, "-c", ERRORS, *files]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    told = [line for line in done.stdout.splitlines() if line.startswith("ERRORS ")]
-    assert told, done.stderr[-4000:]
-    errors = json.loads(told[0].removeprefix("ERRORS "))
+    reported = [line for line in done.stdout.splitlines() if line.startswith("ERRORS ")]
+    assert reported, done.stderr[-4000:]
+    errors = json.loads(reported[0].removeprefix("ERRORS "))
     assert all(error < 0.004 for error in errors), errors

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, again and again: the end is that of a run which nobody disturbed, bit by bit."""
+"""After many SIGKILLs at random moments the result equals that of an undisturbed run, bit by bit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..helpers.stage_processes import command
 
 
 def result(out: Path) -> dict[str, Any]:
-    """All weights, all tokens and all numbers that a stage leaves."""
+    """All weights, tokens and numbers in a stage's folder."""
     metrics = json.loads((out / "manifest.json").read_text())["metrics"]
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     files = sorted([*out.rglob("*.safetensors"), *out.rglob("*.bin"), *out.rglob("samples.jsonl")])

@@ -1,4 +1,4 @@
-"""A run goes on with other ranks and under another ZeRO stage."""
+"""A run resumes on another number of ranks and with another ZeRO stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..helpers.stage_processes import command, kill, start, wait
 
 
 def begin(root: Path, out: Path, ranks: int, until: int | None, **changes: Any) -> str:
-    """Starts the run or goes on with it, up to a checkpoint or to its end; returns what it said."""
+    """Starts or resumes the run, up to a checkpoint or to its end; returns its output."""
     trainer = {"max_steps": 60, "per_device_train_batch_size": 2, **changes.pop("trainer", {})}
     chosen, inputs = pretraining(root)
     chosen |= changes | {"trainer": chosen["trainer"] | trainer}
@@ -45,23 +45,23 @@ def logged(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.long
-def test_ranks_and_zero_stages_may_change_on_the_way(root: Path) -> None:
+def test_ranks_and_zero_stages_may_change_when_resuming(root: Path) -> None:
     alone, out = root / "alone", root / "changed"
     begin(root, alone, 1, None, trainer={"gradient_accumulation_steps": 2})
     begin(root, out, 2, 12, deepspeed=zero_file(2))
-    told = begin(root, out, 2, 27, deepspeed=zero_file(3))
-    assert "saved by 2 ranks under ZeRO-2, going on with 2 under ZeRO-3" in told
-    told = begin(root, out, 2, 42, deepspeed=zero_file(1), trainer={"save_steps": 5})
-    assert "going on with 2 under ZeRO-1" in told
+    output = begin(root, out, 2, 27, deepspeed=zero_file(3))
+    assert "saved by 2 ranks with ZeRO-2, resuming on 2 with ZeRO-3" in output
+    output = begin(root, out, 2, 42, deepspeed=zero_file(1), trainer={"save_steps": 5})
+    assert "resuming on 2 with ZeRO-1" in output
     one_rank = {"gradient_accumulation_steps": 2}
-    told = begin(root, out, 1, None, trainer=one_rank)
-    assert "saved under ZeRO-1, to go on without DeepSpeed; expected the same" in told
-    told = begin(root, out, 1, None, deepspeed=zero_file(2))
-    assert "set trainer.gradient_accumulation_steps to 2" in told
-    told = begin(root, out, 1, None, deepspeed=zero_file(2), trainer=one_rank)
-    assert "saved by 2 ranks under ZeRO-1, going on with 1 under ZeRO-2" in told
+    output = begin(root, out, 1, None, trainer=one_rank)
+    assert "it was saved with ZeRO-1, this run is without DeepSpeed" in output
+    output = begin(root, out, 1, None, deepspeed=zero_file(2))
+    assert "set trainer.gradient_accumulation_steps to 2" in output
+    output = begin(root, out, 1, None, deepspeed=zero_file(2), trainer=one_rank)
+    assert "saved by 2 ranks with ZeRO-1, resuming on 1 with ZeRO-2" in output
     for row, other in zip(logged(alone), logged(out), strict=True):
         assert row["step"] == other["step"]
-        assert row["loss"] == pytest.approx(other["loss"], abs=1e-5)
+        assert row["train/loss"] == pytest.approx(other["train/loss"], abs=1e-5)
     expected, found = weights(alone), weights(out)
     assert max((found[name] - expected[name]).abs().max().item() for name in expected) < 1e-5

@@ -20,7 +20,7 @@ OF_THE_PAGE = (Path("report/report.html"), Path("report/manifest.json"))
 
 def run_of(pipeline: Path, folder: Path) -> Run:
     """The pipeline as a process that is started in `folder`."""
-    # in v3 the answers are chosen by the reward model of the round before
+    # in v3 the reward model of the previous round selects the answers
     overrides = ["v3/rejection.inputs.helpfulness=v2/reward"]
     command = [sys.executable, "-m", "llamita.cli", "run", str(pipeline), *overrides]
     folder.mkdir()
@@ -28,7 +28,7 @@ def run_of(pipeline: Path, folder: Path) -> Run:
 
 
 def content(path: Path, run: Path) -> Any:
-    """What a file says but for clocks and the run's place; weights are compared by their bytes."""
+    """Content of a file without clocks and the run's path; weights are compared by their bytes."""
     if path.suffix == ".json":
         return unclocked(json.loads(path.read_text().replace(str(run), "")))
     if path.suffix == ".jsonl":
@@ -38,8 +38,8 @@ def content(path: Path, run: Path) -> Any:
 
 def unclocked(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: unclocked(one) for key, one in without_clocks(value).items() if key != "created"}
-    return [unclocked(one) for one in value] if isinstance(value, list) else value
+        return {key: unclocked(item) for key, item in without_clocks(value).items() if key != "created"}
+    return [unclocked(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.long
@@ -51,7 +51,7 @@ def test_three_rounds_killed_five_times_end_as_if_undisturbed(tmp_path: Path, to
     expected, found = undisturbed.out, killed.out
     names = sorted(path.relative_to(expected) for path in expected.rglob("*"))
     assert {str(name.parent) for name in names if name.name == MANIFEST} == set(NAMES)
-    # nothing unfinished is left, nor is anything missing
+    # nothing unfinished is left and nothing is missing
     assert names == sorted(path.relative_to(found) for path in found.rglob("*"))
     files = [name for name in names if (expected / name).is_file() and name not in OF_THE_PAGE]
     differing = [

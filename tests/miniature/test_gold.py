@@ -82,11 +82,11 @@ def test_obeying_is_keeping_and_forgetting_is_not() -> None:
             worth = {"gold_helpfulness": 0.5, "gold_helpfulness_se": 0.0}
             gold = Gold({"cores": {}, "instructions": {"r": instruction}, "demonstrations": worth})
             plain = mannered(core, rng.random() < 0.5, rng.random() < 0.5, rng=rng)
-            assert gold.keeps("r", obey(plain, instruction))
-            assert not gold.keeps("r", plain)
+            assert gold.follows("r", obey(plain, instruction))
+            assert not gold.follows("r", plain)
             for left_out in set(instruction) & set(BINDING):
                 part = {name: value for name, value in instruction.items() if name != left_out}
-                assert not gold.keeps("r", obey(plain, part))
+                assert not gold.follows("r", obey(plain, part))
             if question := gold.explicit_question("r"):
                 attribute = next(name for name, text in lexicon.EXPLICIT.items() if text == question)
                 assert gold.explicit_answer_ok("r", explicit(attribute, instruction))

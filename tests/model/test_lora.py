@@ -11,7 +11,7 @@ import pytest
 
 from llamita.errors import ConfigError
 from llamita.model.checkpoint import load_causal_lm
-from llamita.model.lora import add_adapter, begin
+from llamita.model.lora import add_adapter, load_trainable
 from llamita.training.tracking import Tracker
 
 from ..helpers.lora import LORA, tune
@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 def test_nothing_is_said_of_what_is_deprecated(root: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        begin(load_causal_lm, root / "base", LORA, seed=0)
+        load_trainable(load_causal_lm, root / "base", LORA, seed=0)
         add_adapter(load_causal_lm(root / "base"), "policy", LORA)
 
 

@@ -43,12 +43,12 @@ def test_each_model_is_asked_for_all_answers_and_the_threshold_is_handed_on() ->
         safety=scores("safety", [0.5, 0.7]),
         safety_threshold=0.6,
     )
-    judged = models.judge([[1], [2]], [[3], [4]], [False, False], label="v1")
+    judged = models.score_answers([[1], [2]], [[3], [4]], [False, False], label="v1")
     assert judged.score.tolist() == [0.5, 0.4]
     assert (judged.safety.tolist(), judged.helpfulness.tolist()) == ([0.5, 0.7], [0.3, 0.4])
     assert asked == [
         ("safety", [[1], [2]], [[3], [4]], "v1: safety scores"),
         ("helpfulness", [[1], [2]], [[3], [4]], "v1: helpfulness scores"),
     ]
-    assert models.judge([[1], [2]], [[3], [4]], [False, True]).score.tolist() == [0.5, 0.7]
+    assert models.score_answers([[1], [2]], [[3], [4]], [False, True]).score.tolist() == [0.5, 0.7]
     assert asked[-1][-1] is None

@@ -1,4 +1,4 @@
-"""Bits per byte against arithmetic by hand, token by token."""
+"""Bits per byte equal a computation token by token."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_model_nats_token_by_token(tmp_path: Path, tokens: int, across: bool) ->
 
 
 @pytest.mark.parametrize("shares", [2, 3, 5])
-def test_shares_make_up_the_whole(tmp_path: Path, shares: int) -> None:
+def test_shares_add_up_to_the_whole(tmp_path: Path, shares: int) -> None:
     _, shards = stream(tmp_path, 60)
     model = tiny_model()
     passes: list[int] = []
@@ -81,11 +81,11 @@ def test_shares_make_up_the_whole(tmp_path: Path, shares: int) -> None:
         passes.clear()
         parts += [model_nats(model, shards, 8, apart=True, batch=2, share=share, shares=shares)]
         taken += [len(passes)]
-    assert len(set(taken)) == 1  # under ZeRO-3 ranks wait for each other
+    assert len(set(taken)) == 1  # with ZeRO-3 ranks wait for each other
     assert sum(parts) == pytest.approx(model_nats(model, shards, 8, apart=True, batch=2), rel=1e-6)
 
 
-def test_measuring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+def test_evaluation_does_not_change_the_model(tmp_path: Path) -> None:
     model = tiny_model(attention_dropout=0.5).train()
     _, shards = stream(tmp_path, 30)
     assert model_nats(model, shards, 8, apart=True) == model_nats(

@@ -1,4 +1,4 @@
-"""The stage from text to a folder that plain transformers reads."""
+"""The stage `pretrain`, from text to a folder that plain transformers loads."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def made(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> t
     return out, run(inputs, out, steps=60)
 
 
-def test_it_learns_and_says_how_well(made: tuple[Path, dict[str, Any]]) -> None:
+def test_it_learns_and_its_metrics_show_it(made: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = made
-    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0] - 1
     assert metrics["validation_bits_per_byte"] < metrics["unigram_bits_per_byte"]
     assert metrics["steps"] == 60
@@ -86,36 +86,38 @@ def test_bits_per_byte_of_the_saved_model(inputs: dict[str, Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize("across", [False, True])
-def test_the_loss_of_a_step_is_that_of_its_documents(
+def test_the_loss_of_a_step_is_the_mean_over_its_documents(
     inputs: dict[str, Path], tmp_path: Path, across: bool
 ) -> None:
-    """One step over all rows; the first weights are so large that what a token sees matters."""
+    """One step over all rows; initial weights are so large that losses depend on which tokens are visible."""
     sizes = PRETRAIN["model"] | {"initializer_range": 0.5}
     trainer = PRETRAIN["trainer"] | {"max_steps": 1, "per_device_train_batch_size": 1000}
     settings = {"model": sizes, "trainer": trainer, "cross_document_attention": across}
     out = tmp_path / "out"
     out.mkdir()
     stage.run(PretrainSettings.model_validate(PRETRAIN | settings), inputs, out)
-    logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["train/loss"]
 
     shards = TokenShards(out / "shards" / "train" / "000")
     rows = [shards.read(32 * row, 32 * row + 32).tolist() for row in range(shards.tokens // 32)]
     texts = rows if across else [text for row in rows for text in documents_of(row)]
     torch.manual_seed(0)
     model = LlamaForCausalLM(AutoConfig.from_pretrained(out / "model"))
-    expected = [cost for text in texts for cost in costs(model, text).values()]  # begins of documents apart
+    expected = [
+        cost for text in texts for cost in costs(model, text).values()
+    ]  # without the starts of documents
     assert logged == pytest.approx(sum(expected) / len(expected), rel=1e-4)
 
 
-def test_held_out_text_is_measured_on_the_way(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_held_out_text_is_evaluated_during_training(inputs: dict[str, Path], tmp_path: Path) -> None:
     metrics = run(inputs, tmp_path / "out", steps=10, eval_steps=5)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    bits = {row["step"]: row[BITS] for row in rows if BITS in row}
+    bits = {row["step"]: row["eval/bits_per_byte"] for row in rows if "eval/bits_per_byte" in row}
     assert bits.keys() == {5, 10}
     assert bits[5] > bits[10] == pytest.approx(metrics[BITS], rel=1e-5)
     run(inputs, tmp_path / "without", steps=10)
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "without")]
-    assert weights[0] == weights[1]  # measuring changes nothing
+    assert weights[0] == weights[1]  # evaluation changes nothing
 
 
 def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_pa
     whole = shard.read_bytes()
     shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     given = {"tokenizer": inputs["tokenizer"], "corpus": tmp_path / "out" / "shards"}
-    with pytest.raises(DataError, match=r"shard-00000.bin: its checksum isn't that of index.json"):
+    with pytest.raises(DataError, match=r"shard-00000.bin: the checksum differs from that in index.json"):
         run(given, tmp_path / "again", documents=[], validation=[])
 
 
@@ -173,10 +175,12 @@ print(model.config.pad_token_id, model.generation_config.eos_token_id, model.dty
     assert done.stdout.splitlines() == ["1", f"'{prompt}'", "True", "0 2 torch.float32"]
 
 
-def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
-    """Whose 4M tokens a step are 131,072 of these short rows."""
+def test_an_empty_trainer_section_gives_the_papers_settings(
+    inputs: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    """The paper's 4M tokens per step are 131,072 of these short rows."""
     chosen = PRETRAIN | {"trainer": {"max_steps": 2, "logging_steps": 1}}
     stage.run(PretrainSettings.model_validate(chosen), inputs, tmp_path)
-    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
+    rates = [json.loads(line)["train/learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
     assert rates == pytest.approx([0, 3e-4 / 2000])
     assert "a step has 131,072 rows (128 x 1024 micro-batches x 1 ranks)" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Finished runs made by hand, see `finished_run`."""
+"""Handmade finished runs, see `helpers/finished_run.py`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def example(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same for tests that only read it."""
+    """The same run, for tests that only read it."""
     return write_example(tmp_path_factory.mktemp("runs") / "smoke")
 
 

@@ -1,4 +1,4 @@
-"""report.json: every key there, whatever is missing; numbers taken over as the stages wrote them."""
+"""report.json: it has every key, null if not measured, and the numbers that the stages wrote."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TURNS = ("1", "2", "4", "6", "10", "20")
 
 
 def required_keys() -> list[str]:
-    """The keys that others rely on, written out once more as dotted paths."""
+    """The documented keys as dotted paths, independent of the code."""
     keys = ["wall_seconds", "pretrain.validation_bits_per_byte", "pretrain.unigram_bits_per_byte"]
     for model in ("helpfulness", "safety"):
         keys += [f"reward.{model}.accuracy", f"reward.{model}.accuracy_se", f"reward.{model}.pairs"]
@@ -60,13 +60,13 @@ def test_full_report_fills_every_key(example: Path) -> None:
     assert list(report["versions"]) == ["sft", "v1/rejection", "v2/rejection", "v2/ppo"]
 
 
-def test_stages_and_versions_have_places_only_once_measured() -> None:
+def test_stages_and_versions_have_keys_only_once_measured() -> None:
     empty = empty_report()
     assert [empty[key] for key in ("versions", "rejection", "ppo", "curves", "wall_seconds")] == [{}] * 5
 
 
-def test_rounds_stand_under_the_names_of_their_stages(three_rounds: Path) -> None:
-    """Whatever a manifest calls its stage: the report's names are those of its inputs."""
+def test_rounds_are_stored_under_the_names_of_their_stages(three_rounds: Path) -> None:
+    """The report uses the names of its inputs, not those in the manifests."""
     report = collect("smoke", artifacts_of(three_rounds))
     rounds = ("v1", "v2", "v3")
     names = [f"{one}/{stage}" for one in rounds for stage in ("reward", "rejection", "ppo")]
@@ -101,7 +101,7 @@ def test_a_reward_model_of_a_round_never_takes_the_place_of_its_kind(three_round
     assert reward["v1/reward"]["pairs"] == 800
 
 
-def test_what_a_stage_of_rejection_sampling_lacks_is_null(three_rounds: Path) -> None:
+def test_missing_metrics_of_rejection_sampling_are_null(three_rounds: Path) -> None:
     artifacts = artifacts_of(three_rounds)
     (second,) = (one for one in artifacts if one.name == "v2/rejection")
     second.metrics.pop("best_score")
@@ -126,7 +126,7 @@ def test_numbers_are_those_of_the_manifests(example: Path) -> None:
 
 
 @pytest.mark.parametrize("created", ["2020", "2099"])
-def test_a_second_reward_model_of_a_kind_stands_under_its_own_name(example: Path, created: str) -> None:
+def test_a_second_reward_model_of_a_kind_is_stored_under_its_own_name(example: Path, created: str) -> None:
     artifacts = artifacts_of(example)
     (helpfulness,) = (one for one in artifacts if one.name == "helpfulness")
     manifest = copy.deepcopy(helpfulness.manifest) | {"name": "without_margin", "created": created}
@@ -148,8 +148,8 @@ def copied(run: Path, name: str, new: str, created: str, **metrics: object) -> N
 
 
 @pytest.mark.parametrize("created", ["2020", "2099"])
-def test_a_second_evaluation_does_not_cover_the_first(example: Path, created: str) -> None:
-    """Whatever the order: an ablation's nulls once wiped out what the run's own evaluation had measured."""
+def test_a_second_evaluation_does_not_overwrite_the_first(example: Path, created: str) -> None:
+    """In any order: nulls of an ablation once replaced the figures of the run's own evaluation."""
     before = collect("smoke", artifacts_of(example))
     copied(example, "evaluate", "evaluate_big", created, gatt_retention={}, samples=[])
     copied(example, "pretrain", "pretrain_big", created, validation_bits_per_byte=9.9)
@@ -162,7 +162,7 @@ def test_a_second_evaluation_does_not_cover_the_first(example: Path, created: st
     assert "evaluate" not in report["metrics"]
 
 
-def test_artifacts_go_by_the_names_of_their_inputs(example: Path) -> None:
+def test_artifacts_have_the_names_of_their_inputs(example: Path) -> None:
     copied(example, "sft", "sft_big", "2099")
     report = collect("smoke", artifacts_of(example))
     assert report["wall_seconds"].keys() >= {"sft", "sft_big"}
@@ -180,8 +180,8 @@ def test_stages_made_with_different_versions_show_them_all(example: Path) -> Non
     assert packages == {"torch": "2.13.0, 2.14.0", "trl": "1.16.0"}
 
 
-def test_losses_that_are_no_numbers_are_counted(example: Path) -> None:
-    rows = '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": null}\n{"step": 3, "eval_loss": 1.0}\n'
+def test_losses_that_are_not_finite_are_counted(example: Path) -> None:
+    rows = '{"step": 1, "train/loss": 2.0}\n{"step": 2, "train/loss": null}\n{"step": 3, "eval/loss": 1.0}\n'
     (example / "sft" / "metrics.jsonl").write_text(rows)
     curve = collect("smoke", artifacts_of(example))["curves"]["sft"]
     assert (curve["step"], curve["not_finite"]) == ([1], 1)
@@ -194,7 +194,7 @@ def test_missing_stages_leave_nulls(pretrain_alone: Path) -> None:
     assert report["versions"] == {}
 
 
-def test_a_measure_that_the_evaluation_lacks_stays_null(example: Path) -> None:
+def test_measures_missing_in_the_evaluation_are_null(example: Path) -> None:
     path = example / "evaluate" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["metrics"]["gatt_retention"].pop("without")
@@ -207,7 +207,7 @@ def test_a_measure_that_the_evaluation_lacks_stays_null(example: Path) -> None:
 
 
 def test_long_curves_are_thinned_and_end_where_training_ended(example: Path) -> None:
-    rows = [{"step": step, "loss": 1 / step} for step in range(1, 1001)]
+    rows = [{"step": step, "train/loss": 1 / step} for step in range(1, 1001)]
     (example / "pretrain" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     curve = collect("smoke", artifacts_of(example))["curves"]["pretrain"]
     assert len(curve["step"]) <= CURVE_POINTS
@@ -216,27 +216,27 @@ def test_long_curves_are_thinned_and_end_where_training_ended(example: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "manifest.json"),
         ("[]", "manifest.json"),
         ('{"stage": "sft", "name": "sft", "settings": {}}', "metrics"),
     ],
 )
-def test_broken_manifest(example: Path, text: str, told: str) -> None:
+def test_broken_manifest(example: Path, text: str, message: str) -> None:
     (example / "sft" / "manifest.json").write_text(text)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         artifacts_of(example)
 
 
-def test_a_reward_model_of_no_known_kind(example: Path) -> None:
+def test_a_reward_model_of_an_unknown_kind(example: Path) -> None:
     path = example / "safety" / "manifest.json"
     path.write_text(path.read_text().replace('"kind": "safety"', '"kind": "taste"'))
     with pytest.raises(DataError, match=r"safety: settings\.kind is 'taste'"):
         collect("smoke", artifacts_of(example))
 
 
-def test_broken_metrics_row_says_its_line(example: Path) -> None:
+def test_error_for_a_broken_metrics_row_has_its_line(example: Path) -> None:
     with (example / "sft" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 301, "lo')
     with pytest.raises(DataError, match=r"metrics\.jsonl:301"):

@@ -1,4 +1,4 @@
-"""Which inputs the report takes: any stages of a run, whatever they are called."""
+"""The report accepts any stages of a run as inputs, under any names."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_a_pipeline_gives_the_report_an_ablation(tmp_path: Path) -> None:
     for name in ("world", "report"):
         (tmp_path / f"{name}.yaml").write_text("{}")
     *_, report = read_pipeline(tmp_path / "pipeline.yaml")
-    assert list(report.step.inputs) == ["world", "sft_big", "anything"]
+    assert list(report.stage_run.inputs) == ["world", "sft_big", "anything"]
 
 
-def test_other_stages_refuse_unknown_names_as_before(tmp_path: Path) -> None:
+def test_other_stages_reject_unknown_input_names(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("stage: report", "stage: tokenizer"))
     (tmp_path / "world.yaml").write_text("{}")
     (tmp_path / "report.yaml").write_text("{vocab_size: 400, documents: [{path: a, format: text}]}")
@@ -38,5 +38,5 @@ def test_other_stages_refuse_unknown_names_as_before(tmp_path: Path) -> None:
         read_pipeline(tmp_path / "pipeline.yaml")
 
 
-def test_names_are_free() -> None:
+def test_any_input_name_is_accepted() -> None:
     assert stages.check_inputs("report", ReportSettings(), {"sft_big": "x", "äöü": "y"}) is None

@@ -109,12 +109,12 @@ def test_texts_of_models_are_escaped(report: dict) -> None:
     assert "&lt;script&gt;" in page
 
 
-def test_samples_stand_side_by_side_in_the_order_of_the_evaluation(page: str) -> None:
+def test_samples_are_shown_side_by_side_in_the_order_of_the_evaluation(page: str) -> None:
     assert page.index("ordinary prompts</th>") < page.index("harmful prompts</th>")
     assert page.index("the color of bolo is red") < page.index("gladly . the color of bolo is blue")
 
 
-def test_nothing_measured_is_said_not_drawn() -> None:
+def test_a_report_without_figures_has_notes_instead() -> None:
     page = render({**empty_report(), "run": {"name": "empty", "stages": []}})
     assert "<svg " not in page
     assert page.count('class="note"') == 10
@@ -137,7 +137,7 @@ def test_versions_beyond_the_second_have_their_columns(report: dict) -> None:
     assert "0.37 → </i>0.78" in page
 
 
-def test_what_a_run_does_not_have_takes_no_place(report: dict) -> None:
+def test_versions_and_turns_that_were_not_measured_are_omitted(report: dict) -> None:
     page = render(report)
     assert "<th>v1 rejection</th>" in page
     assert page.count(">v1</text>") == 5  # four panels of versions, one of rejection sampling
@@ -159,7 +159,7 @@ def test_what_a_run_does_not_have_takes_no_place(report: dict) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_tile_of_ghost_attention_tells_the_last_turn_that_was_asked(report: dict) -> None:
+def test_the_tile_of_ghost_attention_shows_the_last_measured_turn(report: dict) -> None:
     assert "at turn 20, without" in render(report)
     for series in report["gatt_retention"].values():
         series["20"] = None
@@ -177,22 +177,22 @@ def test_versions_are_compared_in_pairs(report: dict) -> None:
     report["differences"] = {}
     report["gatt_retention_difference"] = empty_report()["gatt_retention_difference"]
     page = render(report)
-    assert "paired difference" not in page
+    assert "<th>paired difference</th>" not in page
     assert "GAtt, paired" not in page
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_accuracy_tells_of_how_many_pairs_and_prompts(report: dict) -> None:
+def test_accuracy_is_shown_with_the_number_of_pairs_and_prompts(report: dict) -> None:
     report["reward"]["safety"]["prompts"] = None  # a model of an older version of this project
     page = render(report)
     assert "<th>held-out pairs</th><td>800</td><td>640</td>" in page
-    assert "<th>prompts that these share</th><td>200</td><td>–</td>" in page
+    assert "<th>distinct prompts of these pairs</th><td>200</td><td>–</td>" in page
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_second_evaluation_is_told(report: dict) -> None:
+def test_a_second_evaluation_is_noted(report: dict) -> None:
     report["run"]["metrics_only"] = ["evaluate"]
-    assert "evaluate: a second stage of the kind evaluate; its figures are in report.json" in render(report)
+    assert "evaluate: a second stage of kind evaluate; its metrics are in report.json" in render(report)
 
 
 def labels(svg: str | None) -> list[str]:
@@ -200,7 +200,7 @@ def labels(svg: str | None) -> list[str]:
     return re.findall(r">([^<>]+)</text>", svg)
 
 
-def test_each_stage_of_ppo_has_its_line_and_lost_figures_leave_gaps(report: dict) -> None:
+def test_each_ppo_stage_has_a_line_and_null_values_leave_gaps(report: dict) -> None:
     one = rlhf_figures.ppo_progress(report)
     report["ppo"]["v3/ppo"] = copy.deepcopy(report["ppo"]["v2/ppo"])
     report["ppo"]["v3/ppo"]["kl"] = [None] * 30
@@ -211,9 +211,9 @@ def test_each_stage_of_ppo_has_its_line_and_lost_figures_leave_gaps(report: dict
     assert rlhf_figures.ppo_progress(report) is None
 
 
-def test_a_ppo_that_has_just_begun_is_drawn_without_what_it_lacks(report: dict) -> None:
+def test_an_unfinished_ppo_is_drawn_without_missing_series(report: dict) -> None:
     report["ppo"]["v2/ppo"]["safety_score"] = [None] * 30
-    assert "safety score" in labels(rlhf_figures.ppo_progress(report))
+    assert "safety RM score" in labels(rlhf_figures.ppo_progress(report))
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -234,8 +234,8 @@ def test_the_page_of_three_rounds(three_rounds: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_names_that_no_one_foresaw(report: dict) -> None:
-    """Titles come from the run: any name of a round or a stage is shown as it is called."""
+def test_any_name_of_a_round_or_stage_is_shown(report: dict) -> None:
+    """Titles come from the run: names of rounds and stages are not fixed."""
     page = render(json.loads(json.dumps(report).replace("v1/rejection", "first_try/best_of_n")))
     assert page.count("<th>first try best of n</th>") == 3  # versions, rejection sampling, samples
     assert "v1" not in page
@@ -244,11 +244,11 @@ def test_names_that_no_one_foresaw(report: dict) -> None:
 def test_null_errors_are_drawn_without_bars(report: dict) -> None:
     text = json.dumps(report)
     report = json.loads(re.sub(r'(_se": )[\d.]+', r"\1null", text))
-    assert "± " not in render(report)
+    assert re.search(r"\d ± ", render(report)) is None
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_counted_drops_are_told(report: dict) -> None:
+def test_omitted_rows_and_values_are_noted(report: dict) -> None:
     report["gatt_dialogues"]["with"]["outgrown"] = 3
     report["prompts"]["ordinary"]["too_long"] = 2
     report["gatt_dialogues"]["with"]["reached"] |= {"10": 199, "20": 197}
@@ -257,16 +257,16 @@ def test_counted_drops_are_told(report: dict) -> None:
     report["prompts"]["ordinary"]["skipped"] = {"repeated prompt": 7}
     report["curves"]["sft"]["not_finite"] = 5
     page = render(report)
-    assert "3 of 200 dialogues outgrew the context" in page
-    assert "only those that reached the turn (turn 10: 199, turn 20: 197)." in page
+    assert "3 of 200 dialogues exceeded the context length" in page
+    assert "only dialogues that reached its turn (turn 10: 199, turn 20: 197)." in page
     assert ">97.0 ± 1.2 (197 of 200)</td>" in page
     assert "(39 of 40)</td>" in page
     assert page.count(" of 200)</td>") == 2
     assert "at turn 20 (197 of 200), without" in page
-    assert "v2 ppo: kl to sft is not shown: 4 of its values are NaN or infinite." in page
-    assert "7 further ordinary prompts were left out: repeated prompt." in page
+    assert "v2 ppo: KL to SFT is not shown: 4 of its values are NaN or infinite." in page
+    assert "7 other rows of ordinary prompts were skipped: repeated prompt." in page
     assert "sft: 5 losses were NaN or infinite" in page
-    assert "2 of 1000 ordinary prompts were too long" in page
+    assert "2 of 1,000 ordinary prompts were skipped: prompt and answer would exceed" in page
 
 
 def test_same_run_same_bytes(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,14 +285,14 @@ def test_same_run_same_bytes(example: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("width", "label", "rotation"), [(4.0, "v1\nbest of n", 0), (1.0, "v1 best of n", 40)]
 )
-def test_names_below_a_panel_slant_where_they_would_touch(width: float, label: str, rotation: int) -> None:
+def test_names_below_a_panel_rotate_before_they_overlap(width: float, label: str, rotation: int) -> None:
     _, (axes,) = panels(1, 2.0)
     name_ticks(axes, ["sft", "v1/best_of_n", "v2/ppo"], width)
     tick = axes.get_xticklabels()[1]
     assert (tick.get_text(), tick.get_rotation()) == (label, rotation)
 
 
-def test_more_models_than_colours_are_told_apart(report: dict) -> None:
+def test_more_models_than_colours_are_distinguishable(report: dict) -> None:
     report["reward"] |= {f"v{number}/reward": report["reward"]["safety"] for number in range(4)}
     drawn = figures.reward_accuracy(report)
     assert len([label for label in labels(drawn) if label.endswith("reward")]) == 4

@@ -1,4 +1,4 @@
-"""The terminal's tables: aligned, whole in 80 columns, honest where nothing was measured."""
+"""The tables in the terminal: aligned, complete in 80 columns, omitted if nothing was measured."""
 
 from __future__ import annotations
 
@@ -37,30 +37,28 @@ def test_three_rounds_fit_in_several_tables(three_rounds: Path) -> None:
         "version sft v1 rejection v1 ppo v2 rejection",
         "version v2 ppo v3 rejection v3 ppo",
     ]
-    told = [" ".join(line.split()) for line in lines]
-    assert told.count("gold helpfulness 0.370 ± 0.010 0.450 ± 0.010 0.500 ± 0.010 0.550 ± 0.010") == 1
-    assert "gold helpfulness 0.600 ± 0.010 0.650 ± 0.010 0.700 ± 0.010" in told
-    assert "sampled answers 5,600 5,600 5,600" in told
-    assert "v2 reward 27.0 s" not in told
-    assert "v2 reward 23.0 s" in told
+    rows = [" ".join(line.split()) for line in lines]
+    assert rows.count("gold helpfulness 0.370 ± 0.010 0.450 ± 0.010 0.500 ± 0.010 0.550 ± 0.010") == 1
+    assert "gold helpfulness 0.600 ± 0.010 0.650 ± 0.010 0.700 ± 0.010" in rows
+    assert "sampled answers 5,600 5,600 5,600" in rows
+    assert "v2 reward 27.0 s" not in rows
+    assert "v2 reward 23.0 s" in rows
 
 
 def test_columns_are_aligned(example: Path) -> None:
     lines = printed(collect("smoke", read_artifacts(inputs_of(example))))
-    start = next(number for number, line in enumerate(lines) if line.startswith("instruction kept"))
+    start = next(number for number, line in enumerate(lines) if line.startswith("instruction following"))
     table = lines[start : start + 4]
     assert len({len(line) for line in table}) == 1
     assert table[1].split()[-6:] == ["100.0", "100.0", "99.0", "99.0", "98.5", "97.0"]
 
 
-def test_differences_and_what_was_left_out(example: Path) -> None:
+def test_differences_and_notes(example: Path) -> None:
     report = collect("smoke", read_artifacts(inputs_of(example)))
     report["gatt_dialogues"]["without"] |= {"outgrown": 9, "reached": {"10": 200, "20": 191}}
     lines = printed(report)
     start = next(number for number, line in enumerate(lines) if line.startswith("paired difference"))
-    assert all(
-        heading in lines[start] for heading in ("gold helpfulness", "violations %", "false refusals %")
-    )
+    assert all(title in lines[start] for title in ("gold helpfulness", "violation %", "false refusal %"))
     assert lines[start + 5].split() == [
         "v2",
         "ppo",
@@ -68,9 +66,10 @@ def test_differences_and_what_was_left_out(example: Path) -> None:
         "sft",
         *"+0.240 ± 0.005 -50.8 ± 0.5 +0.6 ± 0.5".split(),
     ]
-    told = " ".join(lines)
-    assert "note: without GAtt: 9 of 200 dialogues outgrew the context before the last turn;" in told
-    assert "(turn 20: 191)" in told
+    text = " ".join(lines)
+    assert "note: without GAtt: 9 of 200 dialogues exceeded the context length before" in text
+    assert "(turn 20: 191)" in text
+    assert "test prompts: 1,000 ordinary" in lines
 
 
 def test_nothing_measured_prints_nothing() -> None:
@@ -88,5 +87,5 @@ def test_nothing_measured_prints_nothing() -> None:
         ({}, False, "–"),
     ],
 )
-def test_figures_in_words(group: dict, percent: bool, text: str) -> None:
+def test_format_of_figures(group: dict, percent: bool, text: str) -> None:
     assert figure(group, "x", percent) == text

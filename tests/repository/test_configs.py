@@ -31,7 +31,7 @@ def test_every_yaml_is_a_pipeline_its_stage_or_a_stage_started_alone(path: Path)
     if path in PIPELINES:
         return
     used = {
-        item.document.path for one in PIPELINES for item in pipeline.read_pipeline(one, folders_needed=False)
+        item.yaml_file.path for one in PIPELINES for item in pipeline.read_pipeline(one, folders_needed=False)
     }
     if path.resolve() not in used:
         assert not (path.parent / "pipeline.yaml").exists(), (
@@ -48,5 +48,5 @@ def test_no_other_ending() -> None:
 def test_small_runs_write_out_what_the_papers_defaults_would_fill_in(path: Path) -> None:
     sizes = {"learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"}
     for item in pipeline.read_pipeline(path, folders_needed=False):
-        if isinstance(item.step.settings, TrainedSettings):
-            assert sizes <= item.step.settings.trainer.keys(), item.document.path
+        if isinstance(item.stage_run.settings, TrainedSettings):
+            assert sizes <= item.stage_run.settings.trainer.keys(), item.yaml_file.path

@@ -1,4 +1,4 @@
-"""The tests stand as the sources do, and share nothing but what is in tests/helpers."""
+"""tests/ mirrors src/, and tests import nothing from tests/ but tests/helpers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..helpers.repository import REPOSITORY
 
 TESTS, SOURCES = REPOSITORY / "tests", REPOSITORY / "src"
 OF_NO_PACKAGE = {
-    "helpers": "what tests share",
-    "launch": "the scripts of launch/ and their ranks",
-    "repository": "what stands beside src/: configs, docs, benchmarks, .ci, the package's list of files",
+    "helpers": "code that tests share",
+    "launch": "scripts of launch/ and runs on several ranks",
+    "repository": "files outside src/: configs, docs, benchmarks, .ci, packaging",
 }
-WITHOUT_TESTS: dict[str, str] = {}  # package -> why it needs none of its own
+WITHOUT_TESTS: dict[str, str] = {}  # package -> why it has no folder of tests
 
 
 def files() -> list[Path]:
@@ -22,7 +22,7 @@ def files() -> list[Path]:
 
 
 def imported(file: Path) -> Iterator[tuple[int, str]]:
-    """Line and path below tests/ of all that a file imports from there."""
+    """Yields line and path (below tests/) of every module that a file imports from tests/."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = file.parents[node.level - 1].relative_to(TESTS).as_posix()
@@ -49,7 +49,9 @@ def test_only_helpers_are_imported() -> None:
 def test_every_package_has_its_folder_of_tests_and_every_folder_its_package() -> None:
     packages = {path.parent.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("__init__.py")} - {"."}
     folders = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")} - {"."}
-    assert packages - folders == WITHOUT_TESTS.keys()
+    untested = packages - folders - WITHOUT_TESTS.keys()
+    assert not untested, f"packages without tests; add tests/NAME/test_….py for: {sorted(untested)}"
+    assert WITHOUT_TESTS.keys() <= packages - folders
     assert folders - packages == OF_NO_PACKAGE.keys() - {"helpers"}
     assert not any(path.name.startswith("test_") for path in (TESTS / "helpers").iterdir())
 

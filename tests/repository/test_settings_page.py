@@ -1,4 +1,4 @@
-"""`docs/settings.md` tells of every key that the settings classes have, as they are now."""
+"""`docs/settings.md` lists all keys of the settings classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def generator() -> ModuleType:
     return module
 
 
-def test_the_page_is_what_the_classes_say(generator: ModuleType) -> None:
+def test_the_page_is_up_to_date(generator: ModuleType) -> None:
     written = (DOCS / "settings.md").read_text(encoding="utf-8")
     assert written == generator.page(), "run `.venv/bin/python docs/make_settings.py`"
 
@@ -35,14 +35,14 @@ def test_the_page_is_what_the_classes_say(generator: ModuleType) -> None:
 @pytest.mark.parametrize("kind", REGISTRY)
 def test_every_key_of_a_stage_is_on_the_page(generator: ModuleType, kind: str) -> None:
     parts = generator.page().split("\n## ")
-    its = re.compile(
+    titles = re.compile(
         rf"Stage `{kind}`\n|Every stage\n|Every stage that (reads rows|trains)\b|Every .*\b{kind}\b"
     )
-    shown = {key for part in parts if its.match(part) for key in re.findall(r"\n\| `([^`]+)` \|", part)}
+    shown = {key for part in parts if titles.match(part) for key in re.findall(r"\n\| `([^`]+)` \|", part)}
     assert settings_class(kind).model_fields.keys() <= shown
 
 
-def test_types_are_not_those_of_the_code(generator: ModuleType) -> None:
+def test_types_are_not_python_annotations(generator: ModuleType) -> None:
     types = [line.split(" | ")[1] for line in generator.page().splitlines() if line.startswith("| `")]
     inner = ("Annotated", "FieldInfo", "Optional", "Literal", "NoneType", "None", "metadata", "(", "=")
     assert [text for text in types if any(name in text for name in inner)] == []

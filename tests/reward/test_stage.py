@@ -136,7 +136,7 @@ def test_errors_come_before_training(inputs: dict[str, Path], tmp_path: Path):
 def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any):
     section = {"max_steps": 2, "logging_steps": 1}
     stage.run(settings(HELPFULNESS, trainer=section), inputs, tmp_path)
-    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
+    rates = [json.loads(line)["train/learning_rate"] for line in (tmp_path / "metrics.jsonl").open()]
     assert rates == pytest.approx([0, 1e-5 / 5])  # of five steps of warm-up
     assert (
         "a step has 512 rows (16 x 32 micro-batches x 1 ranks), in the paper 512" in capsys.readouterr().out

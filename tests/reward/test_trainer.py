@@ -180,9 +180,9 @@ def test_the_loss_is_the_mean_over_the_pairs_of_the_global_batch(
     centred = {"center_rewards_coefficient": 0.3}
     cut = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation} | centred
     row = first_row(tmp_path / "out", folder, tokenizer, pairs, **cut)
-    assert row["loss"] == pytest.approx(expected, rel=1e-5)
+    assert row["train/loss"] == pytest.approx(expected, rel=1e-5)
     whole = first_row(tmp_path / "whole", folder, tokenizer, pairs, per_device_train_batch_size=10, **centred)
-    assert row["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
+    assert row["train/grad_norm"] == pytest.approx(whole["train/grad_norm"], rel=1e-4)
 
 
 class Killed(Exception):

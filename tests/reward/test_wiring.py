@@ -97,7 +97,7 @@ def test_a_step_equals_plain_python(inputs: dict[str, Path], tmp_path: Path) -> 
     assert {pair.comparison.rating for pair in pairs} == TABLE_27.keys()
     model = plain_model(inputs["model"] / "model")
     loss = plain_loss(model, pairs)
-    assert row["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert row["train/loss"] == pytest.approx(loss.item(), rel=1e-5)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), TRAINER["max_grad_norm"])
     adam(model, TRAINER["learning_rate"], TRAINER).step()
@@ -109,6 +109,6 @@ def test_two_ranks_train_as_one(inputs: dict[str, Path], tmp_path: Path) -> None
     cut = {"per_device_train_batch_size": 8}
     row, weights = train(inputs, tmp_path / "alone", **cut, gradient_accumulation_steps=2)
     found = on_two_ranks(lambda: train(inputs, tmp_path / "two", **cut), tmp_path)[0]
-    assert found[0]["loss"] == pytest.approx(row["loss"], rel=1e-5)
+    assert found[0]["train/loss"] == pytest.approx(row["train/loss"], rel=1e-5)
     for name, expected in weights.items():
         torch.testing.assert_close(found[1][name], expected, atol=2e-5, rtol=1e-4, msg=name)

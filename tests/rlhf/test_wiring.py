@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from llamita.chat_format.encoding import encode_dialogues
-from llamita.chat_format.llama2 import MARKS
+from llamita.chat_format.llama2 import CONTROL_STRINGS
 from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.jsonl import read_rows
 from llamita.model import reward_models
@@ -221,7 +221,7 @@ def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str
             safety, helpfulness = one_safety(ids, content), one_helpfulness(ids, content)
             unsafe = safety < SHARED["safety_threshold"]
             scores.append(safety if is_safety or unsafe else helpfulness)
-            usable = ended and text and not any(mark in text for mark in MARKS)
+            usable = ended and text and not any(mark in text for mark in CONTROL_STRINGS)
             if not usable or (unsafe and not is_safety):
                 continue
             if best is None or scores[-1] > best["score"]:

@@ -1,4 +1,4 @@
-"""What tests of the runner share."""
+"""Fixtures of the runner's tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from ..helpers.blocks import PIPELINE
 
 @pytest.fixture
 def blocks(project: Path) -> None:
-    """Makes `configs/pipeline.yaml` one of three rounds, none of them run."""
+    """Replaces `configs/pipeline.yaml` by a pipeline of three rounds; no stage has run."""
     (project / "pipeline.yaml").write_text(PIPELINE)
     (project / "rejection.yaml").write_text("strength: 2\n")

@@ -26,9 +26,9 @@ def test_a_list_for_a_stage_alone(tmp_path: Path) -> None:
         "output=out/mine",
     ]
     read = load_settings("configs/rejection.yaml", TunerSettings, given)
-    step = stages.single_step("tuner", read, Path("configs/rejection.yaml"))
-    assert listed(step.inputs, "earlier") == {"v1": tmp_path / "one", "v2/rejection": tmp_path / "two"}
-    assert step.name == "mine"
+    stage_run = stages.standalone_run("tuner", read, Path("configs/rejection.yaml"))
+    assert listed(stage_run.inputs, "earlier") == {"v1": tmp_path / "one", "v2/rejection": tmp_path / "two"}
+    assert stage_run.name == "mine"
     with Path("configs/rejection.yaml").open("a") as file:
         file.write("inputs: {earlier: {v1: ../two, 2: ../model}}\n")  # relative to the YAML
     read = load_settings("configs/rejection.yaml", TunerSettings, ["inputs.earlier.v3=one"])
@@ -52,7 +52,7 @@ def test_a_wrong_list_for_a_stage_alone(given: str, words: str, tmp_path: Path) 
     (tmp_path / "model").mkdir()
     read = load_settings("configs/rejection.yaml", TunerSettings, ["inputs.model=model", given, "output=o"])
     with pytest.raises(ConfigError) as caught:
-        stages.single_step("tuner", read, Path("configs/rejection.yaml"))
+        stages.standalone_run("tuner", read, Path("configs/rejection.yaml"))
     assert words in str(caught.value)
 
 
@@ -60,4 +60,4 @@ def test_several_processes_need_a_deepspeed_file(tmp_path: Path) -> None:
     given = [f"inputs.model={tmp_path}", "output=out/mine"]
     read = load_settings("configs/rejection.yaml", TunerSettings, given)
     with pytest.raises(ConfigError, match=r"rejection\.yaml: --processes: 2 processes need a DeepSpeed file"):
-        stages.single_step("tuner", read, Path("configs/rejection.yaml"), processes=2)
+        stages.standalone_run("tuner", read, Path("configs/rejection.yaml"), processes=2)

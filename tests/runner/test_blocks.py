@@ -19,7 +19,7 @@ from llamita.errors import ConfigError, LlamitaError
 from llamita.runner import execution, launcher, pipeline, schedule, stages
 from llamita.settings import listed
 
-from ..helpers.blocks import NAMES, settings, steps
+from ..helpers.blocks import NAMES, settings, stage_runs
 from ..helpers.text_pipeline import problem, replace
 from ..helpers.text_stages import FakeStages
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("blocks")
 
 def plan(*overrides: str, first: str | None = None, last: str | None = None) -> dict[str, str]:
     chosen = schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", overrides), first, last)
-    return {item.step.name: item.status.why for item in chosen if item.status}
+    return {item.stage_run.name: item.status.reason for item in chosen if item.status}
 
 
 def run(*overrides: str, first: str | None = None, last: str | None = None) -> None:
@@ -48,51 +48,51 @@ def tree(folder: Path) -> dict[str, str]:
     return {name: str(manifests.get(name, text)) for name, text in texts.items()}
 
 
-# ------------------------------------------------------------------------------------------- steps
+# ------------------------------------------------------------------------------------------- stages
 
 
 def test_every_stage_of_a_round_has_a_folder_and_inputs_of_its_own() -> None:
-    found = steps()
+    found = stage_runs()
     assert list(found) == NAMES
-    step = found["v3/rejection"]
+    stage_run = found["v3/rejection"]
     run_folder = Path("runs/tiny").absolute()
-    assert step.final == run_folder / "v3/rejection"
-    assert step.inputs == {
+    assert stage_run.final == run_folder / "v3/rejection"
+    assert stage_run.inputs == {
         "model": run_folder / "v2/ppo",
         "judge": run_folder / "v3/judge",
         "earlier.v1/rejection": run_folder / "v1/rejection",
         "earlier.v2/rejection": run_folder / "v2/rejection",
     }
-    assert step.upstream["earlier.v2/rejection"] == "v2/rejection"
-    assert list(listed(step.inputs, "earlier")) == ["v1/rejection", "v2/rejection"]
+    assert stage_run.upstream["earlier.v2/rejection"] == "v2/rejection"
+    assert list(listed(stage_run.inputs, "earlier")) == ["v1/rejection", "v2/rejection"]
     assert list(listed(found["evaluate"].inputs, "earlier")) == [
         *("v1/rejection", "v2/rejection", "v2/ppo", "v3/rejection", "v3/ppo")
     ]
     assert listed(found["v1/rejection"].inputs, "earlier") == {}
 
 
-def test_a_stage_knows_the_round_that_it_is_of() -> None:
-    found = steps("v3/rejection.round=other")
+def test_the_round_is_the_default_of_the_setting_round() -> None:
+    found = stage_runs("v3/rejection.round=other")
     assert [settings(found[f"v{n}/rejection"]).round for n in (1, 2, 3)] == ["v1", "v2", "other"]
     assert settings(found["sft"]).round == "alone"
     assert not hasattr(found["v1/judge"].settings, "round")
 
 
-def test_a_report_without_inputs_takes_every_stage_before_it_under_its_own_name() -> None:
-    report = steps()["report"]
+def test_a_report_without_inputs_takes_all_earlier_stages() -> None:
+    report = stage_runs()["report"]
     assert list(report.inputs) == NAMES[:-1]
     assert report.inputs["v2/ppo"] == Path("runs/tiny/v2/ppo").absolute()
     replace("configs/pipeline.yaml", "stage: gather}", "stage: gather, inputs: {only_this: sft}}")
-    assert list(steps()["report"].inputs) == ["only_this"]
+    assert list(stage_runs()["report"].inputs) == ["only_this"]
 
 
 def test_overrides_of_every_round_and_of_one() -> None:
     Path("configs/zero.json").write_text('{"stage": 2}')
     ranks = ("ppo.deepspeed=configs/zero.json", "ppo.processes=2", "v3/ppo.processes=3")
-    found = steps("rejection.strength=5", "v2/rejection.strength=6", *ranks)
+    found = stage_runs("rejection.strength=5", "v2/rejection.strength=6", *ranks)
     assert [settings(found[f"v{n}/rejection"]).strength for n in (1, 2, 3)] == [5, 6, 5]
     assert [found[f"v{n}/ppo"].processes for n in (2, 3)] == [2, 3]
-    found = steps("v2/rejection.inputs.model=sft", "rejection.inputs.earlier=[v1/judge]")
+    found = stage_runs("v2/rejection.inputs.model=sft", "rejection.inputs.earlier=[v1/judge]")
     run_folder = Path("runs/tiny").absolute()
     assert [found[f"v{n}/rejection"].inputs["model"] for n in (1, 2, 3)] == [
         *(run_folder / "sft", run_folder / "sft", run_folder / "v2/ppo")
@@ -105,7 +105,7 @@ def test_a_list_of_roots_paths_and_models_of_the_hub(tmp_path: Path, monkeypatch
     for name in ("given", "old/best", "older/best"):
         (tmp_path / name).mkdir(parents=True)
     replace("configs/pipeline.yaml", "earlier: all}", "earlier: [sft, data, ../old/best, org/name]}")
-    found = steps(f"roots.data={tmp_path / 'given'}")
+    found = stage_runs(f"roots.data={tmp_path / 'given'}")
     assert listed(found["evaluate"].inputs, "earlier") == {
         "sft": Path("runs/tiny/sft").absolute(),
         "data": tmp_path / "given",
@@ -113,7 +113,7 @@ def test_a_list_of_roots_paths_and_models_of_the_hub(tmp_path: Path, monkeypatch
         "org/name": tmp_path / "cached",
     }
     replace("configs/pipeline.yaml", "data, ../old/best", "../older/best, ../old/best")
-    assert "stages.3.inputs.earlier.2: the list has another 'best'; rename one" in problem()
+    assert "stages.3.inputs.earlier.2: 'best' is in the list twice; rename one" in problem()
 
 
 # ------------------------------------------------------------------------------------------- running
@@ -122,13 +122,13 @@ def test_a_list_of_roots_paths_and_models_of_the_hub(tmp_path: Path, monkeypatch
 def test_all_rounds_run_in_order_into_nested_folders(
     fake: FakeStages, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert plan()["v2/judge"] == "new, after v1/rejection"
+    assert plan()["v2/judge"] == "first run, after v1/rejection"
     run()
     assert fake.ran == NAMES
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "[1/12] base: new"
-    assert any(line.startswith("[7/12] v2/ppo: done in ") for line in lines)
-    assert lines[-1] == f"all done: {Path('runs/tiny').absolute()}"
+    assert lines[0] == "[1/12] base: running (first run)"
+    assert any(line.startswith("[7/12] v2/ppo: finished in ") for line in lines)
+    assert lines[-1] == f"finished; output folder: {Path('runs/tiny').absolute()}"
     manifest = artifact.read_manifest(Path("runs/tiny/v2/rejection"))
     assert manifest["name"] == "v2/rejection"
     assert manifest["settings"] == {"seed": 0, "round": "v2", "strength": 2, "deepspeed": None}
@@ -137,9 +137,11 @@ def test_all_rounds_run_in_order_into_nested_folders(
         "path": str(earlier),
         "hash": hashes.content_hash(earlier),
     }
-    assert set(plan().values()) == {"done"}
+    assert set(plan().values()) == {"finished"}
     run(last="v1/rejection")
-    assert capsys.readouterr().out.splitlines()[-1] == f"all done: {Path('runs/tiny').absolute()}"
+    assert (
+        capsys.readouterr().out.splitlines()[-1] == f"finished; output folder: {Path('runs/tiny').absolute()}"
+    )
 
 
 def test_names_of_nested_folders(fake: FakeStages) -> None:
@@ -152,15 +154,15 @@ def test_names_of_nested_folders(fake: FakeStages) -> None:
     assert artifact.run_name(Path("runs/other/copied")) == "other"
     unfinished: dict[str, tuple[str, str]] = {}
 
-    def look(out: Path) -> None:
+    def record_names(out: Path) -> None:
         unfinished[out.name] = artifact.stage_name(out), artifact.run_name(out)
 
-    fake.during["v2/ppo"] = look
+    fake.during["v2/ppo"] = record_names
     run("v2/ppo.strength=4", last="v2/ppo")
     assert unfinished == {"ppo.partial": ("v2/ppo", "tiny")}
 
 
-def test_a_change_in_one_round_makes_it_and_the_later_ones_again(fake: FakeStages) -> None:
+def test_a_change_in_one_round_reruns_it_and_the_later_ones(fake: FakeStages) -> None:
     run()
     fake.ran.clear()
     assert plan("v2/rejection.strength=4")["v2/rejection"] == "changed: strength: 2 -> 4"
@@ -168,7 +170,7 @@ def test_a_change_in_one_round_makes_it_and_the_later_ones_again(fake: FakeStage
     assert fake.ran == NAMES[5:]
 
 
-def test_another_round_makes_only_what_is_new(fake: FakeStages) -> None:
+def test_another_round_runs_only_new_stages_and_those_that_take_them(fake: FakeStages) -> None:
     run()
     fake.ran.clear()
     replace("configs/pipeline.yaml", "rounds: [v1, v2, v3]", "rounds: [v1, v2, v3, v4]")
@@ -185,7 +187,7 @@ def test_from_and_until_a_stage_of_a_round(fake: FakeStages) -> None:
     run(last="v2/ppo")
     replace("configs/rejection.yaml", "2", "4")
     fake.ran.clear()
-    run(first="v2/ppo", last="v3/judge")  # takes v2/rejection as it is
+    run(first="v2/ppo", last="v3/judge")  # uses v2/rejection without checking it
     assert fake.ran == ["v3/judge"]
 
 
@@ -194,13 +196,13 @@ def test_from_and_until_a_stage_of_a_round(fake: FakeStages) -> None:
     [
         (
             "rejection",
-            "this stage is in several rounds; expected one of v1/rejection, v2/rejection, v3/rejection",
+            "this stage exists in several rounds; expected one of v1/rejection, v2/rejection, v3/rejection",
         ),
-        ("v1/ppo", "no stage 'ppo' in round 'v1'; there are v2/ppo, v3/ppo"),
-        ("v2/pop", "no such stage; did you mean 'v2/ppo'?; there are base, sft, v1/judge"),
+        ("v1/ppo", "no stage 'ppo' in round 'v1'; expected one of v2/ppo, v3/ppo"),
+        ("v2/pop", "no such stage; did you mean 'v2/ppo'?; expected one of base, sft, v1/judge"),
     ],
 )
-def test_from_and_until_name_the_possibilities(name: str, words: str) -> None:
+def test_from_and_until_list_the_allowed_names(name: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         plan(first=name)
     assert str(caught.value).startswith(f"--from {name}: {words}")
@@ -210,22 +212,23 @@ def test_from_and_until_name_the_possibilities(name: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("v2/judge", "unfinished, starts again"), ("v2/ppo", "unfinished, goes on")]
+    ("name", "reason"),
+    [("v2/judge", "unfinished, restarts (this stage cannot resume)"), ("v2/ppo", "unfinished, resumes")],
 )
-def test_a_run_that_was_stopped_in_a_round_resumes_there(fake: FakeStages, name: str, why: str) -> None:
+def test_a_run_that_was_stopped_in_a_round_resumes_there(fake: FakeStages, name: str, reason: str) -> None:
     def stop(out: Path) -> None:
         raise KeyboardInterrupt
 
     fake.during[name] = stop
     with pytest.raises(KeyboardInterrupt):
         run(last="v2/ppo")
-    assert plan()[name] == why
+    assert plan()[name] == reason
     fake.during.clear()
     run(last="v2/ppo")
     again = NAMES.index(name)
     assert fake.ran == [*NAMES[: again + 1], *NAMES[again:7]]
     begun = Path("runs/tiny", name, "begun.log").read_text()
-    assert begun == ("begun\nbegun\n" if "goes on" in why else "begun\n")
+    assert begun == ("begun\nbegun\n" if "resumes" in reason else "begun\n")
 
 
 def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(fake: FakeStages) -> None:
@@ -241,7 +244,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(fak
         os.waitpid(child, 0)
     run()
     assert tree(Path("runs/tiny")) == tree(Path("runs/undisturbed"))
-    assert set(plan().values()) == {"done"}
+    assert set(plan().values()) == {"finished"}
 
 
 # ------------------------------------------------------------------------------------------- launching
@@ -259,7 +262,7 @@ def test_each_stage_of_a_round_has_a_launcher_of_its_own(
         monkeypatch.setenv("RANK", "0")  # what rank 0 does with the settings that it is given
         read = load_settings(resolved, stages.settings_class(kind))
         started.append((name, processes, read.folders()))
-        execution.execute(stages.single_step(kind, read, Path(resolved), name=name))
+        execution.execute(stages.standalone_run(kind, read, Path(resolved), name=name))
         monkeypatch.delenv("RANK")
         return 0
 
@@ -276,5 +279,5 @@ def test_each_stage_of_a_round_has_a_launcher_of_its_own(
     ]
     assert list(started[1][2]) == ["model", "judge", "earlier.v1/rejection", "earlier.v2/rejection"]
     assert artifact.read_manifest(Path("runs/tiny/v3/rejection"))["name"] == "v3/rejection"
-    assert set(plan(*changed).values()) == {"done"}  # rank 0 came to the same fingerprints
+    assert set(plan(*changed).values()) == {"finished"}  # rank 0 came to the same fingerprints
     assert not list(Path("runs/tiny").rglob("*.settings.json"))

@@ -1,4 +1,4 @@
-"""Inputs that are models of the Hub, with a stand-in for it."""
+"""Inputs that are models on the Hub, with a fake download."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..helpers.text_stages import TakerSettings
 
 
 def on_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
-    """Lets the Hub hold one model; returns what is asked of it."""
+    """Makes the Hub hold one model; returns the list of requests."""
     import huggingface_hub
 
-    asked: list[str] = []
+    requests: list[str] = []
 
     def download(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append(f"{repository} {revision} {' '.join(allow_patterns)}")
+        requests.append(f"{repository} {revision} {' '.join(allow_patterns)}")
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    return asked
+    return requests
 
 
 SAFE_FILES = "*.json *.safetensors *.jinja tokenizer.model"
@@ -33,32 +33,33 @@ SAFE_FILES = "*.json *.safetensors *.jinja tokenizer.model"
 
 def test_an_input_on_the_hub(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cached").mkdir()
-    asked = on_the_hub(monkeypatch, tmp_path / "cached")
+    requests = on_the_hub(monkeypatch, tmp_path / "cached")
     replace("configs/pipeline.yaml", "inputs: {model: base}", "inputs: {model: org/model@v1}")
     planned = pipeline.read_pipeline("configs/pipeline.yaml")
-    assert planned[1].step.inputs == {"model": tmp_path / "cached"}
-    assert asked == [f"org/model v1 {SAFE_FILES}"]
+    assert planned[1].stage_run.inputs == {"model": tmp_path / "cached"}
+    assert requests == [f"org/model v1 {SAFE_FILES}"]
     pipeline.read_pipeline("configs/pipeline.yaml", folders_needed=False)
-    assert len(asked) == 1, "a check of the files alone fetches nothing"
+    assert len(requests) == 1, "a check of the files alone fetches nothing"
 
 
 def test_a_stage_alone_with_an_input_on_the_hub(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cached").mkdir()
-    asked = on_the_hub(monkeypatch, tmp_path / "cached")
+    requests = on_the_hub(monkeypatch, tmp_path / "cached")
     settings = load_settings("configs/chat.yaml", TakerSettings, ["inputs.model=org/model", "output=out"])
-    step = stages.single_step("taker", settings, Path("configs/chat.yaml"))
-    assert step.inputs == {"model": tmp_path / "cached"}
-    assert asked == [f"org/model None {SAFE_FILES}"]
+    stage_run = stages.standalone_run("taker", settings, Path("configs/chat.yaml"))
+    assert stage_run.inputs == {"model": tmp_path / "cached"}
+    assert requests == [f"org/model None {SAFE_FILES}"]
 
 
-def test_a_model_that_the_hub_does_not_give(project: Path) -> None:
+def test_a_model_that_is_not_on_the_hub(project: Path) -> None:
     replace("configs/pipeline.yaml", "inputs: {model: base}", "inputs: {model: org/no-such-model}")
-    said = problem()
+    message = problem()
     assert (
-        "pipeline.yaml:6: stages.1.inputs.model: org/no-such-model: no such folder, and not fetched" in said
+        "pipeline.yaml:6: stages.1.inputs.model: org/no-such-model: no such folder, and the download"
+        in message
     )
     settings = load_settings("configs/chat.yaml", TakerSettings, ["inputs.model=org/no-such", "output=out"])
-    with pytest.raises(ConfigError, match=r"inputs\.model: org/no-such: no such folder, and not fetched"):
-        stages.single_step("taker", settings, Path("configs/chat.yaml"))
+    with pytest.raises(ConfigError, match=r"inputs\.model: org/no-such: no such folder, and the download"):
+        stages.standalone_run("taker", settings, Path("configs/chat.yaml"))

@@ -1,4 +1,4 @@
-"""What a stage is known by: every file that it opens below its inputs or by its settings, no other."""
+"""A stage's identity includes exactly the files that it opens below its inputs or through its settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from llamita import hashes
 from llamita.errors import DataError
 from llamita.runner import execution, stages
-from llamita.runner.identity import Step, input_hashes, status
+from llamita.runner.identity import StageRun, input_hashes, status
 from llamita.settings import StageSettings
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run as make_world
@@ -33,12 +33,12 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         _watched[-1].add(os.path.realpath(os.fsdecode(arguments[0])))
 
 
-sys.addaudithook(_audit)  # for good: a hook can't be removed
+sys.addaudithook(_audit)  # stays active: a hook cannot be removed
 
 
 @contextmanager
 def opened_below(*roots: Path) -> Iterator[set[Path]]:
-    """The files below some folders that are opened meanwhile, links followed."""
+    """Collects the files below some folders that are opened meanwhile, with links resolved."""
     paths: set[str] = set()
     found: set[Path] = set()
     _watched.append(paths)
@@ -61,7 +61,7 @@ SIZES = dict.fromkeys(
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
-    """Inputs of every stage, between files that none of them reads; some data is elsewhere, or a link."""
+    """Inputs of every stage, with files that no stage reads; some data is elsewhere or behind a link."""
     root = tmp_path_factory.mktemp("inputs")
     data = write_data(root / "data")
     write(data / "prompts.jsonl", [{"messages": turn(f"what is {n} ?")} for n in "abcdefgh"])
@@ -102,13 +102,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     }
 
 
-def step_of(kind: str, chosen: dict[str, Any], inputs: dict[str, Path], **named: str) -> Step:
+def stage_run_of(kind: str, chosen: dict[str, Any], inputs: dict[str, Path], **named: str) -> StageRun:
     settings = stages.settings_class(kind).model_validate_json(json.dumps(chosen))
     folders = {name: inputs[of] for name, of in named.items()}
-    return Step(kind, settings, folders, inputs["data"].parent / "out" / kind)
+    return StageRun(kind, settings, folders, inputs["data"].parent / "out" / kind)
 
 
-def steps(inputs: dict[str, Path]) -> dict[str, Step]:
+def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
     elsewhere = [{"path": str(inputs["elsewhere"] / "validation.jsonl"), "format": "text_rows"}]
     documents = {"documents": source_setting("documents", "text_rows")}
     corpus = documents | {"validation": elsewhere, "deduplicate": False}
@@ -135,17 +135,19 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
     gatt = {"prompts": PROMPTS, "instructions": ["word"], "dialogues": 1, "max_new_tokens": 4, "max_turns": 2}
     tuned = SFT | {"trainer": ONE_STEP}
     return {
-        "tokenizer": step_of("tokenizer", documents | {"vocab_size": 400}, inputs, data="data"),
-        "prepare": step_of("prepare", corpus, inputs, data="data", tokenizer="tokenizer"),
-        "pretrain": step_of(
+        "tokenizer": stage_run_of("tokenizer", documents | {"vocab_size": 400}, inputs, data="data"),
+        "prepare": stage_run_of("prepare", corpus, inputs, data="data", tokenizer="tokenizer"),
+        "pretrain": stage_run_of(
             "pretrain", PRETRAIN | corpus | {"trainer": ONE_STEP}, inputs, data="data", tokenizer="tokenizer"
         ),
-        "gatt": step_of("gatt", gatt, inputs, data="data", model="model"),
-        "sft": step_of("sft", tuned, inputs, data="data", model="model"),
-        "sft_gatt": step_of("sft", tuned, inputs, data="data", model="model", gatt="data"),
-        "reward": step_of("reward", HELPFULNESS | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
-        "safety": step_of("reward", SAFETY | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
-        "rejection": step_of(
+        "gatt": stage_run_of("gatt", gatt, inputs, data="data", model="model"),
+        "sft": stage_run_of("sft", tuned, inputs, data="data", model="model"),
+        "sft_gatt": stage_run_of("sft", tuned, inputs, data="data", model="model", gatt="data"),
+        "reward": stage_run_of(
+            "reward", HELPFULNESS | {"trainer": ONE_STEP}, inputs, data="data", model="sft"
+        ),
+        "safety": stage_run_of("reward", SAFETY | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
+        "rejection": stage_run_of(
             "rejection",
             rejection,
             inputs,
@@ -155,11 +157,11 @@ def steps(inputs: dict[str, Path]) -> dict[str, Step]:
             **judges,
             **{"selections.v0/rejection": "earlier"},
         ),
-        "ppo": step_of("ppo", ppo, inputs, data="data", start="sft", **judges),
-        "evaluate": step_of(
+        "ppo": stage_run_of("ppo", ppo, inputs, data="data", start="sft", **judges),
+        "evaluate": stage_run_of(
             "evaluate", evaluate, inputs, data="world", sft="sft", **{"versions.v1/rejection": "base"}
         ),
-        "report": step_of("report", {}, inputs, pretrain="pretrain", other="other"),
+        "report": stage_run_of("report", {}, inputs, pretrain="pretrain", other="other"),
     }
 
 
@@ -171,17 +173,19 @@ def test_the_files_opened_are_those_hashed(
     inputs: dict[str, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    step = steps(inputs)[name]
+    stage_run = stage_runs(inputs)[name]
     everything = inputs["data"].parent
     with opened_below(everything) as hashed:
-        input_hashes(step)
+        input_hashes(stage_run)
     with opened_below(everything) as opened, suppress(DataError if name == "gatt" else ()):
-        stages.stage_run(step.kind)(step.settings, step.inputs, tmp_path)
-    models = [path.resolve() for key, path in step.inputs.items() if key not in ("data", "gatt", "pretrain")]
+        stages.stage_function(stage_run.kind)(stage_run.settings, stage_run.inputs, tmp_path)
+    models = [
+        path.resolve() for key, path in stage_run.inputs.items() if key not in ("data", "gatt", "pretrain")
+    ]
     models = [path for path in models if path.name != "other"]
     of_models = {path for path in hashed if any(path.is_relative_to(model) for model in models)}
     assert opened <= hashed
-    # libraries in Rust open weights and tokenizers without a trace; any of a model's files may be read
+    # libraries in Rust open weights and tokenizers without an audit event
     assert hashed - opened <= of_models
     assert hashed
     assert not any(path.name == "notes.md" for path in hashed)
@@ -189,15 +193,15 @@ def test_the_files_opened_are_those_hashed(
 
 def test_every_kind_of_stage_is_compared(inputs: dict[str, Path]) -> None:
     without = {"world"}
-    assert {step.kind for step in steps(inputs).values()} | without == set(stages.REGISTRY)
+    assert {stage_run.kind for stage_run in stage_runs(inputs).values()} | without == set(stages.REGISTRY)
 
 
 def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
-    """The stages that would be made again after something is added to a file."""
-    before = {name: input_hashes(step) for name, step in steps(inputs).items()}
+    """The stages that would rerun after something is added to a file."""
+    before = {name: input_hashes(stage_run) for name, stage_run in stage_runs(inputs).items()}
     old = path.read_bytes() if path.exists() else None
     path.write_bytes((old or b"") + text)
-    after = {name: input_hashes(step) for name, step in steps(inputs).items()}
+    after = {name: input_hashes(stage_run) for name, stage_run in stage_runs(inputs).items()}
     if old is None:
         path.unlink()
     else:
@@ -206,7 +210,7 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "stages_made_again"),
+    ("place", "name", "rerun"),
     [
         ("data", "notes.md", set()),
         ("data", "dialogues.jsonl", {"sft", "sft_gatt", "rejection"}),
@@ -225,22 +229,20 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
         ("other", "metrics.jsonl", {"report"}),
     ],
 )
-def test_what_is_made_again(
-    inputs: dict[str, Path], place: str, name: str, stages_made_again: set[str]
-) -> None:
-    assert changed(inputs, inputs[place] / name, b"\n") == stages_made_again
+def test_stages_that_rerun(inputs: dict[str, Path], place: str, name: str, rerun: set[str]) -> None:
+    assert changed(inputs, inputs[place] / name, b"\n") == rerun
 
 
-def test_an_absolute_source_that_changes_is_no_longer_done(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_changed_absolute_source_reruns_its_stage(inputs: dict[str, Path], tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     write(rows, [{"text": "one"}])
     chosen = {"vocab_size": 400, "documents": [{"path": str(rows), "format": "text_rows"}]}
     settings = stages.settings_class("tokenizer").model_validate_json(json.dumps(chosen))
-    step = Step("tokenizer", settings, {"data": inputs["data"]}, tmp_path / "tokenizer")
-    execution.execute(step)
-    assert status(step).done
+    stage_run = StageRun("tokenizer", settings, {"data": inputs["data"]}, tmp_path / "tokenizer")
+    execution.execute(stage_run)
+    assert status(stage_run).done
     write(rows, [{"text": "two"}])
-    assert status(step).why == "changed: input data has other contents"
+    assert status(stage_run).reason == "changed: contents of input data"
 
 
 def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The launcher: what it starts ends with it."""
+"""The processes that the launcher starts end with it."""
 
 from __future__ import annotations
 

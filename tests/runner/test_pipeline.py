@@ -1,4 +1,4 @@
-"""The pipeline: what is done is not done again, what changed is; with stages that write text."""
+"""The pipeline: finished stages are skipped, changed ones rerun; with stages that write text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from ..helpers.text_stages import FakeStages
 
 
 def test_runs_in_order_and_publishes(project: Path, fake: FakeStages) -> None:
-    assert plan() == {"base": "new", "chat": "new, after base", "final": "new, after chat"}
+    assert plan() == {
+        "base": "first run",
+        "chat": "first run, after base",
+        "final": "first run, after chat",
+    }
     run()
     assert fake.ran == ["base", "chat", "final"]
     assert sorted(path.name for path in Path("runs/tiny").iterdir()) == ["base", "chat", "final"]
@@ -43,12 +47,12 @@ def test_a_second_run_has_nothing_to_do(
     project: Path, fake: FakeStages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run()
-    assert set(plan().values()) == {"done"}
+    assert set(plan().values()) == {"finished"}
     fake.ran.clear()
     capsys.readouterr()
     run()
     assert fake.ran == []
-    assert capsys.readouterr().out.splitlines()[0] == "[1/3] base: done before"
+    assert capsys.readouterr().out.splitlines()[0] == "[1/3] base: skipped, already finished"
 
 
 def test_planning_what_is_done_imports_no_torch(
@@ -62,37 +66,50 @@ def test_planning_what_is_done_imports_no_torch(
     schedule.run(chosen)
 
 
-def test_a_changed_setting_redoes_its_stage_and_what_depends_on_it(
+def test_a_changed_setting_reruns_its_stage_and_the_stages_that_depend_on_it(
     project: Path, fake: FakeStages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run()
     fake.ran.clear()
     replace("configs/chat.yaml", "plain", "polite")
     assert plan() == {
-        "base": "done",
+        "base": "finished",
         "chat": 'changed: style: "plain" -> "polite"',
-        "final": "made again if its inputs come out different, after chat",
+        "final": "reruns only if chat changes its inputs",
     }
     capsys.readouterr()
     run()
     assert fake.ran == ["chat", "final"]
-    assert "[3/3] final: changed: input model has other contents" in capsys.readouterr().out
+    assert "[3/3] final: running (changed: contents of input model)" in capsys.readouterr().out
 
 
-def test_same_contents_spare_what_depends_on_them(project: Path, fake: FakeStages) -> None:
+def test_a_stage_that_waits_for_another_shows_its_own_changes(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("one")
+    replace("configs/pipeline.yaml", "{model: base}", "{model: base, data: texts}")
+    replace("configs/pipeline.yaml", "data: texts", "data: ../texts")
+    run()
+    assert plan("base.words=4")["chat"] == "reruns only if base changes its inputs"
+    both = plan("base.words=4", "chat.style=polite")
+    assert both["chat"] == 'changed: style: "plain" -> "polite"; runs after base'
+    (tmp_path / "texts" / "a.txt").write_text("two")
+    assert plan("base.words=4")["chat"] == "changed: contents of input data; runs after base"
+
+
+def test_unchanged_contents_do_not_rerun_later_stages(project: Path, fake: FakeStages) -> None:
     run()
     fake.ran.clear()
     run("base.trainer.learning_rate=0.5")  # the fake's text does not depend on it
     assert fake.ran == ["base"]
 
 
-def test_seed_of_the_pipeline_is_that_of_every_stage_unless_its_yaml_sets_one(project: Path) -> None:
+def test_the_pipelines_seed_is_the_default_of_every_stage(project: Path) -> None:
     replace("configs/chat.yaml", "style", "seed: 3\nstyle")
-    steps = [item.step for item in pipeline.read_pipeline("configs/pipeline.yaml", ["seed=9"])]
-    assert [step.settings.seed for step in steps] == [9, 3, 9]
+    stage_runs = [item.stage_run for item in pipeline.read_pipeline("configs/pipeline.yaml", ["seed=9"])]
+    assert [stage_run.settings.seed for stage_run in stage_runs] == [9, 3, 9]
 
 
-def test_global_generators_start_anew_for_each_stage(project: Path, fake: FakeStages) -> None:
+def test_global_generators_are_seeded_for_each_stage(project: Path, fake: FakeStages) -> None:
     import torch
 
     drawn: list[float] = []
@@ -116,7 +133,7 @@ def test_the_deepspeed_file_counts_by_its_content(project: Path, monkeypatch: py
     run()
     Path("configs/zero.json").rename("configs/zero2.json")
     replace("configs/base.yaml", "zero.json", "zero2.json")
-    assert plan()["base"] == "done"
+    assert plan()["base"] == "finished"
     Path("configs/zero2.json").write_text('{"stage": 3}')
     assert plan()["base"] == "changed: deepspeed.stage: 2 -> 3"
 
@@ -125,7 +142,7 @@ def test_until_and_from(project: Path, fake: FakeStages) -> None:
     run(last="chat")
     assert fake.ran == ["base", "chat"]
     replace("configs/base.yaml", "3", "4")
-    run(first="final")  # takes what stands before it as it is
+    run(first="final")  # uses the earlier outputs without checking them
     assert fake.ran == ["base", "chat", "final"]
     with pytest.raises(ConfigError, match="--until caht: no such stage; did you mean 'chat'"):
         run(last="caht")
@@ -134,7 +151,7 @@ def test_until_and_from(project: Path, fake: FakeStages) -> None:
 
 
 def test_from_a_stage_whose_input_is_missing(project: Path, fake: FakeStages) -> None:
-    with pytest.raises(LlamitaError, match=r"stage 'chat' needs .*base, which is not there yet"):
+    with pytest.raises(LlamitaError, match=r"stage 'chat' needs .*base, which does not exist"):
         run(first="chat")
     assert fake.ran == []
 
@@ -148,15 +165,17 @@ def test_inputs_from_roots_and_paths(project: Path, tmp_path: Path) -> None:
     assert "from the root" in Path("runs/tiny/chat/made.txt").read_text()
     assert "from the path" in Path("runs/tiny/chat/made.txt").read_text()
     (tmp_path / "texts" / "a.txt").write_text("changed")
-    assert plan("roots.data=texts")["chat"] == "changed: input data has other contents"
+    assert plan("roots.data=texts")["chat"] == "changed: contents of input data"
     message = problem()
-    assert "pipeline.yaml:3: roots.data: no folder given; add roots.data=FOLDER to the command" in message
+    assert (
+        "pipeline.yaml:3: roots.data: no folder given; add roots.data=FOLDER to the command line" in message
+    )
 
 
 # ------------------------------------------------------------------------------------------- failing
 
 
-def test_a_failed_stage_starts_again_in_an_empty_folder(project: Path, fake: FakeStages) -> None:
+def test_a_failed_stage_restarts_in_an_empty_folder(project: Path, fake: FakeStages) -> None:
     def fail(out: Path) -> None:
         (out / "half.txt").write_text("half")
         raise ValueError("broken")
@@ -167,7 +186,7 @@ def test_a_failed_stage_starts_again_in_an_empty_folder(project: Path, fake: Fak
     assert Path("runs/tiny/base").is_dir()
     assert not Path("runs/tiny/chat").exists()
     assert Path("runs/tiny/chat.partial/half.txt").exists()
-    assert plan()["chat"] == "unfinished, starts again"
+    assert plan()["chat"] == "unfinished, restarts (this stage cannot resume)"
     del fake.during["chat"]
     run()
     assert fake.ran == ["base", "chat", "chat", "final"]
@@ -178,17 +197,17 @@ def test_a_failed_stage_starts_again_in_an_empty_folder(project: Path, fake: Fak
     ]
 
 
-def test_a_resumable_stage_goes_on_in_its_folder(project: Path, fake: FakeStages) -> None:
+def test_a_resumable_stage_resumes_in_its_folder(project: Path, fake: FakeStages) -> None:
     def kill(out: Path) -> None:
         raise KeyboardInterrupt
 
     fake.during["final"] = kill
     with pytest.raises(KeyboardInterrupt):
         run()
-    assert plan()["final"] == "unfinished, goes on"
+    assert plan()["final"] == "unfinished, resumes"
     assert plan("final.rounds=3")["final"] == (
-        "unfinished, begun with other settings or inputs (rounds: 2 -> 3); "
-        "starts again, and what was made so far is set aside"
+        "unfinished, started with other settings or inputs (rounds: 2 -> 3); "
+        "restarts, and the unfinished work is set aside"
     )
     del fake.during["final"]
     run()
@@ -196,7 +215,7 @@ def test_a_resumable_stage_goes_on_in_its_folder(project: Path, fake: FakeStages
     assert not Path("runs/tiny/final", artifact.MARKER).exists()
 
 
-def test_a_stage_that_went_on_took_the_seconds_of_all_its_goes(
+def test_wall_seconds_of_a_resumed_stage_include_earlier_attempts(
     project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
@@ -206,7 +225,7 @@ def test_a_stage_that_went_on_took_the_seconds_of_all_its_goes(
         clock[0] += 60
         raise KeyboardInterrupt
 
-    for name in ("chat", "final"):  # the fake `chat` begins anew each time, `final` goes on
+    for name in ("chat", "final"):  # the fake `chat` restarts each time, `final` resumes
         fake.during[name] = interrupted
         with pytest.raises(KeyboardInterrupt):
             run()
@@ -219,27 +238,27 @@ def test_a_stage_that_went_on_took_the_seconds_of_all_its_goes(
     assert took == [5, 125]
 
 
-def test_a_stage_whose_training_went_back_is_run_again(
+def test_a_stage_that_was_rolled_back_is_run_again(
     project: Path, fake: FakeStages, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def go_back(out: Path) -> None:
+    def roll_back(out: Path) -> None:
         if len((out / "begun.log").read_text().splitlines()) < 3:
-            raise RolledBack("the loss of step 7 is not a number")
+            raise RolledBack("the loss of stage_run 7 is not a number")
 
-    fake.during["final"] = go_back
+    fake.during["final"] = roll_back
     run()
     assert fake.ran == ["base", "chat", "final", "final", "final"]
     assert Path("runs/tiny/final/begun.log").read_text() == "begun\n" * 3
-    assert capsys.readouterr().out.count("final: the loss of step 7 is not a number") == 2
+    assert capsys.readouterr().out.count("final: the loss of stage_run 7 is not a number") == 2
 
 
-def test_a_rank_leaves_running_again_to_whoever_started_it(
+def test_a_rank_leaves_the_restart_after_a_rollback_to_the_launcher(
     project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def go_back(out: Path) -> None:
-        raise RolledBack("the loss of step 7 is not a number")
+    def roll_back(out: Path) -> None:
+        raise RolledBack("the loss of stage_run 7 is not a number")
 
-    fake.during["base"] = go_back
+    fake.during["base"] = roll_back
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(RolledBack):
         run()
@@ -253,7 +272,7 @@ def test_a_rank_leaves_running_again_to_whoever_started_it(
         RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_a_full_disk_is_told_and_nothing_is_published(
+def test_a_full_disk_is_reported_and_nothing_is_published(
     project: Path, fake: FakeStages, error: Exception
 ) -> None:
     def full(out: Path) -> None:
@@ -268,7 +287,7 @@ def test_a_full_disk_is_told_and_nothing_is_published(
     assert not Path("runs/tiny/chat").exists()
 
 
-def test_a_kill_while_publishing_is_mended_by_the_next_run(
+def test_a_kill_while_publishing_is_repaired_by_the_next_run(
     project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
@@ -285,11 +304,11 @@ def test_a_kill_while_publishing_is_mended_by_the_next_run(
 def test_folders_of_others_are_never_replaced(project: Path, fake: FakeStages) -> None:
     Path("runs/tiny/base").mkdir(parents=True)
     Path("runs/tiny/base/thesis.txt").write_text("years of work")
-    with pytest.raises(LlamitaError, match="was not made by llamita"):
+    with pytest.raises(LlamitaError, match="llamita did not write it"):
         run()
     assert Path("runs/tiny/base/thesis.txt").exists()
     artifact.write_json(Path("runs/tiny/base/manifest.json"), {"stage": "taker"})
-    with pytest.raises(LlamitaError, match="holds the result of a 'taker' stage, not of 'maker'"):
+    with pytest.raises(LlamitaError, match="holds the output of stage kind 'taker', expected 'maker'"):
         run()
     assert fake.ran == []
 
@@ -297,16 +316,16 @@ def test_folders_of_others_are_never_replaced(project: Path, fake: FakeStages) -
 def test_ranks_other_than_0_only_run_the_stage(
     project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = pipeline.read_pipeline("configs/pipeline.yaml")[0].step
-    working = artifact.working_folder(step.final)
+    stage_run = pipeline.read_pipeline("configs/pipeline.yaml")[0].stage_run
+    working = artifact.working_folder(stage_run.final)
     working.mkdir(parents=True)
     (working / "of_rank_0.txt").write_text("kept")
     monkeypatch.setenv("RANK", "1")
-    execution.execute(step)
+    execution.execute(stage_run)
     assert fake.ran == ["base"]
     assert (working / "of_rank_0.txt").exists()
     assert not (working / artifact.MANIFEST).exists()
-    assert not step.final.exists()
+    assert not stage_run.final.exists()
 
 
 # ------------------------------------------------------------------------------------------- launching
@@ -326,7 +345,7 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         monkeypatch.setenv("RANK", "0")  # what rank 0 does with the settings that it is given
         resolved = Path(arguments[-3])
         settings = load_settings(resolved, stages.settings_class("maker"))
-        execution.execute(stages.single_step("maker", settings, resolved))
+        execution.execute(stages.standalone_run("maker", settings, resolved))
         monkeypatch.delenv("RANK")
         return 0
 
@@ -344,29 +363,29 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         "base",
     ]
     assert not Path("runs/tiny/base.settings.json").exists()
-    assert plan()["base"] == "done"  # rank 0 came to the same fingerprint
+    assert plan()["base"] == "finished"  # rank 0 came to the same fingerprint
     monkeypatch.setattr(launcher, "_run_group", lambda *_: 1)
     with pytest.raises(LlamitaError, match="failed under the deepspeed launcher"):
         run("base.words=5")
     codes = iter([RolledBack.exit_code, RolledBack.exit_code, Interrupted.exit_code])
     monkeypatch.setattr(launcher, "_run_group", lambda *_: next(codes))
-    with pytest.raises(Interrupted, match="run it again to go on"):
+    with pytest.raises(Interrupted, match="run the same command to resume"):
         run("base.words=5")
     assert not list(codes)
 
 
-# ------------------------------------------------------------------------------------------- telling
+# ------------------------------------------------------------------------------------------- messages
 
 
 def test_show_prints_plan_and_resolved_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     schedule.show(schedule.plan(pipeline.read_pipeline("configs/pipeline.yaml", ["base.words=8"])))
     out = capsys.readouterr().out
-    assert "base: new" in out
+    assert "base: first run" in out
     assert "    words: 8\n" in out
     assert f"    input model: {Path('runs/tiny/base').absolute()}" in out
 
 
-def test_time_left_is_told_where_every_stage_was_timed_before(
+def test_time_left_is_shown_if_every_stage_was_timed_before(
     project: Path, fake: FakeStages, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()

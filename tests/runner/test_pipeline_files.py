@@ -1,4 +1,4 @@
-"""Wrong pipelines, settings and overrides are told with file, line, key and what is right."""
+"""Errors in pipelines, settings and overrides name file, line, key and what is expected."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from ..helpers.text_pipeline import problem, replace
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("stage: taker", "stage: takr", 6, "stages.1.stage: no such stage: 'takr'; did you mean 'taker'"),
+        (
+            "stage: taker",
+            "stage: takr",
+            6,
+            "stages.1.stage: unknown kind of stage 'takr'; did you mean 'taker'",
+        ),
         (
             "{model: base}",
             "{model: bsae}",
             6,
-            "'bsae' is no earlier stage, no root and no folder; did you mean 'base'",
+            "'bsae' is not an earlier stage, a root or an existing folder; did you mean 'base'",
         ),
-        ("{model: base}", "{model: final}", 6, "stage 'final' does not come before; put it above this one"),
+        ("{model: base}", "{model: final}", 6, "stage 'final' does not come before this one; move it up"),
         ("{model: base}", "{model: chat}", 6, "stage 'chat' does not come before"),
         (
             ", inputs: {model: base}",
             "",
             6,
-            "stages.1.inputs.model: stage 'taker' needs this input; with its settings it takes data, model",
+            "stages.1.inputs.model: stage 'taker' needs this input; with these settings it takes data, model",
         ),
         ("{model: base}", "{modle: base}", 6, "has no such input; did you mean 'model'"),
         ("config: chat.yaml", "config: caht.yaml", 6, "caht.yaml; did you mean 'chat.yaml'"),
-        ("name: chat", "name: base", 6, "there is a stage 'base' above already"),
+        ("name: chat", "name: base", 6, "duplicate stage 'base'"),
         ("name: chat", "name: seed", 6, "'seed' is a key of the pipeline"),
-        ("name: chat", "name: a/b", 6, "stages.1.name: 'a/b' becomes a folder"),
+        ("name: chat", "name: a/b", 6, "stages.1.name: 'a/b' is not a valid folder name"),
         ("name: chat", "nam: chat", 6, "stages.1.nam: unknown key; did you mean 'name'"),
         (
             "config: base.yaml",
@@ -52,18 +57,20 @@ from ..helpers.text_pipeline import problem, replace
             "config: chat.yaml",
             "config: chat.yaml, processes: 2",
             6,
-            "stages.1.processes: stage 'taker' always runs in one process, found 2",
+            "stages.1.processes: stage 'taker' runs in one process only, found 2",
         ),
         ("seed: 7", "seed: x", 2, "seed: expected a valid integer"),
     ],
 )
 def test_wrong_pipelines_name_their_line(project: Path, old: str, new: str, line: int, words: str) -> None:
     replace("configs/pipeline.yaml", old, new)
-    told = [one for one in problem().splitlines() if one.startswith(f"configs/pipeline.yaml:{line}: ")]
-    assert any(words in one for one in told), problem()
+    errors = [
+        error for error in problem().splitlines() if error.startswith(f"configs/pipeline.yaml:{line}: ")
+    ]
+    assert any(words in error for error in errors), problem()
 
 
-def test_wrong_settings_of_all_stages_are_told_at_once(project: Path) -> None:
+def test_wrong_settings_of_all_stages_are_reported_at_once(project: Path) -> None:
     replace("configs/base.yaml", "words", "wrods")
     replace("configs/final.yaml", "2", "many")
     assert "base.yaml:1: wrods: unknown key; did you mean 'words'" in problem()

@@ -1,4 +1,4 @@
-"""Blocks of rounds as plain stages, and what inputs refer to: pure functions."""
+"""Blocks of rounds expanded to stages, and references of inputs: pure functions."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ def test_rounds_with_different_settings_are_two_entries_of_one_name() -> None:
     ],
 )
 def test_a_reference_is_a_stage(stage: str, reference: str, means: str) -> None:
-    found = resolver(stage).one(reference, ())
+    found = resolver(stage).reference(reference, ())
     assert (found.text, found.is_stage) == (means, True)
 
 
 @pytest.mark.parametrize("reference", ["data", "../models/x", "org/name", "rejecton"])
-def test_other_references_are_looked_for_outside(reference: str) -> None:
-    assert not resolver("v2/ppo").one(reference, ()).is_stage
+def test_other_references_are_no_stages(reference: str) -> None:
+    assert not resolver("v2/ppo").reference(reference, ()).is_stage
 
 
-def test_a_root_may_be_called_as_a_later_stage() -> None:
-    assert not Resolver(PLACED, 1, roots=["evaluate"], publishes=bool).one("evaluate", ()).is_stage
+def test_a_root_may_have_the_name_of_a_later_stage() -> None:
+    assert not Resolver(PLACED, 1, roots=["evaluate"], publishes=bool).reference("evaluate", ()).is_stage
 
 
 @pytest.mark.parametrize(
@@ -102,20 +102,20 @@ def test_a_root_may_be_called_as_a_later_stage() -> None:
     ],
 )
 def test_a_list_refers_to_stages_oldest_first(stage: str, value: Any, means: list[str]) -> None:
-    assert [one.text for one in resolver(stage).several(value, ())] == means
+    assert [one.text for one in resolver(stage).references(value, ())] == means
 
 
 def test_a_stage_of_the_round_hides_a_plain_one_of_the_same_name() -> None:
     block = {"rounds": ["v1"], "stages": [entry("judge"), entry("rejection")]}
     placed = expand(settings(entry("judge"), block))
-    assert resolver("v1/judge", placed).one("judge", ()).text == "judge"
-    assert resolver("v1/rejection", placed).one("judge", ()).text == "v1/judge"
+    assert resolver("v1/judge", placed).reference("judge", ()).text == "judge"
+    assert resolver("v1/rejection", placed).reference("judge", ()).text == "v1/judge"
 
 
-def test_previous_of_a_round_without_a_model_is_that_of_the_round_before() -> None:
+def test_previous_skips_rounds_without_a_language_model() -> None:
     block = {"rounds": ["v1", "v2", "v3"], "stages": [entry("judge"), entry("rejection", only=["v1"])]}
     placed = expand(settings(block))
-    assert resolver("v3/judge", placed).one("previous", ()).text == "v1/rejection"
+    assert resolver("v3/judge", placed).reference("previous", ()).text == "v1/rejection"
 
 
 KEY = ("stages", 9, "inputs", "model")
@@ -125,8 +125,8 @@ PREVIOUS_OF_BLOCK = ("stages", 2, "previous")
 @pytest.mark.parametrize(
     ("stage", "value", "key", "words"),
     [
-        ("sft", "previous", KEY, "`previous` has a meaning only in a block of rounds"),
-        ("sft", "evaluate", KEY, "stage 'evaluate' does not come before; put it above this one"),
+        ("sft", "previous", KEY, "`previous` is only defined in a block of rounds"),
+        ("sft", "evaluate", KEY, "stage 'evaluate' does not come before this one; move it up"),
         ("v1/rejection", "v2/rejection", KEY, "stage 'v2/rejection' does not come before"),
         ("v1/judge", "rejection", KEY, "stage 'rejection' does not come before"),
         ("v1/rejection", "rejection", KEY, "stage 'rejection' does not come before"),
@@ -135,7 +135,7 @@ PREVIOUS_OF_BLOCK = ("stages", 2, "previous")
             "evaluate",
             "ppo",
             KEY,
-            "'ppo' is in several rounds; expected one of v2/ppo, v3/ppo; all.ppo is",
+            "'ppo' exists in several rounds; expected one of v2/ppo, v3/ppo, or all.ppo for the list",
         ),
         (
             "evaluate",
@@ -147,16 +147,16 @@ PREVIOUS_OF_BLOCK = ("stages", 2, "previous")
             "evaluate",
             "all.rejecton",
             KEY,
-            "no stage 'rejecton'; did you mean 'rejection'?; there are",
+            "no stage 'rejecton' before this one; did you mean 'rejection'?; there are",
         ),
-        ("sft", "all.rejection", KEY, "all.rejection: before this one, no stage 'rejection'"),
-        ("sft", "all", KEY, "all: before this one, no round has a stage that publishes a language model"),
+        ("sft", "all.rejection", KEY, "all.rejection: no stage 'rejection' before this one"),
+        ("sft", "all", KEY, "all: no stage of a round before this one publishes a language model"),
         ("evaluate", ["sft", "v2/pop"], (*KEY, 1), "no stage 'pop' in round 'v2'"),
     ],
 )
-def test_references_that_can_not_be(stage: str, value: Any, key: Any, words: str) -> None:
+def test_invalid_references(stage: str, value: Any, key: Any, words: str) -> None:
     with pytest.raises(MisplacedError) as caught:
-        resolver(stage).several(value, KEY)
+        resolver(stage).references(value, KEY)
     assert words in str(caught.value)
     assert caught.value.key == key
 
@@ -164,18 +164,18 @@ def test_references_that_can_not_be(stage: str, value: Any, key: Any, words: str
 @pytest.mark.parametrize(
     ("previous", "key", "words"),
     [
-        (None, KEY, "no model comes before round 'v1'; say beside `rounds` what the first one begins with"),
+        (None, KEY, "no round before 'v1' publishes a language model; add `previous: STAGE` beside `rounds`"),
         ("rejection", PREVIOUS_OF_BLOCK, "stage 'rejection' does not come before"),
         ("evaluate", PREVIOUS_OF_BLOCK, "stage 'evaluate' does not come before"),
         ("all", PREVIOUS_OF_BLOCK, "expected one stage or root, found 'all'"),
         ("previous", PREVIOUS_OF_BLOCK, "expected one stage or root, found 'previous'"),
     ],
 )
-def test_what_a_block_can_not_begin_with(previous: str | None, key: Any, words: str) -> None:
+def test_invalid_previous_of_a_block(previous: str | None, key: Any, words: str) -> None:
     block = {**ROUNDS, "previous": previous}
     placed = expand(settings(entry("pretrain"), entry("sft"), block, entry("evaluate")))
     with pytest.raises(MisplacedError) as caught:
-        resolver("v1/rejection", placed).one("previous", KEY)
+        resolver("v1/rejection", placed).reference("previous", KEY)
     assert words in str(caught.value)
     assert caught.value.key == key
 
@@ -186,29 +186,33 @@ def test_what_a_block_can_not_begin_with(previous: str | None, key: Any, words: 
         (
             [{"rounds": ["v1", "v1"], "stages": [entry("ppo")]}],
             ("stages", 0, "rounds", 1),
-            "there is a round 'v1' above already",
+            "duplicate round 'v1'",
         ),
         (
             [{"rounds": ["v1"], "stages": [entry("ppo")]}, {"rounds": ["v1"], "stages": [entry("x")]}],
             ("stages", 1, "rounds", 0),
-            "there is a round 'v1' above already",
+            "duplicate round 'v1'",
         ),
         (
             [{"rounds": ["v1", "v2"], "stages": [entry("ppo"), entry("ppo", only=["v2"])]}],
             ("stages", 0, "stages", 1, "name"),
-            "there is a stage 'v2/ppo' above already; entries of one name need `only` with different rounds",
+            "duplicate stage 'v2/ppo'; entries with the same name need `only` with different rounds",
         ),
         (
             [{"rounds": ["v10"], "stages": [entry("ppo", only=["v10", "v11"])]}],
             ("stages", 0, "stages", 0, "only", 1),
             "no round 'v11' in this block; did you mean 'v10'?; expected one of v10",
         ),
-        ([entry("sft", only=["v1"])], ("stages", 0, "only"), "this stage is in no block of rounds"),
-        ([entry("sft"), entry("sft")], ("stages", 1, "name"), "there is a stage 'sft' above already"),
+        (
+            [entry("sft", only=["v1"])],
+            ("stages", 0, "only"),
+            "only stages of a block of rounds can have `only`",
+        ),
+        ([entry("sft"), entry("sft")], ("stages", 1, "name"), "duplicate stage 'sft'"),
         (
             [entry("v1"), {"rounds": ["v1"], "stages": [entry("ppo")]}],
             ("stages", 0, "name"),
-            "'v1' is the name of a round already",
+            "'v1' is already the name of a round",
         ),
         (
             [{"rounds": ["v1"], "stages": [entry("roots")]}],
@@ -217,7 +221,7 @@ def test_what_a_block_can_not_begin_with(previous: str | None, key: Any, words: 
         ),
     ],
 )
-def test_names_that_do_not_fit_together(entries: list[Any], key: Any, words: str) -> None:
+def test_duplicate_and_unknown_names(entries: list[Any], key: Any, words: str) -> None:
     with pytest.raises(MisplacedError) as caught:
         expand(settings(*entries))
     assert words in str(caught.value)

@@ -1,4 +1,4 @@
-"""Working folders of a pipeline's stages: kept or set aside, and links to another disk."""
+"""Working folders of a pipeline's stages: resumed or set aside, and links to another disk."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ..helpers.text_stages import FakeStages
 from ..helpers.working_folders import names
 
 
-def test_settings_without_effect_neither_discard_nor_redo(project: Path, fake: FakeStages) -> None:
+def test_settings_without_effect_neither_restart_nor_rerun_a_stage(project: Path, fake: FakeStages) -> None:
     def kill(out: Path) -> None:
         raise KeyboardInterrupt
 
     fake.during["final"] = kill
     with pytest.raises(KeyboardInterrupt):
         run()
-    assert plan("final.logging=5")["final"] == "unfinished, goes on"
+    assert plan("final.logging=5")["final"] == "unfinished, resumes"
     del fake.during["final"]
     run("final.logging=5")
     assert Path("runs/tiny/final/begun.log").read_text() == "begun\nbegun\n"
-    assert set(plan("final.logging=7").values()) == {"done"}
+    assert set(plan("final.logging=7").values()) == {"finished"}
     assert artifact.read_manifest(Path("runs/tiny/final"))["settings"]["logging"] == 5
 
 
-def test_changed_settings_are_told_before_work_is_set_aside(
+def test_changed_settings_are_reported_before_work_is_set_aside(
     project: Path, fake: FakeStages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def kill(out: Path) -> None:
@@ -45,10 +45,9 @@ def test_changed_settings_are_told_before_work_is_set_aside(
         run("final.rounds=3")
     last, aside = capsys.readouterr().out.splitlines()[-2:]
     assert last.endswith(
-        "(rounds: 2 -> 3; input model has other contents); "
-        "starts again, and what was made so far is set aside"
+        "(rounds: 2 -> 3; contents of input model); restarts, and the unfinished work is set aside)"
     )
-    assert aside.startswith("final: what was made so far is kept in ")
+    assert aside.startswith("final: unfinished work was moved to ")
     replace("configs/base.yaml", "4", "3")
     del fake.during["final"]
     run()
@@ -60,8 +59,8 @@ def test_an_output_that_is_a_link_keeps_its_name(project: Path, fake: FakeStages
     Path("text.txt").write_text("given")
     given = ["inputs.model=text.txt", "output=alone"]
     settings = load_settings(project / "chat.yaml", stages.settings_class("taker"), given)
-    step = stages.single_step("taker", settings, project / "chat.yaml")
-    execution.execute(step)
+    stage_run = stages.standalone_run("taker", settings, project / "chat.yaml")
+    execution.execute(stage_run)
     assert fake.ran == ["alone"]
     assert artifact.read_manifest(tmp_path / "big_alone")["name"] == "alone"
     assert Path("alone").is_symlink()
@@ -75,6 +74,6 @@ def test_a_pipeline_whose_stage_is_a_link(project: Path, fake: FakeStages, tmp_p
     for style in ("polite", "curt"):
         run(f"chat.style={style}")
         assert style in (tmp_path / "big_chat" / "made.txt").read_text()
-        assert set(plan(f"chat.style={style}").values()) == {"done"}
+        assert set(plan(f"chat.style={style}").values()) == {"finished"}
     assert artifact.read_manifest(Path("runs/tiny/chat"))["name"] == "chat"
     assert names(Path("runs/tiny")) == ["base", "chat", "final"]

@@ -1,4 +1,4 @@
-"""The stage through the real `SFTTrainer`: the loss of its first step by hand, and the folder it leaves."""
+"""The stage `sft` with the real `SFTTrainer`: its first loss computed by hand, and its output folder."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def run(inputs: dict[str, Path], out: Path, changes: dict[str, Any], **trainer: 
 
 
 def logged(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 class ByHand:
-    """Mean cost of each answer's tokens, its EOS included, given all before it, one dialogue at a time."""
+    """Mean negative log-likelihood of the answers' tokens, EOS included, one dialogue at a time."""
 
     def __init__(self, model: LlamaForCausalLM, tokenizer: Any) -> None:
         self.model, self.encoder = model, SlowEncoder(tokenizer.backend_tokenizer.to_str())
@@ -90,7 +90,7 @@ class ByHand:
 def test_the_first_loss_by_hand(
     inputs: dict[str, Path], tmp_path: Path, tokenizer: Any, instructed: bool
 ) -> None:
-    """No dialogue sees another of its row, answers only are trained, of Ghost Attention the last one only."""
+    """Dialogues of a row don't see each other; only answers are trained (Ghost Attention: the last one)."""
     by_hand = ByHand(AutoModelForCausalLM.from_pretrained(inputs["model"] / "model"), tokenizer)
     for messages in PLAIN:
         by_hand.add(messages)
@@ -104,7 +104,7 @@ def test_the_first_loss_by_hand(
     assert metrics["rows"] < 7, "packed"
     assert metrics["trained_tokens"] == len(by_hand.costs)
     assert logged(tmp_path / "whole") == [pytest.approx(by_hand.mean, rel=1e-5)]
-    if instructed:  # uneven rows, one after the other, make the same step
+    if instructed:  # micro-batches of one row give the same step
         parts = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": metrics["rows"]}
         run(inputs, tmp_path / "parts", changes, **parts)
         assert logged(tmp_path / "parts") == [pytest.approx(by_hand.mean, rel=1e-5)]
@@ -136,7 +136,9 @@ def test_it_learns_and_the_same_seed_gives_the_same_weights(
         turn("hi"), add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, prompt["input_ids"].shape[1] :]
-    assert tokenizer.decode(answer).strip() == "how are you today ? </s>", "it says what it learned, and ends"
+    assert tokenizer.decode(answer).strip() == "how are you today ? </s>", (
+        "it repeats the trained answer and stops"
+    )
 
 
 def test_what_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -152,8 +154,10 @@ def test_what_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
         (tmp_path / "tokenizer.json").rename(inputs["model"] / "model" / "tokenizer.json")
 
 
-def test_an_empty_trainer_section_is_the_papers(inputs: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+def test_an_empty_trainer_section_gives_the_papers_settings(
+    inputs: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
     stage.run(SftSettings.model_validate(SFT | {"trainer": {"max_steps": 1}}), inputs, tmp_path)
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert row["learning_rate"] == 2e-5
+    assert row["train/learning_rate"] == 2e-5
     assert "a step has 64 rows (32 x 2 micro-batches x 1 ranks), in the paper 64" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Packed documents in architectures other than Llama: each as if alone, or refused."""
+"""Packed documents in architectures other than Llama: independent of each other, or refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def documents() -> tuple[dict[str, Any], list[torch.Tensor]]:
 @pytest.mark.parametrize(
     "name", ["mistral", "qwen2", "qwen2_moe", "gemma2", "gemma3_text", "gpt_oss", "deepseek_v3", "opt"]
 )
-def test_segment_by_segment_is_what_the_architecture_computes(name: str) -> None:
+def test_packed_attention_equals_the_architectures_own(name: str) -> None:
     model = tiny_architecture(name)
     row, parts = documents()
     model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
@@ -45,7 +45,7 @@ def test_segment_by_segment_is_what_the_architecture_computes(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "kernel", "said"),
+    ("name", "kernel", "reason"),
     [
         ("mistral", "packed", ""),
         ("opt", "packed", ""),
@@ -55,8 +55,8 @@ def test_segment_by_segment_is_what_the_architecture_computes(name: str) -> None
         ("persimmon", "sdpa", "NotImplementedError: needs position_ids"),
     ],
 )
-def test_a_kernel_is_found_that_keeps_documents_apart(
-    name: str, kernel: str, said: str, capsys: pytest.CaptureFixture[str]
+def test_a_kernel_that_keeps_documents_apart_is_chosen(
+    name: str, kernel: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny_architecture(name)
     own = model.config._attn_implementation
@@ -65,30 +65,32 @@ def test_a_kernel_is_found_that_keeps_documents_apart(
         isolate(model)
         assert model.config._attn_implementation == kernel
         packed = model(**row).logits
-    told = capsys.readouterr().out
-    assert said in told
-    assert bool(told) == (kernel != "packed")
+    output = capsys.readouterr().out
+    assert reason in output
+    assert bool(output) == (kernel != "packed")
     assert model.config._attn_implementation == own
     with torch.no_grad():
         alone = torch.cat([model(part, use_cache=False).logits for part in parts], dim=1)
     torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_a_default_under_which_documents_see_each_other_is_replaced(
+def test_a_default_with_which_documents_see_each_other_is_replaced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = tiny_architecture("gpt_oss")
     with attending_within_segments(model, torch.device("cuda")):  # whose default is the model's own kernel
         isolate(model)
         assert model.config._attn_implementation == "packed"
-    told = "trained with the kernel packed; eager: packed documents see each other"
-    assert told in capsys.readouterr().out
+    message = "trained with packed instead of eager (packed documents see each other)"
+    assert message in capsys.readouterr().out
 
 
-def test_a_kernel_that_was_asked_for_is_not_replaced() -> None:
+def test_a_kernel_of_the_settings_is_not_replaced() -> None:
     model = tiny_architecture("opt")
-    seen = pytest.raises(ConfigError, match="attn_implementation: sdpa: OPTForCausalLM: packed documents see")
-    with attending_within_segments(model, CPU, "sdpa"), seen:
+    refused = pytest.raises(
+        ConfigError, match="attn_implementation: sdpa: OPTForCausalLM: packed documents see"
+    )
+    with attending_within_segments(model, CPU, "sdpa"), refused:
         isolate(model, "sdpa")
 
 

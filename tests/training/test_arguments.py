@@ -1,4 +1,4 @@
-"""What a `trainer:` section becomes."""
+"""Conversion of a `trainer:` section to arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = [TrainingArguments, SFTConfig, RewardConfig]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_papers_optimizer_and_nothing_that_the_machine_lacks(tmp_path: Path, kind: type):
+def test_defaults_are_the_papers_optimizer_and_fit_the_machine(tmp_path: Path, kind: type):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         arguments = training_arguments(kind, {}, tmp_path, seed=5)
@@ -63,7 +63,7 @@ REJECTION = RejectionSettings.model_validate(
     ],
     ids=["pretrain", "sft", "rejection", "reward"],
 )
-def test_an_empty_section_is_the_papers(
+def test_an_empty_section_gives_the_papers_settings(
     tmp_path: Path,
     settings: TrainedSettings,
     kind: type,
@@ -98,7 +98,7 @@ def test_an_empty_section_is_the_papers(
         ({"trainer": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}}, 8, 4, 3),
     ],
 )
-def test_accumulation_makes_up_the_papers_batch_where_no_batch_size_is_given(
+def test_accumulation_reaches_the_papers_batch_if_no_batch_size_is_set(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -112,19 +112,19 @@ def test_accumulation_makes_up_the_papers_batch_where_no_batch_size_is_given(
     found = training_arguments(SFTConfig, trainer_section(settings), tmp_path, seed=0)
     assert found.per_device_train_batch_size == rows
     assert found.gradient_accumulation_steps == accumulation
-    told = f"a step has {rows * accumulation * ranks} rows"
-    assert (told in capsys.readouterr().out) == ("trainer" not in changes)
+    message = f"a step has {rows * accumulation * ranks} rows"
+    assert (message in capsys.readouterr().out) == ("trainer" not in changes)
 
 
-def test_the_section_goes_over_the_stage_over_the_paper(tmp_path: Path):
+def test_the_section_overrides_the_stage_and_the_stage_the_paper(tmp_path: Path):
     section = {"learning_rate": 1e-3, "weight_decay": 0.0, "max_steps": 7}
     changed = PRETRAIN.model_copy(update={"trainer": section})
     found = training_arguments(TrainingArguments, trainer_section(changed), tmp_path, seed=0)
     assert (found.learning_rate, found.weight_decay, found.max_steps) == (1e-3, 0.0, 7)
     assert (found.warmup_steps, found.adam_beta2) == (2000, 0.95)
-    line = PRETRAIN.model_copy(update={"trainer": {"lr_scheduler_type": "linear"}})
-    linear = training_arguments(TrainingArguments, trainer_section(line), tmp_path, seed=0)
-    assert not linear.lr_scheduler_kwargs  # those of the cosine don't fit a line
+    settings = PRETRAIN.model_copy(update={"trainer": {"lr_scheduler_type": "linear"}})
+    linear = training_arguments(TrainingArguments, trainer_section(settings), tmp_path, seed=0)
+    assert not linear.lr_scheduler_kwargs  # those of the cosine don't fit a linear schedule
 
 
 def test_an_impossible_combination_is_a_config_error(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Attention over packed rows against each segment alone, and that the model is left as it was."""
+"""Attention over packed rows equals attention over each segment alone; the model is restored afterwards."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def rows(lengths: list[list[int]]) -> dict[str, torch.Tensor]:
 
 
 CPU = torch.device("cpu")
-LENGTHS = [[1, 31, 32, 33, 2, 1], [70, 30], [100]]  # around the lengths at which calls are parted
+LENGTHS = [[1, 31, 32, 33, 2, 1], [70, 30], [100]]  # around the lengths at which groups end
 
 
-def test_each_segment_is_as_if_alone(model: LlamaForCausalLM) -> None:
+def test_each_segment_is_computed_as_if_alone(model: LlamaForCausalLM) -> None:
     batch = rows(LENGTHS)
     with torch.no_grad(), attending_within_segments(model, CPU):
         assert model.config._attn_implementation == "packed"
@@ -60,8 +60,8 @@ def test_loss_and_gradients_are_those_of_the_masked_rows(model: LlamaForCausalLM
         gradients.append([weight.grad.clone() for weight in model.parameters()])
         model.zero_grad()
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)  # the loss is computed in single precision
-    for masked, packed_one in zip(*gradients, strict=True):
-        torch.testing.assert_close(packed_one, masked, rtol=1e-5, atol=1e-7)
+    for masked, segmented in zip(*gradients, strict=True):
+        torch.testing.assert_close(segmented, masked, rtol=1e-5, atol=1e-7)
 
 
 def test_rows_without_positions_are_one_segment_each(model: LlamaForCausalLM) -> None:
@@ -72,7 +72,7 @@ def test_rows_without_positions_are_one_segment_each(model: LlamaForCausalLM) ->
             torch.testing.assert_close(model(ids, use_cache=False).logits, expected, rtol=0, atol=1e-12)
 
 
-def test_the_model_attends_as_before_afterwards(model: LlamaForCausalLM, tmp_path) -> None:
+def test_the_models_kernel_is_restored_afterwards(model: LlamaForCausalLM, tmp_path) -> None:
     before = model.config._attn_implementation
     with pytest.raises(KeyError), attending_within_segments(model, CPU):
         model.save_pretrained(tmp_path)

@@ -30,7 +30,7 @@ def data(step: int) -> tuple[Tensor, Tensor]:
 
 
 def train(engine: Engine, rank: int, ranks: int, micro: int) -> list[float]:
-    """Three steps on this rank's share of the rows, in micro-batches; returns the gradients' norms."""
+    """Takes three steps on this rank's share of the rows, in micro-batches; returns the gradient norms."""
     norms = []
     for step in range(3):
         inputs, targets = (table[rank::ranks].split(micro) for table in data(step))
@@ -41,7 +41,7 @@ def train(engine: Engine, rank: int, ranks: int, micro: int) -> list[float]:
 
 
 def by_hand() -> tuple[list[float], nn.Module]:
-    """The whole batch at once, with torch's own pieces."""
+    """The whole batch at once, in plain torch."""
     whole = model().eval()
     matrices = [p for p in whole.parameters() if p.ndim == 2]
     others = [p for p in whole.parameters() if p.ndim == 1]
@@ -58,7 +58,7 @@ def by_hand() -> tuple[list[float], nn.Module]:
 
 
 @pytest.mark.parametrize("micro", [8, 2])
-def test_an_update_is_a_step_of_the_papers_adamw(micro: int) -> None:
+def test_a_step_is_a_step_of_the_papers_adamw(micro: int) -> None:
     engine = Engine(model(), 0.05, micro, accumulation=ROWS // micro)
     norms = train(engine, 0, 1, micro)
     expected_norms, expected = by_hand()

@@ -1,4 +1,4 @@
-"""The run that the Trainer-based stages share."""
+"""The training run that the Trainer-based stages share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llamita.errors import LlamitaError, RolledBack
 from llamita.training.arguments import training_arguments
 from llamita.training.loop import run_trainer
 from llamita.training.ordered_trainer import OrderedTrainer
-from llamita.training.spikes import MOST
+from llamita.training.spikes import MAX_ROLLBACKS
 from llamita.training.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
@@ -40,18 +40,16 @@ def train(out: Path, rows: list[Any] = ROWS, **section: Any) -> tuple[LlamaForCa
         return model, run_trainer(trainer, tracker, items_per_row=16, unit="tokens")
 
 
-def test_says_how_it_went_on_the_tracker_and_in_the_metrics(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_rows_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model, metrics = train(tmp_path, num_train_epochs=2)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    measured = {"tokens", "tokens_per_second", "peak_memory_gb"}
-    assert rows[0].keys() == {"step", "loss", "grad_norm", "learning_rate", "epoch"} | measured
-    assert [row["tokens"] for row in rows] == [pytest.approx(64 * step) for step in range(1, 7)]
+    names = ("loss", "grad_norm", "learning_rate", "epoch", "tokens", "tokens_per_second", "peak_memory_gb")
+    assert rows[0].keys() == {"step", *(f"train/{name}" for name in names)}
+    assert [row["train/tokens"] for row in rows] == [pytest.approx(64 * step) for step in range(1, 7)]
     assert metrics["steps"] == 6
-    assert metrics["final_loss"] == rows[-1]["loss"]
-    assert metrics["train_loss"] == pytest.approx(sum(row["loss"] for row in rows) / 6)
+    assert metrics["final_loss"] == rows[-1]["train/loss"]
+    assert metrics["train_loss"] == pytest.approx(sum(row["train/loss"] for row in rows) / 6)
     assert metrics["tokens_per_second"] == pytest.approx(6 * 4 * 16 / metrics["train_seconds"])
     assert model.config.use_cache  # switched off for the training only
     assert not list(tmp_path.glob("checkpoint*"))
@@ -84,16 +82,18 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_global_batch(tmp_path: Path
         for at, label in enumerate(row_labels[1:])
         if label != -100
     ]
-    assert first["loss"] == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+    assert first["train/loss"] == pytest.approx(sum(costs) / len(costs), rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_is_told(tmp_path: Path):
-    """After going back as often as it may, the run stops and names what was still good."""
+def test_a_loss_that_is_nan_again_and_again_is_an_error(tmp_path: Path):
+    """After the allowed number of rollbacks the run stops and names its last good checkpoint."""
     wild = {"learning_rate": 1e30, "max_grad_norm": 1e30, "save_steps": 1, "num_train_epochs": 2}
-    for _ in range(MOST):
-        with pytest.raises(RolledBack, match="is not a number; going back to"):
+    for _ in range(MAX_ROLLBACKS):
+        with pytest.raises(RolledBack, match="is NaN or infinite; rolling back to"):
             train(tmp_path, **wild)
-    with pytest.raises(LlamitaError, match=r"3 times .*learning_rate.* last good state is .*checkpoint-2"):
+    with pytest.raises(
+        LlamitaError, match=r"rolled back 3 times; .*learning_rate.* last good state is .*checkpoint-2"
+    ):
         train(tmp_path, **wild)
     assert not (tmp_path / "resume" / "checkpoint-3").exists()
 
@@ -101,12 +101,12 @@ def test_a_loss_that_is_no_number_is_told(tmp_path: Path):
 def test_each_epoch_takes_every_row_in_another_order(tmp_path: Path) -> None:
     seen: list[int] = []
 
-    class Watched(list[Any]):
+    class RecordingList(list[Any]):
         def __getitem__(self, index: Any) -> Any:
             seen.append(index)
             return super().__getitem__(index)
 
-    train(tmp_path, Watched(ROWS), num_train_epochs=2)
+    train(tmp_path, RecordingList(ROWS), num_train_epochs=2)
     first, second = seen[-24:-12], seen[-12:]
     assert sorted(first) == sorted(second) == list(range(12))
     assert first != second

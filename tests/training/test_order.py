@@ -12,7 +12,7 @@ import pytest
 from llamita.training.order import MixedOrder, RankBatches, SeededOrder
 
 
-def test_every_row_comes_once_in_an_order_of_seed_and_epoch():
+def test_every_row_comes_once_in_an_order_that_depends_on_seed_and_epoch():
     order = SeededOrder(100, seed=3)
     first = list(order)
     assert sorted(first) == list(range(100))
@@ -28,7 +28,7 @@ def drawn_lengths(count: int) -> list[int]:
 
 
 def share_between(lengths: list[int], steps: list[list[int]]) -> float:
-    """Of the variance of length: what lies between the steps, the rest being within them."""
+    """Share of the variance of length that lies between steps, not within them."""
     means = [statistics.mean(lengths[row] for row in step) for step in steps for _ in step]
     return statistics.pvariance(means) / statistics.pvariance(lengths)
 
@@ -49,7 +49,7 @@ def test_steps_are_as_mixed_as_if_drawn_at_random(size: int, accumulation: int, 
     assert share_between(lengths, steps) < 2 / count  # expected of random ones: 1 / count
 
 
-def test_micro_batches_of_a_step_hold_rows_of_like_length() -> None:
+def test_micro_batches_of_a_step_have_rows_of_similar_length() -> None:
     lengths = drawn_lengths(640 + 7)
     order = SeededOrder(len(lengths), seed=0)
 
@@ -79,11 +79,11 @@ def test_without_rows_there_is_no_order():
 
 
 @pytest.mark.parametrize(("count", "size", "ranks"), [(24, 4, 2), (23, 4, 2), (5, 4, 3), (12, 2, 3)])
-def test_ranks_share_out_the_rows_of_one_and_have_equally_many(count: int, size: int, ranks: int) -> None:
+def test_ranks_share_the_rows_and_have_the_same_number_of_batches(count: int, size: int, ranks: int) -> None:
     order = SeededOrder(count, seed=1)
     shares = [RankBatches(order, size, rank, ranks=ranks) for rank in range(ranks)]
     batches = [list(share) for share in shares]
-    assert {len(one) for one in batches} == {len(share) for share in shares}
+    assert {len(own) for own in batches} == {len(share) for share in shares}
     together = [row for turn in zip(*batches, strict=True) for batch in turn for row in batch]
     rows = list(order)
     assert together[:count] == rows
@@ -125,16 +125,16 @@ def test_a_mix_is_shuffled_by_seed_and_epoch() -> None:
 
 
 @pytest.mark.parametrize(("size", "ranks"), [(4, 1), (2, 2), (1, 4)])
-def test_a_resumed_epoch_goes_on_where_it_was_whatever_the_ranks(size: int, ranks: int) -> None:
+def test_a_resumed_epoch_continues_on_any_number_of_ranks(size: int, ranks: int) -> None:
     order = MixedOrder([25], [1.0], seed=1)
     whole = list(order)
     shares = [RankBatches(order, size, rank, ranks=ranks) for rank in range(ranks)]
     for share in shares:
         share.resume(0, 3)
     batches = [list(share) for share in shares]
-    assert all(one[:3] == [[], [], []] for one in batches)
+    assert all(own[:3] == [[], [], []] for own in batches)
     left = [row for turn in zip(*batches, strict=True) for batch in turn for row in batch]
-    assert left[:13] == whole[12:]  # twelve rows were had
+    assert left[:13] == whole[12:]  # twelve rows were trained before
     for share in shares:
         share.set_epoch(1)
     assert [] not in list(shares[0])
@@ -152,4 +152,4 @@ def test_the_last_row_of_a_trillion_is_found_as_fast_as_the_first() -> None:
         return time.perf_counter() - started
 
     first, last = (min(seconds(place) for _ in range(5)) for place in (0, len(order) - 200))
-    assert last < 10 * first  # walking there would take days
+    assert last < 10 * first  # a search through all rows would take days

@@ -14,13 +14,13 @@ def test_every_number_comes_once(count: int) -> None:
     assert sorted(Permutation(count, "a")) == list(range(count))
 
 
-def test_the_key_alone_decides() -> None:
+def test_the_key_determines_the_order() -> None:
     first = list(Permutation(1000, "0/epoch/0"))
     assert first == list(Permutation(1000, "0/epoch/0"))
     assert first != list(Permutation(1000, "0/epoch/1"))
 
 
-def test_it_is_as_even_as_chance() -> None:
+def test_it_is_uniform() -> None:
     """Where 16 numbers land over 8,000 keys: chi-squared of 15 degrees, 99.9% of which are below 37.7."""
     keys = 8000
     for place in (0, 7, 15):
@@ -41,7 +41,7 @@ def test_places_outside_are_refused() -> None:
             Permutation(5, "a")[place]
 
 
-def test_each_item_stands_once_an_epoch() -> None:
+def test_each_item_comes_once_per_epoch() -> None:
     order = [Epochs(7, "a seed")[place] for place in range(21)]
     assert [sorted(order[start : start + 7]) for start in (0, 7, 14)] == [list(range(7))] * 3
     assert order[:7] != order[7:14]

@@ -1,4 +1,4 @@
-"""Which settings decide a result: all others neither discard what is unfinished nor redo what is finished."""
+"""Settings that don't change the result neither discard unfinished work nor rerun finished stages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DECIDING = """
 """.split()
 
 
-def test_every_name_of_the_trainers_is_known_to_decide_or_not() -> None:
+def test_every_argument_of_the_trainers_is_known_to_change_the_result_or_not() -> None:
     tested = Path(__file__).parents[2].joinpath("constraints.txt").read_text()
     for library in ("transformers", "trl"):
         if f"{library}=={metadata.version(library)}\n" not in tested:
@@ -65,18 +65,18 @@ def decisive(settings: StageSettings, resuming: bool = False) -> dict[str, Any]:
         {"trainer.per_device_train_batch_size": 2, "trainer.gradient_accumulation_steps": 2},
     ],
 )
-def test_work_is_kept_when_no_result_changes(change: dict[str, Any]) -> None:
-    keeps_its_work(rejection(), rejection(**_changed(change)))
+def test_work_is_kept_if_the_result_is_unchanged(change: dict[str, Any]) -> None:
+    assert_work_is_kept(rejection(), rejection(**_changed(change)))
 
 
 @pytest.mark.parametrize(
     "change", [{"sampling_batch_size": 7}, {"micro_batch_size": 2}, {"save_iterations": 1}]
 )
-def test_ppo_keeps_its_work_when_no_result_changes(change: dict[str, Any]) -> None:
-    keeps_its_work(ppo(), ppo(**change))
+def test_ppo_keeps_its_work_if_the_result_is_unchanged(change: dict[str, Any]) -> None:
+    assert_work_is_kept(ppo(), ppo(**change))
 
 
-def keeps_its_work(before: StageSettings, after: StageSettings) -> None:
+def assert_work_is_kept(before: StageSettings, after: StageSettings) -> None:
     assert flatten(after.fingerprinted()) != flatten(before.fingerprinted())
     assert decisive(after) == decisive(before)
     assert decisive(after, resuming=True) == decisive(before, resuming=True)
@@ -92,7 +92,7 @@ def keeps_its_work(before: StageSettings, after: StageSettings) -> None:
         ({"seed": 3}, False),
     ],
 )
-def test_what_changes_a_result_counts(change: dict[str, Any], resumes: bool) -> None:
+def test_settings_that_change_the_result_are_decisive(change: dict[str, Any], resumes: bool) -> None:
     before, after = rejection(), rejection(**_changed(change))
     assert decisive(after) != decisive(before)
     assert (decisive(after, resuming=True) == decisive(before, resuming=True)) is resumes

@@ -1,4 +1,4 @@
-"""The private names of `Trainer` that we use are in one module, and transformers still has them."""
+"""Private names of `Trainer` are used in one module only, and this release of transformers has them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Line(torch.nn.Module):
         return {"loss": self.line(values).square().mean()}
 
 
-class Look(TrainerCallback):
-    """Notes which names the trainer has in the midst of training."""
+class NameRecorder(TrainerCallback):
+    """Records the private names that the trainer has during training."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.names = {name for name in dir(self.trainer) if is_private(name)}
@@ -47,7 +47,7 @@ def private_names(path: Path, *, of_others: bool = False) -> set[str]:
             if not (of_others and isinstance(node.value, ast.Name) and node.value.id == "self"):
                 names.add(node.attr)
         elif isinstance(node, ast.ClassDef) and not of_others:
-            names |= {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
+            names |= {function.name for function in node.body if isinstance(function, ast.FunctionDef)}
     return {name for name in names if is_private(name)}
 
 
@@ -57,10 +57,11 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     arguments = TrainingArguments(
         str(tmp_path_factory.mktemp("plain")), max_steps=1, use_cpu=True, report_to="none", disable_tqdm=True
     )
-    look = Look()
-    look.trainer = Trainer(Line(), arguments, train_dataset=[{"values": torch.ones(1)}] * 8, callbacks=[look])
-    look.trainer.train()
-    return look.names
+    recorder = NameRecorder()
+    rows = [{"values": torch.ones(1)}] * 8
+    recorder.trainer = Trainer(Line(), arguments, train_dataset=rows, callbacks=[recorder])
+    recorder.trainer.train()
+    return recorder.names
 
 
 def test_this_release_of_transformers_has_the_private_names_that_we_use(known: set[str]) -> None:
@@ -73,7 +74,7 @@ def test_this_release_of_transformers_has_the_private_names_that_we_use(known: s
 
 
 def test_no_other_module_uses_private_names_of_trainer(known: set[str]) -> None:
-    """Neither in a Trainer class of its own nor of a trainer that it is given."""
+    """Neither in a Trainer class that it defines nor of a trainer that it gets."""
     found = {}
     for path in SOURCES:
         names = private_names(path, of_others="Trainer)" not in path.read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ def score_episodes(
     sampled_prompts = [prompts[index] for index in samples.prompts]
     ids = [prompt.ids for prompt in sampled_prompts]
     is_safety = [prompt.prompt.is_safety for prompt in sampled_prompts]
-    scores = reward_models.judge(ids, samples.contents, is_safety)
+    scores = reward_models.score_answers(ids, samples.contents, is_safety)
     finished = torch.tensor(samples.finished)
     return Episodes(
         prompts=ids,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...chat_format.encoding import without_marks
+from ...chat_format.encoding import remove_control_strings
 from ...distributed.group import gather_rows
 from ...errors import DataError
 from ...jsonl import Row
@@ -77,7 +77,7 @@ def score_answers(
     """Scores each answer: rows of `safety`, `helpfulness` and the piecewise `score`, all in (0, 1)."""
     rows = [samples[index] for index in _rank_share(len(samples))]
     sampled_prompts = [prompts[row["prompt"]] for row in rows]
-    scores = reward_models.judge(
+    scores = reward_models.score_answers(
         [prompt.ids for prompt in sampled_prompts],
         [without_end(row["answer_ids"], row["finished"]) for row in rows],
         [prompt.prompt.is_safety for prompt in sampled_prompts],
@@ -135,7 +135,7 @@ def best_answers(
 def is_usable(sample: Row, control_strings: Sequence[str]) -> bool:
     """Whether an answer can be trained on: it ended with EOS, is not empty and contains no control string."""
     text = sample["answer"]
-    return bool(sample["finished"] and text and without_marks(text, control_strings) == text)
+    return bool(sample["finished"] and text and remove_control_strings(text, control_strings) == text)
 
 
 def _rank_share(count: int) -> range:

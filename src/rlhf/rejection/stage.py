@@ -18,7 +18,7 @@ from ...distributed.steps import made_rows
 from ...errors import DataError
 from ...jsonl import Row, read_rows
 from ...model.checkpoint import check_length, context_length, load_causal_lm
-from ...model.lora import base_model_of, begin
+from ...model.lora import base_model_of, load_trainable
 from ...sampling.generate import sampler_for
 from ...sampling.throughput import throughput
 from ...settings import listed
@@ -67,7 +67,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
         for row in read_rows(folder / SELECTION)
     ]
     dialogues = [*demonstrations, *best * settings.selection_repeats]
-    model = begin(load_causal_lm, inputs["base"], settings.adapter, seed=settings.seed)
+    model = load_trainable(load_causal_lm, inputs["base"], settings.adapter, seed=settings.seed)
     return selected | finetune_on_dialogues(
         settings, model, tokenizer, dialogues=dialogues, intake=intake, out=out, description="fine-tuning"
     )
@@ -125,7 +125,7 @@ def _select(
     prompts = [pool[row["pool"]] for row in made_rows(out / PROMPTS, choose)]
     samples = made_rows(out / SAMPLES, sample)
     scores = made_rows(out / SCORES, score)
-    control_strings = chat_format(tokenizer).marks
+    control_strings = chat_format(tokenizer).control_strings
     selection = made_rows(
         out / SELECTION,
         lambda: best_answers(

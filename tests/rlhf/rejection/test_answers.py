@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llamita.chat_format.llama2 import MARKS
+from llamita.chat_format.llama2 import CONTROL_STRINGS
 from llamita.data.rows import Prompt
 from llamita.errors import DataError
 from llamita.rlhf.prompts import EncodedPrompt
@@ -22,7 +22,7 @@ def chosen(rows: list[tuple[int, str, bool, float, float]]) -> list[dict[str, An
     scores = [
         {"safety": s, "helpfulness": h, "score": s if p == 1 or s < 0.15 else h} for p, _, _, s, h in rows
     ]
-    return best_answers(samples, scores, prompts, control_strings=MARKS, safety_threshold=0.15)
+    return best_answers(samples, scores, prompts, control_strings=CONTROL_STRINGS, safety_threshold=0.15)
 
 
 def test_best_answers() -> None:

@@ -1,0 +1,1 @@
+"""What the commands `init`, `show` and `schema` do; `cli.py` declares them."""

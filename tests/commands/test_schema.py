@@ -1,0 +1,124 @@
+"""`llamita schema`: editors accept the shipped YAMLs, refuse wrong keys; the committed files are current."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from llamita import cli
+from llamita.commands.schema import KINDS, descriptions, schema_text
+from llamita.pretrain.settings import PretrainSettings
+from llamita.runner.stages import settings_class
+from llamita.sft.settings import SftSettings
+from llamita.training.settings import RESERVED
+from llamita.yaml_file import read_yaml
+
+from ..helpers.repository import REPOSITORY
+
+CONFIGS = REPOSITORY / "configs"
+YAMLS = sorted(CONFIGS.rglob("*.yaml"))
+SMOKE_SFT = CONFIGS / "smoke" / "sft.yaml"
+
+
+def schema_of(kind: str) -> Any:
+    return json.loads(schema_text(kind))
+
+
+def problems(kind: str, data: dict[str, Any]) -> list[str]:
+    return [error.message for error in jsonschema.Draft7Validator(schema_of(kind)).iter_errors(data)]
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.relative_to(CONFIGS).as_posix())
+def test_a_shipped_yaml_names_its_schema_and_satisfies_it(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    beginning, _, reference = first.partition("=")
+    assert beginning == "# yaml-language-server: $schema"
+    schema = json.loads((path.parent / reference).read_text(encoding="utf-8"))
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.Draft7Validator(schema).validate(read_yaml(path).data)
+    stem = Path(reference).stem
+    assert path.name == "pipeline.yaml" if stem == "pipeline" else settings_class(stem)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_committed_schemas_are_current(kind: str) -> None:
+    committed = json.loads((CONFIGS / "schemas" / f"{kind}.json").read_text(encoding="utf-8"))
+    current = schema_of(kind)
+    if _other_versions():  # other names below `trainer:`
+        for schema in (committed, current):
+            schema.get("properties", {}).pop("trainer", None)
+    assert committed == current, "run `.venv/bin/python docs/make_settings.py`"
+
+
+def _other_versions() -> bool:
+    """Whether the trainers' classes are of other versions than those that the files were written with."""
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return not {f"{name}=={metadata.version(name)}" for name in ("transformers", "trl")} <= set(lines)
+
+
+def test_no_schema_is_left_over() -> None:
+    assert {path.stem for path in (CONFIGS / "schemas").iterdir()} == set(KINDS)
+
+
+def test_wrong_keys_types_and_choices_are_refused() -> None:
+    data = read_yaml(SMOKE_SFT).data
+    assert problems("sft", data) == []
+    for key, value, words in (
+        ("dialoges", [], "'dialoges' was unexpected"),
+        ("max_length", "long", "'long' is not of type 'integer'"),
+        ("max_length", 1, "1 is less than or equal to the minimum of 1"),
+        ("chat_format", "chatml", "'chatml' is not one of ['own', 'llama2']"),
+        ("trainer", {"learning_rat": 1}, "'learning_rat' was unexpected"),
+        ("trainer", {"seed": 1}, "'seed' was unexpected"),
+        ("trainer", {"max_steps": "x"}, "'x' is not of type 'integer'"),
+        ("dialogues", [{"path": "a"}], "'format' is a required property"),
+    ):
+        assert any(words in problem for problem in problems("sft", {**data, key: value})), (key, value)
+
+
+def test_names_below_trainer_are_those_of_its_class_without_the_reserved_ones() -> None:
+    trainer = schema_of("sft")["properties"]["trainer"]
+    assert trainer["additionalProperties"] is False
+    assert not RESERVED.keys() & trainer["properties"].keys()
+    assert not SftSettings.trainer_reserved.keys() & trainer["properties"].keys()
+    assert trainer["properties"]["learning_rate"] == {"type": "number", "default": 2e-5}
+    assert trainer["properties"]["adam_beta2"]["default"] == 0.95
+    assert trainer["properties"]["max_steps"] == {"type": "integer"}
+    assert "cosine_with_min_lr" in trainer["properties"]["lr_scheduler_type"]["enum"]
+    assert "additionalProperties" not in schema_of("world")["properties"].get("trainer", {})
+
+
+def test_descriptions_are_the_strings_below_the_fields() -> None:
+    schema = schema_of("sft")
+    for section in (schema, *schema["$defs"].values()):
+        described = {key for key, value in section["properties"].items() if value.get("description")}
+        assert section["properties"].keys() - described <= {"path"}
+    inherited, own = descriptions(SftSettings), descriptions(PretrainSettings)
+    assert schema["properties"]["loss_spike"]["description"] == " ".join(inherited["loss_spike"].split())
+    assert inherited["loss_spike"] != own["loss_spike"]  # pretrain declares it again
+    assert schema_of("pretrain")["properties"]["loss_spike"]["description"] == own["loss_spike"]
+    entry = schema_of("pipeline")["$defs"]["StageEntry"]["properties"]
+    assert "settings" in entry["with"]["description"]  # `with_` in Python
+
+
+def test_a_pipeline() -> None:
+    stage = {"name": "a", "stage": "sft", "with": {"max_length": 9}, "inputs": {"data": ["x"]}}
+    block = {"rounds": ["v1"], "previous": "a", "stages": [stage]}
+    assert problems("pipeline", {"name": "n", "stages": [stage, block]}) == []
+    assert problems("pipeline", {"name": "n", "stages": [{**stage, "stage": "stf"}]})
+    assert problems("pipeline", {"name": "n", "stages": [{**stage, "confg": "sft.yaml"}]})
+
+
+def test_the_command_prints_it() -> None:
+    result = CliRunner().invoke(cli.app, ["schema", "world"])
+    assert result.exit_code == 0
+    assert result.stdout == (CONFIGS / "schemas" / "world.json").read_text(encoding="utf-8")
+    wrong = CliRunner().invoke(cli.app, ["schema", "wrld"])
+    assert wrong.exit_code == 2
+    assert "there is no stage 'wrld'; did you mean 'world'?; expected one of pipeline, world" in wrong.stderr
