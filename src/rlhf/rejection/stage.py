@@ -39,8 +39,8 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     """Samples from `inputs["model"]`, fine-tunes `inputs["base"]` on the best answers into `out/model`.
 
     The base model is trained on the demonstrations and on the best answers of this and all earlier rounds
-    (`selections`). The paper came to do the same, after V3, trained on the last round's answers only, had
-    lost skills.
+    (`selections`). In the paper V3, trained on the last round's answers only, lost skills; later versions
+    use the answers of all rounds.
 
     Metrics: see `_select`; those of `data.intake.Intake` (skipped rows), of packing and of the training.
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
@@ -94,7 +94,7 @@ def _select(
     earlier: Sequence[Path],
     out: Path,
 ) -> dict[str, Any]:
-    """Samples, scores and selects; steps that an interrupted run finished are read from their files.
+    """Samples, scores and selects; files that an interrupted run finished are read, not written again.
 
     Returns the metrics `prompts`, `samples`, `finished_share`, `mean_score` (of all samples), `best_score`
     (mean over the selected answers), `selected`, and the numbers of prompts without a selected answer:
