@@ -218,7 +218,7 @@ def _rows(sizes: Sizes, mean_length: int | None, folder: Path) -> Any:
     ids = draw.integers(3, sizes.vocabulary, lengths.sum(), dtype=np.uint32)
     writer.append(EncodedDocuments(ids, lengths))
     writer.finish("")
-    return TokenRows([TokenShards(folder)], sizes.context, apart=True)
+    return TokenRows([TokenShards(folder)], sizes.context, isolate_documents=True)
 
 
 def _model(sizes: Sizes, dtype: str) -> Any:

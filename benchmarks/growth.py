@@ -69,7 +69,7 @@ def first_batch(folder: Path, tokenizer_folder: Path) -> list[tuple[str, float]]
     starts = []
     for share in (0.0, 0.5, 0.999):
         started = time.perf_counter()
-        rows = TokenRows(corpus.train, CONTEXT, apart=True)
+        rows = TokenRows(corpus.train, CONTEXT, isolate_documents=True)
         batches = RankBatches(MixedOrder(rows.counts, corpus.weights, 0), ROWS, 0, ranks=1)
         done = int(len(batches) * share)
         batches.resume(0, done)
@@ -94,7 +94,9 @@ def main() -> None:
             folder.mkdir()
             documents = write_text(folder / "text.jsonl", texts, size)
             command = [sys.executable, __file__, "--prepare", str(folder), tokenizer]
-            process = subprocess.run(command, capture_output=True, text=True, check=True)
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
+            if process.returncode:
+                sys.exit(f"preparing {size:g} MB failed:\n{process.stderr}")
             line = next(line for line in process.stdout.splitlines() if line.startswith("RESULT "))
             result = json.loads(line.removeprefix("RESULT "))
             rows.append(

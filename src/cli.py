@@ -252,9 +252,7 @@ def report(
     inputs = finished_stages(run_folder)
     inputs.pop("report", None)
     if not inputs:
-        raise DataError(
-            f"{run_folder}: no finished stage in it; expected the folder of a run, such as runs/smoke"
-        )
+        raise DataError(f"{run_folder}: no finished stage in it; expected a run's folder, such as runs/smoke")
     artifact.check_single_run(run_folder, inputs.values())
     settings = stages.settings_class("report")()
     execution.execute(StageRun("report", settings, inputs, run_folder.absolute() / "report"))

@@ -13,7 +13,7 @@ from ..artifact import write_json
 from ..console import say
 from ..data.held_out import opening
 from ..data.intake import Intake
-from ..distributed.steps import made_folder
+from ..distributed.cached import cached_folder
 from ..errors import DataError
 from ..jsonl import Row, read_rows, write_rows
 from ..measures import REWARD_MODELS, empty_version
@@ -113,7 +113,7 @@ def compare_versions(
         settings, tokenizer, sft, prompts=prompts, scorers=scorers, gold=gold, folders=folders
     )
     results = {
-        version.name: made_folder(out / version.name, partial(test.run, version)) for version in versions
+        version.name: cached_folder(out / version.name, partial(test.run, version)) for version in versions
     }
     answers: dict[str, Answered] = {}
     values: dict[str, Values] = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..console import say
 from ..data.intake import Intake
-from ..distributed.steps import made_folder
+from ..distributed.cached import cached_folder
 from ..jsonl import Row, read_rows, write_rows
 from ..measures import ATTENTION_SERIES, empty_ghost_attention
 from ..miniature.gold import Gold
@@ -56,7 +56,7 @@ def measure_ghost_attention(
             gold=gold,
             first=first,
         )
-        results = made_folder(out / name, run)
+        results = cached_folder(out / name, run)
         first = first or out / name
         _store(measured, name, results)
         _report_outgrown(name, results["counts"])

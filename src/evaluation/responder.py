@@ -66,7 +66,9 @@ class Responder:
         )
         return self._answers(samples.answer_ids)
 
-    def converse(self, questions: Sequence[Sequence[Sequence[int]]], name: str) -> list[list[SampledAnswer]]:
+    def answer_dialogues(
+        self, questions: Sequence[Sequence[Sequence[int]]], name: str
+    ) -> list[list[SampledAnswer]]:
         """Answers dialogues turn by turn, with the model's own answers in the history.
 
         Args:

@@ -162,7 +162,7 @@ def measure_retention(
     questions = [
         responder.encode_questions(dialogue.questions, dialogue.instruction) for dialogue in dialogues
     ]
-    answers = responder.converse(questions, "dialogues")
+    answers = responder.answer_dialogues(questions, "dialogues")
     followed: dict[str, Column] = {
         str(turn): [
             float(scorer.follows(dialogue.id, answered[turn - 1].text)) if len(answered) >= turn else None

@@ -48,7 +48,7 @@ def model_nats(
     held_out: TokenShards,
     context_length: int,
     *,
-    apart: bool,
+    isolate_documents: bool,
     batch: int = 16,
     share: int = 0,
     shares: int = 1,
@@ -56,20 +56,24 @@ def model_nats(
     """Negative log-likelihood in nats of the held-out tokens under the model, or of one of `shares` of them.
 
     The stream is cut into windows that overlap by one token, so that every token is predicted once, from at
-    most `context_length` earlier tokens; with `apart` only from those of its own document. Tokens at which
-    documents start are not counted: they are not text. All shares take the same number of forward passes.
+    most `context_length` earlier tokens, with `isolate_documents` only from those of its own document. Tokens
+    at which documents start are not counted: they are not text. All shares take the same number of forward
+    passes.
     """
     training = model.training
     model.eval()
     starts = range(0, held_out.tokens - 1, context_length)
     windows = [_Window.of(held_out, at, min(at + context_length + 1, held_out.tokens)) for at in starts]
-    if apart and model.config._attn_implementation == "flash_attention_2":
+    if isolate_documents and model.config._attn_implementation == "flash_attention_2":
         batch = 1  # it derives the starts of documents from the positions of a single row only
     window_batches = batches(windows, batch)
     own = window_batches[share::shares]
-    total = sum(_window_nats(model, windows, apart) for windows in track(own, "validation", unit="batches"))
+    total = sum(
+        _window_nats(model, windows, isolate_documents)
+        for windows in track(own, "validation", unit="batches")
+    )
     for _ in range(-(-len(window_batches) // shares) - len(own)):  # with ZeRO-3 the other ranks need this one
-        _window_nats(model, window_batches[0], apart)
+        _window_nats(model, window_batches[0], isolate_documents)
     model.train(training)
     return total
 
@@ -91,12 +95,14 @@ class _Window(NamedTuple):
         return cls(ids[:-1], positions(document_starts[document_starts < length], length), targets[1:])
 
 
-def _window_nats(model: LlamaForCausalLM, windows: list[_Window], apart: bool) -> float:
+def _window_nats(model: LlamaForCausalLM, windows: list[_Window], isolate_documents: bool) -> float:
     """Nats of a batch of windows; a shorter last window is padded on the right, and pads are not counted."""
     inputs, places, targets = (
         pad_right(parts, pad)[0].to(model.device)
         for parts, pad in zip(zip(*windows, strict=True), (0, 0, UNTRAINED), strict=True)
     )
-    logits = model(input_ids=inputs, position_ids=places if apart else None, use_cache=False).logits
+    logits = model(
+        input_ids=inputs, position_ids=places if isolate_documents else None, use_cache=False
+    ).logits
     nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
     return float(nats.double().sum())

@@ -58,9 +58,9 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
 
     model = _initial_model(settings, inputs, tokenizer)
     parameters = model.num_parameters()
-    apart = not settings.cross_document_attention
+    isolated = not settings.cross_document_attention
     length = settings.context_length
-    rows = TokenRows(corpus.train, length, apart)
+    rows = TokenRows(corpus.train, length, isolated)
     arguments = training_arguments(
         TrainingArguments,
         trainer_section(settings),
@@ -69,7 +69,8 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         deepspeed=settings.deepspeed,
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        collator = OneRowCollator() if settings.attn_implementation == "flash_attention_2" and apart else None
+        joined = settings.attn_implementation == "flash_attention_2" and isolated
+        collator = OneRowCollator() if joined else None
         flops = training_flops_per_token(model.config, rows.mean_attended())
         trainer = OrderedTrainer(
             model=model,
@@ -81,10 +82,11 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
             monitor=monitor_options(settings, flops),
         )
         if settings.eval_steps is not None:
-            trainer.add_callback(Validation(trainer, corpus, tracker, settings=settings, apart=apart))
-        if apart:
+            validation = Validation(trainer, corpus, tracker, settings=settings, isolate_documents=isolated)
+            trainer.add_callback(validation)
+        if isolated:
             trainer.add_callback(Isolation(trainer, settings.attn_implementation, REMEDY))
-        kernel = settings.attn_implementation if apart else settings.attn_implementation or "sdpa"
+        kernel = settings.attn_implementation if isolated else settings.attn_implementation or "sdpa"
         with attending_within_segments(plain(model), arguments.device, kernel):
             trained = run_trainer(trainer, tracker, items_per_row=length, unit="tokens")
     save_trained(trainer, tokenizer, out / "model")
@@ -92,10 +94,12 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         return {}
 
     saved = load_causal_lm(out / "model").to(device())
-    if apart:
+    if isolated:
         isolate(saved, remedy=REMEDY)
     total_nats = {
-        "validation": sum(model_nats(saved, stream, length, apart=apart) for stream in corpus.validation),
+        "validation": sum(
+            model_nats(saved, stream, length, isolate_documents=isolated) for stream in corpus.validation
+        ),
         "unigram": unigram_nats(corpus.train, corpus.validation, len(tokenizer)),
     }
     size = corpus.counts["validation"]["bytes"]

@@ -19,10 +19,20 @@ class Validation(TrainerCallback):
     """Logs `eval/bits_per_byte` every `eval_steps` steps; every rank evaluates its share of the text."""
 
     def __init__(
-        self, trainer: Any, corpus: Corpus, tracker: Tracker, *, settings: PretrainSettings, apart: bool
+        self,
+        trainer: Any,
+        corpus: Corpus,
+        tracker: Tracker,
+        *,
+        settings: PretrainSettings,
+        isolate_documents: bool,
     ) -> None:
         self._trainer, self._corpus, self._tracker = trainer, corpus, tracker
-        self._every, self._length, self._apart = settings.eval_steps, settings.context_length, apart
+        self._every, self._length, self._isolate_documents = (
+            settings.eval_steps,
+            settings.context_length,
+            isolate_documents,
+        )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -34,7 +44,7 @@ class Validation(TrainerCallback):
                 self._trainer.model,
                 stream,
                 self._length,
-                apart=self._apart,
+                isolate_documents=self._isolate_documents,
                 share=rank(),
                 shares=world_size(),
             )

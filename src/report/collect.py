@@ -34,7 +34,7 @@ PPO_SERIES = {
 }
 """Key in `report.json` -> key of the rows that PPO logs to `metrics.jsonl`."""
 CURVE_POINTS = 300
-"""Maximum number of points of a loss curve in `report.json`; `metrics.jsonl` has every step."""
+"""Maximum number of points of a loss curve in `report.json`; `metrics.jsonl` has all logged points."""
 
 
 def empty_report() -> dict[str, Any]:

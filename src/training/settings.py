@@ -131,7 +131,7 @@ class TrainedSettings(StageSettings):
     spike, NaN or infinite loss, training rolls back to the newest checkpoint and skips the batches since, at
     most three times"""
     keep_every: int | None = Field(None, gt=0)
-    """steps between checkpoints that are kept, beside the newest ones, until the stage is finished"""
+    """number of steps between checkpoints that are kept until the stage is finished, besides the newest"""
     lora: LoraSettings | None = None
     """settings of an adapter that is trained instead of the model's weights; by default all weights are
     trained"""

@@ -32,7 +32,7 @@ def test_recipes_are_the_folders_with_a_pipeline() -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert len(lines) == 5
-    assert lines[3].startswith("  smoke      Smoke test: every stage from raw text to the report")
+    assert lines[3].startswith("  smoke      Smoke test: every stage ")
     assert not any("yaml-language-server" in line or line.endswith(".") for line in lines)
 
 
@@ -40,7 +40,7 @@ def test_a_wrong_name_lists_the_recipes(tmp_path: Path) -> None:
     result = init("smoek", tmp_path / "new")
     assert result.exit_code == 2
     assert "there is no recipe 'smoek'; did you mean 'smoke'?" in result.stderr
-    assert "\n  smollm     A pretrained model" in result.stderr
+    assert f"\n  smollm     {recipes.description('smollm')}\n" in result.stderr
     assert not (tmp_path / "new").exists()
     assert "type `llamita init smoke FOLDER`" in init("smoke").stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 from llamita import cli
 from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.commands import drawing
+from llamita.corpus.writing import write_corpus
+from llamita.pretrain.settings import PretrainSettings
 
 from ..helpers.chatml import chatml_tokenizer
 from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
@@ -58,7 +61,7 @@ def llamita_show(*arguments: str, code: int = 0) -> str:
 def test_packed_dialogues_with_their_trained_tokens(folders: list[str]) -> None:
     text = show("sft", SFT, *folders)
     rows, ghost = text.split("── Ghost Attention")[0], text.split("── Ghost Attention")[1:]
-    assert rows.startswith("1 dialogues left out: longer than 104 tokens\n⟦…⟧: trained tokens")
+    assert "1 dialogues: longer than 104 tokens\n⟦…⟧: trained tokens, which the loss counts\n" in rows
     assert "── packed row 1 of 1: 2 dialogues, " in rows
     plain = "<s> [INST] is it red ? [/INST]⟦ it is red </s>⟧<s> [INST] again ? [/INST]⟦ yes </s>⟧\n"
     trained = (
@@ -151,6 +154,22 @@ def test_documents_without_and_with_token_shards(folders: list[str], tmp_path: P
     assert "100 documents, " in text
 
 
+def test_shards_that_the_stage_has_written_are_read(
+    folders: list[str], tmp_path: Path, tokenizer: Any
+) -> None:
+    tokenizer.save_pretrained(str(tmp_path / "tokenizer" / "model"))
+    settings = PretrainSettings.model_validate_json(json.dumps(PRETRAIN))
+    data = Path(folders[0].removeprefix("inputs.data="))
+    for folder in ("out.partial", "out"):  # a run that is under way, and a finished one
+        shards, journal = tmp_path / folder / "shards", tmp_path / f"{folder}.journal"
+        write_corpus(settings, settings.seed, tokenizer, root=data, folder=shards, journal=journal)
+        inputs = [folders[0], f"inputs.tokenizer={tmp_path / 'tokenizer'}", "output=out"]
+        text = show("pretrain", PRETRAIN, *inputs, "--rows", "1")
+        assert text.startswith("⟦…⟧: trained tokens")
+        assert "100 documents, " in text
+        shutil.rmtree(tmp_path / folder)
+
+
 def test_another_chat_template_and_its_replacement(folders: list[str], tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "smol" / "model", chatml_tokenizer())
     write(tmp_path / "dialogues.jsonl", [{"messages": turn("hello", "hello friend")}])
@@ -187,7 +206,7 @@ def project(tmp_path: Path, tokenizer: Any) -> Path:
 
 def test_a_stage_of_a_pipeline_before_its_model_exists(project: Path, tokenizer: Any) -> None:
     error = llamita_show("pipeline.yaml", "judge", code=2)
-    assert "runs/tiny/words: no tokenizer there yet; run the pipeline with --until words first" in error
+    assert "runs/tiny/words: no tokenizer yet; run the pipeline with --until words first" in error
     tokenizer.save_pretrained(str(project / "runs" / "tiny" / "words" / "model"))
     assert "pair 1 of 64" in llamita_show("pipeline.yaml", "judge", "--rows", "1")
     shorter = llamita_show("pipeline.yaml", "chat", "chat.max_length=90", "--rows", "1")

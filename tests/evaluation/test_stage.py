@@ -164,13 +164,13 @@ def test_values_that_are_not_finite_are_reported_and_counted(
 def test_dialogues_that_exceed_the_context_are_counted_by_turn_and_reported(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    whole = Responder.converse
+    whole = Responder.answer_dialogues
 
     def shorter(self: Responder, questions: Any, name: str) -> Any:
         first, *others = whole(self, questions, name)
         return [first[:3], *others]
 
-    monkeypatch.setattr(Responder, "converse", shorter)
+    monkeypatch.setattr(Responder, "answer_dialogues", shorter)
     retention = {"trained": "test/gatt.jsonl", "dialogues": 3, "turns": 4}
     few = {name: inputs[name] for name in ("data", "sft")}
     counts = run(settings(retention=retention), few, tmp_path)["gatt_dialogues"]["with"]
@@ -200,18 +200,18 @@ def test_a_resumed_evaluation_reuses_stored_answers(
     inputs: dict[str, Path], evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampled: list[str] = []
-    answer, converse = Responder.answer, Responder.converse
+    answer, answer_dialogues = Responder.answer, Responder.answer_dialogues
 
     def recording_answer(self: Responder, prompts: Any, name: str) -> Any:
         sampled.append(name)
         return answer(self, prompts, name)
 
-    def recording_converse(self: Responder, questions: Any, name: str) -> Any:
+    def recording_answer_dialogues(self: Responder, questions: Any, name: str) -> Any:
         sampled.append(name)
-        return converse(self, questions, name)
+        return answer_dialogues(self, questions, name)
 
     monkeypatch.setattr(Responder, "answer", recording_answer)
-    monkeypatch.setattr(Responder, "converse", recording_converse)
+    monkeypatch.setattr(Responder, "answer_dialogues", recording_answer_dialogues)
     for module, part, calls in (
         (comparison, "log_ratios", 2),
         (ghost_attention, "measure_attention", 2),

@@ -66,7 +66,7 @@ def test_model_nats_token_by_token(tmp_path: Path, tokens: int, across: bool) ->
             logits = model(input_ids=torch.tensor([ids[start:at]])).logits[0, -1].double()
         expected -= float(logits.log_softmax(-1)[ids[at]]) if ids[at] != BOS else 0.0
     for batch in (1, 2, 16):
-        found = model_nats(model, shards, context, apart=not across, batch=batch)
+        found = model_nats(model, shards, context, isolate_documents=not across, batch=batch)
         assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -79,17 +79,19 @@ def test_shares_add_up_to_the_whole(tmp_path: Path, shares: int) -> None:
     parts, taken = [], []
     for share in range(shares):
         passes.clear()
-        parts += [model_nats(model, shards, 8, apart=True, batch=2, share=share, shares=shares)]
+        parts += [model_nats(model, shards, 8, isolate_documents=True, batch=2, share=share, shares=shares)]
         taken += [len(passes)]
     assert len(set(taken)) == 1  # with ZeRO-3 ranks wait for each other
-    assert sum(parts) == pytest.approx(model_nats(model, shards, 8, apart=True, batch=2), rel=1e-6)
+    assert sum(parts) == pytest.approx(
+        model_nats(model, shards, 8, isolate_documents=True, batch=2), rel=1e-6
+    )
 
 
 def test_evaluation_does_not_change_the_model(tmp_path: Path) -> None:
     model = tiny_model(attention_dropout=0.5).train()
     _, shards = stream(tmp_path, 30)
-    assert model_nats(model, shards, 8, apart=True) == model_nats(
-        model, shards, 8, apart=True
+    assert model_nats(model, shards, 8, isolate_documents=True) == model_nats(
+        model, shards, 8, isolate_documents=True
     )  # without dropout
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())

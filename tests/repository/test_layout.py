@@ -56,7 +56,7 @@ def test_every_package_has_its_folder_of_tests_and_every_folder_its_package() ->
     assert not any(path.name.startswith("test_") for path in (TESTS / "helpers").iterdir())
 
 
-def test_helpers_say_what_they_are() -> None:
+def test_helpers_have_docstrings() -> None:
     for file in sorted((TESTS / "helpers").glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree), file.name

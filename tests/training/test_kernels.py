@@ -117,9 +117,9 @@ def test_joined_rows_have_the_loss_of_separate_rows(root: Path) -> None:
         {"input_ids": row, "labels": row.masked_fill(place == 0, -100), "position_ids": place}
         for row, place in zip(ids, places, strict=True)
     ]
-    apart = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    separate = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     together = OneRowCollator()(rows)
     assert together["input_ids"].shape == (1, 60)
-    assert torch.equal(together["labels"], one_row(apart)["labels"])
-    found, expected = (model(**batch, use_cache=False).loss for batch in (together, apart))
+    assert torch.equal(together["labels"], one_row(separate)["labels"])
+    found, expected = (model(**batch, use_cache=False).loss for batch in (together, separate))
     torch.testing.assert_close(found, expected)

@@ -13,12 +13,15 @@ from llamita.pretrain import stage as pretrain
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
 from llamita.reward.settings import RewardSettings
+from llamita.rlhf.ppo import stage as ppo_stage
+from llamita.rlhf.rejection import stage as rejection_stage
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
 from llamita.training import monitoring
 
 from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
 from ..helpers.repository import REPOSITORY
+from ..helpers.rlhf import inputs_of, make_inputs, ppo, rejection
 from ..helpers.tiny import save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
@@ -45,6 +48,11 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     save_tiny_model(root / "base" / "model", tokenizer)
     write_data(root / "data")
     return root
+
+
+@pytest.fixture(scope="module")
+def rlhf_inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    return make_inputs(tmp_path_factory.mktemp("rlhf"), tokenizer)
 
 
 def logged(out: Path) -> set[str]:
@@ -77,4 +85,22 @@ def test_the_page_lists_what_a_stage_logs(
     folders = {"tokenizer": root / "tokenizer", "model": root / "base", "data": root / "data"}
     required = {"pretrain": ("tokenizer", "data")}.get(name, ("model", "data"))
     stage.run(settings, {kind: folders[kind] for kind in required}, tmp_path)
+    assert logged(tmp_path) == documented()[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "settings"),
+    [("rejection", rejection_stage, rejection()), ("ppo", ppo_stage, ppo())],
+    ids=["rejection", "ppo"],
+)
+def test_the_page_lists_what_a_stage_of_rlhf_logs(
+    rlhf_inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    stage: Any,
+    settings: Any,
+) -> None:
+    monkeypatch.setattr(monitoring, "peak_flops", lambda: 1e12)
+    stage.run(settings, inputs_of(name, rlhf_inputs), tmp_path)
     assert logged(tmp_path) == documented()[name]

@@ -13,8 +13,8 @@ from ...data.fine_tuning import fine_tuning_dialogues
 from ...data.intake import Intake
 from ...data.rows import Dialogue
 from ...distributed import group
+from ...distributed.cached import cached_rows
 from ...distributed.device import device
-from ...distributed.steps import made_rows
 from ...errors import DataError
 from ...jsonl import Row, read_rows
 from ...model.checkpoint import check_length, context_length, load_causal_lm
@@ -122,11 +122,11 @@ def _select(
         reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
         return score_answers(reward_models, samples, prompts)
 
-    prompts = [pool[row["pool"]] for row in made_rows(out / PROMPTS, choose)]
-    samples = made_rows(out / SAMPLES, sample)
-    scores = made_rows(out / SCORES, score)
+    prompts = [pool[row["pool"]] for row in cached_rows(out / PROMPTS, choose)]
+    samples = cached_rows(out / SAMPLES, sample)
+    scores = cached_rows(out / SCORES, score)
     control_strings = chat_format(tokenizer).control_strings
-    selection = made_rows(
+    selection = cached_rows(
         out / SELECTION,
         lambda: best_answers(
             samples,

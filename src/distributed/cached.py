@@ -18,7 +18,7 @@ from .group import barrier
 PART_METRICS = "metrics.jsonl"  # in the folder of a part: its metrics, one row
 
 
-def made_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
+def cached_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
     """Returns the rows in `path`, after writing those of `make` to it if it does not exist.
 
     Every rank calls it and gets all rows. Raises DataError if the file is damaged.
@@ -31,7 +31,7 @@ def made_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
     return read_rows(path)
 
 
-def made_folder(path: Path, make: Callable[[Path], Row]) -> Row:
+def cached_folder(path: Path, make: Callable[[Path], Row]) -> Row:
     """Returns the metrics of a part that fills the folder `path`, after computing it if it does not exist.
 
     `make` writes into a temporary folder and returns the metrics; the folder is then renamed. Every rank
