@@ -24,10 +24,19 @@ AVOIDED = {  # pattern -> what to write instead
     r"chances\b": "logprobs",
     r"(keeps?|kept) (the|its|an) instruction|instructions? (is|are|was|were) kept": "followed",
 }
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
 HISTORY = "docs/log"
 WORLD = "src/miniature"  # its language has words of its own
-SOURCES = [path for path in sorted((REPOSITORY / "src").rglob("*.py")) if WORLD not in path.as_posix()]
+SOURCES = [
+    *(path for path in sorted((REPOSITORY / "src").rglob("*.py")) if WORLD not in path.as_posix()),
+    *sorted((REPOSITORY / "benchmarks").glob("*.py")),
+    *sorted((REPOSITORY / "configs").rglob("*.yaml")),
+    *sorted((REPOSITORY / "launch").iterdir()),
+]
 
 
 def prose_of(path: Path) -> Iterator[tuple[int, str]]:
