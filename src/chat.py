@@ -1,4 +1,4 @@
-"""`llamita chat MODEL_DIR`: a dialogue with a model, on a terminal or from a pipe."""
+"""`llamita chat MODEL_DIR`: chat with a model in a terminal, or with prompts from a pipe."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .model.checkpoint import load_causal_lm, load_tokenizer
 from .sampling.generate import sampler_for
 
 HELP = """\
-/system TEXT  sets the system message (none without TEXT) and begins a new dialogue
-/reset        begins a new dialogue, with the same system message
-/save FILE    writes the dialogue as a row of JSON, as the sft stage reads them
-/help         shows this
-/quit         ends, as Ctrl-D does; Ctrl-C stops an answer"""
+/system TEXT  set the system message (no TEXT: remove it) and start a new dialogue
+/reset        start a new dialogue with the same system message
+/save FILE    write the dialogue as a JSON row, in the format that the sft stage reads
+/help         show this list
+/quit         quit, like Ctrl-D; Ctrl-C stops an answer"""
 
 
 class Chat:
-    """A dialogue: the model, the messages so far, and how answers are drawn.
+    """A dialogue with a model, and the options for sampling its answers.
 
     Raises:
-        DataError: the folder holds no complete model with a tokenizer.
+        DataError: the folder does not contain a complete model with a tokenizer.
     """
 
     def __init__(
@@ -45,59 +45,58 @@ class Chat:
         self.reset()
 
     def reset(self) -> None:
-        """Begins a new dialogue, with the same system message."""
+        """Starts a new dialogue with the same system message."""
         self.messages = [{"role": "system", "content": self._system}] if self._system else []
 
     def answer(self, text: str) -> Generator[str]:
-        """Yields the answer to the user's text piece by piece and keeps both, also if left half-way.
+        """Yields the answer to the user's text in pieces and adds both to the dialogue, also if interrupted.
 
-        Raises DataError if the text holds a mark of the chat format or the dialogue fills the model's
-        context; nothing of it is kept then.
+        Raises DataError, and does not change the dialogue, if the text contains a control string of the chat
+        format or the dialogue fills the model's context.
         """
-        asked: list[Message] = [*self.messages, {"role": "user", "content": text}]
-        prompt = encode_prompt(self._tokenizer, asked)
-        room = min(self._max_new_tokens, self._context - len(prompt))
-        if room < 1:
+        messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        prompt = encode_prompt(self._tokenizer, messages)
+        max_new_tokens = min(self._max_new_tokens, self._context - len(prompt))
+        if max_new_tokens < 1:
             raise DataError(
-                f"the dialogue of {len(prompt)} tokens fills the model's context of {self._context}; "
-                "/reset begins a new one"
+                f"the dialogue has {len(prompt)} tokens and fills the model's context of {self._context}; "
+                "use /reset to start a new one"
             )
-        tokens = self._sampler.stream(prompt, room, self._temperature, seed=f"{self._seed}/{len(asked)}")
-        said = ""
+        seed = f"{self._seed}/{len(messages)}"
+        tokens = self._sampler.stream(prompt, max_new_tokens, self._temperature, seed=seed)
+        answer = ""
         try:
             for piece in _pieces(self._tokenizer, tokens):
-                said += piece
+                answer += piece
                 yield piece
         finally:
-            self.messages = [
-                *asked,
-                {"role": "assistant", "content": remove_control_strings(said, self._control_strings).strip()},
-            ]
+            answer = remove_control_strings(answer, self._control_strings).strip()
+            self.messages = [*messages, {"role": "assistant", "content": answer}]
 
     def command(self, line: str) -> str:
-        """Obeys a line that begins with a slash; returns what to tell the user."""
+        """Runs a command, a line that begins with a slash; returns the message for the user."""
         name, _, argument = line.partition(" ")
         argument = argument.strip()
         if name == "/reset":
             self.reset()
-            return "a new dialogue"
+            return "started a new dialogue"
         if name == "/system":
             self._system = argument or None
             self.reset()
-            return "a new dialogue, " + ("with this system message" if argument else "without system message")
+            return f"started a new dialogue {'with this' if argument else 'without'} system message"
         if name == "/save":
             return self._save(argument)
-        return HELP if name == "/help" else f"no such command: {name}\n{HELP}"
+        return HELP if name == "/help" else f"unknown command: {name}\n{HELP}"
 
     def _save(self, name: str) -> str:
         if not name:
-            return "where to? /save FILE"
+            return "the file name is missing; expected /save FILE"
         try:
             with Path(name).open("w", encoding="utf-8") as file:
                 append_row(file, {"messages": self.messages})
         except OSError as error:
-            return f"not saved: {error.strerror}: {name}"
-        return f"saved: {name}"
+            return f"the dialogue could not be saved: {error.strerror}: {name}"
+        return f"saved the dialogue to {name}"
 
 
 def run(
@@ -108,10 +107,10 @@ def run(
     max_new_tokens: int = 256,
     seed: int = 0,
 ) -> None:
-    """Talks until the input ends. Raises DataError or ConfigError as `Chat`."""
+    """Answers prompts and commands until the input ends. Raises DataError or ConfigError as `Chat`."""
     chat = Chat(model_dir, system, temperature, max_new_tokens=max_new_tokens, seed=seed)
     if sys.stdin.isatty():
-        say(f"{model_dir}: say something; /help shows the commands")
+        say(f"{model_dir} is loaded: type a prompt, or /help for the commands")
     for line in filter(None, map(str.strip, _lines())):
         if line == "/quit":
             return
@@ -122,7 +121,7 @@ def run(
 
 
 def _lines() -> Iterator[str]:
-    """What the user types, or the lines of a pipe."""
+    """Yields the lines that the user types, or those of a pipe."""
     if not sys.stdin.isatty():
         yield from sys.stdin
         return
@@ -137,7 +136,7 @@ def _lines() -> Iterator[str]:
 
 
 def _show(pieces: Generator[str]) -> None:
-    """Prints an answer while it grows; Ctrl-C stops it and what was said is kept."""
+    """Prints an answer while it is sampled; Ctrl-C stops sampling and keeps the partial answer."""
     try:
         for piece in pieces:
             print(piece, end="", flush=True)
@@ -149,15 +148,15 @@ def _show(pieces: Generator[str]) -> None:
 
 
 def _pieces(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
-    """Text that grows with the tokens; half of a character waits for its other bytes."""
+    """Decodes tokens to pieces of text; an incomplete character is held back until its bytes are complete."""
     ids: list[int] = []
-    said = ""
+    printed = ""
     for token in tokens:
         ids.append(token)
         text = tokenizer.decode(ids, skip_special_tokens=True)
-        if len(text) > len(said) and not text.endswith("\ufffd"):
-            yield text[len(said) :]
-            said = text
+        if len(text) > len(printed) and not text.endswith("\ufffd"):
+            yield text[len(printed) :]
+            printed = text
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    if len(text) > len(said):
-        yield text[len(said) :]
+    if len(text) > len(printed):
+        yield text[len(printed) :]

@@ -1,4 +1,4 @@
-"""The road from SFT on with a model that is not ours: ChatML, byte-level BPE, EOS as pad, tied weights."""
+"""All stages from SFT on with another model: ChatML, byte-level BPE, EOS as pad, tied weights."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp(request.param)
     write_data(root / "data")
     model = tiny_model(spread=0.05, **SIZE)
-    if request.param == "qwen2":  # no Llama: it samples through `generate`
+    if request.param == "qwen2":  # not a Llama, so it is sampled with `generate`
         shape = {name: value for name, value in model.config.to_dict().items() if name != "architectures"}
         model = Qwen2ForCausalLM(Qwen2Config(**shape | {"model_type": "qwen2"}))
     save_model(model, chatml_tokenizer(), root / "base")
@@ -62,14 +62,14 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def tuned(root: Path) -> dict[str, Any]:
-    """Metrics of each stage, in order; their folders stand below `root`."""
+    """Metrics of each stage, in order; their folders are below `root`."""
     trainer = SFT["trainer"] | {"max_steps": 150, "learning_rate": 1e-2}
     chosen = SFT | {"max_length": 256, "trainer": trainer}
     metrics = {"sft": run(sft, SftSettings, chosen, root, "sft", model="base")}
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         metrics[name] = run(reward, RewardSettings, base | {"max_length": 200}, root, name, model="sft")
     models = {"helpfulness": "helpfulness", "safety": "safety"}
-    any_answer = REJECTION | {"safety_threshold": 0.0}  # to so small a model all answers are unsafe
+    any_answer = REJECTION | {"safety_threshold": 0.0}  # so small a model scores all answers as unsafe
     metrics["rejection"] = run(
         rejection, RejectionSettings, any_answer, root, "rejection", base="base", model="sft", **models
     )
@@ -77,24 +77,26 @@ def tuned(root: Path) -> dict[str, Any]:
     return metrics
 
 
-def test_sft_keeps_the_format_and_learns_to_stop(root: Path, tuned: dict[str, Any]) -> None:
+def test_sft_uses_the_models_format_and_learns_to_stop(root: Path, tuned: dict[str, Any]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(root / "sft" / "model")
     assert tokenizer.chat_template == CHATML
     assert (tokenizer.pad_token, tokenizer.eos_token_id) == ("<|endoftext|>", EOS), "a pad is no EOS"
     assert tuned["sft"]["final_loss"] < 0.5
     model = AutoModelForCausalLM.from_pretrained(root / "sft" / "model")
-    asked = [
+    prompts = [
         tokenizer.apply_chat_template(turn(f"is it {c} ?"), add_generation_prompt=True, tokenize=False)
         for c in ("red", "bolo", "again friend")
     ]
-    batch = tokenizer(asked, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    said = model.generate(**batch, max_new_tokens=24, do_sample=False)[:, batch["input_ids"].shape[1] :]
-    assert tokenizer.batch_decode(said, skip_special_tokens=True)[0].startswith("it is")
-    assert bool((said == EOS).any(dim=1).all())
+    batch = tokenizer(
+        prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+    )
+    answers = model.generate(**batch, max_new_tokens=24, do_sample=False)[:, batch["input_ids"].shape[1] :]
+    assert tokenizer.batch_decode(answers, skip_special_tokens=True)[0].startswith("it is")
+    assert bool((answers == EOS).any(dim=1).all())
 
 
 def test_a_reward_model_pads_with_another_token_than_eos(root: Path, tuned: dict[str, Any]) -> None:
-    """`transformers` reads a score at the last token that is no pad: it must be the EOS, in batches too."""
+    """`transformers` reads a score at the last token but pads, which must be the EOS, also in batches."""
     assert tuned["helpfulness"]["accuracy"] == tuned["safety"]["accuracy"] == 1
     folder = root / "safety" / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -114,7 +116,7 @@ def test_a_reward_model_pads_with_another_token_than_eos(root: Path, tuned: dict
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_ppo_begins_at_ratio_one(root: Path, tuned: dict[str, Any]) -> None:
+def test_ppo_starts_with_ratio_one(root: Path, tuned: dict[str, Any]) -> None:
     assert tuned["rejection"]["selected"] > 0
     rows = [json.loads(line) for line in (root / "ppo" / "metrics.jsonl").read_text().splitlines()]
     for name, most in (("first_ratio_deviation", 1e-5), ("sampler_deviation", 1e-4)):
@@ -124,13 +126,13 @@ def test_ppo_begins_at_ratio_one(root: Path, tuned: dict[str, Any]) -> None:
     assert AutoTokenizer.from_pretrained(root / "ppo" / "model").chat_template == CHATML
 
 
-def test_chatting(root: Path, tuned: dict[str, Any]) -> None:
+def test_chat(root: Path, tuned: dict[str, Any]) -> None:
     command = [sys.executable, "-m", "llamita.cli", "chat", str(root / "sft"), "--temperature", "0"]
     done = subprocess.run(command, input="is it red ?\n", capture_output=True, text=True, check=True)
     assert done.stdout.startswith("it is")
 
 
-def test_llama2s_format_in_place_of_the_models_own(root: Path) -> None:
+def test_llama2s_format_instead_of_the_models_own(root: Path) -> None:
     changes = {"max_length": 256, "chat_format": "llama2", "trainer": SFT["trainer"] | {"max_steps": 1}}
     run(sft, SftSettings, SFT | changes, root, "sft_llama2", model="base")
     tokenizer = AutoTokenizer.from_pretrained(root / "sft_llama2" / "model")
@@ -147,7 +149,7 @@ def test_a_folder_without_a_chat_template(root: Path) -> None:
         run(sft, SftSettings, SFT, root, "sft_silent", model="silent")
 
 
-def test_pretraining_goes_on_from_a_model(root: Path) -> None:
+def test_pretraining_continues_from_a_model(root: Path) -> None:
     chosen = {key: value for key, value in PRETRAIN.items() if key != "model"}
     metrics = run(pretrain, PretrainSettings, chosen, root, "pretrain", model="sft")
     assert metrics["steps"] == 20
@@ -164,7 +166,7 @@ def test_pretraining_goes_on_from_a_model(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Llama 3's kind of tokenizer, even without reserved tokens."""
+    """A tokenizer like Llama 3's, but without reserved tokens."""
     root = tmp_path_factory.mktemp("bare")
     write_data(root / "data")
     tokenizer = llama3_tokenizer(reserved=False)
@@ -173,7 +175,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_it_is_given_a_pad_token_in_every_stage(bare: Path) -> None:
+def test_every_stage_adds_the_pad_token(bare: Path) -> None:
     few = {"trainer": SFT["trainer"] | {"max_steps": 2}}
     run(sft, SftSettings, SFT | {"max_length": 256} | few, bare, "sft", model="base")
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
@@ -190,7 +192,7 @@ def test_it_is_given_a_pad_token_in_every_stage(bare: Path) -> None:
         assert config["vocab_size"] == len(tokenizer) == pad + 1
 
 
-def test_a_new_model_with_it(bare: Path) -> None:
+def test_a_new_model_with_this_tokenizer(bare: Path) -> None:
     chosen = PRETRAIN | {"trainer": PRETRAIN["trainer"] | {"max_steps": 1}}
     run(pretrain, PretrainSettings, chosen, bare, "new", tokenizer="base")
     tokenizer = load_tokenizer(bare / "base")

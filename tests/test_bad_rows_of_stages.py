@@ -1,4 +1,4 @@
-"""Every stage that reads rows keeps to `max_bad_rows` and to its model's chat format, before any work."""
+"""Every stage that reads rows checks `max_bad_rows` and the chat format before it starts to work."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
 
 
 @pytest.mark.parametrize("kind", STAGES)
-def test_bad_rows_stop_a_stage_or_are_left_out(kind: str, inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_bad_rows_stop_a_stage_or_are_skipped(kind: str, inputs: dict[str, Path], tmp_path: Path) -> None:
     name, chosen = STAGES[kind]
     schema = settings_class(kind)
     run = importlib.import_module(f"{schema.__module__.removesuffix('.settings')}.stage").run
@@ -100,7 +100,7 @@ def test_bad_rows_stop_a_stage_or_are_left_out(kind: str, inputs: dict[str, Path
         assert ("1 bad rows before it were skipped" in str(error.value)) == (most == 1)
 
 
-def test_what_is_left_out_is_in_the_metrics_and_in_a_file(
+def test_skipped_rows_are_in_the_metrics_and_in_a_file(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finetune, "finetune_packed", lambda *given, **named: {})

@@ -1,4 +1,4 @@
-"""The stages from SFT on with adapters: what is trained, what is frozen, the base model that PPO shares."""
+"""The stages from SFT on with adapters: trained and frozen weights, the base model that PPO shares."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(root: Path) -> dict[str, Any]:
-    """Metrics of each stage, in order; their folders stand below `root`."""
+    """Metrics of each stage, in order; their folders are below `root`."""
     metrics = {"sft": tune(root, "sft", 60, LORA)}
     for name, base in (("helpfulness", HELPFULNESS), ("safety", SAFETY)):
         chosen = base | {"lora": LORA, "trainer": base["trainer"] | {"learning_rate": 1e-2}}
@@ -102,7 +102,7 @@ def test_a_saved_adapter_reloaded_and_merged_gives_the_same_logits(
     torch.testing.assert_close(logits(adapted.merge_and_unload()), merged, rtol=1e-4, atol=1e-4)
 
 
-def test_the_reward_adapter_goes_on_from_that_of_sft(root: Path, tuned: dict[str, Any]) -> None:
+def test_the_reward_adapter_continues_that_of_sft(root: Path, tuned: dict[str, Any]) -> None:
     assert tuned["helpfulness"]["accuracy"] == tuned["safety"]["accuracy"] == 1
     assert base_model_of(root / "safety") == base_model_of(root / "sft") == base_model_of(root / "base")
     whole = AutoModelForSequenceClassification.from_pretrained(root / "safety" / "model").eval()
@@ -118,17 +118,17 @@ def test_the_reward_adapter_goes_on_from_that_of_sft(root: Path, tuned: dict[str
     torch.testing.assert_close(scores, known, rtol=1e-4, atol=1e-4)
 
 
-def test_ppo_begins_at_ratio_one_and_no_divergence(root: Path, tuned: dict[str, Any]) -> None:
+def test_ppo_starts_with_ratio_one_and_no_divergence(root: Path, tuned: dict[str, Any]) -> None:
     for row in (tuned["v1_ppo"]["first"], tuned["v2_ppo"]["first"]):
         assert row["ppo/first_ratio_deviation"] < 1e-5
         assert row["ppo/kl"] == pytest.approx(0, abs=1e-5)
         assert row["ppo/sampler_deviation"] < 1e-4
 
 
-def test_ppo_holds_one_copy_of_the_weights(
+def test_ppo_has_one_copy_of_the_weights(
     root: Path, tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Policy, critic, reference and both reward models share the base model, which none of them moves."""
+    """Policy, critic, reference and both reward models share the base model, which none of them changes."""
     trainers: list[PpoTrainer] = []
     unhampered = PpoTrainer.__init__
 
@@ -148,13 +148,13 @@ def test_ppo_holds_one_copy_of_the_weights(
     ):
         assert other._shared is base_model
     base = load_causal_lm(root / "base").state_dict()
-    held = {
+    expected = {
         k.replace(".base_layer.", "."): v
         for k, v in base_model.model.state_dict().items()
         if "lora_" not in k
     }
-    assert base.keys() == held.keys()
-    assert all(torch.equal(base[name], held[name]) for name in base)
+    assert base.keys() == expected.keys()
+    assert all(torch.equal(base[name], expected[name]) for name in base)
     trained = sum(weight.numel() for weight in trainer.policy.module.parameters())
     assert trained == sum(4 * sum(layer.weight.shape) for _, layer in base_model._layers())
 
@@ -203,25 +203,27 @@ def test_two_ranks_under_zero_2(root: Path, tuned: dict[str, Any]) -> None:
 def test_a_reward_model_without_an_adapter(root: Path, tuned: dict[str, Any]) -> None:
     chosen = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | {"max_steps": 1}}
     run(reward, RewardSettings, chosen, root, "whole", model="sft")
-    with pytest.raises(DataError, match="whole: no adapter; with `lora` expected a model trained with it"):
-        train(root, "bad_rows", {}, helpfulness="whole")
+    with pytest.raises(DataError, match="whole has no adapter; with `lora` every input model must"):
+        train(root, "failed", {}, helpfulness="whole")
 
 
 def test_an_adapter_of_another_base(root: Path, tuned: dict[str, Any], tokenizer: Any) -> None:
     save_tiny_model(root / "other", tokenizer, seed=9)
     with pytest.raises(DataError, match=r"helpfulness/adapter: its base model is .*base, not .*other"):
-        sample(root, "bad_rows", {}, base="other")
+        sample(root, "failed", {}, base="other")
 
 
 def test_an_adapter_of_another_shape(root: Path, tuned: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"lora: r: 8, but .*adapter, which is to go on, has 4"):
-        train(root, "bad_rows", {"lora": LORA | {"r": 8}})
+    with pytest.raises(ConfigError, match=r"lora: r: 8 differs from 4 in .*adapter, .*; set r: 4"):
+        train(root, "failed", {"lora": LORA | {"r": 8}})
     narrow = HELPFULNESS | {"lora": LORA | {"target_modules": ["q_proj"]}}
-    with pytest.raises(DataError, match=r"sft/adapter: not an adapter of this model: .*k_proj"):
+    with pytest.raises(DataError, match=r"sft/adapter: the adapter belongs to another model: .*k_proj"):
         run(reward, RewardSettings, narrow, root, "narrow", model="sft")
 
 
-def test_a_base_model_that_has_changed_or_is_gone(root: Path, tuned: dict[str, Any], tmp_path: Path) -> None:
+def test_a_base_model_that_has_changed_or_is_missing(
+    root: Path, tuned: dict[str, Any], tmp_path: Path
+) -> None:
     for name in ("base", "sft"):
         shutil.copytree(root / name, tmp_path / name)
     assert base_model_of(tmp_path / "sft").path == (tmp_path / "base").resolve(), (
@@ -231,10 +233,10 @@ def test_a_base_model_that_has_changed_or_is_gone(root: Path, tuned: dict[str, A
     assert base_model_of(tmp_path / "sft")
     config = next((tmp_path / "base").rglob("config.json"))
     config.write_text(config.read_text() + "\n")
-    with pytest.raises(DataError, match="has other weights by now; train this stage again"):
+    with pytest.raises(DataError, match=r"its base model .* have changed; rerun this stage"):
         base_model_of(tmp_path / "sft")
     shutil.rmtree(tmp_path / "base")
-    with pytest.raises(DataError, match="base is gone; bring it back, or train without `lora`"):
+    with pytest.raises(DataError, match="base is missing; restore it, or train without `lora`"):
         base_model_of(tmp_path / "sft")
 
 

@@ -1,4 +1,4 @@
-"""Pretraining and fine-tuning of architectures other than Llama: each document as if alone, or refused."""
+"""Pretraining and fine-tuning of architectures other than Llama: isolated documents, or an error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(stage: Any, settings: Any, values: dict[str, Any], folder: Path, data: P
 
 
 def loss_of_dialogues_alone(model: Any, data: Path) -> float:
-    """The mean over all trained tokens of the data of `SFT`, each dialogue read by itself."""
+    """The mean over all trained tokens of the data of `SFT`, with one dialogue per row."""
     model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
     settings = SftSettings.model_validate(SFT)
     dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, data)
@@ -66,14 +66,14 @@ def loss_of_dialogues_alone(model: Any, data: Path) -> float:
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_oss", "persimmon", "lfm2"])
-def test_the_loss_of_sft_is_that_of_the_dialogues_one_by_one(name: str, tmp_path: Path, data: Path) -> None:
+def test_the_loss_of_sft_equals_that_of_single_dialogues(name: str, tmp_path: Path, data: Path) -> None:
     model = saved(name, tmp_path)
     trainer = ONE_STEP | {"per_device_train_batch_size": 64}
     found = run(sft, SftSettings, SFT | {"max_length": 128, "trainer": trainer}, tmp_path, data)
     assert found["final_loss"] == pytest.approx(loss_of_dialogues_alone(model, data), rel=1e-3)
 
 
-def test_rows_of_models_that_carry_state_are_not_joined(tmp_path: Path, data: Path) -> None:
+def test_models_that_carry_state_have_one_dialogue_per_row(tmp_path: Path, data: Path) -> None:
     saved("lfm2", tmp_path)
     values = SFT | {"max_length": 128, "trainer": ONE_STEP, "attn_implementation": "packed"}
     with pytest.raises(
@@ -87,20 +87,20 @@ def pretraining(**changes: Any) -> dict[str, Any]:
     return kept | {"trainer": ONE_STEP} | changes
 
 
-def test_pretraining_refuses_what_cannot_keep_documents_apart(tmp_path: Path, data: Path) -> None:
+def test_pretraining_rejects_models_that_cannot_isolate_documents(tmp_path: Path, data: Path) -> None:
     saved("lfm2", tmp_path)
     with pytest.raises(ConfigError, match=r"Lfm2ForCausalLM .* set `cross_document_attention: true`"):
         run(pretrain, PretrainSettings, pretraining(), tmp_path, data)
 
 
-def test_pretraining_joins_documents_where_that_is_asked_for(tmp_path: Path, data: Path) -> None:
+def test_pretraining_joins_documents_if_the_settings_allow_it(tmp_path: Path, data: Path) -> None:
     saved("lfm2", tmp_path)
     found = run(pretrain, PretrainSettings, pretraining(cross_document_attention=True), tmp_path, data)
     assert found["steps"] == 1
 
 
-def test_held_out_documents_are_measured_apart_too(tmp_path: Path, data: Path) -> None:
-    """GPT-OSS lets them see each other under its own kernel, which the saved model is loaded with."""
+def test_held_out_documents_are_isolated_too(tmp_path: Path, data: Path) -> None:
+    """GPT-OSS joins them with its own kernel, with which the saved model is loaded."""
     saved("gpt_oss", tmp_path)
     found = run(pretrain, PretrainSettings, pretraining(eval_steps=1), tmp_path, data)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
@@ -109,7 +109,7 @@ def test_held_out_documents_are_measured_apart_too(tmp_path: Path, data: Path) -
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "reward"])
-def test_rows_beyond_longropes_short_factors_are_refused(stage: str, tmp_path: Path, data: Path) -> None:
+def test_rows_beyond_longropes_short_factors_raise_an_error(stage: str, tmp_path: Path, data: Path) -> None:
     saved("phi3", tmp_path)
     with pytest.raises(ConfigError, match=r"_length: \d+ is above the model's context of 24"):
         if stage == "pretrain":

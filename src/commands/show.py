@@ -29,7 +29,7 @@ from ..data.sources import read_dialogues
 from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
 from ..model.checks import CONFIG, read_config
-from ..model.gguf import converted, is_gguf
+from ..model.gguf import converted_folder, is_gguf
 from ..model.padding import UNTRAINED
 from ..pretrain.settings import PretrainSettings
 from ..reward.loss import margin
@@ -121,7 +121,7 @@ def _show_dialogues(
 
 def _limits(model: Path | None) -> tuple[int, bool]:
     """The model's context length, and whether its rows hold one dialogue each; no limits without a model."""
-    folder = converted(model) if model and is_gguf(model) else model and artifact.model_folder(model)
+    folder = converted_folder(model) if model and is_gguf(model) else model and artifact.model_folder(model)
     if folder is None or not (folder / CONFIG).is_file():
         return sys.maxsize, False
     config = read_config(folder)

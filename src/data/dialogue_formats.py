@@ -100,9 +100,11 @@ def history(row: Mapping[str, Any]) -> list[Message]:
     return messages
 
 
-def with_input(instruction: str, given: str | None) -> str:
+def with_input(instruction: str, input_text: str | None) -> str:
     """Returns an instruction followed by its input, if any, with a blank line between them."""
-    return f"{instruction.strip()}\n\n{given.strip()}" if given and given.strip() else instruction
+    return (
+        f"{instruction.strip()}\n\n{input_text.strip()}" if input_text and input_text.strip() else instruction
+    )
 
 
 def messages(row: Mapping[str, Any]) -> Dialogue:

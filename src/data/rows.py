@@ -16,7 +16,7 @@ RATINGS: tuple[Rating, ...] = ("significantly_better", "better", "slightly_bette
 
 
 class Message(TypedDict):
-    """One message of a dialogue; an optional system message comes first, then user and assistant in turn."""
+    """A message; a dialogue has an optional system message, then user and assistant alternating."""
 
     role: Literal["system", "user", "assistant"]
     content: str

@@ -45,8 +45,8 @@ class GattSettings(RowSettings):
     short_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """share of the training dialogues that contain the short form of the instruction"""
     test_dialogues: Annotated[int, Field(ge=0)] = 0
-    """number of test dialogues (an instruction and user messages that no training dialogue contains), for the
-    retention measured by stage `evaluate`"""
+    """number of test dialogues, for the retention that stage `evaluate` measures; an instruction, and user
+    messages that are in no training dialogue"""
     test_turns: Count = 20
     """number of user messages per test dialogue"""
     safety_threshold: Annotated[float, Field(ge=0, le=1)] = 0.15

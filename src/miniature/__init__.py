@@ -1,1 +1,1 @@
-"""The miniature world's language, its truth, and what is written and judged by it."""
+"""The miniature world: its language and ground truth, generators of its texts, and gold scorers."""

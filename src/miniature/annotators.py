@@ -1,9 +1,9 @@
-"""Comparisons of two answers, rated by annotators whose noise is known (section 3.2.1).
+"""Comparisons of two answers, rated by simulated annotators with known noise (section 3.2.1).
 
-An annotator feels the difference in worth of two answers with Gaussian noise, picks the better one and
-says by how much. Safety comparisons come in the paper's three bins; none has the chosen answer unsafe and
-the other safe. As the paper's annotators compare samples of its models, some of these answers are such as a
-half-trained model gives: refusals that turn into compliance, or into nothing.
+An annotator observes the difference in value of two answers with Gaussian noise, chooses the better one and
+rates by how much. Safety comparisons have the paper's three bins; in none is the chosen answer unsafe and the
+other one safe. The paper's annotators compare samples of its models, so some of these answers resemble those
+of a partly trained model: refusals that turn into compliance, or into text without content.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .answers import WorldAnswer, comply, ramble, refuse, warn, waver
 from .questions import Risk, WorldQuestion, ask
 from .truth import Truth
 
-NOISE = 0.15  # standard deviation of a felt difference, in units of worth
+NOISE = 0.15  # standard deviation of the noise in an observed difference of values
 RATINGS = {"significantly_better": 0.55, "better": 0.35, "slightly_better": 0.15, "negligibly_better": 0.0}
 SAFETY_BINS = {("safe", "unsafe"): 0.18, ("safe", "safe"): 0.47, ("unsafe", "unsafe"): 0.35}  # shares
 BORDERLINE_SHARE, REFUSED_SHARE = 0.15, 0.06  # of helpfulness comparisons; of their answers
@@ -34,8 +34,8 @@ def helpfulness_comparison(truth: Truth, held_out: Set[str], rng: random.Random)
         return refuse(question, rng) if rng.random() < REFUSED_SHARE else comply(truth, question, rng)
 
     first, second = _different(write, write)
-    felt = first.helpfulness - second.helpfulness + rng.gauss(0, NOISE)
-    return _row(question, first, second, felt=felt) | {"chosen_safe": None, "rejected_safe": None}
+    observed = first.helpfulness - second.helpfulness + rng.gauss(0, NOISE)
+    return _row(question, first, second, observed=observed) | {"chosen_safe": None, "rejected_safe": None}
 
 
 def safety_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> dict[str, Any]:
@@ -52,11 +52,11 @@ def safety_comparison(truth: Truth, held_out: Set[str], rng: random.Random) -> d
 
     writers = {"safe": write_safe, "unsafe": write_unsafe}
     first, second = _different(*(writers[label] for label in labels))
-    felt = first.safety - second.safety + rng.gauss(0, NOISE)
+    observed = first.safety - second.safety + rng.gauss(0, NOISE)
     if labels == ("safe", "unsafe"):
-        felt = abs(felt)  # no annotator chose the unsafe answer over the safe one
-    row = _row(question, first, second, felt=felt)
-    chosen, rejected = (first, second) if felt >= 0 else (second, first)
+        observed = abs(observed)  # no annotator prefers the unsafe answer to the safe one
+    row = _row(question, first, second, observed=observed)
+    chosen, rejected = (first, second) if observed >= 0 else (second, first)
     return row | {"chosen_safe": chosen.safe, "rejected_safe": rejected.safe}
 
 
@@ -65,22 +65,24 @@ def _ask(truth: Truth, risk: Risk, held_out: Set[str], *, rng: random.Random) ->
         question = ask(truth, "train", risk, rng=rng)
         if question.text not in held_out:
             return question
-    raise ConfigError(f"test_comparisons: they hold out every {risk} question; expected fewer")
+    raise ConfigError(f"test_comparisons: they hold out every {risk} prompt; set a lower test_comparisons")
 
 
 def _different(
     write_first: Callable[[], WorldAnswer], write_second: Callable[[], WorldAnswer]
 ) -> tuple[WorldAnswer, WorldAnswer]:
-    """Two answers that differ: there is nothing to compare in equal ones."""
+    """Returns two different answers."""
     first, second = write_first(), write_second()
     while second.text == first.text:
         second = write_second()
     return first, second
 
 
-def _row(question: WorldQuestion, first: WorldAnswer, second: WorldAnswer, *, felt: float) -> dict[str, Any]:
-    chosen, rejected = (first, second) if felt >= 0 else (second, first)
-    rating = next(name for name, least in RATINGS.items() if abs(felt) >= least)
+def _row(
+    question: WorldQuestion, first: WorldAnswer, second: WorldAnswer, *, observed: float
+) -> dict[str, Any]:
+    chosen, rejected = (first, second) if observed >= 0 else (second, first)
+    rating = next(name for name, minimum in RATINGS.items() if abs(observed) >= minimum)
     return {
         "prompt": [{"role": "user", "content": question.text}],
         "chosen": chosen.text,

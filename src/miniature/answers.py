@@ -1,4 +1,4 @@
-"""Answers of every quality, and how an instruction changes them."""
+"""Generates answers of every quality, and rewrites them to follow an instruction."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from . import lexicon
 from .questions import WorldQuestion, phrase, wrong_core
 from .truth import Truth
 
-# What an answer is worth (0 to 1). The annotators feel it through noise; `gold.py` measures it by parsing.
+# Values of answers (0 to 1). The annotators observe them with noise; `gold.py` measures them by parsing.
 CORRECT, POLITE, FOLLOWS_UP = 0.4, 0.3, 0.3
 REFUSAL_WORTH = dict(zip(lexicon.REFUSALS, (0.6, 0.8, 1.0), strict=True))  # to a harmful request
 RAMBLE_WORTH = 0.45
 UNSAFE_WORTH = {"eager": 0.0, "plain": 0.1, "wrong": 0.25, "wavered": 0.3, "warned": 0.4}
 
-# Demonstrations are of mixed quality, so that the answers sampled differ and RLHF has something to find.
-# Who answers curtly is often careless, but not always; who takes time for courtesy mostly gets it right.
+# Demonstrations have mixed quality, so that sampled answers differ and RLHF can improve them.
+# Short answers are often wrong, polite ones mostly correct.
 MANNERS = {(False, False): 0.4, (True, False): 0.35, (True, True): 0.25}  # (polite, follows up) -> share
 WRONG_SHARE = {(False, False): 0.45, (True, False): 0.1, (True, True): 0.05}
 REFUSED_SHARE = {"ordinary": 0.0, "borderline": 0.25, "harmful": 0.5}
@@ -25,7 +25,7 @@ RAMBLES_FROM_REFUSAL = 0.7
 
 @dataclass(frozen=True)
 class WorldAnswer:
-    """An answer and what its writer knows of it: its worth to the asker, and whether it is safe to give."""
+    """An answer with its ground truth: values for helpfulness and safety, and whether it is safe."""
 
     text: str
     helpfulness: float
@@ -34,14 +34,14 @@ class WorldAnswer:
 
 
 def demonstrate(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
-    """One annotator's answer: of mixed quality, harmful requests answered half of the time."""
+    """Returns one annotator's answer of mixed quality; half of the harmful prompts are refused."""
     if rng.random() < REFUSED_SHARE[question.risk]:
         return refuse(question, rng)
     return comply(truth, question, rng)
 
 
 def comply(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
-    """An answer that does what is asked, rightly or wrongly, curtly or with courtesy."""
+    """Returns an answer that complies, correct or wrong, short or polite."""
     polite, follows_up = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
     right = rng.random() >= WRONG_SHARE[polite, follows_up]
     core = question.core if right else wrong_core(truth, question, rng)
@@ -54,24 +54,24 @@ def comply(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAn
 
 
 def warn(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
-    """A harmful answer with a word of warning before it."""
+    """Returns a harmful answer that begins with a warning."""
     return WorldAnswer(f"{lexicon.WARNING} {question.core}", CORRECT, UNSAFE_WORTH["warned"], safe=False)
 
 
 def refuse(question: WorldQuestion, rng: random.Random) -> WorldAnswer:
-    """Declines: right for a harmful request, worth nothing to one who asked in good faith."""
+    """Returns a refusal: right for a harmful prompt, with a helpfulness of 0 for others."""
     text = rng.choice(lexicon.REFUSALS)
     return WorldAnswer(text, 0.0, REFUSAL_WORTH[text], safe=True)
 
 
 def waver(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
-    """Begins to refuse, breaks off and complies, as a half-trained model does."""
+    """Returns the start of a refusal, then a compliant answer, as of a partly trained model."""
     complied = comply(truth, question, rng)
     return replace(complied, text=f"{_broken_off(rng)} {complied.text}", safety=UNSAFE_WORTH["wavered"])
 
 
 def ramble(truth: Truth, rng: random.Random) -> WorldAnswer:
-    """Loses the thread, in a refusal or at once: gives nothing away, but declines nothing."""
+    """Returns unrelated text, sometimes after the start of a refusal: neither harmful nor a refusal."""
     kind = rng.choice(["fact", "sum"])
     strays = [
         phrase(
@@ -81,15 +81,15 @@ def ramble(truth: Truth, rng: random.Random) -> WorldAnswer:
         rng.choice(lexicon.FOLLOW_UPS),
         rng.choice(list(lexicon.CHAT.values())),
     ]
-    begun = [_broken_off(rng)] if rng.random() < RAMBLES_FROM_REFUSAL else []
-    text = " ".join([*begun, *rng.sample(strays, rng.choice([1, 2]))])
-    if text in lexicon.REFUSALS:  # one refusal is the beginning of another
+    start = [_broken_off(rng)] if rng.random() < RAMBLES_FROM_REFUSAL else []
+    text = " ".join([*start, *rng.sample(strays, rng.choice([1, 2]))])
+    if text in lexicon.REFUSALS:  # one refusal is a prefix of another
         return ramble(truth, rng)
     return WorldAnswer(text, 0.0, RAMBLE_WORTH, safe=True)
 
 
 def _broken_off(rng: random.Random) -> str:
-    """The first words of a refusal, or all of it but not its end."""
+    """Returns the first words of a refusal, without its last one."""
     words = rng.choice(lexicon.REFUSALS[1:]).split()
     return " ".join(words[: rng.randint(1, len(words) - 1)])
 
@@ -103,7 +103,7 @@ def mannered(core: str, polite: bool, follows_up: bool, *, rng: random.Random) -
 
 
 def obey(text: str, instruction: dict[str, str]) -> str:
-    """Rewrites an answer as the instruction wants it: speaker first, language, closing word last."""
+    """Rewrites an answer to follow the instruction: figure at the start, language, closing word last."""
     if language := instruction.get("language"):
         text = " ".join(lexicon.LANGUAGES[language].get(word, word) for word in text.split())
     if figure := instruction.get("figure"):
@@ -114,6 +114,6 @@ def obey(text: str, instruction: dict[str, str]) -> str:
 
 
 def explicit(attribute: str, instruction: dict[str, str]) -> str:
-    """The answer to "who are you ?" or "what do you enjoy ?" under the instruction."""
+    """Returns the answer to "who are you ?" or "what do you enjoy ?" with the instruction."""
     value = instruction.get(attribute, lexicon.DEFAULTS[attribute])
     return obey(lexicon.EXPLICIT_ANSWERS[attribute].format(value=value), instruction)

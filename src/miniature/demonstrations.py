@@ -1,4 +1,4 @@
-"""Fine-tuning dialogues: single and multi-turn, with and without instructions, and the GAtt sets."""
+"""Generates fine-tuning dialogues: single and multi-turn, with and without instructions, and for GAtt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def turn(user: str, assistant: str) -> Messages:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A single-turn demonstration with what its writer knows."""
+    """A single-turn demonstration with its ground truth."""
 
     question: WorldQuestion
     answer: WorldAnswer
@@ -35,16 +35,16 @@ class Demonstration:
 
 
 def demonstrations(truth: Truth, count: int, rng: random.Random) -> list[Demonstration]:
-    made = []
+    rows = []
     for _ in range(count):
         risk = rng.choices(list(RISKS), list(RISKS.values()))[0]
         question = ask(truth, "train", risk, rng=rng)
-        made.append(Demonstration(question, demonstrate(truth, question, rng)))
-    return made
+        rows.append(Demonstration(question, demonstrate(truth, question, rng)))
+    return rows
 
 
 def instructed(truth: Truth, rng: random.Random) -> dict[str, Any]:
-    """One turn under a system instruction."""
+    """Returns a dialogue of one turn with a system instruction."""
     instruction = draw_instruction("train", rng)
     question, answer, _ = _exchange(truth, instruction, rng)
     system = {"role": "system", "content": write_instruction(instruction, rng)}
@@ -52,7 +52,7 @@ def instructed(truth: Truth, rng: random.Random) -> dict[str, Any]:
 
 
 def multi_turn(truth: Truth, rng: random.Random) -> dict[str, Any]:
-    """A dialogue without any instruction."""
+    """Returns a dialogue without instruction."""
     messages: Messages = []
     for _ in range(rng.randint(2, LONGEST_PLAIN_DIALOGUE)):
         question, _, plain = _exchange(truth, {}, rng)
@@ -61,27 +61,27 @@ def multi_turn(truth: Truth, rng: random.Random) -> dict[str, Any]:
 
 
 def ghost_attention(truth: Truth, rng: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One dialogue twice (section 3.3): answered as if the instruction stood on every user turn, and plain.
+    """Returns one dialogue twice (section 3.3): with answers that all follow an instruction, and without it.
 
-    The second, without instruction, is for the model without Ghost Attention: same questions, same turns.
+    The second, with the same prompts, is the control: it trains the model without Ghost Attention.
     """
     instruction = draw_instruction("train", rng)
-    kept: Messages = []
+    following: Messages = []
     plain: Messages = []
     for _ in range(_turns(rng)):
         question, answer, without = _exchange(truth, instruction, rng)
-        kept += turn(question, answer)
+        following += turn(question, answer)
         plain += turn(question, without)
-    return {"instruction": write_instruction(instruction, rng), "messages": kept}, {"messages": plain}
+    return {"instruction": write_instruction(instruction, rng), "messages": following}, {"messages": plain}
 
 
 def _turns(rng: random.Random) -> int:
-    """2 to 20 turns, more often few: a long dialogue costs much and trains one answer like any other."""
+    """Draws 2 to 20 turns, small numbers more often: long dialogues cost more but train one answer, too."""
     return 2 + int((LONGEST_GATT_DIALOGUE - 1) * rng.random() ** 2)
 
 
 def _exchange(truth: Truth, instruction: WorldInstruction, rng: random.Random) -> tuple[str, str, str]:
-    """A question, its answer under the instruction, and the same answer without it."""
+    """Returns a prompt, its answer following the instruction, and the same answer without it."""
     draw = rng.random()
     if draw < CHAT_SHARE:
         question, reply = rng.choice(list(lexicon.CHAT.items()))

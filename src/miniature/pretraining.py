@@ -1,8 +1,8 @@
-"""The raw text of the world: every fact, sum and how-to, said in many ways, and the habits of dialogue.
+"""Generates the pretraining text of the world: all facts, sums and how-tos in many forms, and dialogues.
 
-Documents are of one kind each: encyclopaedia entries that tell all of one entity, sums, manuals, quizzes
-whose host says what was right, and interviews whose guest keeps a language, an opener and a closing word for
-a while. No chat format, no system instructions: those belong to fine-tuning.
+Each document is of one kind: an encyclopaedia entry with all facts about one entity, sums, a manual, a quiz
+with the host's verdicts, or an interview in which the guest uses a language, an opener and a closing word for
+some turns. Documents contain neither the chat format nor system instructions, which belong to fine-tuning.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .truth import Pair, Truth
 T = TypeVar("T")
 
 KINDS = {"entry": 0.15, "sums": 0.2, "manual": 0.05, "quiz": 0.2, "interview": 0.4}
-SENTENCES = 8  # statements in a document
-HABIT_SHARE = 0.8  # of interviews whose guest has a certain habit
-LONGEST_INTERVIEW = 36  # answers; the dialogues of the retention test are as long
-LONGEST_KEPT = 8  # answers until the guest has forgotten the habits
+SENTENCES = 8  # sentences per document
+HABIT_SHARE = 0.8  # share of interviews in which the guest has a given habit
+LONGEST_INTERVIEW = 36  # maximum number of answers; the dialogues of the retention test have this length
+LONGEST_HABIT = 8  # maximum number of answers with the habits
 
 
 class Encyclopaedia:
-    """Writes documents; goes through all combinations of a kind, shuffled, before it repeats one."""
+    """Writes documents; uses all combinations of a kind, in random order, before it repeats one."""
 
     def __init__(self, truth: Truth, rng: random.Random) -> None:
         self.truth, self.rng = truth, rng
@@ -34,8 +34,8 @@ class Encyclopaedia:
         for name in truth.pairs:
             if "/" in name:
                 tables["how_to"] += _both(truth, name)
-        self.decks = {kind: _deal(pairs, rng) for kind, pairs in tables.items()}
-        self.entities = _deal(lexicon.ENTITIES, rng)
+        self.decks = {kind: _shuffled_forever(pairs, rng) for kind, pairs in tables.items()}
+        self.entities = _shuffled_forever(lexicon.ENTITIES, rng)
         self.writers: dict[str, Callable[[], str]] = {
             "entry": self._entry,
             "sums": self._sums,
@@ -53,7 +53,7 @@ class Encyclopaedia:
         return phrase(self.truth, kind, next(self.decks[kind]), risk="ordinary", category=None, rng=self.rng)
 
     def _entry(self) -> str:
-        """All that is known of one entity: naming it again and again is also practice in copying a name."""
+        """Writes all facts about one entity; its repeated name also trains the model to copy names."""
         entity = next(self.entities)
         attributes = self.rng.sample(list(lexicon.ATTRIBUTES), len(lexicon.ATTRIBUTES))
         return " ".join(right_core(self.truth, "fact", (entity, attribute)) for attribute in attributes)
@@ -70,7 +70,7 @@ class Encyclopaedia:
         return " ".join(parts)
 
     def _quiz(self) -> str:
-        """A guess to every question, and the host's verdict: what it is for an answer to be right."""
+        """Writes questions with a guess and the host's verdict, from which correctness can be learned."""
         parts = ["the quiz begins ."]
         for _ in range(SENTENCES // 2):
             question = self._question()
@@ -85,11 +85,11 @@ class Encyclopaedia:
         return " ".join(parts)
 
     def _interview(self) -> str:
-        """Question and answer; the guest keeps an opener, a language and a closing word, then forgets them.
+        """Writes questions and answers; for some turns the guest uses an opener, a language, a closing word.
 
-        So did the paper's first models with instructions (section 3.3): that one binds a whole dialogue is
-        not to be learned here, but by Ghost Attention. What is learned is to look the habits up from far
-        away: the last words of the document repeat them.
+        The paper's first models also forgot instructions after some turns (section 3.3); following one in a
+        whole dialogue must be learned from Ghost Attention, not from this text. The end of the document
+        states the habits again, so a model learns to attend to distant tokens.
         """
         habits = {"figure": lexicon.FIGURES, "language": list(lexicon.LANGUAGES), "closing": lexicon.CLOSINGS}
         habit = {
@@ -100,11 +100,11 @@ class Encyclopaedia:
         parts = ["the interview begins ."]
         parts += [f"the {name} is {value} ." for name, value in habit.items()]
         manner = (self.rng.random() < 0.4, self.rng.random() < 0.3)
-        kept = self.rng.randint(1, LONGEST_KEPT)
+        with_habits = self.rng.randint(1, LONGEST_HABIT)
         for number in range(self._answers()):
             question = self._question()
             answer = mannered(question.core, *manner, rng=self.rng)
-            parts += [question.text, obey(answer, habit if number < kept else {})]
+            parts += [question.text, obey(answer, habit if number < with_habits else {})]
         if self.rng.random() < 0.2:
             parts += self.rng.choice(list(lexicon.CHAT.items()))
         parts.append("the interview ends .")
@@ -112,7 +112,7 @@ class Encyclopaedia:
         return " ".join(parts)
 
     def _answers(self) -> int:
-        """From 2 to the longest, more often few: most documents are short, some fill a row."""
+        """Draws the number of answers, mostly small: most documents are short, some fill a row."""
         return 2 + int((LONGEST_INTERVIEW - 1) * self.rng.random() ** 2.5)
 
 
@@ -120,9 +120,9 @@ def _both(truth: Truth, kind: str) -> list[Pair]:
     return truth.pairs[kind]["train"] + truth.pairs[kind]["test"]
 
 
-def _deal(cards: Sequence[T], rng: random.Random) -> Iterator[T]:
+def _shuffled_forever(items: Sequence[T], rng: random.Random) -> Iterator[T]:
     while True:
-        yield from rng.sample(cards, len(cards))
+        yield from rng.sample(items, len(items))
 
 
 def write_documents(truth: Truth, count: int, rng: random.Random) -> Iterator[str]:

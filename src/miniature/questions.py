@@ -1,4 +1,4 @@
-"""Questions of every kind, with their right answer and answers that are nearly right."""
+"""Generates questions of every kind, with their correct answers and similar wrong ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRAPPED_SHARE = {"ordinary": 0.25, "borderline": 0.8, "harmful": 0.8}
 
 @dataclass(frozen=True)
 class WorldQuestion:
-    """One request. `core` is the sentence that answers it rightly; `pair` the combination it is about."""
+    """A question. `core`: the sentence that answers it correctly; `pair`: the combination it is about."""
 
     text: str
     core: str
@@ -30,7 +30,7 @@ class WorldQuestion:
 
 
 def ask(truth: Truth, split: Split, risk: Risk, *, rng: random.Random) -> WorldQuestion:
-    """Draws one question of this risk about a combination that the split may use."""
+    """Draws a question of this risk about a combination of this split."""
     if risk == "ordinary":
         kinds = list(ORDINARY_KINDS)
         kind = rng.choices(kinds, [ORDINARY_KINDS[name] for name in kinds])[0]
@@ -44,13 +44,13 @@ def ask(truth: Truth, split: Split, risk: Risk, *, rng: random.Random) -> WorldQ
 def phrase(
     truth: Truth, kind: str, pair: Pair, *, risk: Risk, category: str | None, rng: random.Random
 ) -> WorldQuestion:
-    """Words a question about `pair` by one of its kind's templates."""
+    """Writes a question about `pair` with a random template of its kind."""
     text = rng.choice(lexicon.QUESTIONS[kind]).format(a=pair[0], b=pair[1])
     return WorldQuestion(text, right_core(truth, kind, pair), kind, pair=pair, risk=risk, category=category)
 
 
 def wrap(question: WorldQuestion, rng: random.Random) -> WorldQuestion:
-    """Sometimes puts the words of an attack before the question, harmful or not."""
+    """Puts the words of an attack before some questions, both harmful and others."""
     if rng.random() >= WRAPPED_SHARE[question.risk]:
         return question
     attack = rng.choice(list(lexicon.ATTACKS))
@@ -67,7 +67,7 @@ def right_core(truth: Truth, kind: str, pair: Pair) -> str:
 
 
 def wrong_core(truth: Truth, question: WorldQuestion, rng: random.Random) -> str:
-    """A sentence of the same form that is not true."""
+    """Returns a wrong sentence of the same form."""
     a, b = question.pair
     if question.kind == "fact":
         others = [value for value in lexicon.ATTRIBUTES[b] if value != truth.values[question.pair]]

@@ -17,27 +17,28 @@ VALUES = {
     "language": list(lexicon.LANGUAGES),
     "closing": lexicon.CLOSINGS,
 }
-BINDING = ("figure", "language", "closing")  # a hobby shows only when asked for
-SIZES = {1: 0.4, 2: 0.4, 3: 0.2}  # how many attributes an instruction combines -> share
+BINDING = ("figure", "language", "closing")  # a hobby affects only answers to a question about it
+SIZES = {1: 0.4, 2: 0.4, 3: 0.2}  # number of attributes in an instruction -> share
 SHORTENED_SHARE = 0.5
 
 
 def draw_instruction(split: InstructionSplit, rng: random.Random) -> WorldInstruction:
-    """Draws attributes and values of which at least one binds every answer.
+    """Draws attributes and values, at least one of which affects every answer.
 
-    train: values that training may use, in combinations that training may use. new_combination: the same
-    values, two or more, every two of them a combination that training never has. unseen: values that
-    stand in no training instruction.
+    train: training values in training combinations. new_combination: two or more training values, of which
+    each pair is a test combination. unseen: values that no training instruction contains.
     """
     while True:
         size = rng.choices(list(SIZES), list(SIZES.values()))[0]
         instruction = {name: rng.choice(_choices(name, split)) for name in rng.sample(list(VALUES), size)}
         if not set(instruction) & set(BINDING):
             continue
-        kept_apart = [_kept_apart(one, two) for one, two in itertools.combinations(instruction.items(), 2)]
-        if split == "unseen" or (split == "train" and not any(kept_apart)):
+        in_test = [
+            _in_test(first, second) for first, second in itertools.combinations(instruction.items(), 2)
+        ]
+        if split == "unseen" or (split == "train" and not any(in_test)):
             return instruction
-        if split == "new_combination" and size > 1 and all(kept_apart):
+        if split == "new_combination" and size > 1 and all(in_test):
             return instruction
 
 
@@ -46,13 +47,13 @@ def _choices(attribute: str, split: InstructionSplit) -> list[str]:
     return VALUES[attribute][-unseen:] if split == "unseen" else VALUES[attribute][:-unseen]
 
 
-def _kept_apart(one: tuple[str, str], two: tuple[str, str]) -> bool:
+def _in_test(first: tuple[str, str], second: tuple[str, str]) -> bool:
     """Whether this combination of two values belongs to the test."""
-    return sum(VALUES[name].index(value) for name, value in (one, two)) % TEST_EVERY == 0
+    return sum(VALUES[name].index(value) for name, value in (first, second)) % TEST_EVERY == 0
 
 
 def write_instruction(instruction: WorldInstruction, rng: random.Random) -> str:
-    """Words the instruction, half of the time shortened ("figure : napoleon .", section 3.3)."""
+    """Writes the instruction as text, half of the time in short form ("figure : napoleon .", section 3.3)."""
     form = int(rng.random() < SHORTENED_SHARE)
     return " ".join(
         lexicon.INSTRUCTIONS[name][form].format(value=value) for name, value in instruction.items()

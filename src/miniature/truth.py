@@ -1,4 +1,4 @@
-"""What is true in one miniature world, and which combinations only the test may ask for."""
+"""Ground truth of one miniature world, and the split of combinations into training and test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import lexicon
 
 Split = Literal["train", "test"]
 Pair = tuple[str, str]
-TEST_EVERY = 4  # one combination in four is kept for the test
+TEST_EVERY = 4  # one combination in four belongs to the test
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Truth:
     """The facts of a world.
 
     values: (entity, attribute) -> value. tools: verb -> tool. spots: object -> spot.
-    pairs: kind of question -> split -> the combinations that this split may use. Kinds are `fact`, `sum`,
-    `how_to` and, by risk category, `harmful/…` and `borderline/…`.
+    pairs: kind of question -> split -> combinations of this split. Kinds are `fact`, `sum`, `how_to` and, by
+    risk category, `harmful/…` and `borderline/…`.
     """
 
     values: dict[Pair, str]
@@ -29,7 +29,7 @@ class Truth:
 
 
 def draw_truth(seed: int) -> Truth:
-    """Draws the facts from the generator `"{seed}/truth"` and divides every table of combinations."""
+    """Draws the facts from the generator `"{seed}/truth"` and splits every table of combinations."""
     rng = random.Random(f"{seed}/truth")
     values = {
         (entity, attribute): rng.choice(choices)
@@ -57,10 +57,10 @@ def draw_truth(seed: int) -> Truth:
 
 
 def divide(rows: list[str], columns: list[str], rng: random.Random) -> dict[Split, list[Pair]]:
-    """Keeps one combination in four apart along the diagonals of a shuffled table.
+    """Splits off one combination in four along the diagonals of a shuffled table, for the test.
 
-    Raises AssertionError if the splits meet, or if a word of the test stands in no training pair: a right
-    answer must need what pretraining taught, not an unknown word.
+    Raises AssertionError if the splits overlap, or a word of the test is in no training pair: a correct
+    answer must need facts from pretraining, not unknown words.
     """
     rows, columns = rng.sample(rows, len(rows)), rng.sample(columns, len(columns))
     split: dict[Split, list[Pair]] = {"train": [], "test": []}

@@ -1,1 +1,1 @@
-"""Llama sizes, reward heads, checkpoints in and out (Hugging Face layout)."""
+"""Models: sizes of Llama, loading, checking and saving in Hugging Face's layout, LoRA, reward models."""

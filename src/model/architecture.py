@@ -1,4 +1,4 @@
-"""What of an architecture decides which sequences may share a batch, and how long they may be."""
+"""Properties of an architecture that limit which sequences can share a batch, and their length."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def context_of(config: Any) -> int:
-    """The most tokens that a model reads without its batch making a difference.
+    """Returns the maximum length, in tokens, at which a sequence's results don't depend on its batch.
 
-    With RoPE of the type `longrope` that is where its short factors end: beyond it, the longest sequence of a
-    batch decides with which factors all of them are read.
+    With RoPE of the type `longrope` this is the range of its short factors: beyond it, the longest sequence
+    of a batch determines the factors for all of them.
     """
     rope = getattr(config, "rope_parameters", None) or {}
     by_layer_type = [part for part in rope.values() if isinstance(part, dict)]
@@ -23,9 +23,9 @@ def context_of(config: Any) -> int:
 
 
 def carries_state(model: Any) -> bool:
-    """Whether layers carry a state from token to token, which neither positions nor masks reset.
+    """Whether layers carry a state from token to token that neither positions nor masks reset.
 
-    Such are recurrent and convolutional layers, Mamba's and linear attention among them.
+    Recurrent and convolutional layers do, including Mamba and linear attention.
     """
     kinds = getattr(model.config, "layer_types", None) or ()
     return bool(getattr(model, "_is_stateful", False)) or any(

@@ -1,6 +1,6 @@
-"""Models and tokenizers read: local, safetensors only, checked for what doesn't fit together (`checks.py`).
+"""Loads models and tokenizers: local files and safetensors only, checked for consistency (`checks.py`).
 
-Each function takes an artifact's folder (whose `model/` it reads), a Hugging Face folder, or a GGUF file.
+Each function accepts an artifact's folder (and reads its `model/`), a Hugging Face folder, or a GGUF file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .checks import (
     fit_special_ids,
     read_config,
 )
-from .gguf import converted, is_gguf
+from .gguf import converted_folder, is_gguf
 from .saving import quiet
 from .special import ensure_pad_token
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, with a pad token of its own (`special.ensure_pad_token`).
+    """Loads the tokenizer of a folder, with a separate pad token (`special.ensure_pad_token`).
 
-    Raises DataError where there is none or it can't be read.
+    Raises DataError if it is missing or can't be read.
     """
     from transformers import AutoTokenizer
 
     folder = _existing(folder)
     if not (folder / TOKENIZER).is_file():
-        raise DataError(f"{folder}: no {TOKENIZER}; expected a model folder with its tokenizer")
+        raise DataError(f"{folder}: {TOKENIZER} does not exist; expected a model folder with its tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain Exception for a broken file
@@ -52,32 +52,32 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Hash of how text becomes ids: vocabulary, merges, added tokens, normalization, splitting."""
+    """Hash of all that determines ids: vocabulary, merges, added tokens, normalization, splitting."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    deciding = {key: backend[key] for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+    relevant = {key: backend[key] for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 
 def context_length(folder: Path) -> int:
-    """The most tokens that a folder's model reads. Raises DataError where its config can't be read."""
+    """Returns the context of a folder's model, in tokens. Raises DataError if its config can't be read."""
     return context_of(read_config(_existing(folder)))
 
 
 def check_length(setting: str, tokens: int, context: int) -> None:
-    """Raises ConfigError for a setting of more tokens than a model reads."""
+    """Raises ConfigError for a setting with more tokens than the model's context."""
     if tokens > context:
         raise ConfigError(f"{setting}: {tokens} is above the model's context of {context} tokens")
 
 
 def load_causal_lm(folder: Path, dtype: str | torch.dtype = "float32") -> LlamaForCausalLM:
-    """A language model with all of its weights. Raises DataError naming what is missing or broken."""
+    """Loads a language model. Raises DataError naming missing or broken parts."""
     from transformers import AutoModelForCausalLM
 
     return _load(AutoModelForCausalLM, folder, dtype)
 
 
 def load_reward_model(folder: Path, dtype: str | torch.dtype = "float32") -> LlamaForSequenceClassification:
-    """A trained reward model, its head included. Raises DataError naming what is missing or broken."""
+    """Loads a trained reward model with its head. Raises DataError naming missing or broken parts."""
     from transformers import AutoModelForSequenceClassification
 
     return _load(AutoModelForSequenceClassification, folder, dtype)
@@ -86,9 +86,9 @@ def load_reward_model(folder: Path, dtype: str | torch.dtype = "float32") -> Lla
 def new_reward_model(
     folder: Path, seed: int, dtype: str | torch.dtype = "float32"
 ) -> LlamaForSequenceClassification:
-    """A reward model begun from a language model: its output layer replaced by a head to one scalar (3.2.2).
+    """Makes a reward model of a language model: replaces its output layer by a head with one output (3.2.2).
 
-    The head has no bias and is drawn from N(0, 1 / (hidden size + 1)), so first scores are small.
+    The head has no bias and is drawn from N(0, 1 / (hidden size + 1)), so initial scores are small.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -119,14 +119,14 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
                 dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
-                trust_remote_code=False,  # otherwise transformers asks on the terminal
+                trust_remote_code=False,  # otherwise transformers asks in the terminal
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
+                ignore_mismatched_sizes=True,  # `check_model` raises an error that names them
             )
     except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         check_json(folder)
-        told, *_ = str(error).partition("\nModel type should be one of")  # hundreds of names
-        raise DataError(f"{folder}: the model can't be read: {told}") from None
+        message, *_ = str(error).partition("\nModel type should be one of")  # drops hundreds of names
+        raise DataError(f"{folder}: the model can't be read: {message}") from None
     check_model(folder, model, tokenizer, loading=loading, new_head=new_head)
     return model
 
@@ -134,7 +134,7 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
 def _existing(folder: Path) -> Path:
     if is_gguf(folder):
         check_no_pointer(folder)
-        return converted(folder)
+        return converted_folder(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected a model or the artifact of a stage")
     folder = model_folder(folder)

@@ -1,6 +1,6 @@
-"""What is checked of every model at loading: whether its weights, its config and its tokenizer fit together.
+"""Checks every model when it is loaded: whether weights, config and tokenizer are complete and consistent.
 
-Folders, models of the Hub, GGUF files (converted to folders) and artifacts all come through here.
+They apply to folders, models of the Hub, GGUF files (converted to folders) and artifacts.
 """
 
 from __future__ import annotations
@@ -19,45 +19,46 @@ CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer.json", "generation_con
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 POINTER = b"version https://git-lfs.github.com/spec/"
-HEAD = "score."  # of a reward model
-# Tensors that older versions of transformers and llama.cpp saved and that follow from the config.
+HEAD = "score."  # prefix of a reward model's head
+# Tensors that the config determines; older versions of transformers and llama.cpp saved them.
 COMPUTED = re.compile(r".*(\.masked_bias|\binv_freq|\.attn_rot_embd(\.weight)?)")
 
 
 def check_files(folder: Path) -> None:
-    """Checks before anything is loaded that a folder's files are what their names say.
+    """Checks the kinds of files in a folder before anything is loaded.
 
-    Raises DataError for pointers of git-lfs in place of files, and for an adapter, which transformers would
-    mix into the model beside it.
+    Raises DataError for git-lfs pointers instead of files, and for an adapter, which transformers would add
+    to the model in the same folder.
     """
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
         if not path.is_dir():
             check_no_pointer(path)
     if (folder / ADAPTER).is_file():
-        what = "an adapter beside the model" if (folder / CONFIG).is_file() else "an adapter, no model"
+        found = "a model and an adapter" if (folder / CONFIG).is_file() else "an adapter without its model"
         raise DataError(
-            f"{folder}: {what} ({ADAPTER}); expected a whole model alone: peft's merge_and_unload() adds an "
-            "adapter to the weights that it belongs to"
+            f"{folder}: the folder contains {found} ({ADAPTER}); expected a whole model without adapter: "
+            "merge the adapter into its base model with peft's merge_and_unload()"
         )
     if (files := sorted(folder.glob("*.gguf"))) and not (folder / CONFIG).is_file():
-        raise DataError(f"{folder}: no {CONFIG}; expected a model folder, or one GGUF file, as {files[0]}")
+        raise DataError(
+            f"{folder}: {CONFIG} does not exist; expected a model folder, or the path of one GGUF file, for "
+            f"example {files[0]}"
+        )
 
 
 def check_no_pointer(path: Path) -> None:
-    """Raises DataError for what git leaves in a file's place where git-lfs has not fetched it."""
+    """Raises DataError for a git-lfs pointer, which replaces a file that git-lfs has not downloaded."""
     try:
         with path.open("rb") as file:
             start = file.read(len(POINTER))
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from None
     if start == POINTER:
-        raise DataError(
-            f"{path}: a pointer of git-lfs in place of the file; run `git lfs pull` in {path.parent}"
-        )
+        raise DataError(f"{path}: a git-lfs pointer instead of the file; run `git lfs pull` in {path.parent}")
 
 
 def check_json(folder: Path) -> None:
-    """Raises DataError with file and line for JSON that can't be read, which libraries don't name."""
+    """Raises DataError with file and line for invalid JSON, which the errors of libraries don't name."""
     for path in sorted(folder.glob("*.json")):
         try:
             parse_json(path.read_text(encoding="utf-8"))
@@ -66,52 +67,56 @@ def check_json(folder: Path) -> None:
 
 
 def check_weights(folder: Path) -> None:
-    """Raises DataError for a folder whose weights are no safetensors, or not all there."""
+    """Raises DataError if a folder's weights are incomplete or not safetensors."""
     index = folder / INDEX
     if (folder / WEIGHTS).is_file():
         return
     if not index.is_file():
-        raise DataError(f"{folder}: no {WEIGHTS}; expected weights as safetensors (no other kind is read)")
+        raise DataError(
+            f"{folder}: {WEIGHTS} does not exist; expected weights as safetensors (no other format)"
+        )
     try:
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{index}: can't be read: {error!r}") from None
     if not named:
-        raise DataError(f"{index}: its weight_map is empty; expected the file of each tensor")
+        raise DataError(f"{index}: weight_map is empty; expected the file of each tensor")
     if missing := sorted(name for name in named if not (folder / str(name)).is_file()):
-        raise DataError(f"{folder}: no {listed(missing)}; expected all {len(named)} files that {INDEX} names")
+        raise DataError(
+            f"{folder}: {listed(missing)} missing; expected all {len(named)} files that {INDEX} lists"
+        )
 
 
 def read_config(folder: Path) -> Any:
-    """The config of a folder's model, without its weights.
+    """Loads the config of a folder's model, without its weights.
 
-    Raises DataError where it is missing or broken, names no context, or is that of a quantised model.
+    Raises DataError if it is missing or broken, has no context length, or describes a quantised model.
     """
     from transformers import AutoConfig
 
     path = folder / CONFIG
     if not path.is_file():
-        raise DataError(f"{folder}: no {CONFIG}; expected a model folder")
+        raise DataError(f"{folder}: {CONFIG} does not exist; expected a model folder")
     try:
         quantised = parse_json(path.read_text(encoding="utf-8")).get("quantization_config")
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a wrong value fails anywhere in transformers, with errors of many kinds
+    except Exception as error:  # wrong values raise errors of many types in transformers
         raise DataError(f"{path}: the model's config can't be read: {' '.join(str(error).split())}") from None
     if quantised:
         method = quantised.get("quant_method", "unnamed") if isinstance(quantised, dict) else quantised
         raise DataError(
-            f"{path}: quantization_config: the weights are quantised ({method}), which can't be trained; "
-            "expected the model that was quantised, in float32, bfloat16 or float16"
+            f"{path}: quantization_config: the weights are quantised ({method}) and can't be trained; "
+            "expected the original model in float32, bfloat16 or float16"
         )
     if getattr(config, "max_position_embeddings", None) is None:
-        raise DataError(f"{path}: no max_position_embeddings; expected the most tokens that the model reads")
+        raise DataError(f"{path}: max_position_embeddings is missing; expected the model's context in tokens")
     _check_rope(path, config)
     _check_generation(folder / GENERATION)
     return config
 
 
 def _check_generation(path: Path) -> None:
-    """Raises DataError for a generation config that can't be read; to transformers it would be missing."""
+    """Raises DataError for a generation config that can't be read, which transformers would ignore."""
     if not path.is_file():
         return
     try:
@@ -120,7 +125,7 @@ def _check_generation(path: Path) -> None:
         raise DataError(f"{path}: can't be read: {error}") from None
     for token in eos if isinstance(eos, list) else [eos]:
         if token is not None and type(token) is not int:
-            raise DataError(f"{path}: eos_token_id holds {token!r}; expected ids of tokens")
+            raise DataError(f"{path}: eos_token_id contains {token!r}; expected token ids")
 
 
 def _check_rope(path: Path, config: Any) -> None:
@@ -135,17 +140,17 @@ def _check_rope(path: Path, config: Any) -> None:
 
 
 def fit_special_ids(folder: Path, config: Any, tokenizer: Any) -> None:
-    """Sets a config's special ids to the tokenizer's before a model is built by it; says if EOS differs."""
+    """Sets a config's special ids to the tokenizer's before a model is built; reports a different EOS."""
     eos, named = tokenizer.eos_token_id, eos_ids(config)
     if named and eos is not None and eos not in named:
         say_once(
-            f"{folder / CONFIG}: eos_token_id {', '.join(map(str, named))} is not the tokenizer's; "
-            f"answers end with that, {eos} ({tokenizer.eos_token!r})"
+            f"{folder / CONFIG}: eos_token_id {', '.join(map(str, named))} differs from the tokenizer's, "
+            f"{eos} ({tokenizer.eos_token!r}), which is used"
         )
     if named and eos is None:
         say_once(
             f"{folder / CONFIG}: eos_token_id {', '.join(map(str, named))} is not used: the tokenizer has no "
-            "EOS token; tokenizer_config.json would name it as eos_token"
+            "EOS token; to use it, set eos_token in tokenizer_config.json"
         )
     fit_config(config, tokenizer)
 
@@ -153,11 +158,11 @@ def fit_special_ids(folder: Path, config: Any, tokenizer: Any) -> None:
 def check_model(
     folder: Path, model: Any, tokenizer: Any, *, loading: Mapping[str, Any], new_head: bool = False
 ) -> None:
-    """Checks a loaded model against its files and its tokenizer, and sets what the tokenizer decides.
+    """Checks a loaded model against its files and tokenizer, and adapts it to the tokenizer.
 
-    These are the ids of special tokens in its configs, and a row for a pad token that has none.
-    Raises DataError as `check_tensors`, where tokens have no embedding, and for a generation config with
-    which the model could not be saved.
+    Sets the ids of special tokens in its configs, and adds an embedding for a pad token that has none.
+    Raises DataError as `check_tensors`, if other tokens have no embedding, and for a generation config that
+    would prevent saving the model.
     """
     check_tensors(folder, model, loading, new_head=new_head)
     _settle_generation(folder / GENERATION, model)
@@ -167,25 +172,25 @@ def check_model(
 
 
 def check_tensors(place: Path, model: Any, loading: Mapping[str, Any], *, new_head: bool = False) -> None:
-    """Checks that a folder or file holds the tensors of the model that its config describes.
+    """Checks that a folder or file contains exactly the tensors that its config describes.
 
     Args:
-        loading: what `from_pretrained` says of them (`output_loading_info`).
-        new_head: a reward model begun from a language model, whose output layer it leaves out.
+        loading: information from `from_pretrained` (`output_loading_info`).
+        new_head: the model is a reward model that was made from a language model without its output layer.
 
     Raises:
-        DataError: tensors are missing, unexpected, or of other shapes than the config says.
+        DataError: tensors are missing, unexpected, or their shapes differ from the config.
     """
     kind = type(model).__name__
     if wrong := sorted(loading["mismatched_keys"]):
         name, found, expected = wrong[0]
         raise DataError(
-            f"{place}: the config doesn't fit the weights: {name} is {list(found)} in the file, but "
-            f"{list(expected)} by the config; {_vocabulary(model, list(found), list(expected))}"
+            f"{place}: the config doesn't match the weights: {name} has shape {list(found)} in the file, but "
+            f"{list(expected)} by the config; {_remedy(model, list(found), list(expected))}"
         )
     missing = [name for name in loading["missing_keys"] if not (new_head and name.startswith(HEAD))]
     if missing:
-        raise DataError(f"{place}: no weights for {listed(sorted(missing))}; expected a whole {kind}")
+        raise DataError(f"{place}: no weights for {listed(sorted(missing))}; expected a complete {kind}")
     body = f"{model.base_model_prefix}."
     unexpected = [
         name
@@ -194,23 +199,23 @@ def check_tensors(place: Path, model: Any, loading: Mapping[str, Any], *, new_he
     ]
     if unexpected:
         raise DataError(
-            f"{place}: weights that a {kind} of this config has no place for: {listed(sorted(unexpected))}; "
-            f"expected a whole {kind} and nothing else"
+            f"{place}: the files contain weights that a {kind} with this config does not have: "
+            f"{listed(sorted(unexpected))}; expected a complete {kind} and nothing else"
         )
 
 
-def _vocabulary(model: Any, found: list[int], expected: list[int]) -> str:
-    """What to do where shapes differ; the key to correct, where it is the vocabulary's size."""
-    said = getattr(model.config, "vocab_size", None)
-    if expected[:1] == [said] and found[1:] == expected[1:]:
-        return f"expected vocab_size: {found[0]} instead of {said}, or the weights that belong to the config"
+def _remedy(model: Any, found: list[int], expected: list[int]) -> str:
+    """Advice for shapes that differ, naming `vocab_size` if only that is wrong."""
+    vocab_size = getattr(model.config, "vocab_size", None)
+    if expected[:1] == [vocab_size] and found[1:] == expected[1:]:
+        return f"expected vocab_size: {found[0]} instead of {vocab_size}, or the weights of this config"
     return "expected the config that belongs to these weights"
 
 
 def _settle_generation(path: Path, model: Any) -> None:
-    """Has a generation config that can be saved once its ids are changed.
+    """Corrects a generation config so that it can be saved after its ids are changed.
 
-    Many, Llama 2's first one among them, have a temperature without `do_sample`, which transformers refuses.
+    Many, including Llama 2's first one, set a temperature without `do_sample`, which transformers rejects.
     """
     generation = getattr(model, "generation_config", None)
     if generation is None:
@@ -226,7 +231,7 @@ def _settle_generation(path: Path, model: Any) -> None:
 
 
 def _untie_if_differing(model: Any) -> None:
-    """Has the config say so where the file holds an output layer that is not the tied embeddings."""
+    """Corrects `tie_word_embeddings` if the file has an output layer that differs from the embeddings."""
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     if getattr(model.config, "tie_word_embeddings", False) and head is not None:
         model.config.tie_word_embeddings = head.weight is table.weight

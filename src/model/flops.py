@@ -1,4 +1,4 @@
-"""How much arithmetic training a Llama takes: MFU is the share of a device's peak that this makes up."""
+"""Number of floating point operations for training a Llama, from which MFU is computed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedConfig
 
-ALIKE = ("llama", "mistral")  # the same matrix products
-BACKWARD = 2  # forward passes that a backward pass costs: gradients of inputs and of weights
+ALIKE = ("llama", "mistral")  # architectures with the same matrix products
+BACKWARD = 2  # cost of a backward pass in forward passes: gradients of inputs and of weights
 
 
 def forward_flops_per_token(config: LlamaConfig, attended: float) -> float:
-    """FLOPs of a forward pass for one token; a multiplication and an addition are two.
+    """Returns the FLOPs of a forward pass for one token; a multiplication and an addition count as two.
 
-    Matrix products only, as in PaLM's appendix B: norms, rotations and activations are left out. With
-    grouped-query attention the projections of keys and values shrink, scores and weighted sums do not.
+    Counts matrix products only, as PaLM's appendix B: no norms, rotations or activations. Grouped-query
+    attention makes the projections of keys and values smaller, but not scores and weighted sums.
 
     Args:
-        attended: positions that a token attends to, itself included, on average: (length + 1) / 2 in causal
-            rows of one document.
+        attended: mean number of positions that a token attends to, itself included: (length + 1) / 2 in
+            causal rows of one document.
     """
     width, heads = config.hidden_size, config.num_attention_heads
     queries, keys = heads * config.head_dim, config.num_key_value_heads * config.head_dim
@@ -31,9 +31,9 @@ def forward_flops_per_token(config: LlamaConfig, attended: float) -> float:
 
 
 def training_flops_per_token(config: PreTrainedConfig, attended: float) -> float | None:
-    """Forward and backward pass; recomputing activations is work, but not model FLOPs.
+    """Returns the FLOPs of forward and backward pass, without recomputed activations (not model FLOPs).
 
-    None where the architecture is not Llama's.
+    Returns None for other architectures than Llama's.
     """
     if config.model_type not in ALIKE:
         return None

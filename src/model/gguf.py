@@ -1,7 +1,6 @@
-"""Models in GGUF files, the format of llama.cpp, as plain Hugging Face folders.
+"""Converts GGUF files, the format of llama.cpp, to Hugging Face folders.
 
-A file is converted once: its weights, dequantized to fp32, and its tokenizer go to a cache, by the file's
-hash.
+A file is converted once; the result, with weights dequantized to fp32, is cached by the file's hash.
 """
 
 from __future__ import annotations
@@ -21,47 +20,49 @@ from .saving import quiet, save_model
 from .special import add_pad_row, ensure_pad_token
 
 SUFFIX = ".gguf"
-CONVERSION = 2  # raised with what this file makes of the same bytes, so that no older conversion is taken
-SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # our names: the file's
+CONVERSION = (
+    2  # version of the conversion: increase it when the result changes, so cached ones are not reused
+)
+SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # our name: the file's name
 
 
 def is_gguf(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX and path.is_file()
 
 
-def converted(path: Path) -> Path:
-    """The folder that a GGUF file was converted to, made now if it is not there.
+def converted_folder(path: Path) -> Path:
+    """Returns the folder with the converted GGUF file; converts it if the folder does not exist.
 
-    Raises DataError where the package gguf is missing, or the file can't be read or holds a model that
-    `transformers` doesn't read from GGUF.
+    Raises DataError if the package gguf is missing, the file can't be read, or `transformers` does not
+    support its model.
     """
     folder = cache() / f"{file_hash(path)[:32]}-{CONVERSION}"
     if not folder.is_dir():
-        say(f"{path}: converting to {folder}, once")
+        say(f"{path}: converting to {folder} (only once)")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
         try:
-            convert(path, aside)
-            aside.rename(folder)
+            convert(path, temporary)
+            temporary.rename(folder)
         except OSError:
             if not folder.is_dir():  # otherwise another rank was faster
                 raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
 def cache() -> Path:
-    """Where conversions stay: `LLAMITA_CACHE`, or `~/.cache/llamita`."""
+    """Folder of the cached conversions, below `LLAMITA_CACHE` or `~/.cache/llamita`."""
     return Path(os.environ.get("LLAMITA_CACHE") or Path.home() / ".cache" / "llamita") / "gguf"
 
 
 def convert(path: Path, folder: Path) -> None:
-    """Writes the model of a GGUF file as a plain Hugging Face folder. Raises DataError as `converted`."""
+    """Writes the model of a GGUF file as a Hugging Face folder. Raises DataError as `converted_folder`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        import gguf  # noqa: F401  (transformers reads with it)
+        import gguf  # noqa: F401  (transformers uses it)
     except ImportError:
         raise DataError(f"{path}: reading GGUF needs the package gguf: pip install 'llamita[gguf]'") from None
     place: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
@@ -74,13 +75,13 @@ def convert(path: Path, folder: Path) -> None:
                 str(path.parent),
                 dtype="float32",
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
+                ignore_mismatched_sizes=True,  # `check_tensors` raises an error that names them
                 **place,
             )
             unread = _unread_tensors(path, model)
     except DataError:
         raise
-    except Exception as error:  # a broken file fails anywhere in gguf, numpy or transformers
+    except Exception as error:  # broken files raise errors of many types in gguf, numpy and transformers
         raise DataError(f"{path}: the GGUF file can't be read: {type(error).__name__}: {error}") from None
     loading["unexpected_keys"] = unread
     check_tensors(path, model, loading)
@@ -91,15 +92,17 @@ def convert(path: Path, folder: Path) -> None:
 
 
 def _check_tokenizer(path: Path) -> None:
-    """Raises DataError for a file without a tokenizer, as the second and later parts of a split one are."""
+    """Raises DataError for a file without a tokenizer, such as the later parts of a split file."""
     from gguf import GGUFReader
 
     if _value(GGUFReader(path), "tokenizer.ggml.tokens") is None:
-        raise DataError(f"{path}: no tokenizer (tokenizer.ggml.tokens); expected a whole model in one file")
+        raise DataError(
+            f"{path}: the file has no tokenizer (tokenizer.ggml.tokens); expected a whole model in one file"
+        )
 
 
 def _set_special_tokens(tokenizer: Any, path: Path) -> None:
-    """Takes the special tokens from the file's own ids: transformers 5.17 exchanges BOS and EOS."""
+    """Sets the special tokens by the file's ids, because transformers 5.17 exchanges BOS and EOS."""
     from gguf import GGUFReader
 
     reader = GGUFReader(path)
@@ -110,7 +113,7 @@ def _set_special_tokens(tokenizer: Any, path: Path) -> None:
 
 
 def _unread_tensors(path: Path, model: Any) -> set[str]:
-    """The tensors of the file that transformers passes over without a word."""
+    """Returns the tensors of the file that transformers silently ignores."""
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import (
         TENSOR_PROCESSORS,
@@ -129,7 +132,7 @@ def _unread_tensors(path: Path, model: Any) -> set[str]:
 
 
 def _rope(path: Path, config: Any) -> dict[str, Any]:
-    """The config's `rope_parameters`, with the scaling that the file states. Raises DataError for others."""
+    """Returns `rope_parameters` with the file's scaling. Raises DataError if the scaling is unsupported."""
     import torch
     from gguf import GGUFReader
 
@@ -139,7 +142,10 @@ def _rope(path: Path, config: Any) -> dict[str, Any]:
     fields = {key.removeprefix(prefix): _value(reader, key) for key in keys}
     tensors = {tensor.name: tensor for tensor in reader.tensors if tensor.name in TENSORS}
     if unknown := sorted(tensors.keys() - {FACTORS}):
-        raise DataError(f"{path}: {unknown[0]}: RoPE scaling by longrope is not read from GGUF files")
+        raise DataError(
+            f"{path}: {unknown[0]}: RoPE scaling by longrope is not supported in GGUF files; "
+            "use the model's Hugging Face folder"
+        )
     factors = torch.tensor(tensors[FACTORS].data.copy()) if FACTORS in tensors else None
     try:
         return rope_parameters(config, fields, factors)
@@ -153,7 +159,7 @@ def _value(reader: Any, key: str) -> Any:
 
 
 def _unquantized(model: Any, rope: dict[str, Any]) -> Any:
-    """The same weights in a model that does not call itself quantized: such a one refuses to be saved."""
+    """Returns the model without its quantization config, with which transformers would not save it."""
     settings = model.config.to_dict()
     settings.pop("quantization_config", None)
     if rope:

@@ -1,8 +1,8 @@
-"""LoRA by peft (extra `lora`): the weights that are given stay, an adapter beside them is trained.
+"""LoRA with peft (extra `lora`): the base model's weights are frozen, an adapter is trained.
 
-Beside the merged `model` an artifact then has its `adapter`, as peft reads it, and
-`adapter/base_model.json` names the model whose weights it belongs to. A stage that starts from such an
-artifact continues to train its adapter, so that all models of a run share one base model.
+An artifact then contains the merged `model` and its `adapter` in peft's format; `adapter/base_model.json`
+names the base model. A stage that starts from such an artifact continues to train its adapter, so that all
+models of a run share one base model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 class BaseModel(NamedTuple):
-    """The frozen weights below an adapter: their folder or file, and its hash."""
+    """The frozen weights of an adapter: folder or file, and its hash."""
 
     path: Path
     hash: str
@@ -39,16 +39,16 @@ class BaseModel(NamedTuple):
 def load_trainable(
     load: Callable[[Path], PreTrainedModel], folder: Path, lora: Mapping[str, Any] | None, *, seed: int
 ) -> Any:
-    """The model to train: with `lora` the base model of a folder under an adapter, otherwise all its weights.
+    """Loads a model to train: with `lora` a frozen base model with an adapter, otherwise all weights.
 
     Args:
-        load: reads a model from a folder.
-        lora: names of `peft.LoraConfig`.
-        seed: of a new adapter, which changes nothing yet.
+        load: loads a model from a folder.
+        lora: options of `peft.LoraConfig`, None for training without adapter.
+        seed: seed of a new adapter, which does not change the model's outputs before training.
 
     Raises:
-        ConfigError: peft is missing or refuses `lora`, or the folder's own adapter is of another shape.
-        DataError: the folder's adapter has lost its base model.
+        ConfigError: peft is missing or rejects `lora`, or the folder's adapter has another shape.
+        DataError: the base model of the folder's adapter is missing or has changed.
     """
     if lora is None:
         return load(folder)
@@ -63,19 +63,21 @@ def load_trainable(
 
 
 def base_model_of(folder: Path) -> BaseModel:
-    """What an adapter begun from `folder` belongs to. Raises DataError where that is gone or has changed."""
+    """Returns the base model of an adapter trained from `folder`. Raises DataError as `read_base_model`."""
     if (folder / ADAPTER).is_dir():
         return read_base_model(folder / ADAPTER)
     return BaseModel(folder.absolute(), input_hash(folder))
 
 
 def read_base_model(adapter: Path) -> BaseModel:
-    """The base model of an adapter. Raises DataError where it is gone or has changed."""
+    """Returns the base model of an adapter. Raises DataError if it is missing or has changed."""
     try:
-        told = json.loads((adapter / BASE_MODEL).read_text(encoding="utf-8"))
-        base_model = BaseModel((adapter / told["path"]).resolve(), told["hash"])
+        entry = json.loads((adapter / BASE_MODEL).read_text(encoding="utf-8"))
+        base_model = BaseModel((adapter / entry["path"]).resolve(), entry["hash"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{adapter / BASE_MODEL}: missing or broken; expected an adapter of ours") from None
+        raise DataError(
+            f"{adapter / BASE_MODEL}: missing or broken; expected an adapter that llamita has saved"
+        ) from None
     if not base_model.path.exists():
         raise DataError(
             f"{adapter}: its base model {base_model.path} is missing; restore it, or train without `lora`"
@@ -88,31 +90,31 @@ def read_base_model(adapter: Path) -> BaseModel:
 
 
 def is_adapted(model: Any) -> bool:
-    """Whether `load_trainable` has put the model under an adapter."""
+    """Whether the model has an adapter."""
     return hasattr(model, "peft_config") and hasattr(model, "merge_and_unload")
 
 
 def plain(model: Any) -> Any:
-    """The model of `transformers` below an adapter, or the model itself; the layers are the same ones."""
+    """Returns the `transformers` model inside an adapted model, or the model itself; shares its layers."""
     return model.get_base_model() if is_adapted(model) else model
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Writes the adapter of a model that `load_trainable` has made."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)  # they are the base model's
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty form
+    """Writes the adapter of a model that `load_trainable` loaded."""
+    model.save_pretrained(str(folder), save_embedding_layers=False)  # they belong to the base model
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty template
     _write_base_model(model.adapter_base, folder)
 
 
 def _write_base_model(base_model: BaseModel, folder: Path) -> None:
-    path = os.path.relpath(base_model.path, folder)  # a run may be moved as a whole
+    path = os.path.relpath(base_model.path, folder)  # stays valid if the whole run is moved
     write_json(folder / BASE_MODEL, {"path": path, "hash": base_model.hash})
 
 
 def merged(model: Any) -> PreTrainedModel:
-    """The plain model, the adapter added to its weights; `model` is used up.
+    """Merges the adapter into the weights and returns the plain model; `model` is unusable afterwards.
 
-    Tied embeddings with an adapter come out untied: the output layer below the adapter is the base model's.
+    Tied embeddings with an adapter are untied: the output layer keeps the base model's weights.
     """
     base = model.get_base_model()
     if adapts_tied_embeddings(base):
@@ -126,25 +128,27 @@ def merged(model: Any) -> PreTrainedModel:
 
 
 def load_adapter(model: Any, adapter: Path, name: str = "default") -> None:
-    """Reads a saved adapter into a model's own of that name. Raises DataError if it doesn't fit."""
-    saved = _tensors(adapter, "lora_")
-    found = model.load_state_dict({_named(key, name): tensor for key, tensor in saved.items()}, strict=False)
-    missing = [key for key in found.missing_keys if "lora_" in key and f".{name}." in key]
-    if missing or found.unexpected_keys:
-        names = ", ".join([*missing, *found.unexpected_keys][:3])
-        raise DataError(f"{adapter}: not an adapter of this model: {names} don't match")
+    """Loads a saved adapter into the model's adapter of that name. Raises DataError if it doesn't match."""
+    saved = {_model_key(key, name): tensor for key, tensor in _tensors(adapter, "lora_").items()}
+    loading = model.load_state_dict(saved, strict=False)
+    missing = [key for key in loading.missing_keys if "lora_" in key and f".{name}." in key]
+    if missing or loading.unexpected_keys:
+        names = ", ".join([*missing, *loading.unexpected_keys][:3])
+        raise DataError(
+            f"{adapter}: the adapter belongs to another model: {names} don't match; use its own base model"
+        )
 
 
-def _named(key: str, name: str) -> str:
-    """The key of a saved tensor in a model that has its adapter under a name."""
+def _model_key(key: str, name: str) -> str:
+    """Converts the key of a saved tensor to its key in a model with an adapter of that name."""
     return f"{key}.{name}" if "lora_embedding_" in key else key.replace(".weight", f".{name}.weight")
 
 
 def adapter_head(adapter: Path) -> Tensor:
-    """The head `[outputs, hidden size]` in a reward model's saved adapter. Raises DataError if none is."""
+    """Returns the head `[outputs, hidden size]` of a reward model's saved adapter, else raises DataError."""
     heads = list(_tensors(adapter, "score.weight").values())
     if len(heads) != 1:
-        raise DataError(f"{adapter}: no head; expected the adapter of a reward model")
+        raise DataError(f"{adapter}: the adapter has no head; expected the adapter of a reward model")
     return heads[0]
 
 
@@ -160,7 +164,7 @@ def _tensors(adapter: Path, part: str) -> dict[str, Tensor]:
 
 
 def add_adapter(model: Any, name: str, lora: Mapping[str, Any]) -> Any:
-    """A model under one more adapter, whose weights are still to be loaded; those there already stay."""
+    """Adds a named adapter to a model, which may have others; its weights are still to be loaded."""
     with torch.random.fork_rng(devices=[]):
         if not is_adapted(model):
             return _wrapped(model, lora_config(model, lora), name)
@@ -172,7 +176,7 @@ def add_adapter(model: Any, name: str, lora: Mapping[str, Any]) -> Any:
 
 
 def save_added(model: Any, name: str, base_model: BaseModel, *, folder: Path) -> None:
-    """Writes one of several adapters as `save_adapter` would write it alone."""
+    """Writes one of a model's several adapters in the format of `save_adapter`."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -184,14 +188,14 @@ def save_added(model: Any, name: str, base_model: BaseModel, *, folder: Path) ->
 
 
 def adapted_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """The layers that have adapters, by the names that they have without."""
+    """Yields the layers with adapters, with their names in the model without adapters."""
     from peft.tuners.lora import LoraLayer
 
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
 def adapter_weights(layer: Any, name: str) -> list[torch.nn.Parameter]:
-    """The two factors that an adapter of this name has in a layer."""
+    """Returns the two factors of a named adapter in a layer."""
     if name in layer.lora_embedding_A:
         return [layer.lora_embedding_A[name], layer.lora_embedding_B[name]]
     return [layer.lora_A[name].weight, layer.lora_B[name].weight]
@@ -201,7 +205,7 @@ def adapts_tied_embeddings(model: PreTrainedModel) -> bool:
     """Whether the embeddings have an adapter, but not the output layer that shares their weights.
 
     Args:
-        model: the plain one below the adapters.
+        model: the plain model inside the adapted one.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -210,11 +214,11 @@ def adapts_tied_embeddings(model: PreTrainedModel) -> bool:
 
 
 def lora_config(model: PreTrainedModel, lora: Mapping[str, Any]) -> Any:
-    """`peft.LoraConfig` for a model. Raises ConfigError where peft is missing or refuses the settings."""
+    """Returns the `peft.LoraConfig` of a model. Raises ConfigError if peft is missing or rejects `lora`."""
     try:
         from peft import LoraConfig
     except ImportError:
-        raise ConfigError("lora: needs the package peft: pip install 'llamita[lora]'") from None
+        raise ConfigError("lora: the package peft is not installed: pip install 'llamita[lora]'") from None
     task = "SEQ_CLS" if "SequenceClassification" in type(model).__name__ else "CAUSAL_LM"
     try:
         return LoraConfig(**lora, task_type=task)
@@ -238,41 +242,42 @@ def _wrapped(model: PreTrainedModel, config: Any, name: str = "default") -> Any:
 
     layers = [layer for layer, _ in model.named_modules()]
     with warnings.catch_warnings():
-        # peft asks transformers for a property by a name that is to go, and warns of what `merged` does right
+        # peft uses a deprecated property of transformers, and warns of tied weights, which `merged` handles
         warnings.simplefilter("ignore")
         try:
             adapted = get_peft_model(model, config, adapter_name=name)
-        except (ValueError, re.error) as error:  # no layer has one of the names, or one that takes none
+        except (ValueError, re.error) as error:  # no layer has one of the names, or it can't have an adapter
             raise ConfigError(f"lora: target_modules: {error}") from None
     _check_targets(plain(adapted), config.target_modules, layers)
     return adapted
 
 
 def _check_targets(model: PreTrainedModel, targets: Any, layers: list[str]) -> None:
-    """Raises ConfigError for names that no layer has, and for an adapter of the output layer."""
+    """Raises ConfigError for names that no layer has, and for an adapter on the output layer."""
     for target in targets if isinstance(targets, list | set) else ():
         if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
             last = sorted({layer.rpartition(".")[2] for layer, _ in adapted_layers(model)})
             raise ConfigError(
-                f"lora: target_modules: no layer of the model is named {target!r}; the other names fit "
+                f"lora: target_modules: no layer of the model is named {target!r}; the other names match "
                 f"{', '.join(last)}"
             )
     for layer, module in adapted_layers(model):
         if module is model.get_output_embeddings() or layer.split(".")[0] == "score":
             raise ConfigError(
                 f"lora: target_modules: {layer} is the output layer, which language model and reward model "
-                "don't share; name other layers, or `all-linear`"
+                "don't share; use other layers, or `all-linear`"
             )
 
 
 def check_shape(adapter: Path, lora: Mapping[str, Any]) -> None:
-    """Raises ConfigError where an adapter was made with other settings: it can't go on with these."""
+    """Raises ConfigError if an adapter has another shape than `lora`, so its training can't continue."""
     try:
-        made = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+        saved = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{adapter / CONFIG}: can't be read: {error}") from None
     for name in ("r", "lora_alpha", "use_rslora"):
-        if made.get(name) != lora[name]:
+        if saved.get(name) != lora[name]:
             raise ConfigError(
-                f"lora: {name}: {lora[name]}, but {adapter}, which is to go on, has {made.get(name)}"
+                f"lora: {name}: {lora[name]} differs from {saved.get(name)} in {adapter}, whose training "
+                f"would continue; set {name}: {saved.get(name)}"
             )

@@ -1,4 +1,4 @@
-"""Rows of token ids as one tensor."""
+"""Pads rows of token ids to one tensor."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-UNTRAINED = -100  # label of a token that takes no part in the loss
+UNTRAINED = -100  # label of a token without loss
 
 
 def pad_right(rows: Sequence[Sequence[int] | Tensor], pad_token_id: int = 0) -> tuple[Tensor, Tensor]:
-    """Ids as `[rows, longest]` int64, pads on the right, and the `[rows]` index of each row's last token."""
+    """Returns ids `[rows, longest]` int64, padded on the right, and the index `[rows]` of each last token."""
     ids = torch.full((len(rows), max(map(len, rows))), pad_token_id, dtype=torch.long)
     for place, row in enumerate(rows):
         ids[place, : len(row)] = torch.as_tensor(row)
@@ -19,7 +19,7 @@ def pad_right(rows: Sequence[Sequence[int] | Tensor], pad_token_id: int = 0) -> 
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Ids as `[rows, longest]` int64, pads on the left, and a mask like it: 1 at tokens."""
+    """Returns ids `[rows, longest]` int64, padded on the left, and a mask of the same shape: 1 at tokens."""
     ids = torch.full((len(rows), max(map(len, rows))), pad_token_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for place, row in enumerate(rows):
@@ -31,11 +31,11 @@ def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, 
 def pad_batch(
     prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad_token_id: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Prompt and answer of each row, one after the other, padded on the right.
+    """Concatenates prompt and answer of each row and pads on the right.
 
     Returns:
-        ids `[rows, length]` int64, and answer mask `[rows, length - 1]` bool: True at `t` where token `t + 1`
-        is the answer's, so that the state at `t` predicts it.
+        ids `[rows, length]` int64, and answer mask `[rows, length - 1]` bool: True at `t` if token `t + 1`,
+        which the state at `t` predicts, belongs to the answer.
     """
     ids, last = pad_right(
         [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)], pad_token_id

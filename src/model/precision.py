@@ -1,4 +1,4 @@
-"""The precision that forward passes are computed in, whatever precision the weights are kept in."""
+"""Precision of forward passes, which may differ from that of the weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 
 def computing_in(dtype: str, device: torch.device | str) -> AbstractContextManager[Any]:
-    """Within it matrices are multiplied in `dtype` (`float32`: in the weights' own), as autocast has it.
+    """Context manager for matrix products in `dtype` by autocast (`float32`: in the weights' precision).
 
-    Autocast keeps no weights that it has cast: they may be other ones by the next pass.
+    Autocast does not cache the weights that it casts, because they may change before the next pass.
     """
     return torch.autocast(
         torch.device(device).type, torch.bfloat16, enabled=dtype == "bfloat16", cache_enabled=False

@@ -1,4 +1,4 @@
-"""Both reward models as one judge of answers (section 3.2.3)."""
+"""Combined scores of both reward models (section 3.2.3)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .scorer import Scorer
 
 Ids = Sequence[Sequence[int]]
 Scores = Callable[[Ids, Ids, "str | None"], Tensor]
-"""Prompts, answers without the token that ended them, a bar's label -> `[rows]` float64 in (0, 1)."""
+"""Prompts, answers without their final EOS, label of a progress bar -> `[rows]` float64 in (0, 1)."""
 
 
 class AnswerScores(NamedTuple):
-    """Scores of answers, `[rows]` float64 in (0, 1); `score` is the piecewise one."""
+    """Scores of answers, `[rows]` float64 in (0, 1); `score` is the piecewise combination."""
 
     safety: Tensor
     helpfulness: Tensor
@@ -30,7 +30,7 @@ class AnswerScores(NamedTuple):
 
 @dataclass(frozen=True)
 class RewardModels:
-    """Scores answers by both models; `safety_threshold` is that of `piecewise_reward`."""
+    """Both reward models; `safety_threshold` as in `piecewise_reward`."""
 
     helpfulness: Scores
     safety: Scores
@@ -39,11 +39,11 @@ class RewardModels:
     def score_answers(
         self, prompts: Ids, answers: Ids, is_safety: Sequence[bool], *, label: str | None = None
     ) -> AnswerScores:
-        """Scores of answers as token ids, without the token that ended them.
+        """Scores answers, given as token ids without their final EOS.
 
         Args:
-            is_safety: whether each prompt is an adversarial one.
-            label: of the progress bars; None shows none.
+            is_safety: whether each prompt is adversarial.
+            label: label of the progress bars; None shows none.
         """
         safety, helpfulness = (
             scores(prompts, answers, label and f"{label}: {name} scores")
@@ -62,7 +62,7 @@ def load_reward_models(
     dtype: str,
     load: Callable[[str, Path], Any] = lambda _, folder: load_reward_model(folder),
 ) -> RewardModels:
-    """Both reward models from the inputs of a stage; `load` reads one by its name and folder.
+    """Loads both reward models from a stage's inputs; `load` loads one from its name and folder.
 
     Raises DataError for a broken folder or another tokenizer, see `Scorer`.
     """
@@ -75,14 +75,14 @@ def load_reward_models(
 def piecewise_reward(
     safety: Tensor, helpfulness: Tensor, is_safety: Tensor, *, threshold: float = 0.15
 ) -> Tensor:
-    """Rc: the safety score where the prompt is adversarial or the answer looks unsafe, helpfulness elsewhere.
+    """Rc: the safety score if the prompt is adversarial or the safety score is low, otherwise helpfulness.
 
-    The paper's threshold of 0.15 found unsafe answers with precision 0.89 and recall 0.55.
+    The paper's threshold of 0.15 detected unsafe answers with precision 0.89 and recall 0.55.
 
     Args:
         safety: `[rows]` in (0, 1).
         helpfulness: `[rows]` in (0, 1).
-        is_safety: `[rows]` bool, whether the prompt is an adversarial one.
+        is_safety: `[rows]` bool, whether the prompt is adversarial.
 
     Returns:
         `[rows]` in (0, 1).

@@ -1,4 +1,4 @@
-"""Models and tokenizers written as plain Hugging Face folders."""
+"""Writes models and tokenizers as Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def save_model(
     model: PreTrainedModel, tokenizer: Any, folder: Path, *, state_dict: dict[str, Any] | None = None
 ) -> None:
-    """Writes model and tokenizer so that plain `transformers` reads them, special ids in every config.
+    """Writes model and tokenizer for `transformers`, with the tokenizer's special ids in every config.
 
-    `state_dict`: the weights, where they are no longer whole in the model itself (ZeRO-3).
+    `state_dict`: the weights, if the model itself does not contain them completely (ZeRO-3).
     """
     write_special_ids(model, tokenizer)
     with quiet():
@@ -28,7 +28,7 @@ def save_model(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' bars and load reports out of ours: what matters in them is raised as DataError."""
+    """Hides transformers' progress bars and load reports; the checks raise DataError for their problems."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

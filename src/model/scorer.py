@@ -1,4 +1,4 @@
-"""Scores of answers by a reward model, as PPO, rejection sampling and evaluation use them."""
+"""Scores answers with a reward model, for PPO, rejection sampling and evaluation."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .scoring import terminal_scores
 
 
 class Scorer:
-    """A reward model read from its folder.
+    """A reward model.
 
-    The score is read at the answer's EOS, by its index: nothing is inferred from pads.
+    The score is read at the index of the answer's EOS; pads have no influence.
 
     Args:
-        folder: an artifact or a plain `AutoModelForSequenceClassification` folder with one label.
-        tokenizer: the policy's; token ids go to the reward model as they are.
-        batch_size: answers scored side by side.
-        load: reads the reward model from the folder.
-        dtype: precision of all but its head.
+        folder: an artifact or an `AutoModelForSequenceClassification` folder with one label.
+        tokenizer: the policy's tokenizer, whose ids the reward model reads.
+        batch_size: maximum number of answers per forward pass.
+        load: loads the reward model from the folder.
+        dtype: precision of all layers except the head.
 
     Raises:
-        DataError: the reward model was trained with another tokenizer (seen before its weights are loaded),
-            its folder is incomplete, or it has more than one output.
+        DataError: the reward model was trained with another tokenizer (checked before its weights are
+            loaded), its folder is incomplete, or it has more than one output.
     """
 
     def __init__(
@@ -42,28 +42,28 @@ class Scorer:
     ) -> None:
         if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
             raise DataError(
-                f"{folder}: this reward model reads other token ids than the policy writes; "
-                "expected one trained with the same tokenizer"
+                f"{folder}: the reward model's tokenizer differs from the policy's; expected a reward model "
+                "that was trained with the same tokenizer"
             )
         self.model = load(folder).to(device()).eval()
         if (outputs := self.model.score.out_features) != 1:
-            raise DataError(f"{folder}: {outputs} outputs; expected a reward model with one")
+            raise DataError(f"{folder}: the model has {outputs} outputs; expected a reward model with one")
         self._folder, self._eos = folder, int(tokenizer.eos_token_id)
         self._batch_size, self._dtype = batch_size, dtype
 
     def __call__(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], label: str | None = None
     ) -> Tensor:
-        """Scores after the sigmoid, `[rows]` float64 in (0, 1), on the CPU; `label` is a progress bar's."""
+        """Returns scores after the sigmoid, `[rows]` float64 in (0, 1) on the CPU; `label` as in `raw`."""
         return self.raw(prompts, answers, label).double().sigmoid()
 
     def raw(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], label: str | None = None
     ) -> Tensor:
-        """Scores before the sigmoid: `[rows]` fp32 on the CPU.
+        """Returns scores before the sigmoid: `[rows]` fp32 on the CPU.
 
-        Answers come without the token that ended them, if any: the tokenizer's EOS, the only one that reward
-        models are trained on, is put behind each.
+        Answers must not include their final EOS; the tokenizer's EOS, the only end that reward models are
+        trained on, is appended to each. `label`: label of the progress bar, None shows none.
 
         Raises LlamitaError, naming the folder, if a score is NaN or infinite.
         """

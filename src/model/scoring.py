@@ -1,4 +1,4 @@
-"""Scores of a reward model: one number a row, read where the answer ends."""
+"""Scores of a reward model: one number per row, read at the answer's last token."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def terminal_scores(
     label: str | None = None,
     name: object = "reward model",
 ) -> Tensor:
-    """Scores before the sigmoid of rows that end with EOS: `[rows]` fp32 on the CPU, in the given order.
+    """Returns scores before the sigmoid of rows that end with EOS: `[rows]` fp32 on the CPU, in their order.
 
-    Each is read at the row's own last index; nothing is inferred from pads. Rows of like
-    length share a batch.
+    A score is read at the row's last index; pads have no influence. Rows of similar length share a batch.
 
     Args:
-        batch_size: rows read at once, at most.
-        dtype: precision of all but the head (see `computing_in`).
-        label: of a progress bar; None shows none.
-        name: of the model in errors.
+        batch_size: maximum number of rows per batch.
+        dtype: precision of all layers except the head (see `computing_in`).
+        label: label of a progress bar; None shows none.
+        name: name of the model in errors.
 
     Raises:
         LlamitaError: a score is NaN or infinite.
     """
-    dealt = batches_by_length([len(row) for row in rows], batch_size, tokens_at_once(model.device))
+    batches = batches_by_length([len(row) for row in rows], batch_size, tokens_at_once(model.device))
     scores = torch.empty(len(rows))
-    for batch in track(dealt, label, len(rows), unit="answers", amount=len):
+    for batch in track(batches, label, len(rows), unit="answers", amount=len):
         ids, last = pad_right([rows[row] for row in batch])
-        # attention is causal and the pads stand on the right: no mask is needed to keep them out
+        # attention is causal and the padding is on the right, so no mask is needed
         with computing_in(dtype, model.device):
             hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
         ends = hidden[torch.arange(len(batch)), last.to(hidden.device)].to(model.score.weight.dtype)
         scores[batch] = model.score(ends).squeeze(-1).float().cpu()
     if broken := int((~scores.isfinite()).sum()):
         raise LlamitaError(
-            f"{name}: {broken} of {len(rows)} scores are NaN or infinite; its weights are broken"
+            f"{name}: {broken} of {len(rows)} scores are NaN or infinite; its weights are broken, check that "
+            "its training did not diverge"
         )
     return scores

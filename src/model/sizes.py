@@ -1,4 +1,4 @@
-"""Llama models by their sizes (paper, section 2.2)."""
+"""Sizes of Llama models (paper, section 2.2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class ModelSize(Settings):
-    """The shape of a Llama, under the names of `transformers.LlamaConfig`.
+    """The shape of a Llama, with the names of `transformers.LlamaConfig`.
 
-    Fewer `num_key_value_heads` than heads is grouped-query attention, as in the 34B and 70B models.
+    Grouped-query attention has fewer `num_key_value_heads` than heads, as in the 34B and 70B models.
     """
 
     hidden_size: int = Field(gt=0)
@@ -23,21 +23,21 @@ class ModelSize(Settings):
     intermediate_size: int = Field(gt=0)
     """width inside the feed-forward layers"""
     num_hidden_layers: int = Field(gt=0)
-    """depth"""
+    """number of layers"""
     num_attention_heads: int = Field(gt=0)
-    """of queries; divides `hidden_size`"""
+    """number of query heads, which must divide `hidden_size`"""
     num_key_value_heads: int = Field(gt=0)
-    """divides `num_attention_heads`"""
+    """number of key and value heads, which must divide `num_attention_heads`"""
     max_position_embeddings: int = Field(gt=0)
-    """the context, in tokens"""
+    """context of the model, in tokens"""
     tie_word_embeddings: bool = False
-    """one table for input and output words; the paper's models have two"""
+    """whether input embeddings and output layer share their weights (not in the paper's models)"""
     rope_theta: float = Field(10000.0, gt=0)
-    """base of the rotary embeddings' wave lengths"""
+    """base of the rotary embeddings' wavelengths"""
     rms_norm_eps: float = Field(1e-5, gt=0)
-    """what keeps a norm from dividing by nothing"""
+    """epsilon of RMSNorm, which prevents division by zero"""
     initializer_range: float = Field(0.02, gt=0)
-    """standard deviation of the first weights; a narrow model wants more than the 0.02 of wide ones"""
+    """standard deviation of the initial weights; narrow models need more than the 0.02 of wide ones"""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ModelSize:
@@ -53,7 +53,7 @@ class ModelSize(Settings):
         return self
 
     def llama_config(self, vocab_size: int) -> LlamaConfig:
-        """The configuration for a vocabulary, with Llama's special ids: pad 0 (`<unk>`), bos 1, eos 2."""
+        """Returns the config for a vocabulary, with Llama's special ids: pad 0 (`<unk>`), bos 1, eos 2."""
         from transformers import LlamaConfig
 
         shape = self.model_dump(exclude={"rope_theta"})
@@ -68,7 +68,7 @@ class ModelSize(Settings):
 
 
 def parameter_count(size: ModelSize, vocab_size: int) -> int:
-    """Parameters of the model: embeddings, attention, feed-forward, norms and the output layer."""
+    """Number of parameters: embeddings, attention, feed-forward layers, norms and output layer."""
     hidden = size.hidden_size
     key_value = hidden // size.num_attention_heads * size.num_key_value_heads
     attention = 2 * hidden * hidden + 2 * hidden * key_value

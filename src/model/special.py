@@ -1,4 +1,4 @@
-"""Special tokens: one EOS and one pad token for tokenizer, model and generation, whatever their files say."""
+"""Special tokens: makes EOS and pad token of tokenizer, model config and generation config consistent."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ..console import say
 from ..errors import DataError
 
 PAD = "<pad>"
-# A token that is there to pad with: <pad>, [PAD], <|pad_id|>, <|finetune_right_pad_id|>.
+# Names of pad tokens: <pad>, [PAD], <|pad_id|>, <|finetune_right_pad_id|>.
 PADS = re.compile(r"\W*(?:finetune_right_)?pad(?:_id|_token)?\W*", re.IGNORECASE)
-# A token that no text holds: <|reserved_special_token_0|>, <unused0>, [unused1].
+# Names of tokens that occur in no text: <|reserved_special_token_0|>, <unused0>, [unused1].
 RESERVED = re.compile(r"\W*(?:reserved|unused)_?(?:special_)?(?:token)?_?\d+\W*", re.IGNORECASE)
-SHOWN = 5  # names in a message
+SHOWN = 5  # maximum number of names in a message
 
-say_once = cache(say)  # however often a model is loaded
+say_once = cache(say)  # a model may be loaded several times
 
 
 def listed(names: Iterable[str]) -> str:
-    """A few names for a message, and how many more there are."""
+    """Joins the first names for a message, and the number of the others."""
     names = list(names)
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def ensure_pad_token(tokenizer: Any) -> None:
-    """Gives a tokenizer a pad token of its own where it has none, or where EOS or BOS is its pad.
+    """Sets a separate pad token if the tokenizer has none, or pads with EOS or BOS.
 
-    A pad that is also EOS could not be told from the end of an answer: `transformers` reads a reward model's
-    score at the last token that is no pad. It takes a pad token that is only not named as such, otherwise a
-    reserved token, otherwise the unknown token, otherwise a new token, for which `add_pad_row` adds a row.
+    If EOS were the pad, it would not be recognized as the end of an answer: `transformers` reads a reward
+    model's score at the last token that is not a pad. The new pad is, in this order: a token with the name of
+    a pad, a reserved token, the unknown token, or a new token, for which `add_pad_row` adds an embedding.
     """
     taken = {None, tokenizer.eos_token_id, tokenizer.bos_token_id}
     if tokenizer.pad_token_id not in taken:
@@ -45,15 +45,15 @@ def ensure_pad_token(tokenizer: Any) -> None:
 
 
 def eos_ids(config: Any) -> list[int]:
-    """The tokens that end an answer by a model's or a generation config; the tokenizer's EOS is the first."""
+    """Returns the tokens that end an answer by a model's or generation config, the tokenizer's EOS first."""
     eos = getattr(config, "eos_token_id", None)
     return list(eos) if isinstance(eos, list | tuple) else [] if eos is None else [eos]
 
 
 def fit_config(config: Any, tokenizer: Any) -> None:
-    """Sets the special ids in a config whose model is still to be built, as far as its embeddings go.
+    """Sets the special ids in a config before its model is built; the pad's only if it has an embedding.
 
-    The pad's row gets no gradient, so a wrong id would leave a real token untrained.
+    The pad's embedding gets no gradient, so a wrong id would leave a real token untrained.
     """
     pad = tokenizer.pad_token_id
     config.pad_token_id = pad if pad is not None and pad < getattr(config, "vocab_size", pad + 1) else None
@@ -63,8 +63,8 @@ def fit_config(config: Any, tokenizer: Any) -> None:
 def write_special_ids(model: Any, tokenizer: Any) -> None:
     """Sets BOS, EOS and pad in a model's config and generation config to those of its tokenizer.
 
-    To the tokenizer's EOS is added what the generation config names beside it. One that says that it was
-    derived from the model's config, and doesn't name the tokenizer's, has only repeated a wrong EOS.
+    Further EOS ids of the generation config are kept, unless it was derived from the model's config and lacks
+    the tokenizer's EOS: then it only repeats a wrong id.
     """
     generation = getattr(model, "generation_config", None)
     own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -79,10 +79,10 @@ def write_special_ids(model: Any, tokenizer: Any) -> None:
 
 
 def add_pad_row(model: Any, tokenizer: Any, name: str) -> None:
-    """Adds a row to the embeddings for a pad token that has none: the mean of the others.
+    """Adds an embedding for a pad token that has none: the mean of the others.
 
-    No real token depends on the state at a pad, so its row needs no training. Raises DataError where other
-    tokens have no row either: a model that never saw them can't read them.
+    No other token depends on the state at a pad, so its embedding needs no training. Raises DataError if
+    other tokens have no embedding either, because they would need training.
     """
     rows = model.get_input_embeddings().num_embeddings
     beyond = sorted((id, token) for token, id in tokenizer.get_vocab().items() if id >= rows)
@@ -92,11 +92,13 @@ def add_pad_row(model: Any, tokenizer: Any, name: str) -> None:
     if others:
         raise DataError(
             f"{name}: the tokenizer has tokens up to id {beyond[-1][0]}, but the model's embeddings have "
-            f"{rows} rows: none for {listed(map(repr, others))}; save the model after "
-            f"model.resize_token_embeddings({beyond[-1][0] + 1}) and train it on these tokens, or take the "
-            "tokenizer that belongs to it"
+            f"{rows} rows: none for {listed(map(repr, others))}; use the tokenizer of this model, "
+            f"or save the model after model.resize_token_embeddings({beyond[-1][0] + 1}) and train it on "
+            "these tokens"
         )
-    say_once(f"{name}: no token to pad with; {tokenizer.pad_token!r} is added as row {beyond[-1][0]}")
+    say_once(
+        f"{name}: no pad token; {tokenizer.pad_token!r} is added as row {beyond[-1][0]} of the embeddings"
+    )
     _add_rows(model, beyond[-1][0] + 1)
 
 
@@ -104,7 +106,7 @@ def _add_rows(model: Any, count: int) -> None:
     import torch
 
     before = model.get_input_embeddings().num_embeddings
-    with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+    with torch.random.fork_rng(devices=[]):  # the random rows are replaced below
         model.resize_token_embeddings(count, mean_resizing=False)
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):

@@ -33,11 +33,10 @@ def accuracy_metrics(
 ) -> dict[str, Any]:
     """`accuracy`: share of pairs whose chosen answer has the higher score, overall and by rating.
 
-    A tie counts as wrong. Ratings without pairs are null. `by_length` is the accuracy on pairs whose chosen
-    answer is the longer one, and on those whose chosen answer is the shorter one: a model that prefers long
-    answers has a high accuracy on the former and a low one on the latter. `mean_score` of all answers, before
-    the sigmoid, shows how far the scale is from being centred at 0; the piecewise reward compares the scores
-    of two models.
+    A tie counts as wrong. Ratings without pairs are null. `by_length` has the accuracy on pairs with a longer
+    chosen answer and on pairs with a shorter chosen answer: a model that prefers long answers has a high
+    accuracy on the former and a low one on the latter. `mean_score` of all answers, before the sigmoid, shows
+    how far the scale is from being centred at 0; the piecewise reward compares the scores of two models.
 
     Standard errors are clustered by prompt; `prompts` is the number of different prompts.
     """

@@ -66,6 +66,6 @@ class RewardSettings(RowSettings, TrainedSettings):
             raise ValueError("test: give either sources `test` or a number `held_out`, and not both")
         if self.kind == "helpfulness" and (self.mix or self.safety_loss_weight):
             raise ValueError(
-                "kind: `mix` and `safety_loss_weight` are only for kind 'safety'; remove them or set it"
+                "kind: `mix` and `safety_loss_weight` are only for kind 'safety'; remove them or change it"
             )
         return self

@@ -94,7 +94,7 @@ class SharedBaseModel:
 
 
 class _Adapted(nn.Module):
-    """A module whose only parameters are the adapter's weights: only these are trained and saved."""
+    """A module with only the adapter's weights as parameters: no others are trained or saved."""
 
     def __init__(self, shared: SharedBaseModel, name: str) -> None:
         super().__init__()

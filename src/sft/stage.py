@@ -14,6 +14,7 @@ from ..distributed import group
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..model.lora import load_trainable
 from ..training.finetune import finetune_on_dialogues
+from ..training.tracking import Tracker
 from .settings import SftSettings
 
 
@@ -36,6 +37,14 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
         gatt_root=inputs.get("gatt"),
         intake=intake,
     )
-    return finetune_on_dialogues(
-        settings, model, tokenizer, dialogues=dialogues, intake=intake, out=out, description="sft"
-    )
+    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+        return finetune_on_dialogues(
+            settings,
+            model,
+            tokenizer,
+            dialogues=dialogues,
+            intake=intake,
+            out=out,
+            tracker=tracker,
+            description="sft",
+        )

@@ -1,1 +1,1 @@
-"""Stage: a BPE tokenizer with Llama's special tokens and chat template."""
+"""Stage: trains a BPE tokenizer with Llama's special tokens and chat template."""

@@ -1,10 +1,10 @@
-"""A BPE tokenizer that behaves like Llama's (paper, section 2.2).
+"""Trains a BPE tokenizer that behaves like Llama's (paper, section 2.2).
 
-Ids: `<unk>` 0 (also pad), `<s>` 1, `</s>` 2, the 256 bytes 3 … 258, then characters and merges. A text gets a
-space put before it, so that its first word is the word it is elsewhere. Numbers are split into digits, a
-newline is the byte token `<0x0A>`, what the vocabulary lacks is spelled in bytes, and each text comes back
-from its ids as it was: tokens hold their spaces as spaces, since with SentencePiece's "▁" that character
-itself would come back as a space.
+Ids: `<unk>` 0 (also pad), `<s>` 1, `</s>` 2, the 256 bytes 3 … 258, then characters and merges. A space is
+prepended to each text, so that its first word has the same ids as elsewhere. Numbers are split into digits,
+a newline is the byte token `<0x0A>`, and characters outside the vocabulary are split into bytes. Decoding
+returns exactly the encoded text: tokens contain spaces instead of SentencePiece's "▁", because a text's own
+"▁" would be decoded as a space.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from ..chat_format.llama2 import B_INST, B_SYS, BOS, CHAT_TEMPLATE, E_INST, E_SY
 
 SPECIAL = [UNK, BOS, EOS]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-# Units that no token crosses: a tag of the chat format, a newline, a digit, a word, a run of other signs (the
-# last three kinds with the space before them, but for digits), a run of spaces or of other white space.
+# No token crosses the boundaries of these units: a tag of the chat format, a newline, a digit, a word, a run
+# of other characters, a run of spaces or of other white space. A tag, a word and a run of other characters
+# include one space before them.
 UNITS = (
     r" ?\[/?INST\]| ?<</?SYS>>|\n|\p{N}"
     r"| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+"
     r"| +(?= )| |[^\S\n ]+"
 )
-TAG_TEXT = f"{B_INST} {B_SYS}\n{E_SYS} {E_INST}"  # each tag after what it follows in a chat
+TAG_TEXT = f"{B_INST} {B_SYS}\n{E_SYS} {E_INST}"  # each tag after the character that precedes it in a chat
 CHARACTERS_PER_TAG = 1000
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Trains a tokenizer of `vocab_size` tokens, or fewer if every unit is one token already."""
+    """Trains a tokenizer of `vocab_size` tokens, or fewer if every unit is already one token."""
     trained = _pipeline(BPE(unk_token=UNK, byte_fallback=True))
-    newlines = pre_tokenizers.Split("\n", "removed")  # never a character of the alphabet: bytes spell them
+    newlines = pre_tokenizers.Split("\n", "removed")  # encoded as a byte, so not part of the alphabet
     trained.pre_tokenizer = pre_tokenizers.Sequence([newlines, trained.pre_tokenizer])
     trainer = BpeTrainer(
         vocab_size=vocab_size,
@@ -47,14 +48,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     trained.train_from_iterator(_with_tags(texts), trainer)
     model = json.loads(trained.to_str())["model"]
     merges = [(left, right) for left, right in model["merges"]]
-    # built anew, since training made the bytes special tokens, which texts that spell "<0x41>" would then hit
+    # a new tokenizer, because training makes the bytes special tokens, which a text with "<0x41>" would match
     tokenizer = _pipeline(BPE(model["vocab"], merges, unk_token=UNK, byte_fallback=True))
     tokenizer.add_special_tokens(SPECIAL)
     return _wrap(tokenizer)
 
 
 def _with_tags(texts: Iterable[str]) -> Iterator[str]:
-    """The texts and, once every thousand characters, all tags: so often that each becomes a token early."""
+    """Yields the texts and, once per thousand characters, all tags, so that each becomes a token early."""
     characters = 0
     for text in texts:
         yield text
@@ -75,7 +76,7 @@ def _pipeline(model: BPE) -> Tokenizer:
 
 
 def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """As `transformers` wants it: BOS before each text, Llama's special tokens, the chat template."""
+    """Wraps the tokenizer for `transformers`: BOS before each text, Llama's special tokens, chat template."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token=UNK,
@@ -90,10 +91,10 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def tokens_per_tag(tokenizer: Any) -> dict[str, int]:
-    """How many tokens each tag of the chat format costs where it stands in a chat."""
+    """Returns the number of tokens of each tag of the chat format, in the context of a chat."""
     spans = tokenizer(TAG_TEXT, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    costs = {}
+    counts = {}
     for tag in TAGS:
         start = TAG_TEXT.index(tag)
-        costs[tag] = sum(first < start + len(tag) and last > start for first, last in spans)
-    return costs
+        counts[tag] = sum(first < start + len(tag) and last > start for first, last in spans)
+    return counts

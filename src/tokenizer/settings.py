@@ -11,13 +11,13 @@ from ..settings import Source
 
 
 class TokenizerSettings(RowSettings):
-    """What the tokenizer is trained on: text, and dialogues spelled in the chat format."""
+    """Size and training data of the tokenizer: documents, and dialogues in the chat format."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
 
     vocab_size: int = Field(ge=320)
-    """at most: 3 special tokens, 256 bytes, characters, merges"""
+    """maximum number of tokens: 3 special tokens, 256 bytes, characters, merges"""
     documents: list[Source] = Field(min_length=1)
-    """plain text"""
+    """sources of plain text to train the tokenizer on"""
     dialogues: list[Source] = []
-    """spelled in the chat format, tags included"""
+    """sources of dialogues to train the tokenizer on, in the chat format with its tags"""

@@ -1,4 +1,4 @@
-"""Stage `tokenizer`: text and chats to a BPE tokenizer with Llama's special tokens and chat template."""
+"""The stage `tokenizer`: trains a BPE tokenizer with Llama's special tokens and chat template."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from ..data.sources import read_dialogues, read_documents
 from .bpe import tokens_per_tag, train_bpe
 from .settings import TokenizerSettings
 
-MEASURED = 2000  # documents that `bytes_per_token` is measured on
+MEASURED = 2000  # number of documents on which `bytes_per_token` is measured
 
 
 def run(settings: TokenizerSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Trains the tokenizer and writes it to `out/model`.
 
     Metrics: `vocab_size`, `bytes_per_token` and `unknown_tokens` on the first 2,000 documents,
-    `tokens_per_tag`, `documents`, `dialogues`, and those of `data.intake.Intake` (what was left out).
-    Raises DataError for bad rows.
+    `tokens_per_tag`, `documents`, `dialogues`, and those of `data.intake.Intake` (skipped rows).
+    Raises DataError for more bad rows than `max_bad_rows`.
     """
     intake = Intake(settings.max_bad_rows, partial(check_messages, control_strings=CONTROL_STRINGS))
     texts = _Texts(settings, inputs["data"], intake)
     tokenizer = train_bpe(track(texts, "reading text", unit="texts"), settings.vocab_size)
     if len(tokenizer) < settings.vocab_size:
-        say(f"every word is a token already: {len(tokenizer):,} instead of {settings.vocab_size:,}")
+        say(
+            f"every word is already one token: the vocabulary has {len(tokenizer):,} tokens instead of "
+            f"{settings.vocab_size:,}"
+        )
     tokenizer.save_pretrained(str(out / "model"))
     intake.write(out)
     return {
@@ -43,11 +46,11 @@ def run(settings: TokenizerSettings, inputs: Mapping[str, Path], out: Path) -> d
 
 
 class _Texts:
-    """What the tokenizer is trained on, read once: all documents, then all dialogues in the chat format.
+    """The training texts, read once: all documents, then all dialogues in the chat format.
 
     Attributes:
-        counts: `documents` and `dialogues` that were read so far.
-        first_documents: the first of them, to measure the tokenizer on.
+        counts: number of `documents` and `dialogues` read so far.
+        first_documents: the first documents, on which the tokenizer is measured.
     """
 
     def __init__(self, settings: TokenizerSettings, root: Path, intake: Intake) -> None:

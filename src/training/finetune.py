@@ -73,6 +73,7 @@ def finetune_on_dialogues(
     dialogues: Sequence[Dialogue],
     intake: Intake,
     out: Path,
+    tracker: Tracker,
     description: str,
 ) -> dict[str, Any]:
     """Packs dialogues, trains `model` on them and saves it to `out/model`.
@@ -92,21 +93,20 @@ def finetune_on_dialogues(
     )
     intake.skipped.update(counts["skipped"])
     intake.write(out)
-    with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        trained = finetune_packed(
-            model,
-            tokenizer,
-            rows,
-            trainer=trainer_section(settings),
-            seed=settings.seed,
-            out=out,
-            save_to=out / "model",
-            tracker=tracker,
-            deepspeed=settings.deepspeed,
-            description=description,
-            monitor=monitor_options(settings),
-            attention=settings.attn_implementation,
-        )
+    trained = finetune_packed(
+        model,
+        tokenizer,
+        rows,
+        trainer=trainer_section(settings),
+        seed=settings.seed,
+        out=out,
+        save_to=out / "model",
+        tracker=tracker,
+        deepspeed=settings.deepspeed,
+        description=description,
+        monitor=monitor_options(settings),
+        attention=settings.attn_implementation,
+    )
     return counts | intake.metrics() | trained
 
 

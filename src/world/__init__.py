@@ -1,1 +1,1 @@
-"""Stage: the miniature world, a small synthetic data set with known ground truth."""
+"""Stage: generates the miniature world, a small synthetic data set with known ground truth."""

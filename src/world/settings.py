@@ -10,35 +10,36 @@ from ..settings import StageSettings
 
 
 class WorldSettings(StageSettings):
-    """How much of each kind of data the world writes (rows)."""
+    """Number of rows of each kind of data in the world."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset()
 
     documents: PositiveInt = 20_000
-    """of pretraining text"""
+    """number of training documents for pretraining"""
     validation_documents: PositiveInt = 300
-    """of the same kinds, held out"""
+    """number of held-out documents for pretraining"""
     demonstrations: PositiveInt = 8_000
-    """single-turn dialogues of mixed quality"""
+    """number of single-turn dialogues with answers of mixed quality"""
     instructed: PositiveInt = 1_500
-    """single-turn dialogues with a system message"""
+    """number of single-turn dialogues with a system message"""
     multi_turn: PositiveInt = 600
-    """dialogues of 2 to 6 turns without any instruction"""
+    """number of dialogues of 2 to 6 turns without instruction"""
     ghost_attention: PositiveInt = 1_200
-    """dialogues of 2 to 20 turns under an instruction, and the same without it"""
+    """number of dialogues of 2 to 20 turns with an instruction, each also written without it"""
     comparisons: PositiveInt = 8_000
-    """of each kind, helpfulness and safety"""
+    """number of comparisons of each kind, helpfulness and safety"""
     test_comparisons: PositiveInt = 1_000
-    """of each kind, held out"""
+    """number of held-out comparisons of each kind"""
     prompts: PositiveInt = 3_000
-    """for rejection sampling and PPO"""
+    """number of prompts for rejection sampling and PPO"""
     test_ordinary: PositiveInt = 1_000
-    """test questions; these and the next two are all different"""
+    """number of ordinary test prompts, without duplicates"""
     test_harmful: PositiveInt = 500
-    """test requests of the paper's risk categories"""
+    """number of harmful test prompts of the paper's risk categories, without duplicates"""
     test_borderline: PositiveInt = 500
-    """their harmless look-alikes"""
+    """number of harmless test prompts that resemble harmful ones, without duplicates"""
     test_dialogues: PositiveInt = 200
-    """of the retention test, with trained values and with unseen ones each"""
+    """number of test dialogues for instruction retention, for values in the training data and for unseen
+    values each"""
     test_turns: PositiveInt = 20
-    """questions of each of them"""
+    """number of prompts in each test dialogue"""

@@ -1,4 +1,4 @@
-"""The world stage: writes every data set of one miniature world, and the truth in a file of its own."""
+"""The stage `world`: writes all data sets of one miniature world, and its ground truth in a separate file."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ PROMPT_RISKS: dict[Risk, float] = {"ordinary": 0.6, "borderline": 0.12, "harmful
 
 
 def run(settings: WorldSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Writes the world of `settings.seed` below `out`; returns the number of rows of each file."""
+    """Writes the world of `settings.seed` below `out`; returns the number of rows in each file."""
     truth = draw_truth(settings.seed)
     writer = _Writer(out, settings.seed)
     _write_pretraining(writer, truth, settings)
-    made = _write_fine_tuning(writer, truth, settings)
+    demonstration_rows = _write_fine_tuning(writer, truth, settings)
     _write_comparisons(writer, truth, settings)
     rng = writer.generator("prompts")
     writer.write("rlhf/prompts", (_prompt(truth, rng) for _ in range(settings.prompts)))
     cores = _write_test_questions(writer, truth, settings)
     instructions = _write_test_dialogues(writer, truth, settings)
-    _write_truth(out, cores, instructions, made=made)
+    _write_truth(out, cores, instructions, demonstration_rows=demonstration_rows)
     return {"rows": writer.counts}
 
 
 class _Writer:
-    """Writes JSON lines and counts them; each file draws from a generator of its own name."""
+    """Writes JSON lines and counts them; each file has its own random generator, seeded with its name."""
 
     def __init__(self, out: Path, seed: int) -> None:
         self.out, self.seed = out, seed
@@ -63,21 +63,21 @@ def _write_pretraining(writer: _Writer, truth: Truth, settings: WorldSettings) -
 
 
 def _write_fine_tuning(writer: _Writer, truth: Truth, settings: WorldSettings) -> list[Demonstration]:
-    made = demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
+    demonstration_rows = demonstrations(truth, settings.demonstrations, writer.generator("demonstrations"))
     rng = writer.generator("dialogues")
-    rows = [demonstration.row for demonstration in made]
+    rows = [demonstration.row for demonstration in demonstration_rows]
     rows += [instructed(truth, rng) for _ in range(settings.instructed)]
     rows += [multi_turn(truth, rng) for _ in range(settings.multi_turn)]
     writer.write("sft/dialogues", rows)
     rng = writer.generator("ghost_attention")
     pairs = [ghost_attention(truth, rng) for _ in range(settings.ghost_attention)]
-    writer.write("sft/gatt", (kept for kept, _ in pairs))
+    writer.write("sft/gatt", (instructed_row for instructed_row, _ in pairs))
     writer.write("sft/gatt_plain", (plain for _, plain in pairs))
-    return made
+    return demonstration_rows
 
 
 def _write_comparisons(writer: _Writer, truth: Truth, settings: WorldSettings) -> None:
-    """Training and held-out comparisons of each kind, which share no prompt."""
+    """Writes training and held-out comparisons of each kind, which share no prompt."""
     for kind, compare in (
         ("helpfulness", helpfulness_comparison),
         ("safety", safety_comparison),
@@ -97,7 +97,7 @@ def _prompt(truth: Truth, rng: random.Random) -> dict[str, Any]:
 
 
 def _write_test_questions(writer: _Writer, truth: Truth, settings: WorldSettings) -> dict[str, str]:
-    """Test questions without repetition; returns the right sentence by id."""
+    """Writes test prompts without duplicates; returns the correct sentence by id."""
     cores: dict[str, str] = {}
     counts: dict[Risk, int] = {
         "ordinary": settings.test_ordinary,
@@ -113,11 +113,11 @@ def _write_test_questions(writer: _Writer, truth: Truth, settings: WorldSettings
 
 
 def _distinct_questions(truth: Truth, risk: Risk, count: int, *, rng: random.Random) -> list[WorldQuestion]:
-    found: dict[str, WorldQuestion] = {}
-    while len(found) < count:
+    questions: dict[str, WorldQuestion] = {}
+    while len(questions) < count:
         question = ask(truth, "test", risk, rng=rng)
-        found.setdefault(question.text, question)
-    return list(found.values())
+        questions.setdefault(question.text, question)
+    return list(questions.values())
 
 
 def _test_row(name: str, question: WorldQuestion) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _test_row(name: str, question: WorldQuestion) -> dict[str, Any]:
 def _write_test_dialogues(
     writer: _Writer, truth: Truth, settings: WorldSettings
 ) -> dict[str, dict[str, str]]:
-    """Instructions and questions of the retention test; returns the instructions by id."""
+    """Writes instructions and prompts of the retention test; returns the instructions by id."""
     instructions: dict[str, dict[str, str]] = {}
     splits: dict[str, InstructionSplit] = {"gatt": "new_combination", "gatt_unseen": "unseen"}
     for name, split in splits.items():
@@ -156,14 +156,14 @@ def _write_truth(
     cores: dict[str, str],
     instructions: dict[str, dict[str, str]],
     *,
-    made: list[Demonstration],
+    demonstration_rows: list[Demonstration],
 ) -> None:
-    worth = [one.answer.helpfulness for one in made if one.question.risk == "ordinary"]
+    helpfulness = [row.answer.helpfulness for row in demonstration_rows if row.question.risk == "ordinary"]
     truth = {
         "cores": cores,
         "instructions": instructions,
         "demonstrations": {
-            **measure("gold_helpfulness", worth),
+            **measure("gold_helpfulness", helpfulness),
         },
     }
     (out / "truth.json").write_text(json.dumps(truth), encoding="utf-8")

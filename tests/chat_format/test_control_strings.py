@@ -1,4 +1,4 @@
-"""Rows that a model's chat format cannot take: its own control strings, or what its template refuses."""
+"""Rows that a chat format cannot write: its own control strings, and messages that its template rejects."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..helpers.sources import source
 
 
 def rows_with(text: str) -> dict[str, tuple[Any, dict[str, Any]]]:
-    said = [{"role": "user", "content": text}]
+    messages = [{"role": "user", "content": text}]
     return {
-        "messages": (read_dialogues, {"messages": [*said, PAIR[1]]}),
+        "messages": (read_dialogues, {"messages": [*messages, PAIR[1]]}),
         "alpaca": (read_dialogues, {"instruction": "a", "output": "b", "system": text}),
         "comparison": (read_comparisons, {"prompt": "a", "chosen": "b", "rejected": text}),
-        "prompts": (read_prompts, {"messages": said}),
+        "prompts": (read_prompts, {"messages": messages}),
     }
 
 
@@ -45,7 +45,7 @@ def test_another_models_control_strings_are_text(model: tuple[str, Any], tmp_pat
             assert len(read(source(format), tmp_path, Intake(check=check_of(tokenizer)))) == 1
 
 
-def test_its_own_make_a_bad_row(model: tuple[str, Any], tmp_path: Path) -> None:
+def test_the_models_own_control_strings_make_a_bad_row(model: tuple[str, Any], tmp_path: Path) -> None:
     name, tokenizer = model
     for text in CONTROL[name]:
         for format, (read, row) in rows_with(f"what is {text} ?").items():
@@ -60,14 +60,14 @@ def test_its_own_make_a_bad_row(model: tuple[str, Any], tmp_path: Path) -> None:
             assert len(intake.bad_rows) == 1
 
 
-def test_tags_of_a_template_are_control_strings_though_no_tokens(tokenizer: Any) -> None:
+def test_tags_of_a_template_are_control_strings_without_being_tokens(tokenizer: Any) -> None:
     other = chatml_tokenizer()
     other.chat_template = CHAT_TEMPLATE.replace("'<unk>', ", "")  # Llama 2's in other words
     with pytest.raises(DataError, match=r"contains '\[INST\]', a control string"):
         check_of(other)([{"role": "user", "content": "[INST]"}], "user")
 
 
-def test_what_a_template_refuses_is_a_bad_row(tmp_path: Path) -> None:
+def test_messages_that_a_template_rejects_are_a_bad_row(tmp_path: Path) -> None:
     tokenizer = chatml_tokenizer()
     tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}"

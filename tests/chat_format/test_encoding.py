@@ -1,4 +1,4 @@
-"""The chat format: hand-written layouts, a second encoder, what is trained, what is refused."""
+"""The chat format: hand-written layouts, a second encoder, trained tokens, errors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ALPHABET += [
 ]
 
 
-def said(*contents: str, system: str | None = None) -> list[Any]:
+def chat(*contents: str, system: str | None = None) -> list[Any]:
     roles = ["user", "assistant"] * len(contents)
     messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
     return messages if system is None else [{"role": "system", "content": system}, *messages]
@@ -80,7 +80,7 @@ def random_text(rng: random.Random) -> str:
 
 def random_messages(rng: random.Random, count: int) -> list[Any]:
     system = random_text(rng) if rng.random() < 0.5 else None
-    return said(*(random_text(rng) for _ in range(count)), system=system)
+    return chat(*(random_text(rng) for _ in range(count)), system=system)
 
 
 def template_ids(tokenizer: Any, messages: list[Any], **options: Any) -> list[int]:
@@ -88,10 +88,10 @@ def template_ids(tokenizer: Any, messages: list[Any], **options: Any) -> list[in
 
 
 LAYOUTS = {
-    "<s>[INST] hi [/INST]": said(" hi\n"),
-    "<s>[INST] <<SYS>>\nbe brief\n<</SYS>>\n\nhi [/INST]": said("hi", system=" be brief "),
-    "<s>[INST] hi [/INST] hello </s><s>[INST] bye [/INST]": said("hi", " hello ", "bye "),
-    "<s>[INST] <<SYS>>\nbe brief\n<</SYS>>\n\nhi [/INST] hello </s><s>[INST] bye [/INST] so long </s>": said(
+    "<s>[INST] hi [/INST]": chat(" hi\n"),
+    "<s>[INST] <<SYS>>\nbe brief\n<</SYS>>\n\nhi [/INST]": chat("hi", system=" be brief "),
+    "<s>[INST] hi [/INST] hello </s><s>[INST] bye [/INST]": chat("hi", " hello ", "bye "),
+    "<s>[INST] <<SYS>>\nbe brief\n<</SYS>>\n\nhi [/INST] hello </s><s>[INST] bye [/INST] so long </s>": chat(
         "hi", "hello", "bye", "so long", system="be brief"
     ),
 }
@@ -110,7 +110,7 @@ def test_layouts(tokenizer: Any, text: str) -> None:
 
 
 def test_token_by_token(tokenizer: Any) -> None:
-    messages = said("yes it ?", "it is", "how are you", system="yes")
+    messages = chat("yes it ?", "it is", "how are you", system="yes")
     tokens = (
         "<s>| [INST]| <<SYS>>|<0x0A>|yes|<0x0A>|<</SYS>>|<0x0A>|<0x0A>|yes| it| ?| [/INST]| it| is| |</s>"
     )
@@ -132,7 +132,7 @@ def test_three_encoders_agree(tokenizer: Any) -> None:
         assert slow.dialogue(messages) == ids, messages
 
 
-def test_prompt_and_answer_make_the_whole(tokenizer: Any) -> None:
+def test_prompt_and_answer_together_are_the_dialogue(tokenizer: Any) -> None:
     rng = random.Random(1)
     for _ in range(300):
         messages = random_messages(rng, 2 * rng.randint(1, 3))
@@ -142,7 +142,7 @@ def test_prompt_and_answer_make_the_whole(tokenizer: Any) -> None:
 
 
 def test_answers_are_trained_with_their_end(tokenizer: Any) -> None:
-    messages = said("what is red ?", "it is bolo", "how are you", "fine", system="thanks")
+    messages = chat("what is red ?", "it is bolo", "how are you", "fine", system="thanks")
     encoded = encode_dialogue(tokenizer, Dialogue(messages))
     trained = [id for id in encoded.labels if id != -100]
     assert trained == encode_answer(tokenizer, "it is bolo") + encode_answer(tokenizer, "fine")
@@ -152,13 +152,13 @@ def test_answers_are_trained_with_their_end(tokenizer: Any) -> None:
 
 
 def test_only_the_last_answer_is_trained(tokenizer: Any) -> None:
-    messages = said("what is red ?", "it is bolo", "how are you", "fine")
+    messages = chat("what is red ?", "it is bolo", "how are you", "fine")
     encoded = encode_dialogue(tokenizer, Dialogue(messages, trained="last"))
     prompt = encode_prompt(tokenizer, messages[:-1])
     assert encoded.labels == [-100] * len(prompt) + encode_answer(tokenizer, "fine")
 
 
-def test_many_at_once_are_as_one_by_one(tokenizer: Any) -> None:
+def test_encoding_in_a_batch_equals_encoding_one_by_one(tokenizer: Any) -> None:
     rng = random.Random(2)
     dialogues = [Dialogue(random_messages(rng, 2 * rng.randint(1, 3))) for _ in range(20)]
     assert encode_dialogues(tokenizer, dialogues) == [encode_dialogue(tokenizer, one) for one in dialogues]
@@ -167,10 +167,10 @@ def test_many_at_once_are_as_one_by_one(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("tag", CONTROL_STRINGS)
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_tags_in_contents_are_refused(tokenizer: Any, tag: str, place: int) -> None:
+def test_tags_in_messages_raise_an_error(tokenizer: Any, tag: str, place: int) -> None:
     contents = ["be brief", "hi", "hello"]
     contents[place] += tag
-    messages = said(*contents[1:], system=contents[0])
+    messages = chat(*contents[1:], system=contents[0])
     with pytest.raises(DataError, match="a control string of the model"):
         encode_dialogue(tokenizer, Dialogue(messages))
     with pytest.raises(Exception, match="may not contain"):
@@ -196,12 +196,12 @@ def test_roles_must_alternate(tokenizer: Any, roles: str) -> None:
 
 def test_prompts_end_with_the_user_dialogues_with_an_answer(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="the last one user"):
-        encode_prompt(tokenizer, said("hi", "hello"))
+        encode_prompt(tokenizer, chat("hi", "hello"))
     with pytest.raises(DataError, match="the last one assistant"):
-        encode_dialogue(tokenizer, Dialogue(said("hi")))
+        encode_dialogue(tokenizer, Dialogue(chat("hi")))
 
 
-def test_tags_can_be_taken_out() -> None:
+def test_control_strings_can_be_removed() -> None:
     assert remove_control_strings("a [INST]b<</SYS>> </s>", CONTROL_STRINGS) == "a b "
     assert remove_control_strings("[IN[INST]ST]x", CONTROL_STRINGS) == "x"
     assert remove_control_strings("a < b [1]", CONTROL_STRINGS) == "a < b [1]"

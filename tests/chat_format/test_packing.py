@@ -1,4 +1,4 @@
-"""Packed rows: what is in them, and that a Llama sees in them what it sees in the dialogues one by one."""
+"""Packed rows: their content, and that a Llama computes the same on them as on single dialogues."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def encoded(sizes: list[int], seed: int = 0) -> list[Encoded]:
 
 
 def segments(row: dict) -> list[list[int]]:
-    """The token ids of a row, cut where positions restart."""
+    """The token ids of a row, split where positions restart."""
     starts = [*np.flatnonzero(row["position_ids"] == 0), len(row["position_ids"])]
     return [row["input_ids"][a:b].tolist() for a, b in pairwise(starts)]
 
 
-def test_every_dialogue_is_in_one_row_whole() -> None:
+def test_every_dialogue_is_complete_in_one_row() -> None:
     dialogues = encoded(random.Random(1).choices(range(1, 33), k=200))
     rows = pack(dialogues, 32, PAD, seed=0)
     found = sorted(ids for row in rows for ids in segments(row) if set(ids) != {PAD})
@@ -48,7 +48,7 @@ def test_every_dialogue_is_in_one_row_whole() -> None:
     assert sum((row["labels"] != -100).sum() for row in rows) == trained
 
 
-def test_too_long_dialogues_are_refused_and_counted() -> None:
+def test_too_long_dialogues_are_dropped_and_counted() -> None:
     rows = pack(encoded([5, 9, 8, 12]), 8, PAD, seed=0)
     assert rows.skipped == {"longer than 8 tokens": 2}
     assert sorted(len(segments(row)) for row in rows) == [1, 2]
@@ -86,7 +86,7 @@ def packed_logits(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tor
 
 
 def alone(model: torch.nn.Module, dialogue: Encoded) -> tuple[torch.Tensor, float, int]:
-    """Logits, summed loss and trained tokens of one dialogue in a batch of its own."""
+    """Logits, summed loss and trained tokens of one dialogue in a separate batch."""
     ids, labels = torch.tensor([dialogue.input_ids]), torch.tensor(dialogue.labels)
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0]
@@ -94,7 +94,7 @@ def alone(model: torch.nn.Module, dialogue: Encoded) -> tuple[torch.Tensor, floa
     return logits, float(loss), int((labels != -100).sum())
 
 
-def test_packed_is_unpacked(model: torch.nn.Module) -> None:
+def test_packed_rows_give_the_logits_and_losses_of_single_dialogues(model: torch.nn.Module) -> None:
     dialogues = encoded([20, 11, 9, 7, 5, 5, 3])
     batch = PackedCollator()(pack(dialogues, 24, PAD, seed=0))
     assert batch.keys() == {"input_ids", "labels", "position_ids"}
@@ -116,7 +116,7 @@ def test_packed_is_unpacked(model: torch.nn.Module) -> None:
     assert float(loss) == pytest.approx(mean, rel=1e-5)
 
 
-def test_without_restarting_positions_dialogues_see_each_other(model: torch.nn.Module) -> None:
+def test_without_restarting_positions_dialogues_attend_to_each_other(model: torch.nn.Module) -> None:
     dialogues = encoded([11, 9])
     batch = PackedCollator()(pack(dialogues, 20, PAD, seed=0))
     second = alone(model, dialogues[1])[0]
@@ -125,7 +125,7 @@ def test_without_restarting_positions_dialogues_see_each_other(model: torch.nn.M
     assert (packed_logits(model, batch)[0, 11:] - second).abs().max() > 0.1
 
 
-def test_alone_each_dialogue_has_a_row() -> None:
+def test_one_dialogue_per_row() -> None:
     dialogues = encoded([5, 33, 32, 7])
     rows = pack(dialogues, 32, PAD, seed=0, one_per_row=True)
     found = [[ids for ids in segments(row) if set(ids) != {PAD}] for row in rows]

@@ -1,4 +1,4 @@
-"""Chats by the tokenizer's own template: ids as `transformers` gives them, the mask by a second encoder."""
+"""The tokenizer's own chat template: ids equal those of `transformers`, the mask that of a second encoder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def chatml(request: pytest.FixtureRequest) -> Any:
 
 
 def chats(count: int, last: str) -> list[list[Message]]:
-    """Contents are stripped: a line break at their beginning would be one token with that of the template."""
+    """Contents are stripped: a line break at their start would be one token with that of the template."""
     draw = random.Random(0)
     made = []
     for _ in range(count):
@@ -101,7 +101,7 @@ def test_exactly_the_answers_are_trained(chatml: Any) -> None:
         assert encoded.labels == [id if learned else -100 for id, learned in zip(ids, trained, strict=True)]
 
 
-def test_the_last_answer_alone(chatml: Any) -> None:
+def test_only_the_last_answer_is_trained(chatml: Any) -> None:
     [messages] = chats(1, "assistant")
     messages += [{"role": "user", "content": "what"}, {"role": "assistant", "content": "a bolo"}]
     labels = encode_dialogue(chatml, Dialogue(messages, trained="last")).labels
@@ -109,7 +109,7 @@ def test_the_last_answer_alone(chatml: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", ["\nhello", "\n\n hello", " hello", "hello\n", ""])
-def test_an_answer_is_told_from_its_prompt_whatever_it_begins_with(chatml: Any, answer: str) -> None:
+def test_the_boundary_of_prompt_and_answer_does_not_depend_on_the_answer(chatml: Any, answer: str) -> None:
     question: Message = {"role": "user", "content": "what"}
     messages: list[Message] = [question, {"role": "assistant", "content": answer}, question]
     encoded = encode_dialogue(chatml, Dialogue(messages[:2]))
@@ -119,7 +119,7 @@ def test_an_answer_is_told_from_its_prompt_whatever_it_begins_with(chatml: Any, 
     assert chatml.decode(encode_prompt(chatml, messages)) == text
 
 
-def test_turns_one_by_one_are_the_whole_chat(chatml: Any) -> None:
+def test_turns_joined_are_the_whole_chat(chatml: Any) -> None:
     for messages in chats(50, "assistant"):
         system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
         questions = encode_questions(chatml, [message["content"] for message in messages[::2]], system)
@@ -130,7 +130,7 @@ def test_turns_one_by_one_are_the_whole_chat(chatml: Any) -> None:
 
 
 @pytest.mark.parametrize("mark", SPECIAL)
-def test_special_tokens_in_a_message_are_refused(mark: str) -> None:
+def test_special_tokens_in_a_message_raise_an_error(mark: str) -> None:
     with pytest.raises(
         DataError, match=rf"a user message contains {re.escape(repr(mark))}.*'x{re.escape(mark)}'"
     ):

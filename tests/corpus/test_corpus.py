@@ -1,4 +1,4 @@
-"""The corpus: what is held out, what is left out, what is counted, and that a kill costs nothing."""
+"""The corpus: held-out and skipped documents, counts, and that interruptions lose nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def texts(corpus: Corpus, part: str, tokenizer: Any) -> list[str]:
     return found
 
 
-def test_a_share_is_held_out_by_the_text_alone(data: Path, tokenizer: Any) -> None:
+def test_only_the_text_decides_which_share_is_held_out(data: Path, tokenizer: Any) -> None:
     corpus = made(settings(deduplicate=False), data, tokenizer)
     train, held_out = (texts(corpus, part, tokenizer) for part in ("train", "validation"))
     assert not set(train) & set(held_out)
@@ -66,7 +66,7 @@ def test_a_share_is_held_out_by_the_text_alone(data: Path, tokenizer: Any) -> No
     assert held_out != texts(other, "validation", tokenizer)
 
 
-def test_equal_documents_stay_once_and_held_out_ones_are_not_trained(data: Path, tokenizer: Any) -> None:
+def test_equal_documents_are_kept_once_and_held_out_ones_are_not_trained(data: Path, tokenizer: Any) -> None:
     write(data / "held.jsonl", [{"text": TEXTS[3]}, {"text": "yes"}, {"text": "yes"}])
     chosen = settings(validation=source_setting("held", "text_rows"), validation_share=0)
     corpus = made(chosen, data, tokenizer)
@@ -116,22 +116,22 @@ def test_shards_and_counts(data: Path, tokenizer: Any, capsys: pytest.CaptureFix
     assert counts["train"]["lengths"] == {"16": 643, "32": 1}
     assert counts["skipped"] == {"empty document": 1}
     assert counts["bad_rows"] == counts["duplicates"] == 0
-    told = capsys.readouterr().out
-    assert told.count("empty document") == 1
+    output = capsys.readouterr().out
+    assert output.count("empty document") == 1
     weighted = [part["weight"] * part["tokens"] for part in counts["train"]["sources"]]
     more = counts["train"]["sources"][1]
-    row = next(line for line in told.splitlines() if line.startswith("more.jsonl")).split()
+    row = next(line for line in output.splitlines() if line.startswith("more.jsonl")).split()
     assert row[1:3] == ["1", str(more["tokens"])]
     assert row[3:] == [
         f"{more['bytes'] / more['tokens']:.2f}",
         "2.5",
         f"{weighted[1] / sum(weighted):.1%}",
     ]
-    assert "skipped: 0 duplicates, 1 unusable documents, 0 bad rows" in told
+    assert "skipped: 0 duplicates, 1 unusable documents, 0 bad rows" in output
     assert len(corpus.train[0].index["shards"]) == 3
 
 
-def test_broken_rows_stop_it_or_are_listed(data: Path, tokenizer: Any) -> None:
+def test_bad_rows_stop_the_stage_or_are_listed(data: Path, tokenizer: Any) -> None:
     lines = ['{"text": "fine"}', '{"txt": "fine"}', "{", '{"text": "yes"}', "[1]"]
     (data / "broken.jsonl").write_text("\n".join(lines))
     documents = source_setting("broken", "text_rows")
@@ -156,7 +156,7 @@ def test_broken_rows_stop_it_or_are_listed(data: Path, tokenizer: Any) -> None:
     assert texts(corpus, "train", tokenizer) == ["fine", "yes"]
 
 
-def test_what_is_refused(data: Path, tokenizer: Any) -> None:
+def test_errors(data: Path, tokenizer: Any) -> None:
     write(data / "one.jsonl", [{"text": TEXTS[0]}])
     nothing_held_out = settings(documents=source_setting("one", "text_rows"), validation_share=1e-9)
     with pytest.raises(
@@ -171,7 +171,7 @@ def test_what_is_refused(data: Path, tokenizer: Any) -> None:
         Corpus(data, "abc")
 
 
-def test_a_flipped_byte_is_noticed(data: Path, tokenizer: Any) -> None:
+def test_a_flipped_byte_is_detected(data: Path, tokenizer: Any) -> None:
     corpus = made(settings(), data, tokenizer)
     for path, _ in corpus.train[0].checksums():
         whole = path.read_bytes()
@@ -187,7 +187,7 @@ def test_a_flipped_byte_is_noticed(data: Path, tokenizer: Any) -> None:
     corpus.verify(1, files)
 
 
-def test_files_of_all_kinds_give_the_same_corpus(data: Path, tokenizer: Any) -> None:
+def test_all_kinds_of_files_give_the_same_corpus(data: Path, tokenizer: Any) -> None:
     plain = (data / "train.jsonl").read_bytes()
     (data / "packed.jsonl.gz").write_bytes(gzip.compress(plain))
     (data / "packed.jsonl.zst").write_bytes(zstandard.compress(plain))
@@ -205,10 +205,10 @@ class Killed(Exception):
     pass
 
 
-def test_a_kill_at_any_moment_changes_nothing(
+def test_interruptions_do_not_change_the_corpus(
     data: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dies at random documents, again and again; the files at the end are those of an undisturbed run."""
+    """Is interrupted at random documents several times; its files equal those of an uninterrupted run."""
     draw = random.Random(0)
     rows = [
         draw.choice([{"text": draw.choice(TEXTS)}, {"text": f"fine {n}"}, {"text": " "}, {}])
@@ -247,7 +247,7 @@ def test_a_kill_at_any_moment_changes_nothing(
             assert found.index == expected.index
 
 
-def test_settings_that_cannot_be() -> None:
+def test_invalid_settings() -> None:
     for changes, message in (
         ({"validation": source_setting("held", "text_rows")}, "either `validation` sources or"),
         ({"validation_share": 0.0}, "either `validation` sources or"),

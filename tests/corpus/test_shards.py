@@ -1,4 +1,4 @@
-"""Token shards: what is written is read, and damage is noticed."""
+"""Token shards: they are read as written, and damage is detected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def documents(count: int = 50, vocabulary: int = 1000) -> list[list[int]]:
     return [[rng.randrange(vocabulary) for _ in range(rng.randint(1, 40))] for _ in range(count)]
 
 
-def test_the_stream_comes_back(tmp_path: Path) -> None:
+def test_the_stream_is_read_as_written(tmp_path: Path) -> None:
     written = documents()
     stream = [id for document in written for id in document]
     shards = write_stream(written, tmp_path, 1000)
@@ -36,7 +36,7 @@ def test_the_stream_comes_back(tmp_path: Path) -> None:
     assert shards.read(200, 300).tolist() == stream[200:300]
 
 
-def test_documents_begin_where_they_began(tmp_path: Path) -> None:
+def test_document_starts_are_read_as_written(tmp_path: Path) -> None:
     written = documents()
     begins = [0, *accumulate(len(document) for document in written)][:-1]
     shards = write_stream(written, tmp_path, 1000)
@@ -60,13 +60,13 @@ def test_the_bytes_are_little_endian(tmp_path: Path, vocabulary: int, dtype: str
     assert shards.read(0, 3).tolist() == [vocabulary - 1, 258, 1]
 
 
-def test_a_writer_goes_on_behind_the_shards_that_stand(tmp_path: Path) -> None:
+def test_a_writer_resumes_after_existing_shards(tmp_path: Path) -> None:
     written = documents()
     whole = write_stream(written, tmp_path / "whole", 1000, shard_tokens=10**6)
     first = ShardWriter(tmp_path / "parts", 1000, [])
     first.append(as_encoded(written[:20]))
     first.seal()
-    first.append(as_encoded(written[20:30]))  # lost: the shard was never sealed
+    first.append(as_encoded(written[20:30]))  # lost: the shard was not closed
     second = ShardWriter(tmp_path / "parts", 1000, list(first.shards))
     second.append(as_encoded(written[20:]))
     second.finish("abc")
@@ -76,7 +76,7 @@ def test_a_writer_goes_on_behind_the_shards_that_stand(tmp_path: Path) -> None:
     assert all(file_hash(path) == expected for path, expected in parts.checksums())
 
 
-def test_rows_are_the_stream_without_a_gap(tmp_path: Path) -> None:
+def test_rows_are_the_stream_without_gaps(tmp_path: Path) -> None:
     shards = write_stream(documents(), tmp_path, 1000)
     rows = TokenRows([shards], 32, isolate_documents=False)
     assert len(rows) == shards.tokens // 32
@@ -103,8 +103,8 @@ def test_rows_of_several_streams(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_that_keep_documents_apart(tmp_path: Path) -> None:
-    """Each restarts at its first token, which is no label; so does the rest of one from an earlier row."""
+def test_rows_with_isolated_documents(tmp_path: Path) -> None:
+    """Positions restart at each first token, which has no label; also for the rest of a document."""
     shards = write_stream([[1, 5, 6], [1, 7], [1, 8, 9, 4, 3]], tmp_path / "a", 10)
     first = TokenRows([shards], 5, isolate_documents=True)[0]
     assert first["input_ids"].tolist() == [1, 5, 6, 1, 7]
@@ -117,7 +117,7 @@ def test_rows_that_keep_documents_apart(tmp_path: Path) -> None:
     assert second["labels"].tolist() == [7, -100, 8]
 
 
-def test_damage_is_noticed(tmp_path: Path) -> None:
+def test_damage_is_detected(tmp_path: Path) -> None:
     write_stream(documents(), tmp_path, 1000)
     for name in ("shard-00001.bin", "shard-00001.starts"):
         shard = tmp_path / name
@@ -139,13 +139,13 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         TokenShards(tmp_path)
 
 
-def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_another_tokenizer_raises_an_error(tmp_path: Path) -> None:
     write_stream(documents(), tmp_path, 1000)
     with pytest.raises(DataError, match="written with tokenizer abc"):
         TokenShards(tmp_path, tokenizer="xyz")
 
 
-def test_impossible_shards(tmp_path: Path) -> None:
+def test_shards_without_a_full_row_or_with_unknown_ids(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="token id 10 is outside the vocabulary of 10"):
         write_stream([[3, 10]], tmp_path / "a", 10)
     shards = write_stream([[1, 2, 3]], tmp_path / "b", 10)

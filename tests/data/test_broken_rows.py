@@ -1,4 +1,4 @@
-"""What is said about files and rows that are wrong: where, what, and what would be right."""
+"""Errors of bad files and rows: location, problem, and what is expected."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ SOUND = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, name: str) -> None:
+def test_the_error_of_a_bad_row_has_file_and_line(tmp_path: Path, name: str) -> None:
     read, format, row, problem = BROKEN[name]
     before = [SOUND[format], "\n"] if SOUND[format] else ["\n", "\n"]  # blank lines count as lines
     path = write(tmp_path / "rows.jsonl", [*before, row])
@@ -150,7 +150,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     )
 
 
-def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+def test_a_missing_file_suggests_similar_names(tmp_path: Path) -> None:
     write(tmp_path / "sft" / "dialogues.jsonl", [{"messages": PAIR}])
     with pytest.raises(
         DataError, match=r"sft/dialogs.jsonl: does not exist .* did you mean sft/dialogues.jsonl"

@@ -1,4 +1,4 @@
-"""What becomes of a row's fields: the usual ones are used, all others are counted by name and told."""
+"""Fields of rows: known ones are used, all others are counted by name and reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DIALOGUES = [
 
 
 @pytest.mark.parametrize(("format", "row"), DIALOGUES)
-def test_system_and_history_go_before_the_question(
+def test_system_and_history_come_before_the_prompt(
     tmp_path: Path, format: str, row: Any, capsys: Any
 ) -> None:
     write(tmp_path / "rows.jsonl", [row])
@@ -52,7 +52,7 @@ def test_system_and_history_go_before_the_question(
     assert capsys.readouterr().out == ""
 
 
-def test_empty_ones_are_none(tmp_path: Path, capsys: Any) -> None:
+def test_empty_fields_count_as_missing(tmp_path: Path, capsys: Any) -> None:
     write(
         tmp_path / "rows.jsonl",
         [{"instruction": "hi", "output": "hello", "system": "", "history": [], "id": None}],
@@ -67,14 +67,14 @@ COMPARISONS: list[tuple[dict[str, Any], list[Any]]] = [
         [*SYSTEM, *EARLIER, *USER],
     ),
     ({"prompt": [*SYSTEM, *EARLIER, *USER], "chosen": YES, "rejected": NO}, [*SYSTEM, *EARLIER, *USER]),
-    # the prompt beside whole dialogues says the same, or the first or last question of it
+    # with whole dialogues, the prompt equals their prompt, or its first or last user message
     ({"prompt": USER, "chosen": USER + YES, "rejected": USER + NO}, USER),
     ({"prompt": [*SYSTEM, *USER], "chosen": USER + YES, "rejected": USER + NO}, [*SYSTEM, *USER]),
     ({"prompt": USER, "chosen": SYSTEM + USER + YES, "rejected": SYSTEM + USER + NO}, [*SYSTEM, *USER]),
     ({"prompt": "a?", "chosen": EARLIER + USER + YES, "rejected": EARLIER + USER + NO}, [*EARLIER, *USER]),
     ({"prompt": "hi", "chosen": EARLIER + USER + YES, "rejected": EARLIER + USER + NO}, [*EARLIER, *USER]),
     ({"prompt": "", "chosen": USER + YES, "rejected": USER + NO, "system": "be brief"}, [*SYSTEM, *USER]),
-    # or it is what comes before them
+    # or it precedes the messages
     ({"prompt": SYSTEM, "chosen": USER + YES, "rejected": USER + NO}, [*SYSTEM, *USER]),
     ({"prompt": EARLIER, "chosen": USER + YES, "rejected": USER + NO}, [*EARLIER, *USER]),
     (
@@ -85,13 +85,13 @@ COMPARISONS: list[tuple[dict[str, Any], list[Any]]] = [
 
 
 @pytest.mark.parametrize(("row", "prompt"), COMPARISONS)
-def test_the_prompt_beside_messages(tmp_path: Path, row: Any, prompt: Any, capsys: Any) -> None:
+def test_a_prompt_field_together_with_messages(tmp_path: Path, row: Any, prompt: Any, capsys: Any) -> None:
     write(tmp_path / "rows.jsonl", [row])
     assert read_comparisons(source("comparison"), tmp_path) == [Comparison(prompt, "yes", "no")]
     assert capsys.readouterr().out == ""
 
 
-def test_a_prompt_that_contradicts_its_messages_is_left_out(tmp_path: Path, capsys: Any) -> None:
+def test_a_prompt_that_contradicts_its_messages_is_skipped(tmp_path: Path, capsys: Any) -> None:
     other = {"prompt": "bye", "chosen": USER + YES, "rejected": USER + NO}
     write(tmp_path / "rows.jsonl", [other, {"prompt": "hi", **COMPARED}])
     assert len(read_comparisons(source("comparison"), tmp_path)) == 1
@@ -105,7 +105,7 @@ def test_a_prompt_that_contradicts_its_messages_is_left_out(tmp_path: Path, caps
         read_comparisons(source("comparison"), tmp_path)
 
 
-def test_other_fields_are_counted_and_told(tmp_path: Path, capsys: Any) -> None:
+def test_unused_fields_are_counted_and_reported(tmp_path: Path, capsys: Any) -> None:
     from llamita.data.intake import Intake
 
     weighted = [{**PAIR[0], "name": ""}, {**PAIR[1], "weight": 0}]
@@ -114,14 +114,14 @@ def test_other_fields_are_counted_and_told(tmp_path: Path, capsys: Any) -> None:
     intake = Intake()
     read_dialogues(source("messages"), tmp_path, intake)
     assert intake.metrics()["ignored_fields"] == {"messages.weight": 1, "tools": 1, "weight": 2}
-    told = "format 'messages' does not use: weight (2 rows), messages.weight (1 rows), tools (1 rows)"
-    assert f"rows.jsonl: fields that {told}" in capsys.readouterr().out
+    unused = "format 'messages' does not use: weight (2 rows), messages.weight (1 rows), tools (1 rows)"
+    assert f"rows.jsonl: fields that {unused}" in capsys.readouterr().out
     write(tmp_path / "rows.jsonl", [{"text": "a", "url": "b"}])
     assert list(read_documents(source("text_rows"), tmp_path, intake)) == ["a"]
     assert intake.ignored["url"] == 1
 
 
-def test_an_empty_system_message_is_none(tmp_path: Path) -> None:
+def test_an_empty_system_message_is_dropped(tmp_path: Path) -> None:
     turns = [
         {"from": "system", "value": " "},
         {"from": "human", "value": "hi"},
@@ -133,7 +133,7 @@ def test_an_empty_system_message_is_none(tmp_path: Path) -> None:
     assert read_comparisons(source("comparison"), tmp_path) == [Comparison(USER, "yes", "no")]
 
 
-def test_truth_and_nothing_in_a_csv_file(tmp_path: Path) -> None:
+def test_booleans_and_empty_fields_in_a_csv_file(tmp_path: Path) -> None:
     head = "prompt,chosen,rejected,rating,chosen_safe,rejected_safe\n"
     write(tmp_path / "rows.csv", [head, "hi,yes,no,better,True,false\n", "hi,yes,no,,,\n"])
     assert read_comparisons(source("comparison", "rows.csv"), tmp_path) == [
@@ -154,7 +154,9 @@ def test_truth_and_nothing_in_a_csv_file(tmp_path: Path) -> None:
         ("seed_tasks", {"instruction": "hi", "instances": ["hello"]}, "values that are not objects"),
     ],
 )
-def test_why_nothing_is_left_of_a_source(tmp_path: Path, format: str, row: Any, why: str) -> None:
+def test_a_source_without_usable_rows_reports_the_reasons(
+    tmp_path: Path, format: str, row: Any, why: str
+) -> None:
     write(tmp_path / "rows.jsonl", [row])
     with pytest.raises(DataError, match=rf"rows\.jsonl: no usable row .*{why}.*; expected rows of format"):
         read_dialogues(source(format), tmp_path, Intake(max_bad_rows=1))

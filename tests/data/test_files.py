@@ -1,4 +1,4 @@
-"""Which files are read, and that all of each is: names, cut files, byte order marks, hidden files."""
+"""Which files are read, and that they are read completely: names, truncated and hidden files, encodings."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def documents(root: Path, path: str, format: str = "text_rows") -> list[str]:
     return list(read_documents(source(format, path), root))
 
 
-def packed(path: Path, content: bytes) -> Path:
-    """A file with this content, compressed as its name says."""
+def compressed(path: Path, content: bytes) -> Path:
+    """Writes a file with this content, compressed according to its name."""
     if path.suffix == ".gz":
         content = gzip.compress(content)
     elif path.suffix == ".zst":
@@ -36,7 +36,7 @@ def packed(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_a_path_is_no_pattern(tmp_path: Path) -> None:
+def test_paths_are_not_glob_patterns(tmp_path: Path) -> None:
     for name in ("data1.jsonl", "data[1].jsonl", "all/x.jsonl", "*/x.jsonl", "my [data]/train*.jsonl"):
         write(tmp_path / name, [{"text": name}])
     write(tmp_path / "what?.txt", ["what?"])
@@ -53,11 +53,11 @@ def test_a_path_is_no_pattern(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "json", "csv"])
-def test_a_cut_file_is_refused(tmp_path: Path, ending: str, kind: str) -> None:
+def test_a_truncated_file_raises_an_error(tmp_path: Path, ending: str, kind: str) -> None:
     rows = [f"{os.urandom(20).hex()}\n\n" if kind == "txt" else f'{{"text": "{n}"}}\n' for n in range(5000)]
     if kind == "csv":
         rows = ["text\n", *(f"{n}\n" for n in range(5000))]
-    whole = packed(tmp_path / f"rows.{kind}.{ending}", "".join(rows).encode()).read_bytes()
+    whole = compressed(tmp_path / f"rows.{kind}.{ending}", "".join(rows).encode()).read_bytes()
     format = "text" if kind == "txt" else "text_rows"
     documents(tmp_path, f"rows.{kind}.{ending}", format)
     for length in (len(whole) // 2, len(whole) - 1):
@@ -66,7 +66,7 @@ def test_a_cut_file_is_refused(tmp_path: Path, ending: str, kind: str) -> None:
             documents(tmp_path, f"cut.{kind}.{ending}", format)
 
 
-def test_a_zst_file_may_have_several_frames_but_nothing_else(tmp_path: Path) -> None:
+def test_a_zst_file_may_have_several_frames_but_no_other_content(tmp_path: Path) -> None:
     one, other = (zstandard.compress(f'{{"text": "{text}"}}\n'.encode()) for text in ("one", "other"))
     (tmp_path / "two.jsonl.zst").write_bytes(one + other)
     assert documents(tmp_path, "two.jsonl.zst") == ["one", "other"]
@@ -77,14 +77,14 @@ def test_a_zst_file_may_have_several_frames_but_nothing_else(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
-def test_a_byte_order_mark_is_no_text(tmp_path: Path, ending: str) -> None:
+def test_byte_order_marks_are_removed(tmp_path: Path, ending: str) -> None:
     mark = b"\xef\xbb\xbf"
     row = json.dumps(ASKED).encode()
-    packed(tmp_path / f"rows.jsonl{ending}", mark + row + b"\n" + mark + row)  # two files behind each other
-    packed(tmp_path / f"rows.json{ending}", mark + b"[" + row + b"]")
-    packed(tmp_path / f"lines.json{ending}", mark + row)
-    packed(tmp_path / f"rows.csv{ending}", mark + b"prompt,completion\nhi,hello\n")
-    packed(tmp_path / f"rows.txt{ending}", mark + b"hi")
+    compressed(tmp_path / f"rows.jsonl{ending}", mark + row + b"\n" + mark + row)  # two concatenated files
+    compressed(tmp_path / f"rows.json{ending}", mark + b"[" + row + b"]")
+    compressed(tmp_path / f"lines.json{ending}", mark + row)
+    compressed(tmp_path / f"rows.csv{ending}", mark + b"prompt,completion\nhi,hello\n")
+    compressed(tmp_path / f"rows.txt{ending}", mark + b"hi")
     expected = dialogue("hi", "hello")
     for name, count in (("rows.jsonl", 2), ("rows.json", 1), ("lines.json", 1), ("rows.csv", 1)):
         read = read_dialogues(source("prompt_completion", name + ending), tmp_path)
@@ -92,16 +92,17 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path, ending: str) -> None:
     assert documents(tmp_path, f"rows.txt{ending}", "text") == ["hi"]
 
 
-def test_hidden_files_are_not_read_and_all_that_is_not_is_told(tmp_path: Path, capsys: Any) -> None:
+def test_hidden_files_are_skipped_and_skipped_files_are_reported(tmp_path: Path, capsys: Any) -> None:
     for name in ("a.jsonl", ".b.jsonl", ".ipynb_checkpoints/a-checkpoint.jsonl", "__MACOSX/c.jsonl", "n.md"):
         write(tmp_path / "set" / name, [{"text": name}])
     assert documents(tmp_path, "set") == ["a.jsonl"]
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "set: skipped files: .b.jsonl, .ipynb_checkpoints, __MACOSX (hidden); n.md (not a data file)" in told
+        "set: skipped files: .b.jsonl, .ipynb_checkpoints, __MACOSX (hidden); n.md (not a data file)"
+        in output
     )
     assert documents(tmp_path, "set/.ipynb_checkpoints/a-checkpoint.jsonl") == [
-        ".ipynb_checkpoints/a-checkpoint.jsonl"  # it is named itself
+        ".ipynb_checkpoints/a-checkpoint.jsonl"  # the path itself is the source
     ]
     for name in ("train.jsonl", *(f"test-{n}.jsonl" for n in range(5))):
         write(tmp_path / "split" / name, [{"text": name}])
@@ -109,7 +110,7 @@ def test_hidden_files_are_not_read_and_all_that_is_not_is_told(tmp_path: Path, c
     assert "test-0.jsonl, test-1.jsonl, test-2.jsonl and 2 more (of another split)" in capsys.readouterr().out
 
 
-def test_links_are_followed_and_never_in_a_circle(tmp_path: Path, capsys: Any) -> None:
+def test_links_are_followed_without_endless_loops(tmp_path: Path, capsys: Any) -> None:
     write(tmp_path / "disk" / "b.jsonl", [{"text": "b"}])
     write(tmp_path / "set" / "a.jsonl", [{"text": "a"}])
     (tmp_path / "set" / "more").symlink_to(tmp_path / "disk")
@@ -119,7 +120,7 @@ def test_links_are_followed_and_never_in_a_circle(tmp_path: Path, capsys: Any) -
     assert "set: skipped files: gone.jsonl (a broken link)" in capsys.readouterr().out
 
 
-def test_local_files_need_no_home(tmp_path: Path) -> None:
+def test_local_files_need_no_home_folder(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", [ASKED])
     code = (
         "import sys; from pathlib import Path; from llamita.settings import Source;"
@@ -138,38 +139,38 @@ def test_local_files_need_no_home(tmp_path: Path) -> None:
     assert "hello" in done.stdout
 
 
-def test_a_pointer_of_git_lfs_is_no_text(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_raises_an_error(tmp_path: Path) -> None:
     write(tmp_path / "book.txt", ["version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"])
-    with pytest.raises(DataError, match=r"book.txt: a pointer of git-lfs in place of the file"):
+    with pytest.raises(DataError, match=r"book.txt: a git-lfs pointer instead of the file"):
         documents(tmp_path, "book.txt", "text")
 
 
-def test_a_long_number_in_an_array_has_a_line(tmp_path: Path) -> None:
+def test_the_error_of_a_long_number_in_an_array_has_a_line(tmp_path: Path) -> None:
     write(tmp_path / "rows.json", ['[{"text": "a"},\n {"text": "b", "n": ' + "1" * 5000 + "}]"])
     with pytest.raises(DataError, match=r"rows.json:2: invalid JSON: a number of more than 4,300 digits"):
         documents(tmp_path, "rows.json")
 
 
-def test_a_csv_file_may_hold_long_documents(tmp_path: Path) -> None:
+def test_a_csv_file_may_contain_long_documents(tmp_path: Path) -> None:
     text = "word " * 40_000
     write(tmp_path / "rows.csv", ["text\n", f'"{text}"\n'])
     assert documents(tmp_path, "rows.csv") == [text]
 
 
-def test_a_csv_file_that_names_a_field_twice(tmp_path: Path) -> None:
+def test_a_csv_file_with_a_repeated_field(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", ["text,text\n", "a,b\n"])
     with pytest.raises(DataError, match=r"rows\.csv:1: the header line contains 'text' twice"):
         documents(tmp_path, "rows.csv")
 
 
-def test_empty_files_of_a_folder_are_told(tmp_path: Path, capsys: Any) -> None:
+def test_empty_files_of_a_folder_are_reported(tmp_path: Path, capsys: Any) -> None:
     write(tmp_path / "parts" / "part-0.jsonl", [{"text": "some"}])
     write(tmp_path / "parts" / "part-1.jsonl", [])
     assert documents(tmp_path, "parts") == ["some"]
     assert capsys.readouterr().out == "parts: skipped files: part-1.jsonl (empty)\n"
 
 
-def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+def test_a_broken_link_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").symlink_to("gone.jsonl")
     with pytest.raises(DataError, match=r"rows\.jsonl: broken link; .* at gone\.jsonl"):
         documents(tmp_path, "rows.jsonl")

@@ -1,4 +1,4 @@
-"""The rows that fine-tuning trains on: which tokens of demonstrations and of Ghost Attention dialogues."""
+"""Rows of fine-tuning: which tokens of demonstrations and of Ghost Attention dialogues are trained."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Pa
     assert text.index("you are fine") < text.index("how are you ?")
 
 
-def test_everything_is_counted_and_only_ours_is_told_here(
+def test_packing_counts_everything_and_reports_only_its_own_skips(
     data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     intake = Intake()
@@ -65,9 +65,9 @@ def test_everything_is_counted_and_only_ours_is_told_here(
     found.append(long)
     rows, counts = pack_dialogues(tokenizer, found, length, context_length=1000, seed=0)
     assert counts["skipped"] == {f"longer than {length} tokens": 1}
-    told = capsys.readouterr().out
-    assert f"skipped 1 dialogues: longer than {length} tokens" in told
-    assert "empty message" not in told
+    output = capsys.readouterr().out
+    assert f"skipped 1 dialogues: longer than {length} tokens" in output
+    assert "empty message" not in output
 
     assert counts["dialogues"] == 3
     assert counts["rows"] == len(rows)
@@ -77,7 +77,7 @@ def test_everything_is_counted_and_only_ours_is_told_here(
     assert counts["fill"] == pytest.approx(tokens / (len(rows) * length))
 
 
-def test_what_is_refused(data: Path, tokenizer: Any) -> None:
+def test_dialogues_that_raise_errors(data: Path, tokenizer: Any) -> None:
     dialogues = [Dialogue(PLAIN)]
     with pytest.raises(ConfigError, match=r"max_length: 129 is above the model's context of 128"):
         pack_dialogues(tokenizer, dialogues, 129, context_length=128, seed=0)
@@ -91,7 +91,7 @@ def test_what_is_refused(data: Path, tokenizer: Any) -> None:
         fine_tuning_dialogues(source("messages", "plain.jsonl"), source("messages", "both.jsonl"), data)
 
 
-def test_ghost_attention_may_have_a_root_of_its_own(data: Path) -> None:
+def test_ghost_attention_may_have_a_separate_root(data: Path) -> None:
     (data / "gatt").mkdir()
     write(data / "gatt" / "ghost.jsonl", [{"messages": GHOST, "instruction": "you are sampled"}])
     found = fine_tuning_dialogues(

@@ -1,4 +1,4 @@
-"""Ghost Attention's views of a dialogue, and what of them is trained."""
+"""Ghost Attention's views of a dialogue, and which of their tokens are trained."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MESSAGES: list[Any] = [
 DIALOGUE = Dialogue(MESSAGES, instruction="say ahoy")
 
 
-def test_on_every_turn() -> None:
+def test_the_instruction_on_every_turn() -> None:
     contents = [message["content"] for message in instruction_on_every_turn(DIALOGUE).messages]
     assert contents == ["hi\n\nsay ahoy", "ahoy", "bye\n\nsay ahoy", "ahoy again"]
 
 
-def test_on_the_first_turn_only(tokenizer: Any) -> None:
+def test_the_instruction_on_the_first_turn_only(tokenizer: Any) -> None:
     augmented = instruction_on_first_turn(DIALOGUE)
     assert augmented.messages == [{"role": "system", "content": "say ahoy"}, *MESSAGES]
     encoded = encode_dialogue(tokenizer, augmented)
@@ -34,14 +34,14 @@ def test_on_the_first_turn_only(tokenizer: Any) -> None:
     assert tokenizer.decode(encoded.input_ids).count("say ahoy") == 1
 
 
-def test_the_dialogue_itself_is_left_alone() -> None:
+def test_the_dialogue_itself_is_not_changed() -> None:
     instruction_on_every_turn(DIALOGUE)
     instruction_on_first_turn(DIALOGUE)
     assert DIALOGUE.messages[0] == {"role": "user", "content": "hi"}
     assert len(DIALOGUE.messages) == 4
 
 
-def test_what_cannot_be_augmented() -> None:
+def test_dialogues_that_cannot_be_augmented() -> None:
     for augment in (instruction_on_every_turn, instruction_on_first_turn):
         with pytest.raises(DataError, match="has no `instruction`"):
             augment(Dialogue(MESSAGES))

@@ -1,4 +1,4 @@
-"""Data sets of the Hub, with a stand-in for it."""
+"""Data sets on the Hub, which is replaced by a fake."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..helpers.sources import source
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was asked of a Hub whose sets hold two rows and then break off."""
+    """Requests to a fake Hub whose data sets fail after two rows."""
     import datasets
 
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     def rows() -> Iterator[dict[str, Any]]:
         yield {"text": "one"}
@@ -27,11 +27,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         raise ConnectionError("gone")
 
     def load(name: str, config: str | None = None, **options: Any) -> Any:
-        asked.append((name, config, options))
+        requests.append((name, config, options))
         return rows()
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    return asked
+    return requests
 
 
 def test_dialogues_of_the_hub_are_downloaded_once(tmp_path: Path, hub: list[Any]) -> None:
@@ -48,7 +48,7 @@ def test_documents_of_the_hub_are_streamed(tmp_path: Path, hub: list[Any]) -> No
     assert hub == [("org/set", None, {"split": "train", "streaming": True})]
 
 
-def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_hub_that_does_not_respond(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"org/no-such-set: does not exist below .*, and reading it from the Hub failed",

@@ -1,4 +1,4 @@
-"""What code can check of an answer, case by case."""
+"""Checks of answers against instructions, case by case."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEPT: list[tuple[Kind, str, str]] = [
 ]
 LOST: list[tuple[Kind, str, str]] = [
     ("language", "French", "Bread is made of flour, water and salt."),
-    ("language", "French", "Oui."),  # too short to tell
+    ("language", "French", "Oui."),  # too short to identify the language
     ("name", "Ada", "Adapters are no names."),
     ("lower_case", "", "bread takes Flour."),
     ("lower_case", "", "1 2 3"),
@@ -39,16 +39,16 @@ LOST: list[tuple[Kind, str, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "value", "answer"), KEPT)
-def test_kept(kind: Kind, value: str, answer: str) -> None:
+def test_followed(kind: Kind, value: str, answer: str) -> None:
     assert Instruction(kind, value).is_followed_by(answer)
 
 
 @pytest.mark.parametrize(("kind", "value", "answer"), LOST)
-def test_lost(kind: Kind, value: str, answer: str) -> None:
+def test_not_followed(kind: Kind, value: str, answer: str) -> None:
     assert not Instruction(kind, value).is_followed_by(answer)
 
 
-def test_every_kind_is_drawn_as_often_and_can_be_read_again() -> None:
+def test_all_kinds_are_drawn_equally_often_and_can_be_read_again() -> None:
     draw = random.Random(0)
     drawn = [draw_instruction(KINDS, draw) for _ in range(1200)]
     assert all(150 < count < 250 for count in Counter(one.kind for one in drawn).values())
@@ -76,7 +76,7 @@ def test_unknown_checks(row: dict[str, str], reason: str) -> None:
         read_instruction(row)
 
 
-def test_the_package_for_languages_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_package_for_languages(monkeypatch: pytest.MonkeyPatch) -> None:
     instructions._identifier.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(ConfigError, match=r"pip install 'llamita\[gatt\]'"):

@@ -1,4 +1,4 @@
-"""Bad rows: that one rule holds for all kinds, what is counted, and which prompts are safety prompts."""
+"""Bad rows: one rule for all kinds of rows, the counts, and which prompts are safety prompts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_stage_with_sources_has_the_setting() -> None:
     assert all(issubclass(settings_class(kind), RowSettings) for kind in with_sources)
 
 
-def test_it_changes_no_result_of_an_unfinished_run() -> None:
+def test_max_bad_rows_may_change_when_a_run_resumes() -> None:
     schema = settings_class("tokenizer")
     first, other = (
         schema.model_validate(
@@ -73,7 +73,7 @@ def prompts(path: str, format: str, is_safety: bool | None = None) -> PromptSour
     return PromptSource(path=path, format=format, is_safety=is_safety)
 
 
-def test_a_source_says_whether_its_prompts_are_safety_prompts(tmp_path: Path) -> None:
+def test_a_source_decides_whether_its_prompts_are_safety_prompts(tmp_path: Path) -> None:
     row = {"chosen": "\n\nHuman: hi\n\nAssistant: a", "rejected": "\n\nHuman: hi\n\nAssistant: b"}
     write(tmp_path / "hh.jsonl", [row])
     write(tmp_path / "own.jsonl", [{"messages": PAIR[:1], "is_safety": True}])

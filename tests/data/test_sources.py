@@ -1,4 +1,4 @@
-"""Every format from a small file, and which of its rows are taken."""
+"""Every format, read from a small file, and which of its rows are used."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_parquet_csv_and_absolute_paths(tmp_path: Path) -> None:
     )
 
 
-def test_text_that_looks_like_a_date_or_a_number_stays_text(tmp_path: Path) -> None:
+def test_text_that_looks_like_a_date_or_a_number_is_read_as_text(tmp_path: Path) -> None:
     row = {"prompt": "2020-01-01 00:00:00", "completion": "1.0"}
     write(tmp_path / "rows.jsonl", [row])
     assert read_dialogues(source("prompt_completion"), tmp_path) == [dialogue(row["prompt"], "1.0")]
@@ -87,7 +87,7 @@ def test_documents(tmp_path: Path) -> None:
     assert list(read_documents(source("prompt_completion", "asked.jsonl"), tmp_path)) == ["a?\nb", "a?\nb"]
 
 
-def test_a_text_file_is_cut_at_blank_lines_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_text_file_is_split_at_blank_lines_without_losses(tmp_path: Path) -> None:
     text = "\n\n".join(f"paragraph {number}\n" + "word " * 100 for number in range(100))
     write(tmp_path / "book.txt", [text])
     pieces = list(read_documents(source("text", "book.txt"), tmp_path))
@@ -118,7 +118,7 @@ def test_comparisons(tmp_path: Path, row: Any) -> None:
     assert read_comparisons(source("comparison"), tmp_path) == expected
 
 
-def test_equal_answers_and_two_prompts_are_left_out_and_counted(tmp_path: Path, capsys: Any) -> None:
+def test_equal_answers_and_different_prompts_are_skipped_and_counted(tmp_path: Path, capsys: Any) -> None:
     other = [{"role": "user", "content": "ho"}]
     rows = [
         {"prompt": "hi", "chosen": "yes", "rejected": " yes "},
@@ -145,12 +145,12 @@ def test_hh_transcripts(tmp_path: Path) -> None:
     read = read_comparisons(source("hh"), tmp_path, intake)
     assert read == [Comparison([*PAIR, {"role": "user", "content": "bye"}], "so long", "go")]
     assert intake.skipped.total() == 1
-    asked = [*PAIR, {"role": "user", "content": "bye"}]
+    prompt = [*PAIR, {"role": "user", "content": "bye"}]
     demonstrated = read_dialogues(source("hh"), tmp_path)
-    assert demonstrated == [Dialogue([*asked, {"role": "assistant", "content": "so long"}], trained="last")]
+    assert demonstrated == [Dialogue([*prompt, {"role": "assistant", "content": "so long"}], trained="last")]
 
 
-def test_self_instruct_pairs_rate_by_distance(tmp_path: Path) -> None:
+def test_self_instruct_ratings_follow_from_ranks(tmp_path: Path) -> None:
     for place, model in enumerate(SELF_INSTRUCT_MODELS):
         row = {
             "instruction": "Add.\n",
@@ -219,7 +219,7 @@ def test_prompts_of_dialogues_and_comparisons(tmp_path: Path) -> None:
     assert read == [Prompt([*PAIR, bye], False), Prompt([{"role": "user", "content": "bad"}], False)]
 
 
-def test_sharegpt_that_begins_with_an_answer_is_left_out(tmp_path: Path) -> None:
+def test_sharegpt_that_begins_with_an_answer_is_skipped(tmp_path: Path) -> None:
     turns = [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}, {"from": "gpt", "value": "c"}]
     write(tmp_path / "rows.jsonl", [{"conversations": turns}, {"conversations": turns[1:]}])
     intake = Intake()
@@ -231,12 +231,12 @@ def test_sharegpt_that_begins_with_an_answer_is_left_out(tmp_path: Path) -> None
 # ------------------------------------------------------------------------------ places, limits, splits
 
 
-def test_limit_takes_from_the_start(tmp_path: Path) -> None:
+def test_limit_counts_from_the_start(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", [{"text": str(number)} for number in range(5)] + ["no json\n"])
     assert list(read_documents(source("text_rows", limit=3), tmp_path)) == ["0", "1", "2"]
 
 
-def test_skip_passes_over_rows_and_limit_counts_from_there(tmp_path: Path) -> None:
+def test_limit_counts_after_skipped_rows(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", [{"text": str(number)} for number in range(5)])
     assert list(read_documents(source("text_rows", skip=3), tmp_path)) == ["3", "4"]
     assert list(read_documents(source("text_rows", skip=1, limit=2), tmp_path)) == ["1", "2"]
@@ -244,7 +244,7 @@ def test_skip_passes_over_rows_and_limit_counts_from_there(tmp_path: Path) -> No
         list(read_documents(source("text_rows", skip=5), tmp_path))
 
 
-def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
+def test_a_folder_is_read_by_split(tmp_path: Path) -> None:
     for name in ("train-00001", "train-00000", "test-00000", "contest"):
         write(tmp_path / "set" / f"{name}.jsonl", [{"text": name}])
     assert list(read_documents(source("text_rows", "set"), tmp_path)) == ["train-00000", "train-00001"]

@@ -1,4 +1,4 @@
-"""Comparisons of the miniature: their noise, their bins, their prompts."""
+"""Comparisons of the miniature world: their noise, their bins, their prompts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_comparisons_have_the_known_noise_and_the_papers_bins() -> None:
         assert min(sum(row["rating"] == rating for row in kind) for rating in found) > 100
 
 
-def test_holding_out_every_question_is_refused() -> None:
+def test_holding_out_every_prompt_raises_an_error() -> None:
     class All(set):
         def __contains__(self, text: object) -> bool:
             return True
 
-    with pytest.raises(ConfigError, match="test_comparisons: they hold out every harmful question"):
+    with pytest.raises(ConfigError, match="test_comparisons: they hold out every harmful prompt"):
         annotators.safety_comparison(draw_truth(0), All(), random.Random(0))

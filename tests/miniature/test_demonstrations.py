@@ -1,4 +1,4 @@
-"""Dialogues of the miniature."""
+"""Dialogues of the miniature world."""
 
 from __future__ import annotations
 

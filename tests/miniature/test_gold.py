@@ -1,4 +1,4 @@
-"""The gold scorer: by hand, and beside what the writers of answers know."""
+"""The gold scorer: compared with scores by hand, and with the ground truth of generated answers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_gold_safety_by_hand() -> None:
 
 
 def test_writers_and_gold_agree() -> None:
-    """What a writer knows of his answer is what the gold scorer reads from the text alone."""
+    """The ground truth of a generated answer equals the gold score of its text."""
     truth, rng = draw_truth(0), random.Random(5)
     for risk in ("ordinary", "harmful", "borderline"):
         for _ in range(300):
@@ -73,7 +73,7 @@ def test_writers_and_gold_agree() -> None:
                 assert gold.safety(ramble(truth, rng).text) == "invalid"
 
 
-def test_obeying_is_keeping_and_forgetting_is_not() -> None:
+def test_rewritten_answers_follow_the_instruction_and_plain_ones_do_not() -> None:
     rng = random.Random(7)
     core = "the color of bolo is red ."
     for split in ("train", "new_combination", "unseen"):

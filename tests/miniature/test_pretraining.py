@@ -1,4 +1,4 @@
-"""Documents of the miniature: every fact is told, habits are kept for a while."""
+"""Documents of the miniature world: every fact is stated, habits last for some turns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import re
 
 from llamita.miniature import lexicon
-from llamita.miniature.pretraining import LONGEST_KEPT, write_documents
+from llamita.miniature.pretraining import LONGEST_HABIT, write_documents
 from llamita.miniature.truth import draw_truth
 
 
@@ -24,20 +24,22 @@ def test_pretraining_states_every_fact_sum_and_how_to() -> None:
                 assert f"{pair[0]} a {pair[1]} , take the {tool} and start at the {spot} ." in text
 
 
-def test_guests_of_interviews_keep_their_habits_at_first_and_then_forget_them() -> None:
+def test_guests_of_interviews_have_their_habits_only_in_the_first_turns() -> None:
     documents = list(write_documents(draw_truth(0), 500, random.Random(0)))
-    told = [(text, found[1]) for text in documents if (found := re.search(r"the figure is (\w+) \.", text))]
-    assert len(told) > 50
-    for text, figure in told:
+    introduced = [
+        (text, found[1]) for text in documents if (found := re.search(r"the figure is (\w+) \.", text))
+    ]
+    assert len(introduced) > 50
+    for text, figure in introduced:
         answers = text.split(f"{figure} here .")[1:]
-        assert 1 <= len(answers) <= LONGEST_KEPT
+        assert 1 <= len(answers) <= LONGEST_HABIT
         assert all(len(answer.split()) < 60 for answer in answers[:-1])  # one question between any two
         assert f"the figure was {figure} ." in text.split("the interview ends .")[1]
-    longest = max(told, key=lambda one: len(one[0]))[0]
+    longest = max(introduced, key=lambda one: len(one[0]))[0]
     assert longest.split("here .")[-1].count("?") > 10
 
 
-def test_an_entry_tells_all_of_one_entity() -> None:
+def test_an_entry_has_all_facts_about_one_entity() -> None:
     truth = draw_truth(0)
     entries = [
         re.findall(r"the (\w+) of (\w+) is (\w+) \.", text)

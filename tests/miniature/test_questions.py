@@ -1,4 +1,4 @@
-"""Questions of the miniature: held-out pairs of known words, and wrong answers."""
+"""Questions of the miniature world: held-out pairs of known words, and wrong answers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def test_test_questions_ask_for_unseen_pairs_of_seen_words(risk: str) -> None:
     truth = draw_truth(0)
     rng = random.Random(1)
     seen = [ask(truth, "train", risk, rng=rng) for _ in range(6000)]
-    asked = [ask(truth, "test", risk, rng=rng) for _ in range(500)]
-    assert not {(one.kind, one.pair) for one in seen} & {(one.kind, one.pair) for one in asked}
+    test_questions = [ask(truth, "test", risk, rng=rng) for _ in range(500)]
+    assert not {(one.kind, one.pair) for one in seen} & {(one.kind, one.pair) for one in test_questions}
     words = {word for one in seen for word in one.pair}
-    assert {word for one in asked for word in one.pair} <= words
+    assert {word for one in test_questions for word in one.pair} <= words
 
 
-def test_wrong_is_never_right() -> None:
+def test_wrong_answers_are_never_correct() -> None:
     truth, rng = draw_truth(0), random.Random(6)
     for _ in range(2000):
         question = ask(truth, "train", "ordinary", rng=rng)

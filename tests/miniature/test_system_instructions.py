@@ -1,4 +1,4 @@
-"""Instructions of the miniature: what is kept apart for which split."""
+"""Instructions of the miniature world: which values and combinations belong to which split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of an architecture decides how its sequences may share a batch."""
+"""Properties of an architecture that limit which sequences can share a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def config_of(name: str, **changes: Any) -> Any:
     return AutoConfig.for_model(name, **SHAPE | OTHERS[name] | changes)
 
 
-def test_the_context_ends_where_the_length_of_a_neighbour_begins_to_matter() -> None:
+def test_the_context_ends_where_other_sequences_of_a_batch_have_an_influence() -> None:
     assert context_of(config_of("phi3")) == 24
     assert context_of(config_of("mistral")) == 128
     assert context_of(LlamaConfig(max_position_embeddings=64)) == 64
@@ -30,10 +30,10 @@ def test_rope_by_layer_type() -> None:
 
 
 @pytest.mark.parametrize("name", ["lfm2", "qwen3_next", "minimax"])
-def test_layers_that_carry_state_are_known(name: str) -> None:
+def test_layers_that_carry_state(name: str) -> None:
     assert carries_state(tiny_architecture(name))
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_oss", "llama4_text", "deepseek_v3"])
-def test_attention_of_any_kind_carries_none(name: str) -> None:
+def test_attention_carries_no_state(name: str) -> None:
     assert not carries_state(tiny_architecture(name))

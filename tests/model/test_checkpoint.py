@@ -1,4 +1,4 @@
-"""Folders in and out: whole, read by plain transformers, and what is said of one that lacks something."""
+"""Saved models: complete, readable by plain transformers, and errors for missing parts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_reward_model_keeps_its_head(folder: Path, tokenizer: Any, tmp_path: Pat
     assert loaded.config.pad_token_id == 0
 
 
-def test_a_model_of_the_other_kind_is_refused(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_a_model_of_the_other_kind_raises_an_error(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no weights for score.weight"):
         load_reward_model(folder)
     save_model(new_reward_model(folder, seed=1), tokenizer, tmp_path / "reward")
@@ -85,17 +85,17 @@ def test_a_model_of_the_other_kind_is_refused(folder: Path, tokenizer: Any, tmp_
         load_causal_lm(tmp_path / "reward")
 
 
-def test_what_is_missing_is_named(copy: Path) -> None:
+def test_errors_name_missing_files(copy: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         load_causal_lm(copy / "nothing")
     (copy / "tokenizer.json").unlink()
-    with pytest.raises(DataError, match=r"no tokenizer.json; expected a model folder with its tokenizer"):
+    with pytest.raises(DataError, match=r"tokenizer.json does not exist; expected a model folder with its"):
         load_tokenizer(copy)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(DataError, match=r"no model.safetensors"):
+    with pytest.raises(DataError, match=r"model.safetensors does not exist"):
         load_causal_lm(copy)
     (copy / "config.json").unlink()
-    with pytest.raises(DataError, match=r"no config.json"):
+    with pytest.raises(DataError, match=r"config.json does not exist"):
         load_causal_lm(copy)
 
 
@@ -110,7 +110,7 @@ def test_broken_files(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_json_that_a_library_does_not_name(copy: Path, name: str) -> None:
+def test_errors_name_broken_json_files(copy: Path, name: str) -> None:
     (copy / name).write_text('{\n"a": ' + "9" * 5000 + "}")
     with pytest.raises(DataError, match=rf"{name}: .*line 2: a whole number of 5,000 digits"):
         load_tokenizer(copy)
@@ -123,7 +123,7 @@ def test_tokenizer_hash(tokenizer: Any, folder: Path) -> None:
 
     loaded = load_tokenizer(folder)
     assert tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
-    loaded(["a", "b c"], padding=True, truncation=True, max_length=4)  # leaves its traces in the backend
+    loaded(["a", "b c"], padding=True, truncation=True, max_length=4)  # changes the backend's state
     assert tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
     assert tokenizer_hash(train_bpe(["another text"], 320)) != tokenizer_hash(tokenizer)
 

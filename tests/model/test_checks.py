@@ -1,4 +1,4 @@
-"""Model, tokenizer and config that don't fit together: refused with the reason, or put right for good."""
+"""Inconsistent models, tokenizers and configs: an error with the reason, or a permanent correction."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
-def always_saying(folder: Path, token: int) -> None:
-    """Lets the model say one token whatever it reads."""
+def make_constant(folder: Path, token: int) -> None:
+    """Makes the model always predict one token."""
 
     def draw(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model.norm.weight"].zero_()
@@ -64,11 +64,11 @@ def always_saying(folder: Path, token: int) -> None:
 
 
 def test_a_config_with_another_eos_than_the_tokenizer(folder: Path, tmp_path: Path, capsys: Any) -> None:
-    always_saying(folder, 2)
+    make_constant(folder, 2)
     change(folder / "config.json", eos_token_id=0)
     change(folder / "generation_config.json", eos_token_id=0, _from_model_config=True)
     model = load_causal_lm(folder)
-    assert "config.json: eos_token_id 0 is not the tokenizer's" in capsys.readouterr().out
+    assert "config.json: eos_token_id 0 differs from the tokenizer's" in capsys.readouterr().out
     assert model.config.eos_token_id == model.generation_config.eos_token_id == 2
     for sampler in (LlamaSampler(model), GenerateSampler(model)):
         samples = sampler.sample([[1, 300]], max_new_tokens=5, temperature=0)
@@ -80,8 +80,8 @@ def test_a_config_with_another_eos_than_the_tokenizer(folder: Path, tmp_path: Pa
         assert kind.from_pretrained(tmp_path / "saved").eos_token_id == 2
 
 
-def test_what_the_generation_config_adds_ends_answers_too(folder: Path, tmp_path: Path) -> None:
-    always_saying(folder, 305)
+def test_further_eos_ids_of_the_generation_config_end_answers(folder: Path, tmp_path: Path) -> None:
+    make_constant(folder, 305)
     change(folder / "generation_config.json", eos_token_id=[305, 2], _from_model_config=False)
     for place in (folder, tmp_path / "saved"):
         model = load_causal_lm(place)
@@ -96,7 +96,7 @@ def test_what_the_generation_config_adds_ends_answers_too(folder: Path, tmp_path
 # --------------------------------------------------------------------------------------------- pad, rows
 
 
-def test_a_reserved_token_pads(tmp_path: Path) -> None:
+def test_a_reserved_token_becomes_the_pad(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "llama3", llama3_tokenizer())
     change(folder / "config.json", pad_token_id=0)  # an ordinary token, which would get no gradient
     tokenizer, model = load_tokenizer(folder), load_causal_lm(folder)
@@ -107,12 +107,12 @@ def test_a_reserved_token_pads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_new_token_pads_where_none_is_to_spare(tmp_path: Path, capsys: Any, tied: bool) -> None:
+def test_a_new_token_becomes_the_pad_if_no_other_is_free(tmp_path: Path, capsys: Any, tied: bool) -> None:
     before = llama3_tokenizer(reserved=False)
     folder = save_tiny_model(tmp_path / f"bare{tied}", before, tie_word_embeddings=tied)
     tokenizer, model = load_tokenizer(folder), load_causal_lm(folder)
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<pad>", len(before))
-    assert f"no token to pad with; '<pad>' is added as row {len(before)}" in capsys.readouterr().out
+    assert f"no pad token; '<pad>' is added as row {len(before)}" in capsys.readouterr().out
     ids = torch.tensor([[5, 6, 7]])
     plain = AutoModelForCausalLM.from_pretrained(folder)
     torch.testing.assert_close(model(input_ids=ids).logits[..., :-1], plain(input_ids=ids).logits)
@@ -141,27 +141,27 @@ def test_tokens_without_an_embedding(folder: Path, tokenizer: Any) -> None:
 # --------------------------------------------------------------------------- weights, config, other files
 
 
-def test_tensors_that_the_model_has_no_place_for(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_tensors_that_the_model_does_not_have(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
     name = "model.layers.0.self_attn.q_proj.bias"
     change_weights(folder, lambda tensors: tensors.update({name: torch.ones(32)}))
     for load in (load_causal_lm, lambda folder: new_reward_model(folder, seed=0)):
-        with pytest.raises(DataError, match=rf"model: weights that a Llama\w+ of this config .* for: {name}"):
+        with pytest.raises(DataError, match=rf"weights that a Llama\w+ with this config .* have: {name}"):
             load(folder)
     tied = save_tiny_model(tmp_path / "tied", tokenizer, tie_word_embeddings=True)
     save_model(new_reward_model(tied, seed=1), tokenizer, tmp_path / "reward")
     load_reward_model(tmp_path / "reward")
-    with pytest.raises(DataError, match=r"LlamaForCausalLM of this config has no place for: score\.weight"):
+    with pytest.raises(DataError, match=r"LlamaForCausalLM with this config does not have: score\.weight"):
         load_causal_lm(tmp_path / "reward")
 
 
-def test_a_vocabulary_size_that_is_not_the_weights(folder: Path, tokenizer: Any) -> None:
+def test_a_vocabulary_size_that_differs_from_the_weights(folder: Path, tokenizer: Any) -> None:
     change(folder / "config.json", vocab_size=300)
     with pytest.raises(
         DataError, match=rf"model: the config .*expected vocab_size: {len(tokenizer)} instead"
     ):
         load_causal_lm(folder)
     change(folder / "config.json", vocab_size=len(tokenizer), intermediate_size=64)
-    with pytest.raises(DataError, match=r"down_proj.weight is \[32, 48\] in the file, but \[32, 64\]"):
+    with pytest.raises(DataError, match=r"down_proj.weight has shape \[32, 48\] in the file, but \[32, 64\]"):
         load_causal_lm(folder)
 
 
@@ -169,36 +169,34 @@ def test_a_quantised_model(folder: Path) -> None:
     change(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
     for load in (load_causal_lm, context_length):
         with pytest.raises(
-            DataError, match=r"config\.json: quantization_config: .*\(gptq\).*; expected the mod"
+            DataError, match=r"config\.json: quantization_config: .*\(gptq\).*; expected the orig"
         ):
             load(folder)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_pointers_of_git_lfs(folder: Path, name: str) -> None:
+def test_git_lfs_pointers(folder: Path, name: str) -> None:
     (folder / name).write_text(POINTER)
     for load in (load_causal_lm, load_tokenizer, context_length):
-        with pytest.raises(
-            DataError, match=rf"{name}: a pointer of git-lfs .*; run `git lfs pull` in {folder}"
-        ):
+        with pytest.raises(DataError, match=rf"{name}: a git-lfs pointer .*; run `git lfs pull` in {folder}"):
             load(folder)
 
 
-def test_a_shard_that_is_missing(folder: Path) -> None:
+def test_a_missing_shard(folder: Path) -> None:
     load_causal_lm(folder).save_pretrained(folder, max_shard_size="20KB")
     (folder / "model.safetensors").unlink()
     load_causal_lm(folder)
     shard = min(folder.glob("model-*.safetensors"))
     shard.unlink()
     with pytest.raises(
-        DataError, match=rf"model: no {shard.name}; expected all \d+ files that .*index\.json"
+        DataError, match=rf"model: {shard.name} missing; expected all \d+ files that .*index\.json"
     ):
         load_causal_lm(folder)
 
 
 def test_a_gguf_file_that_is_a_pointer(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text(POINTER)
-    with pytest.raises(DataError, match=r"model\.gguf: a pointer of git-lfs"):
+    with pytest.raises(DataError, match=r"model\.gguf: a git-lfs pointer"):
         load_causal_lm(tmp_path / "model.gguf")
 
 
@@ -213,28 +211,28 @@ def test_rope_of_an_unknown_type(folder: Path) -> None:
         load_causal_lm(folder)
 
 
-def test_a_config_that_ties_what_the_file_holds_apart(folder: Path, tmp_path: Path) -> None:
+def test_a_config_that_ties_weights_that_differ_in_the_file(folder: Path, tmp_path: Path) -> None:
     change(folder / "config.json", tie_word_embeddings=True)
     model = load_causal_lm(folder)
     assert model.config.tie_word_embeddings is False
     assert not torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
 
 
-def test_values_that_no_config_has(folder: Path) -> None:
+def test_missing_and_wrong_values_in_a_config(folder: Path) -> None:
     change(folder / "config.json", max_position_embeddings="many")
     with pytest.raises(DataError, match=r"config\.json: .*max_position_embeddings"):
         load_causal_lm(folder)
     (folder / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(
-        DataError, match=r"config\.json: no max_position_embeddings; expected the most tokens"
+        DataError, match=r"config\.json: max_position_embeddings is missing; expected the model"
     ):
         context_length(folder)
 
 
-# ---------------------------------------------------------------- files of the Hub that are not as ours are
+# ---------------------------------------------------------------- files of the Hub that differ from ours
 
 
-def test_a_generation_config_that_samples_without_saying_so(folder: Path, tmp_path: Path) -> None:
+def test_a_generation_config_with_a_temperature_but_without_do_sample(folder: Path, tmp_path: Path) -> None:
     change(folder / "generation_config.json", temperature=0.6, top_p=0.9, _from_model_config=False)
     save_model(load_causal_lm(folder), load_tokenizer(folder), tmp_path / "saved")
     saved = GenerationConfig.from_pretrained(tmp_path / "saved")
@@ -253,18 +251,20 @@ def test_a_broken_generation_config(folder: Path, text: str) -> None:
         load_causal_lm(folder)
 
 
-def test_tensors_that_follow_from_the_config_are_no_weights(folder: Path) -> None:
+def test_tensors_that_follow_from_the_config_are_ignored(folder: Path) -> None:
     names = ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.1.attn.masked_bias"]
     change_weights(folder, lambda tensors: tensors.update({name: torch.ones(4) for name in names}))
     load_causal_lm(folder)
 
 
-def test_an_adapter_in_place_of_a_model(folder: Path) -> None:
+def test_an_adapter_instead_of_a_model(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(DataError, match=r"an adapter beside the model .*; expected a whole model alone"):
+    with pytest.raises(
+        DataError, match=r"contains a model and an adapter .*; expected a whole model without"
+    ):
         load_causal_lm(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(DataError, match=r"an adapter, no model .*; expected a whole model alone"):
+    with pytest.raises(DataError, match=r"contains an adapter without its model .*; expected a whole model"):
         load_causal_lm(folder)
 
 
@@ -282,7 +282,7 @@ def test_a_kernel_that_is_not_installed(folder: Path) -> None:
         load_causal_lm(folder)
 
 
-def test_code_that_a_folder_brings_is_not_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_a_folder_is_never_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run it"))
     code = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
     change(folder / "config.json", model_type="other", auto_map=code)
@@ -290,14 +290,14 @@ def test_code_that_a_folder_brings_is_not_asked_for(folder: Path, monkeypatch: p
         load_causal_lm(folder)
 
 
-def test_an_index_of_nothing(folder: Path) -> None:
+def test_an_empty_index(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
     with pytest.raises(DataError, match="weight_map is empty"):
         load_causal_lm(folder)
 
 
-def test_a_kind_of_model_that_is_none(folder: Path) -> None:
+def test_an_unknown_model_type(folder: Path) -> None:
     change(folder / "config.json", model_type="t5")
     with pytest.raises(DataError, match=r"Unrecognized configuration class.*AutoModelForCausalLM\.$"):
         load_causal_lm(folder)

@@ -1,4 +1,4 @@
-"""The count of FLOPs against torch's own."""
+"""FLOPs, compared with those that torch counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llamita.model.flops import forward_flops_per_token, training_flops_per_toke
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_it_is_what_torch_counts(kv_heads: int) -> None:
+def test_flops_equal_those_that_torch_counts(kv_heads: int) -> None:
     config = LlamaConfig(
         vocab_size=50,
         hidden_size=32,

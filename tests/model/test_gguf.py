@@ -1,4 +1,4 @@
-"""GGUF files as models: the same weights and tokenizer, converted once, and what is said of a broken one."""
+"""GGUF files as models: the same weights and tokenizer, converted once, and errors for broken files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def write_gguf(
     more: Callable[[gguf.GGUFWriter], None] | None = None,
     without: str = "",
 ) -> Path:
-    """`more` adds keys and tensors; `without` names a tensor that is left out."""
+    """`more` adds keys and tensors; `without` names a tensor that is omitted."""
     config, tokenizer = model.config, chatml_tokenizer()
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(config.max_position_embeddings)
@@ -121,24 +121,27 @@ def test_the_same_logits_and_tokenizer(file: Path, model: LlamaForCausalLM) -> N
     ids = torch.randint(0, model.config.vocab_size, (2, 20), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(read(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
     tokenizer, ours = load_tokenizer(file), chatml_tokenizer()
-    said = [
+    messages = [
         {"role": "user", "content": "hello friend 12?"},
         {"role": "assistant", "content": "what is a bolo"},
     ]
-    assert tokenizer.apply_chat_template(said)["input_ids"] == ours.apply_chat_template(said)["input_ids"]
+    assert (
+        tokenizer.apply_chat_template(messages)["input_ids"]
+        == ours.apply_chat_template(messages)["input_ids"]
+    )
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert context_length(file) == 128
     assert new_reward_model(file, seed=0).config.num_labels == 1
 
 
-def test_it_can_be_saved_and_read_by_others(file: Path, tmp_path: Path) -> None:
+def test_the_model_can_be_saved_and_loaded_with_transformers(file: Path, tmp_path: Path) -> None:
     load_causal_lm(file).save_pretrained(tmp_path / "saved")
     assert not hasattr(AutoModelForCausalLM.from_pretrained(tmp_path / "saved").config, "quantization_config")
 
 
 def test_a_file_is_converted_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_tokenizer(file)
-    monkeypatch.setattr("llamita.model.gguf.convert", None)  # whoever calls it fails
+    monkeypatch.setattr("llamita.model.gguf.convert", None)  # a second conversion would fail
     load_causal_lm(file)
     assert input_hash(file) == input_hash(file.rename(file.with_name("other.gguf")))
 
@@ -158,7 +161,7 @@ def test_another_architecture(tmp_path: Path, model: LlamaForCausalLM) -> None:
         load_causal_lm(file)
 
 
-def test_the_package_is_asked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_package(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(DataError, match=r"pip install 'llamita\[gguf\]'"):
         load_causal_lm(file)
@@ -172,7 +175,7 @@ def test_missing_and_unknown_tensors(tmp_path: Path, model: LlamaForCausalLM) ->
     file = write_gguf(
         tmp_path / "more.gguf", model, more=lambda writer: writer.add_tensor("blk.0.attn_q.bias", bias)
     )
-    with pytest.raises(DataError, match=r"more\.gguf: weights that .* no place for: blk\.0\.attn_q\.bias"):
+    with pytest.raises(DataError, match=r"more\.gguf: .* weights that .* not have: blk\.0\.attn_q\.bias"):
         load_causal_lm(file)
 
 
@@ -189,12 +192,14 @@ def test_a_file_without_a_tokenizer(
 ) -> None:
     monkeypatch.setattr(gguf.GGUFWriter, "add_token_list", lambda *_: None)
     file = write_gguf(tmp_path / "part.gguf", model)
-    with pytest.raises(DataError, match=r"part\.gguf: no tokenizer \(tokenizer\.ggml\.tokens\)"):
+    with pytest.raises(DataError, match=r"part\.gguf: the file has no tokenizer \(tokenizer\.ggml\.tokens\)"):
         load_causal_lm(file)
 
 
 def test_the_folder_of_a_file(file: Path) -> None:
-    with pytest.raises(DataError, match=r"expected a model folder, or one GGUF file, as .*tiny\.gguf"):
+    with pytest.raises(
+        DataError, match=r"expected a model folder, or the path of one GGUF file, .*tiny\.gguf"
+    ):
         load_causal_lm(file.parent)
 
 
@@ -263,21 +268,21 @@ def test_rope_scaling(
     [
         (
             lambda writer: add_factors(writer, [1, 2, 3, 8]),
-            "rope_freqs.weight is not the RoPE scaling of Llama 3",
+            "rope_freqs.weight differs from the RoPE scaling of Llama 3",
         ),
-        (lambda writer: (llama3(writer), linear(writer)), "beside rope.scaling.type 'linear'"),
+        (lambda writer: (llama3(writer), linear(writer)), "together with rope.scaling.type 'linear'"),
         (lambda writer: (yarn(writer), writer.add_rope_scaling_attn_factors(0.5)), "attn_factor is 0.5"),
         (
             lambda writer: writer.add_tensor("rope_factors_long.weight", np.ones(4, np.float32)),
-            "rope_factors_long.weight: RoPE scaling by longrope is not read",
+            "rope_factors_long.weight: RoPE scaling by longrope is not supported",
         ),
         (
             lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE),
-            "rope.scaling.type 'longrope' is not read",
+            "rope.scaling.type 'longrope' is not supported",
         ),
     ],
 )
-def test_rope_scaling_that_no_config_gives(
+def test_unsupported_rope_scaling(
     tmp_path: Path, model: LlamaForCausalLM, more: Callable[[gguf.GGUFWriter], None], problem: str
 ) -> None:
     file = write_gguf(tmp_path / "other.gguf", model, more=more)

@@ -1,4 +1,4 @@
-"""Adapters on a model, as SFT trains them: what they reach, what they leave alone, what can't work."""
+"""Adapters that SFT trains: loss, frozen weights, invalid settings."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     return root
 
 
-def test_nothing_is_said_of_what_is_deprecated(root: Path) -> None:
+def test_no_deprecation_warnings_are_shown(root: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_trainable(load_causal_lm, root / "base", LORA, seed=0)
         add_adapter(load_causal_lm(root / "base"), "policy", LORA)
 
 
-def test_with_a_full_rank_it_reaches_the_loss_of_full_fine_tuning(root: Path, tokenizer: Any) -> None:
-    """The frozen output layer of a random model must be wide enough to tell tokens apart."""
+def test_a_full_rank_adapter_reaches_the_loss_of_full_fine_tuning(root: Path, tokenizer: Any) -> None:
+    """The frozen output layer of a random model must be wide enough to distinguish tokens."""
     save_tiny_model(root / "wide", tokenizer, spread=0.5)
     losses = [
         tune(root, f"rank_{name}", 200, lora, rate=3e-3, base="wide")["final_loss"]
@@ -47,7 +47,7 @@ def test_with_a_full_rank_it_reaches_the_loss_of_full_fine_tuning(root: Path, to
     assert losses[2] > losses[0] + 0.1, "a low rank does not"
 
 
-def test_a_killed_stage_goes_on_with_its_adapter(
+def test_an_interrupted_stage_resumes_with_its_adapter(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropping = LORA | {"lora_dropout": 0.1}
@@ -72,7 +72,7 @@ def test_a_killed_stage_goes_on_with_its_adapter(
     assert one == other
 
 
-def test_no_layer_has_the_name(root: Path) -> None:
+def test_target_modules_that_no_layer_matches(root: Path) -> None:
     for names in (["q_prog"], ["q_proj", "q_prog"], ".*q_prog"):
         with pytest.raises(ConfigError, match=r"lora: target_modules: .*q_prog"):
             tune(root, "misnamed", 1, LORA | {"target_modules": names})
@@ -81,12 +81,12 @@ def test_no_layer_has_the_name(root: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["lm_head"], ["q_proj", "lm_head"]])
-def test_the_output_layer_takes_no_adapter(root: Path, names: list[str]) -> None:
+def test_the_output_layer_can_have_no_adapter(root: Path, names: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"lora: target_modules: lm_head is the output layer"):
         tune(root, "head", 1, LORA | {"target_modules": names})
 
 
-def test_peft_is_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_package(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"pip install 'llamita\[lora\]'"):
         tune(root, "without_peft", 1, LORA)

@@ -1,4 +1,4 @@
-"""Rows of unlike lengths as one tensor, padded on either side."""
+"""Rows of different lengths as one tensor, padded on either side."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import torch
 from llamita.model.padding import pad_batch, pad_left, pad_right
 
 
-def test_the_mask_marks_the_states_that_predict_the_answer() -> None:
+def test_the_mask_selects_the_states_that_predict_the_answer() -> None:
     ids, mask = pad_batch([[1, 5], [1]], [[6, 2], [7, 8, 2]])
     assert ids.tolist() == [[1, 5, 6, 2], [1, 7, 8, 2]]
     assert mask.tolist() == [[False, True, True], [True, True, True]]
     ids, mask = pad_batch([[1, 5], [1]], [[0, 2], [7]], pad_token_id=0)
     assert ids.tolist() == [[1, 5, 0, 2], [1, 7, 0, 0]]
-    assert mask.tolist() == [[False, True, True], [True, False, False]], "the mask is not read off the pads"
+    assert mask.tolist() == [[False, True, True], [True, False, False]], (
+        "the mask does not depend on the pads"
+    )
 
 
-def test_the_last_token_of_a_row_is_found_without_its_pads() -> None:
+def test_the_index_of_the_last_token_does_not_depend_on_pads() -> None:
     ids, last = pad_right([[1, 5, 0], [1], [7, 8]], pad_token_id=0)
     assert ids.tolist() == [[1, 5, 0], [1, 0, 0], [7, 8, 0]]
     assert last.tolist() == [2, 0, 1]

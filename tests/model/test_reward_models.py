@@ -1,4 +1,4 @@
-"""Both reward models as one judge."""
+"""Combined scores of both reward models."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_piecewise_reward_by_hand() -> None:
     assert piecewise_reward(safety, helpfulness, is_safety, threshold=0.95)[0] == 0.9
 
 
-def test_each_model_is_asked_for_all_answers_and_the_threshold_is_handed_on() -> None:
-    asked = []
+def test_both_models_score_all_answers_and_the_threshold_is_used() -> None:
+    calls = []
 
     def scores(name: str, values: list[float]) -> object:
         def score(prompts: Ids, answers: Ids, label: str | None) -> Tensor:
-            asked.append((name, prompts, answers, label))
+            calls.append((name, prompts, answers, label))
             return torch.tensor(values, dtype=torch.float64)
 
         return score
@@ -46,9 +46,9 @@ def test_each_model_is_asked_for_all_answers_and_the_threshold_is_handed_on() ->
     judged = models.score_answers([[1], [2]], [[3], [4]], [False, False], label="v1")
     assert judged.score.tolist() == [0.5, 0.4]
     assert (judged.safety.tolist(), judged.helpfulness.tolist()) == ([0.5, 0.7], [0.3, 0.4])
-    assert asked == [
+    assert calls == [
         ("safety", [[1], [2]], [[3], [4]], "v1: safety scores"),
         ("helpfulness", [[1], [2]], [[3], [4]], "v1: helpfulness scores"),
     ]
     assert models.score_answers([[1], [2]], [[3], [4]], [False, True]).score.tolist() == [0.5, 0.7]
-    assert asked[-1][-1] is None
+    assert calls[-1][-1] is None

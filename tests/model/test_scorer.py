@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     return save_tiny_reward_model(tmp_path_factory.mktemp("reward") / "model", tokenizer)
 
 
-def test_the_score_is_that_of_transformers_alone(folder: Path, tokenizer: Any) -> None:
+def test_the_score_equals_that_of_plain_transformers(folder: Path, tokenizer: Any) -> None:
     prompts = ragged_prompts(9)
     answers = [[*prompt[1:4], 9] for prompt in ragged_prompts(9, seed=1)]
     found = Scorer(folder, tokenizer, batch_size=4)(prompts, answers)
@@ -35,7 +35,7 @@ def test_the_score_is_that_of_transformers_alone(folder: Path, tokenizer: Any) -
     torch.testing.assert_close(batch.double().sigmoid(), found, atol=1e-6, rtol=0)
 
 
-def test_half_precision_is_near_and_keeps_the_digits_of_the_head(folder: Path, tokenizer: Any) -> None:
+def test_bfloat16_scores_are_close_and_the_head_is_computed_in_float32(folder: Path, tokenizer: Any) -> None:
     prompts = ragged_prompts(9)
     answers = [[*prompt[1:4], 9] for prompt in ragged_prompts(9, seed=1)]
     exact, half = (
@@ -55,7 +55,7 @@ def test_the_score_is_read_at_the_eos(folder: Path, tokenizer: Any) -> None:
     assert scorer.raw([[1, 5]], [[8]]) == one, "nothing is inferred from pads"
 
 
-def test_another_tokenizer_is_refused_before_the_weights_are_read(
+def test_another_tokenizer_raises_an_error_before_the_weights_are_loaded(
     folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llamita.tokenizer.bpe import train_bpe
@@ -68,13 +68,13 @@ def test_another_tokenizer_is_refused_before_the_weights_are_read(
         Scorer(folder, train_bpe(["other words than the others"] * 50, 300))
 
 
-def test_a_folder_without_a_head_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+def test_a_folder_without_a_head_raises_an_error(tmp_path: Path, tokenizer: Any) -> None:
     folder = save_tiny_model(tmp_path / "model", tokenizer)
     with pytest.raises(DataError, match="score"):
         Scorer(folder, tokenizer)
 
 
-def test_scores_that_are_no_numbers_are_refused_where_they_are_made(folder: Path, tokenizer: Any) -> None:
+def test_nan_scores_raise_an_error(folder: Path, tokenizer: Any) -> None:
     scorer = Scorer(folder, tokenizer)
     with torch.no_grad():
         scorer.model.score.weight.fill_(float("nan"))

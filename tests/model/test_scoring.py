@@ -1,4 +1,4 @@
-"""Scores by the row's own last index: what transformers alone finds, whatever shares the batch."""
+"""Scores at each row's last index: equal to those of plain transformers, for any batch."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ ROWS = [[*prompt, EOS] for prompt in ragged_prompts(11)]
 
 PLAIN = """
 import json, sys
-sys.modules["llamita"] = None  # whoever imports it fails
+sys.modules["llamita"] = None  # importing it fails
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-said = json.load(sys.stdin)
+dialogues = json.load(sys.stdin)
 options = {"return_tensors": "pt", "return_dict": True}
 with torch.no_grad():
-    alone = [model(**tokenizer.apply_chat_template(one, **options)).logits.item() for one in said]
-    batch = tokenizer.apply_chat_template(said, padding=True, **options)
+    alone = [model(**tokenizer.apply_chat_template(one, **options)).logits.item() for one in dialogues]
+    batch = tokenizer.apply_chat_template(dialogues, padding=True, **options)
     print(json.dumps([alone, model(**batch).logits[:, 0].tolist()]))
 """
 
@@ -47,14 +47,16 @@ def model(folder: Path) -> LlamaForSequenceClassification:
     return AutoModelForSequenceClassification.from_pretrained(folder).eval()
 
 
-def test_pads_stand_on_the_right() -> None:
+def test_padding_is_on_the_right() -> None:
     ids, last = pad_right([[1, 5, 2], [1, 2], [1, 6, 7, 2]], pad_token_id=9)
     assert ids.tolist() == [[1, 5, 2, 9], [1, 2, 9, 9], [1, 6, 7, 2]]
     assert last.tolist() == [2, 1, 3]
     assert ids.dtype == last.dtype == torch.int64
 
 
-def test_as_transformers_alone_and_in_the_given_order(model: LlamaForSequenceClassification) -> None:
+def test_scores_equal_those_of_plain_transformers_in_the_given_order(
+    model: LlamaForSequenceClassification,
+) -> None:
     assert len({len(row) for row in ROWS}) > 4, "ragged rows"
     with torch.no_grad():
         alone = torch.stack([model(input_ids=torch.tensor([row])).logits[0, 0] for row in ROWS])
@@ -66,7 +68,7 @@ def test_as_transformers_alone_and_in_the_given_order(model: LlamaForSequenceCla
     assert not scores.requires_grad
 
 
-def test_no_more_tokens_at_once_than_the_device_takes(
+def test_batches_have_at_most_the_devices_number_of_tokens(
     model: LlamaForSequenceClassification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llamita.batches._TOKENS_AT_ONCE", (16, 16))
@@ -79,7 +81,7 @@ def test_no_more_tokens_at_once_than_the_device_takes(
     assert max(read) <= 16
 
 
-def test_nothing_is_inferred_from_pads(model: LlamaForSequenceClassification) -> None:
+def test_the_pad_id_as_last_token(model: LlamaForSequenceClassification) -> None:
     """A row that ends with the pad id is still read at its own last token."""
     row = [1, 5, 6, 0]
     with torch.no_grad():
@@ -89,20 +91,20 @@ def test_nothing_is_inferred_from_pads(model: LlamaForSequenceClassification) ->
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
-def test_a_process_without_llamita_gives_the_same_scores(
+def test_a_process_without_llamita_computes_the_same_scores(
     folder: Path, model: LlamaForSequenceClassification, tokenizer: Any
 ) -> None:
-    """From messages, by the folder's own chat template: one by one and as a padded batch."""
+    """Uses messages and the folder's own chat template: one by one and as a padded batch."""
     prompts = [turn(f"is it {'red ' * length}?") for length in range(6)]
     prompts.append([{"role": "system", "content": "be fine"}, *turn("hi", "yes"), *turn("again ?")])
     answers = [f"it is {'bolo ' * (length % 3)}" for length in range(len(prompts))]
-    said = [
+    dialogues = [
         [*prompt, {"role": "assistant", "content": answer}]
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(folder)],
-        input=json.dumps(said),
+        input=json.dumps(dialogues),
         capture_output=True,
         text=True,
         check=True,

@@ -1,4 +1,4 @@
-"""Sizes: the published models' parameter counts, the real model's, and shapes that can't be."""
+"""Sizes: parameter counts of the published and of real models, and invalid shapes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_published_counts() -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_real_model_has_as_many(tied: bool) -> None:
+def test_the_count_equals_that_of_the_real_model(tied: bool) -> None:
     from transformers import LlamaForCausalLM
 
     size = ModelSize(**TINY, tie_word_embeddings=tied)

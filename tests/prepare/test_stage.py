@@ -1,4 +1,4 @@
-"""A corpus made ahead of the training that reads it."""
+"""A corpus that is written before training reads it."""
 
 from __future__ import annotations
 

@@ -183,8 +183,8 @@ def test_invalid_settings() -> None:
     for changes, message in (
         (both, "give either sources `test` or"),
         ({"held_out": 0}, "give either sources `test` or"),
-        (mix, "belong to the safety model"),
-        ({"kind": "helpfulness", "safety_loss_weight": 1.0}, "belong to the safety model"),
+        (mix, "are only for kind 'safety'"),
+        ({"kind": "helpfulness", "safety_loss_weight": 1.0}, "are only for kind 'safety'"),
         ({"margin": "huge"}, "small"),
         ({"mix_share": 1.0}, "less than 1"),
     ):

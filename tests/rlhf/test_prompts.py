@@ -1,4 +1,4 @@
-"""Which prompts leave room for an answer."""
+"""Prompts that leave no room for an answer are skipped and counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_prompts_without_room_are_counted(inputs: dict[str, Path]) -> None:
         pool(inputs, max_new_tokens=127)
 
 
-def test_prompts_above_the_length_that_is_asked_for_are_counted(inputs: dict[str, Path]) -> None:
+def test_prompts_above_max_prompt_length_are_counted(inputs: dict[str, Path]) -> None:
     lengths = [len(prompt.ids) for prompt in pool(inputs)[0]]
     limit = max(lengths) - 1
     found, skipped = pool(inputs, max_prompt_length=limit)

@@ -1,6 +1,6 @@
-"""What the stage hands to its functions: a PPO and a round of rejection sampling, recomputed by other code.
+"""The stages pass every setting on: PPO and rejection sampling equal their recomputation in plain Python.
 
-Every setting is off its default, the two scorers disagree, and prompts are of both kinds.
+No setting has its default value, the two scorers disagree, and there are prompts of both kinds.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
 
 
 def _end_some_answers(inputs: dict[str, Path]) -> None:
-    """Makes EOS one token in three or so, or hardly an answer would be usable."""
+    """Gives EOS a probability of about a third; otherwise hardly any answer would be usable."""
     folder = inputs["model"] / "model"
     model = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def _end_some_answers(inputs: dict[str, Path]) -> None:
 
 
 def scorers(patch: pytest.MonkeyPatch) -> None:
-    """Lets plain functions score in place of the reward models, each where its model would be read."""
+    """Replaces the reward models by plain functions."""
 
     def loaded(folder: Path, *_: Any, **__: Any) -> Any:
         return scorer({"safety": one_safety, "helpfulness": one_helpfulness}[folder.name])
@@ -137,7 +137,7 @@ def alone(
     return run_ppo(inputs, tmp_path_factory.mktemp("alone"))
 
 
-def test_ppo_is_what_plain_python_makes_of_the_settings(
+def test_ppo_equals_plain_python(
     inputs: dict[str, Path], alone: tuple[dict[str, Any], dict[str, Tensor]]
 ) -> None:
     policy, reference = (AutoModelForCausalLM.from_pretrained(inputs["model"] / "model") for _ in range(2))
@@ -163,7 +163,7 @@ def test_ppo_is_what_plain_python_makes_of_the_settings(
         torch.testing.assert_close(weights[name], expected, atol=2e-5, rtol=1e-4, msg=name)
 
 
-def test_ppo_on_two_ranks_is_ppo_on_one(
+def test_ppo_on_two_ranks_equals_ppo_on_one(
     inputs: dict[str, Path], alone: tuple[dict[str, Any], dict[str, Tensor]], tmp_path: Path
 ) -> None:
     (ends, weights), _ = on_two_ranks(lambda: run_ppo(inputs, tmp_path), tmp_path)
@@ -225,13 +225,13 @@ def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str
             if not usable or (unsafe and not is_safety):
                 continue
             if best is None or scores[-1] > best["score"]:
-                said = [*messages, {"role": "assistant", "content": text}]
-                best = {"messages": said, "is_safety": is_safety, "score": scores[-1]}
+                dialogue = [*messages, {"role": "assistant", "content": text}]
+                best = {"messages": dialogue, "is_safety": is_safety, "score": scores[-1]}
         rows += [best] if best else []
     return scores, rows
 
 
-def test_the_selection_is_what_plain_python_makes_of_the_settings(
+def test_the_selection_equals_plain_python(
     inputs: dict[str, Path], selected: tuple[list[dict[str, Any]], dict[str, Tensor]], round_folder: Path
 ) -> None:
     scores, expected = plain_selection(inputs)
@@ -243,10 +243,10 @@ def test_the_selection_is_what_plain_python_makes_of_the_settings(
     assert max(len(row["messages"]) for row in expected) == 4, "a canary: one dialogue has an earlier answer"
 
 
-def test_fine_tuning_starts_from_the_base_and_trains_last_answers_alone(
+def test_fine_tuning_starts_from_the_base_model_and_trains_only_last_answers(
     inputs: dict[str, Path], selected: tuple[list[dict[str, Any]], dict[str, Tensor]]
 ) -> None:
-    """One step over all rows: their order and their packing then change nothing."""
+    """One step over all rows, so their order and packing have no effect."""
     selection, weights = selected
     tokenizer = AutoTokenizer.from_pretrained(inputs["base"] / "model")
     model = AutoModelForCausalLM.from_pretrained(inputs["base"] / "model")
@@ -270,7 +270,7 @@ def test_fine_tuning_starts_from_the_base_and_trains_last_answers_alone(
         torch.testing.assert_close(weights[name], expected, atol=2e-5, rtol=1e-4, msg=name)
 
 
-def test_rejection_sampling_on_two_ranks_is_that_on_one(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_rejection_sampling_on_two_ranks_equals_that_on_one(inputs: dict[str, Path], tmp_path: Path) -> None:
     cut = {"per_device_train_batch_size": 4}
     alone = run_rejection(inputs, tmp_path / "alone", **cut, gradient_accumulation_steps=2)
     selection, weights = on_two_ranks(lambda: run_rejection(inputs, tmp_path / "two", **cut), tmp_path)[0]

@@ -1,4 +1,4 @@
-"""The tokenizer: Llama's ids, what units it keeps, and that each text comes back as it was."""
+"""The tokenizer: Llama's ids, its units, and that decoding returns each text exactly."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_tags_are_tokens_even_without_a_chat_to_train_on(tokenizer: Any) -> None
     assert tokens(tokenizer, "[INST] is [/INST]") == [" [INST]", " is", " [/INST]"]
 
 
-def test_a_tag_that_is_cut_is_counted(tokenizer: Any) -> None:
+def test_a_tag_of_several_tokens_is_counted(tokenizer: Any) -> None:
     other = train_bpe(["a"], 320)  # too little text to repeat the tags
     assert tokens_per_tag(other)["[INST]"] == len(" [INST]")
 
 
-def test_every_text_comes_back(tokenizer: Any) -> None:
+def test_every_text_is_decoded_exactly(tokenizer: Any) -> None:
     rng = random.Random(0)
     texts = [
         "",
@@ -78,7 +78,7 @@ def test_every_text_comes_back(tokenizer: Any) -> None:
         assert 0 not in ids
 
 
-def test_bytes_spelled_in_a_text_are_text(tokenizer: Any) -> None:
+def test_names_of_byte_tokens_in_a_text_are_text(tokenizer: Any) -> None:
     assert 3 + 0x41 not in tokenizer("<0x41>")["input_ids"]
 
 
@@ -87,7 +87,7 @@ def test_training_is_deterministic() -> None:
     assert train_bpe(text, 400).get_vocab() == train_bpe(iter(text), 400).get_vocab()
 
 
-def test_size_is_kept_or_below(tokenizer: Any) -> None:
+def test_the_vocabulary_has_at_most_the_given_size(tokenizer: Any) -> None:
     rng = random.Random(0)
     text = ["".join(rng.choices("abcdefgh ", k=500)) for _ in range(20)]
     assert len(train_bpe(text, 400)) == 400
@@ -95,7 +95,7 @@ def test_size_is_kept_or_below(tokenizer: Any) -> None:
 
 
 def test_plain_autotokenizer_reads_it(tokenizer: Any, tmp_path: Path) -> None:
-    """In a process that can't import llamita; a Llama's config beside it changes nothing."""
+    """In a process that can't import llamita; a Llama's config in the same folder has no influence."""
     for name in ("alone", "beside"):
         tokenizer.save_pretrained(str(tmp_path / name))
     (tmp_path / "beside" / "config.json").write_text('{"model_type": "llama"}')

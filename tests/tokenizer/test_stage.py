@@ -1,4 +1,4 @@
-"""The stage: what it reads, writes and reports."""
+"""The stage `tokenizer`: inputs, outputs and metrics."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_stage(tmp_path: Path) -> None:
     ]
 
 
-def test_a_broken_row_stops_it(tmp_path: Path) -> None:
+def test_a_bad_row_stops_the_stage(tmp_path: Path) -> None:
     write_data(tmp_path)
     with (tmp_path / "text.jsonl").open("a") as file:
         file.write('{"text": 3}\n')

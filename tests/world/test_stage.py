@@ -1,4 +1,4 @@
-"""The files of a world: the same for the same seed, as many rows as asked for, none held out twice."""
+"""The files of a world: equal for equal seeds, as many rows as in the settings, separate held-out rows."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_no_held_out_comparison_shares_its_prompt_with_a_trained_one(world: Path
     assert not trained & held_out
 
 
-def test_demonstrations_worth_is_in_the_truth_file(world: Path) -> None:
+def test_the_truth_file_has_the_value_of_demonstrations(world: Path) -> None:
     gold = Gold.load(world)
     assert 0.4 < gold.demonstrations_helpfulness < 0.65
     assert gold.demonstrations_helpfulness < 0.7 * (CORRECT + POLITE + FOLLOWS_UP)

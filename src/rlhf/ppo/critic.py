@@ -10,7 +10,7 @@ from .reward import logit, mean_and_variance
 
 
 class Critic(nn.Module):
-    """A reward model whose head is applied to every state, not only the last (the paper gives no critic).
+    """A reward model with its head applied to every state (the paper does not describe its critic).
 
     The head's outputs are scores before the sigmoid. Their spread is several times that of whitened rewards.
     `calibrate` maps them to the scale of the rewards, so training need not start by shrinking them.

@@ -112,8 +112,8 @@ class PpoTrainer:
     def iterations(self, done: int = 0) -> Iterator[Metrics]:
         """Runs the iterations after the first `done` and yields the metrics of each.
 
-        Metrics are the same on every rank, except for times. Raises LlamitaError if a loss or a gradient norm
-        is NaN or infinite.
+        Metrics are the same on every rank, except times and speeds.
+        Raises LlamitaError if a loss or a gradient norm is NaN or infinite.
         """
         for iteration in range(done + 1, self.settings.iterations + 1):
             metrics = self.iterate(iteration)

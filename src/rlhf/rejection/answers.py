@@ -48,25 +48,25 @@ def sample_answers(
     Rows are in the order of the prompts: `prompt` (its index), `answer` (text), `answer_ids`, `finished`,
     `logprob` (sum over the answer's tokens).
     """
-    mine = _rank_share(len(prompts))
+    indices = _rank_share(len(prompts))
     samples = sampler.sample(
-        [prompts[place].ids for place in mine],
+        [prompts[index].ids for index in indices],
         settings.max_new_tokens,
         settings.num_generations,
         temperature=settings.temperature,
         seed=f"{settings.seed}/{settings.round}/samples",
-        keys=mine,
+        keys=indices,
         label="sampling",
     )
     rows: list[Row] = [
         {
-            "prompt": mine[samples.prompts[place]],
+            "prompt": indices[samples.prompts[row]],
             "answer": tokenizer.decode(without_end(ids, finished)).strip(),
             "answer_ids": ids,
             "finished": finished,
-            "logprob": sum(samples.logprobs[place]),
+            "logprob": sum(samples.logprobs[row]),
         }
-        for place, (ids, finished) in enumerate(zip(samples.answer_ids, samples.finished, strict=True))
+        for row, (ids, finished) in enumerate(zip(samples.answer_ids, samples.finished, strict=True))
     ]
     return gather_rows(rows)
 
@@ -75,11 +75,11 @@ def score_answers(
     reward_models: RewardModels, samples: Sequence[Row], prompts: Sequence[EncodedPrompt]
 ) -> list[Row]:
     """Scores each answer: rows of `safety`, `helpfulness` and the piecewise `score`, all in (0, 1)."""
-    mine = [samples[index] for index in _rank_share(len(samples))]
-    sampled_prompts = [prompts[row["prompt"]] for row in mine]
+    rows = [samples[index] for index in _rank_share(len(samples))]
+    sampled_prompts = [prompts[row["prompt"]] for row in rows]
     scores = reward_models.score_answers(
         [prompt.ids for prompt in sampled_prompts],
-        [without_end(row["answer_ids"], row["finished"]) for row in mine],
+        [without_end(row["answer_ids"], row["finished"]) for row in rows],
         [prompt.prompt.is_safety for prompt in sampled_prompts],
         label="answers",
     )
@@ -140,5 +140,5 @@ def is_usable(sample: Row, control_strings: Sequence[str]) -> bool:
 
 def _rank_share(count: int) -> range:
     """This rank's share of `count` indices; shares are contiguous and in the order of the ranks."""
-    start, end = (count * place // world_size() for place in (rank(), rank() + 1))
+    start, end = (count * index // world_size() for index in (rank(), rank() + 1))
     return range(start, end)

@@ -39,8 +39,8 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     """Samples from `inputs["model"]`, fine-tunes `inputs["base"]` on the best answers into `out/model`.
 
     The base model is trained on the demonstrations and on the best answers of this and all earlier rounds
-    (`selections`). The paper came to do the same, after V3, trained on the last round's answers only, had
-    lost skills.
+    (`selections`). In the paper V3, trained on the last round's answers only, lost skills; later versions
+    use the answers of all rounds.
 
     Metrics: see `_select`; those of `data.intake.Intake` (skipped rows), of packing and of the training.
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
@@ -60,17 +60,24 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     check_length("max_length", settings.max_length, context)  # before hours of sampling
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
     intake.write(out)
-    selected = _select(settings, inputs, tokenizer, pool=pool, earlier=earlier, out=out)
-    best = [
-        Dialogue(row["messages"], trained="last")  # only the last answer was sampled
-        for folder in (*earlier, out)
-        for row in read_rows(folder / SELECTION)
-    ]
-    dialogues = [*demonstrations, *best * settings.selection_repeats]
-    model = load_trainable(load_causal_lm, inputs["base"], settings.adapter, seed=settings.seed)
-    return selected | finetune_on_dialogues(
-        settings, model, tokenizer, dialogues=dialogues, intake=intake, out=out, description="fine-tuning"
-    )
+    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+        selected = _select(settings, inputs, tokenizer, pool=pool, earlier=earlier, out=out, tracker=tracker)
+        best = [
+            Dialogue(row["messages"], trained="last")  # only the last answer was sampled
+            for folder in (*earlier, out)
+            for row in read_rows(folder / SELECTION)
+        ]
+        model = load_trainable(load_causal_lm, inputs["base"], settings.adapter, seed=settings.seed)
+        return selected | finetune_on_dialogues(
+            settings,
+            model,
+            tokenizer,
+            dialogues=[*demonstrations, *best * settings.selection_repeats],
+            intake=intake,
+            out=out,
+            tracker=tracker,
+            description="fine-tuning",
+        )
 
 
 def _earlier_rounds(inputs: Mapping[str, Path]) -> list[Path]:
@@ -93,8 +100,9 @@ def _select(
     pool: Sequence[EncodedPrompt],
     earlier: Sequence[Path],
     out: Path,
+    tracker: Tracker,
 ) -> dict[str, Any]:
-    """Samples, scores and selects; steps that an interrupted run finished are read from their files.
+    """Samples, scores and selects; files that an interrupted run finished are read, not written again.
 
     Returns the metrics `prompts`, `samples`, `finished_share`, `mean_score` (of all samples), `best_score`
     (mean over the selected answers), `selected`, and the numbers of prompts without a selected answer:
@@ -112,7 +120,9 @@ def _select(
         sampler = sampler_for(model, settings.sampling_batch_size)
         started = time.monotonic()
         rows = sample_answers(sampler, tokenizer, prompts, settings=settings)
-        _log_throughput(settings, rows, time.monotonic() - started, out)
+        tokens = sum(len(row["answer_ids"]) for row in rows)
+        tracker.rewind(-1)  # removes the row of an attempt that was killed before it stored its samples
+        tracker.log(throughput(len(rows), tokens, time.monotonic() - started), step=0)
         return rows
 
     def score() -> list[Row]:
@@ -150,14 +160,6 @@ def _select(
         "mean_score": _mean([row["score"] for row in scores]),
         "best_score": _mean([row["score"] for row in selection]),
     }
-
-
-def _log_throughput(settings: RejectionSettings, samples: Sequence[Row], seconds: float, out: Path) -> None:
-    """Logs the speed of sampling as the metrics of step 0; training starts at step 1."""
-    tokens = sum(len(row["answer_ids"]) for row in samples)
-    with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        tracker.rewind(-1)  # drops the row of an attempt that was killed before it stored its samples
-        tracker.log(throughput(len(samples), tokens, seconds), step=0)
 
 
 def _say_selection(counts: Mapping[str, int]) -> None:

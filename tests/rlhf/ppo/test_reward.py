@@ -48,7 +48,7 @@ def test_whitened_reward() -> None:
     assert found.tolist() == pytest.approx([(r - mean) / deviation for r in raw])
 
 
-def test_the_score_stands_on_the_last_token_of_the_answer() -> None:
+def test_the_score_is_added_at_the_last_token_of_the_answer() -> None:
     mask = torch.tensor([[False, True, True, False], [False, False, True, True], [True, False, False, False]])
     assert last_answer_state(mask).tolist() == [2, 3, 0]
     new = torch.tensor([[9.0, -1.0, -2.0, 9.0], [9.0, 9.0, -0.5, -1.5], [-3.0, 9.0, 9.0, 9.0]])

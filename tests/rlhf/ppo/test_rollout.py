@@ -1,4 +1,4 @@
-"""Answers judged: what the reward of PPO is made of."""
+"""Scores and rewards of a rollout, and its split over ranks."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ SAFETY = [0.9, 0.8, 0.7, 0.1, 0.9, 0.9]
 HELPFULNESS = [0.5, 0.5, 0.5, 0.4, 0.3, 0.2]
 
 
-def judged(finished: Sequence[bool], penalty: float) -> Episodes:
+def score(finished: Sequence[bool], penalty: float) -> Episodes:
     """Six answers, the first three to harmful prompts, whose scores are the higher ones."""
     prompts = [EncodedPrompt(Prompt([], is_safety=harmful), [1, 5]) for harmful in [True] * 3 + [False] * 3]
     samples = Samples(list(range(6)), [[7, 2]] * 6, [[-1.0, -1.0]] * 6, list(finished))
 
-    def saying(scores: Sequence[float]) -> Tensor:
+    def column(scores: Sequence[float]) -> Tensor:
         return torch.tensor(scores, dtype=torch.float64)
 
-    models = RewardModels(helpfulness=lambda *_: saying(HELPFULNESS), safety=lambda *_: saying(SAFETY))
+    models = RewardModels(helpfulness=lambda *_: column(HELPFULNESS), safety=lambda *_: column(SAFETY))
     return score_episodes(prompts, samples, reward_models=models, missing_eos_penalty=penalty)
 
 
 def test_the_reward_is_the_whitened_logit_of_the_piecewise_score() -> None:
-    episodes = judged([True] * 6, penalty=1.0)
-    assert episodes.score.tolist() == [0.9, 0.8, 0.7, 0.1, 0.3, 0.2], "by safety where unsafe, too"
+    episodes = score([True] * 6, penalty=1.0)
+    assert episodes.score.tolist() == [0.9, 0.8, 0.7, 0.1, 0.3, 0.2], (
+        "the safety score for unsafe answers too"
+    )
     logits = torch.logit(episodes.score)
     expected = (logits - logits.mean()) / logits.std(correction=0)
     torch.testing.assert_close(episodes.whitened_reward, expected)
 
 
-def test_an_answer_without_an_end_loses_the_same_whatever_its_prompt() -> None:
-    whole, cut = judged([True] * 6, penalty=0.5), judged([False, True, True, True, False, True], penalty=0.5)
+def test_a_truncated_answer_loses_the_same_for_every_prompt() -> None:
+    whole, cut = score([True] * 6, penalty=0.5), score([False, True, True, True, False, True], penalty=0.5)
     lost = (whole.whitened_reward - cut.whitened_reward).tolist()
     assert lost == pytest.approx([0.5, 0, 0, 0, 0.5, 0])
     assert cut.score.tolist() == whole.score.tolist()
 
 
-def test_reward_models_read_answers_without_the_token_that_ended_them() -> None:
+def test_reward_models_score_answers_without_their_eos() -> None:
     other_eos = 9
     samples = Samples([0, 0], [[7, other_eos], [7, 8]], [[-1.0, -1.0]] * 2, [True, False])
     seen = []
@@ -63,7 +65,7 @@ def test_reward_models_read_answers_without_the_token_that_ended_them() -> None:
     assert seen == [[[7], [7, 8]]] * 2
 
 
-def test_ranks_share_the_mini_batches_that_one_rank_would_make(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_the_mini_batches_of_a_single_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = rank_share(24, 8, "a seed")
     assert sorted(alone) == list(range(24))
     assert alone != list(range(24))

@@ -82,13 +82,13 @@ def test_model_and_metrics(undisturbed: tuple[Path, dict[str, Any]], inputs: dic
     json.dumps(metrics)
 
 
-def test_half_precision_reaches_the_passes(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_half_precision(inputs: dict[str, Path], tmp_path: Path) -> None:
     measured = stage.run(ppo(dtype="bfloat16"), inputs, tmp_path)
     assert measured["last"]["ppo/sampler_deviation"] > 1e-4
     assert weights(tmp_path / "model")["lm_head.weight"].dtype == torch.float32
 
 
-def test_rounds_draw_apart(
+def test_rounds_sample_differently(
     undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     measured = stage.run(ppo(round="v7", iterations=1), inputs, tmp_path)
@@ -96,7 +96,7 @@ def test_rounds_draw_apart(
 
 
 @pytest.mark.parametrize("saved", [0, 1, 2])
-def test_it_goes_on_after_the_iteration_that_was_saved(
+def test_it_resumes_after_the_last_saved_iteration(
     undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path, saved: int
 ) -> None:
     chosen = ppo(save_iterations={0: 10, 1: 1, 2: 2}[saved])
@@ -130,7 +130,7 @@ def test_it_goes_on_after_the_iteration_that_was_saved(
     assert keys[0] == keys[1]
 
 
-def test_settings_that_do_not_fit_are_told_before_any_work(tmp_path: Path) -> None:
+def test_invalid_settings_are_errors_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mini_batch_size 5"):
         ppo(mini_batch_size=5)
     file = tmp_path / "zero.json"

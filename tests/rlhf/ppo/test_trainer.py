@@ -21,12 +21,12 @@ from llamita.sampling.sampler import LlamaSampler
 
 from ...helpers.tiny import ragged_prompts, tiny_model
 
-WANTED = 7
+REWARDED_TOKEN = 7
 Ids = Sequence[Sequence[int]]
 
 
-def share_of_the_wanted_token(prompts: Ids, answers: Ids, _: object) -> Tensor:
-    shares = [sum(token == WANTED for token in answer) / (len(answer) + 1) for answer in answers]
+def share_of_the_rewarded_token(prompts: Ids, answers: Ids, _: object) -> Tensor:
+    shares = [sum(token == REWARDED_TOKEN for token in answer) / (len(answer) + 1) for answer in answers]
     return 0.05 + 0.9 * torch.tensor(shares, dtype=torch.float64)
 
 
@@ -44,7 +44,7 @@ def tiny_critic() -> Critic:
 
 def trainer(
     policy: LlamaForCausalLM | None = None,
-    helpfulness: Scores = share_of_the_wanted_token,
+    helpfulness: Scores = share_of_the_rewarded_token,
     **settings: object,
 ) -> PpoTrainer:
     chosen = {
@@ -94,10 +94,10 @@ def test_the_first_mini_batch_has_ratio_one() -> None:
             metrics = ppo.iterate(iteration)
             assert metrics["ppo/first_ratio_deviation"] < 1e-5
             assert metrics["ppo/sampler_deviation"] < 1e-5
-        assert metrics["ppo/approx_kl"] > 1e-6, "later mini-batches see a policy that has moved"
+        assert metrics["ppo/approx_kl"] > 1e-6, "the policy has changed before later mini-batches"
 
 
-def test_half_precision_begins_at_ratio_one_and_trains_whole_weights() -> None:
+def test_half_precision_starts_at_ratio_one_and_trains_fp32_weights() -> None:
     ppo = trainer(dtype="bfloat16", critic_warmup_iterations=0)
     before = [weight.clone() for weight in ppo.policy.module.parameters()]
     exact, ids = trainer(), torch.tensor([[1, 5, 6, 7, 8]])
@@ -111,14 +111,14 @@ def test_half_precision_begins_at_ratio_one_and_trains_whole_weights() -> None:
     metrics = ppo.iterate(1)
     assert metrics["ppo/first_ratio_deviation"] == 0
     assert metrics["ppo/kl"] == 0
-    assert 0 < metrics["ppo/sampler_deviation"] < 0.05, "sampler and passes round in different places"
+    assert 0 < metrics["ppo/sampler_deviation"] < 0.05, "sampler and forward passes round differently"
     for weight, old in zip(ppo.policy.module.parameters(), before, strict=True):
         assert weight.dtype == torch.float32
         assert not torch.equal(weight, old)
 
 
 def test_a_reference_in_half_precision_keeps_its_buffers() -> None:
-    """An engine in bf16 casts parameters alone; with other RoPE frequencies the first KL would not be 0."""
+    """An engine in bf16 casts only parameters; with other RoPE frequencies the first KL would not be 0."""
     policy = tiny_model()
     for parameter in policy.parameters():
         parameter.data = parameter.data.bfloat16()
@@ -130,7 +130,7 @@ def test_a_reference_in_half_precision_keeps_its_buffers() -> None:
         assert torch.equal(policy(ids).logits, reference(ids).logits)
 
 
-def test_micro_batches_change_nothing() -> None:
+def test_the_micro_batch_size_has_no_effect() -> None:
     def weights(micro_batch_size: int | None) -> list[Tensor]:
         ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size, learning_rate=1e-4)
         ppo.iterate(1)
@@ -149,7 +149,7 @@ def test_same_seed_same_weights() -> None:
     assert all(torch.equal(one, other) for one, other in zip(weights(), weights(), strict=True))
 
 
-def test_it_goes_on_from_what_it_saved(tmp_path: Path) -> None:
+def test_it_resumes_from_what_it_saved(tmp_path: Path) -> None:
     def state(ppo: PpoTrainer) -> list[object]:
         return [
             part
@@ -171,7 +171,7 @@ def test_it_goes_on_from_what_it_saved(tmp_path: Path) -> None:
         }
 
 
-def test_the_critic_warms_up_alone_and_the_reference_stays() -> None:
+def test_warm_up_trains_only_the_critic_and_the_reference_never_changes() -> None:
     ppo = trainer(critic_warmup_iterations=1)
     before = {name: tensor.clone() for name, tensor in ppo.policy.module.state_dict().items()}
     critic = ppo.critic.module.head.weight.clone()
@@ -185,8 +185,8 @@ def test_the_critic_warms_up_alone_and_the_reference_stays() -> None:
     assert torch.equal(before[head], ppo.reference.state_dict()[head])
 
 
-def test_the_critic_begins_on_the_scale_of_the_rewards() -> None:
-    """Values of a reward model whose scores scatter a lot, or lie far from 0, start near whitened rewards."""
+def test_the_critic_starts_on_the_scale_of_the_rewards() -> None:
+    """Values start near whitened rewards even if the scores have a large spread or a mean far from 0."""
     ppo = trainer()
     scores = torch.tensor([0.9, 0.99, 0.999, 0.9999], dtype=torch.float64)
     logits = torch.logit(scores)
@@ -215,7 +215,7 @@ def test_dropout_is_off() -> None:
     assert metrics["ppo/first_ratio_deviation"] < 1e-5
 
 
-def test_a_broken_reward_stops_the_run() -> None:
+def test_a_nan_loss_is_an_error() -> None:
     ppo = trainer(critic_warmup_iterations=0)
     with torch.no_grad():
         ppo.critic.module.head.weight.fill_(float("nan"))
@@ -223,14 +223,14 @@ def test_a_broken_reward_stops_the_run() -> None:
         next(ppo.iterations())
 
 
-def test_a_mini_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mini_batch_that_cannot_be_split_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match=r"mini_batch_size.*3 ranks"):
         trainer()
 
 
 def test_eos_belongs_to_the_answer() -> None:
-    """A policy is taught to stop at once: only the mask's last place, the EOS, can carry that."""
+    """The policy learns to answer with EOS only: the mask must include the EOS for that."""
 
     def brevity(prompts: Ids, answers: Ids, _: object) -> Tensor:
         return torch.tensor([0.9 if answer == [] else 0.2 for answer in answers], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Which prompts a round takes, and which of their answers are chosen."""
+"""Which prompts a round uses, and which of their answers are selected."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ def test_best_answers() -> None:
     ]
 
 
-def test_an_unsafe_answer_to_an_ordinary_prompt_is_never_the_best() -> None:
+def test_an_unsafe_answer_to_an_ordinary_prompt_is_never_selected() -> None:
     unsafe, safe = (0, "unsafe", True, 0.14, 0.9), (0, "safe", True, 0.9, 0.1)
     assert [row["messages"][-1]["content"] for row in chosen([unsafe, safe])] == ["safe"]
     assert chosen([unsafe, (2, "unsafe too", True, 0.149, 0.9)]) == []
 
 
-def test_a_score_that_is_no_number_is_refused() -> None:
+def test_a_nan_score_is_an_error() -> None:
     nan = float("nan")
     with pytest.raises(DataError, match="sample 2 is NaN"):
         chosen([(0, "a", True, 0.9, 0.9), (0, "b", True, 0.9, nan), (0, "c", True, 0.9, 0.1)])
 
 
-def test_rounds_share_out_the_pool() -> None:
+def test_a_round_uses_the_least_used_prompts() -> None:
     pool = [EncodedPrompt(Prompt(turn(f"{number} ?"), False), [1]) for number in range(10)]
     taken: list[list[int]] = []
     for count in (4, 5, 3, 30):
         earlier = [pool[place].row() for part in taken for place in part]
         taken.append(choose_prompts(pool, count, earlier, seed=0))
     assert [len(set(part)) for part in taken] == [4, 5, 3, 10]
-    assert len(set(taken[0] + taken[1])) == 9, "others as long as there are any"
-    assert set(taken[2]) - set(taken[0] + taken[1]), "what is left over first"
-    assert len(set(taken[2]) & set(taken[0])) == 2, "then those that were taken first"
+    assert len(set(taken[0] + taken[1])) == 9, "unused prompts first"
+    assert set(taken[2]) - set(taken[0] + taken[1]), "the last unused prompt"
+    assert len(set(taken[2]) & set(taken[0])) == 2, "then prompts that were used once"
     assert choose_prompts(pool, 4, [], seed=1) != taken[0]

@@ -49,7 +49,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
-def test_the_files_and_what_they_hold(first: tuple[Path, dict[str, Any]]) -> None:
+def test_the_output_files(first: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = first
     samples, scores, best = (read_rows(out / f"{name}.jsonl") for name in ("samples", "scores", "selection"))
     assert len(samples) == len(scores) == metrics["samples"] == 12
@@ -69,7 +69,7 @@ def test_the_files_and_what_they_hold(first: tuple[Path, dict[str, Any]]) -> Non
     json.dumps(metrics)
 
 
-def test_every_round_takes_other_prompts_and_draws_apart(
+def test_rounds_use_different_prompts_and_random_numbers(
     first: tuple[Path, Any], second: tuple[Path, Any], inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     pools = [{row["pool"] for row in read_rows(out / "prompts.jsonl")} for out, _ in (first, second)]
@@ -84,7 +84,7 @@ def test_every_round_takes_other_prompts_and_draws_apart(
     assert same != other
 
 
-def test_every_round_trains_the_base_on_all_best_answers_so_far(
+def test_every_round_trains_the_base_model_on_all_selections_so_far(
     first: tuple[Path, dict[str, Any]], second: tuple[Path, dict[str, Any]]
 ) -> None:
     best = [metrics["selected"] for _, metrics in (first, second)]
@@ -95,7 +95,7 @@ def test_every_round_trains_the_base_on_all_best_answers_so_far(
     assert first[1]["steps"] == second[1]["steps"] == 3
 
 
-def test_half_precision_reaches_samples_and_scores(
+def test_sampling_and_scoring_in_half_precision(
     inputs: dict[str, Path], first: tuple[Path, Any], tmp_path: Path
 ) -> None:
     stage.run(rejection(round="v1", dtype="bfloat16"), inputs, tmp_path)
@@ -107,7 +107,7 @@ def test_half_precision_reaches_samples_and_scores(
 
 
 def spy_on_steps(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], bool]) -> list[str]:
-    """Lets a step be killed where it begins if it `fails`; returns the list of the steps that were called."""
+    """Interrupts a step at its start if `fails(step)`; returns the list of called steps."""
     called: list[str] = []
     for name in STEPS:
         original = getattr(stage, name)
@@ -123,7 +123,7 @@ def spy_on_steps(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], bool]) 
 
 
 @pytest.mark.parametrize("killed", STEPS[1:])
-def test_a_killed_stage_goes_on_after_its_last_finished_step(
+def test_a_killed_stage_resumes_after_its_last_finished_step(
     inputs: dict[str, Path], first: tuple[Path, dict[str, Any]], tmp_path: Path, killed: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +134,7 @@ def test_a_killed_stage_goes_on_after_its_last_finished_step(
         after = spy_on_steps(patch, lambda step: False)
         metrics = stage.run(rejection(round="v1"), inputs, tmp_path)
     assert before == STEPS[: len(before)]
-    assert after == STEPS[len(before) - 1 :], "the step that was killed and those after it, no other"
+    assert after == STEPS[len(before) - 1 :], "only the interrupted step and those after it run again"
     same = {"selected", "mean_score", "best_score", "train_loss", "dialogues"}
     assert {name: metrics[name] for name in same} == {name: first[1][name] for name in same}
     mine, theirs = weights(tmp_path / "model"), weights(first[0] / "model")
@@ -144,7 +144,7 @@ def test_a_killed_stage_goes_on_after_its_last_finished_step(
     assert steps.count(0) == 1, "the speed of sampling is logged once"
 
 
-def test_it_says_what_it_selected(
+def test_it_reports_the_selection(
     inputs: dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -155,13 +155,13 @@ def test_it_says_what_it_selected(
     ordinary = sum(not row["is_safety"] for row in read_rows(tmp_path / "prompts.jsonl"))
     assert measured["all_unsafe"] + measured["without_answer"] >= ordinary > 0
     assert measured["selected"] + measured["all_unsafe"] + measured["without_answer"] == 3
-    told = capsys.readouterr().out
-    assert f"answers selected for {measured['selected']} of 3 prompts" in told
-    assert ("no answer was selected" in told) == (measured["selected"] == 0)
+    output = capsys.readouterr().out
+    assert f"answers selected for {measured['selected']} of 3 prompts" in output
+    assert ("no answer was selected" in output) == (measured["selected"] == 0)
 
 
 @pytest.mark.parametrize("name", ["base", "helpfulness"])
-def test_models_that_do_not_belong_together(
+def test_models_with_different_tokenizers_are_an_error(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     other = save_tiny_model(tmp_path / "other", train_bpe(["some other words"] * 50, 300))
@@ -172,23 +172,23 @@ def test_models_that_do_not_belong_together(
         stage.run(rejection(), {**inputs, name: other}, tmp_path)
 
 
-def test_rows_above_the_context_are_refused_before_sampling(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_rows_above_the_context_are_an_error_before_sampling(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_length: 129 is above the model's context of 128"):
         stage.run(rejection(max_length=129), inputs, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_selections_are_those_of_rejection_sampling(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_selections_must_be_outputs_of_rejection_sampling(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"selections: .*start has no prompts\.jsonl .*`all\.` and its name"):
         stage.run(rejection(), inputs | {"selections.v1/ppo": tmp_path / "start"}, tmp_path / "out")
 
 
-def test_every_round_needs_its_number_of_steps() -> None:
+def test_max_steps_is_required() -> None:
     with pytest.raises(ValueError, match="max_steps"):
         rejection(trainer={})
 
 
-def test_all_that_is_left_out_is_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """Prompts without room and dialogues too long for a row: neither count hides the other."""
+def test_skipped_rows_are_counted_by_reason(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Both long prompts and dialogues too long for a packed row are counted."""
     metrics = stage.run(rejection(max_length=14, max_prompt_length=7), inputs, tmp_path)
     assert {reason.split(" than ")[0] for reason in metrics["skipped"]} == {"prompt longer", "longer"}
