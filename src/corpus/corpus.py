@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..errors import DataError
 from ..hashes import file_hash
-from .shards import INDEX, TokenShards
+from .shards import INDEX, REMEDY, TokenShards
 
 Part = Literal["train", "validation"]
 PARTS: tuple[Part, ...] = ("train", "validation")
@@ -46,4 +46,4 @@ class Corpus:
         sums = [sum for stream in [*self.train, *self.validation] for sum in stream.checksums()]
         for path, expected in sums[share::shares]:
             if file_hash(path) != expected:
-                raise DataError(f"{path}: the checksum differs from that in {INDEX}; run `prepare` again")
+                raise DataError(f"{path}: the checksum differs from that in {INDEX}; {REMEDY}")

@@ -24,6 +24,7 @@ from .encoder import EncodedDocuments
 
 INDEX = "index.json"
 STARTS = "<u8"
+REMEDY = "delete the corpus and run the stage that wrote it (`prepare` or `pretrain`) again"
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -150,7 +151,7 @@ class TokenShards:
         if size != expected:
             raise DataError(
                 f"{path}: the file has {size:,} bytes, but {expected:,} according to {INDEX}; it was "
-                "truncated, run `prepare` again"
+                f"truncated, {REMEDY}"
             )
         return np.memmap(path, dtype=dtype, mode="r")
 
@@ -198,7 +199,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
             f"{folder}: {INDEX} does not exist; expected complete token shards, which `prepare` writes"
         ) from None
     except ValueError as error:
-        raise DataError(f"{path}: invalid JSON ({error}); run `prepare` again") from None
+        raise DataError(f"{path}: invalid JSON ({error}); {REMEDY}") from None
     expected = {"vocabulary_size", "tokens", "documents", "tokenizer", "shards"}
     if not isinstance(index, dict) or not index.keys() >= expected:
         raise DataError(
