@@ -2,20 +2,20 @@
 
     python benchmarks/gpu.py [--out gpu.json] [--small]
 
-Each part runs in a process of its own, in order of worth, until it ends or its time is up; a part that fails
-or is cut leaves what it has measured so far, and the next one starts. After each part the JSON file is
-rewritten, with the output of part NAME beside it in `gpu.NAME.log`. wandb and the network are not used. The
+Each part runs in its own process, the most important one first, until it ends or its time is up. If a part
+fails or is stopped, its results so far are kept and the next part starts. After each part the JSON file is
+rewritten; the output of part NAME is beside it in `gpu.NAME.log`. wandb and the network are not used. The
 package may be importable without being installed (`PYTHONPATH`). Without a GPU, or with `--small`, all sizes
 are small: that tests this script and measures nothing.
 
-The pipeline's folder is `runs/gpu-TIME` below the current folder and stays, finished or not.
+The pipeline's folder is `runs/gpu-TIME` below the current folder; it is not deleted.
 
 - `smoke`: `llamita run configs/smoke/pipeline.yaml`; seconds and metrics of each finished stage, and the last
   row of the metrics of the stage that was running.
 - `peak`: TFLOP/s of square bf16 matrix products, and the data sheet's where it is known.
 - `pretrain`: a Llama of 1.1 billion parameters in bf16 mixed precision, rows of 4,096 tokens, through the
   stage's own rows, trainer and kernels: tokens/s, MFU by the measured peak and by the data sheet's.
-- `sample`: answers of the same model in bf16, tokens/s, in turn with `generate`.
+- `sample`: answers of the same model in bf16, tokens/s, alternating with `generate`.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ ENVIRONMENT = {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARA
 
 
 def measure(name: str, small: bool, before: Mapping[str, Any]) -> None:
-    """In a process of its own: one part, a line for all that it yields."""
+    """Runs one part, in a process of its own, and prints a line for each result that it yields."""
     import torch
 
     cuda = torch.cuda.is_available()
     small = small or not cuda
-    _tell({"device": torch.cuda.get_device_name() if cuda else "cpu", "small": small})
+    _print_result({"device": torch.cuda.get_device_name() if cuda else "cpu", "small": small})
     for result in PARTS[name][0](SMALL if small else FULL, before):
-        _tell(result)
+        _print_result(result)
 
 
-def _tell(result: Result) -> None:
+def _print_result(result: Result) -> None:
     print("\n" + RESULT + json.dumps(result), flush=True)
 
 

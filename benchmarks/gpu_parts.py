@@ -86,12 +86,12 @@ def smoke(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
     run = f"gpu-{datetime.now():%m%d-%H%M%S}"
     command = [sys.executable, "-m", "llamita.cli", "--debug", "run", str(PIPELINE), f"name={run}"]
     process = subprocess.Popen([*command, *sizes.pipeline])
-    told: Result = {}
+    last: Result = {}
     while True:
         code = process.poll()
-        if (found := _stages(Path("runs") / run)) != told:
-            told = found
-            yield told
+        if (stages := _stages(Path("runs") / run)) != last:
+            last = stages
+            yield last
         if code is not None:
             break
         time.sleep(1)
