@@ -16,7 +16,7 @@ See docs/pipeline.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +62,8 @@ def read_pipeline(
     Raises ConfigError with all problems, one line each.
     """
     yaml_file = read_yaml(path)
+    if problem := _stage_yaml(yaml_file.data):
+        raise yaml_file.error((), problem)
     stage_overrides = _apply_overrides(yaml_file, overrides)
     settings = parse_settings(yaml_file, PipelineSettings)
     try:
@@ -91,6 +93,13 @@ def _all_or_errors(items: Iterable[T], function: Callable[[T], R]) -> list[R]:
     return results
 
 
+def _stage_yaml(data: Mapping[str, Any]) -> str | None:
+    """The problem with a file that has none of a pipeline's keys; None for a pipeline."""
+    if not data or not data.keys().isdisjoint(PipelineSettings.model_fields.keys() - {"seed"}):
+        return None
+    return "not a pipeline: no key `stages`; run the YAML of one stage with `llamita KIND CONFIG.yaml`"
+
+
 # ------------------------------------------------------------------------------------------- overrides
 
 
@@ -111,21 +120,38 @@ def _apply_overrides(yaml_file: YamlFile, overrides: Sequence[str]) -> list[_Ove
     for text in overrides:
         key, value = split_override(text)
         if key[0] in PipelineSettings.model_fields:
+            _check_root(yaml_file, key, text)
             yaml_file.override(key, value, text)
         else:
             stage_overrides.append(_Override(str(key[0]), key[1:], value, text=text))
     return stage_overrides
 
 
+def _check_root(yaml_file: YamlFile, key: KeyPath, text: str) -> None:
+    """Raises ConfigError for an override of a root that the pipeline does not declare."""
+    roots = yaml_file.data.get("roots") or {}
+    if key[0] == "roots" and len(key) == 2 and isinstance(roots, dict) and key[1] not in roots:
+        names = list(map(str, roots))
+        raise ConfigError(
+            f"override '{text}': {yaml_file.path} declares no root {key[1]!r}{nearest(key[1], names)}; "
+            f"its roots: {', '.join(names) or 'none'}"
+        )
+
+
 def _check_overrides(overrides: Sequence[_Override], placed: Sequence[PlacedStage], path: Path) -> None:
     names = list(dict.fromkeys(name for stage in placed for name in (stage.entry.name, stage.name)))
     for override in overrides:
         if override.stage not in names or not override.key:
-            allowed = [*PipelineSettings.model_fields, *names]
-            problem = not_in_round(override.stage, names) or (
-                f"{override.stage!r} is no stage and no key of {path}{nearest(override.stage, allowed)}; "
-                f"expected stage.key=value or one of {', '.join(allowed)}"
+            keys = list(PipelineSettings.model_fields)
+            unknown = (
+                f"{override.stage!r} is neither a stage nor a key of {path}"
+                f"{nearest(override.stage, [*keys, *names])}; keys: {', '.join(keys)}; "
+                f"stages, as STAGE.KEY=VALUE: {', '.join(names)}"
             )
+            if override.stage in names:
+                problem = f"{override.stage!r} is a stage; expected {override.stage}.KEY=VALUE"
+            else:
+                problem = not_in_round(override.stage, names) or unknown
             raise ConfigError(f"override '{override.text}': {problem}")
 
 
@@ -281,6 +307,8 @@ def _folder(context: _Context, index: int, reference: Reference) -> Path:
     if context.folders_needed and not folder.exists():
         if is_hub_id(value):
             return _fetched(yaml_file, key, value)
+        if key[0] == "roots":
+            raise yaml_file.error(key, f"no such folder: {folder}")
         names = context.resolver(index).names()
         raise yaml_file.error(
             key,
