@@ -45,7 +45,7 @@ def schema_text(kind: str) -> str:
     """
     if kind not in KINDS:
         raise ConfigError(
-            f"there is no stage {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}"
+            f"unknown kind of stage {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}"
         )
     settings = PipelineSettings if kind == "pipeline" else settings_class(kind)
     schema = settings.model_json_schema(by_alias=True, schema_generator=_WithDescriptions)

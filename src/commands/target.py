@@ -52,7 +52,7 @@ def find_target(config: Path, stage: str | None, overrides: Sequence[str]) -> Ta
     """
     if "stages" in read_yaml(config).data:
         return _in_pipeline(config, stage, overrides)
-    kind = _shown_kind(config, kind_of(config, stage))
+    kind = _shown_kind(config, kind_of(config, stage), ", ".join(SHOWN))
     settings = parse_settings(read_yaml(config, overrides), stages.settings_class(kind))
     folders = {name: value for name, value in settings.inputs.items() if isinstance(value, str)}
     inputs = {name: _folder(f"{config}: inputs.{name}", value) for name, value in folders.items()}
@@ -61,7 +61,7 @@ def find_target(config: Path, stage: str | None, overrides: Sequence[str]) -> Ta
     for name in (*_tokenizer_inputs(stage_run), *_data_inputs(stage_run)):
         if name not in inputs:
             raise ConfigError(
-                f"{config}: inputs.{name}: its rows can't be read without; add inputs.{name}=FOLDER"
+                f"{config}: inputs.{name}: needed to read the rows; add inputs.{name}=FOLDER"
             )
     return _target(stage_run, {}, output)
 
@@ -72,9 +72,9 @@ def _folder(key: str, value: str) -> Path:
     return Path(value) if Path(value).exists() else fetch(value)
 
 
-def _shown_kind(place: object, kind: str) -> str:
+def _shown_kind(place: object, kind: str, expected: str) -> str:
     if kind not in SHOWN:
-        raise ConfigError(f"{place}: a stage {kind!r} trains on no rows; expected one of {', '.join(SHOWN)}")
+        raise ConfigError(f"{place}: stage {kind!r} has no training rows; expected one of {expected}")
     return kind
 
 
@@ -82,13 +82,13 @@ def _in_pipeline(config: Path, stage: str | None, overrides: Sequence[str]) -> T
     stage_runs = {item.stage_run.name: item.stage_run for item in read_pipeline(config, overrides)}
     names = [name for name, stage_run in stage_runs.items() if stage_run.kind in SHOWN]
     if stage is None:
-        raise ConfigError(f"{config}: which stage? Add one of {', '.join(names)}")
+        raise ConfigError(f"{config}: no stage given; add one of {', '.join(names)}")
     if stage not in stage_runs:
         raise ConfigError(
             f"{config}: no stage {stage!r}{nearest(stage, names)}; expected one of {', '.join(names)}"
         )
     stage_run = stage_runs[stage]
-    _shown_kind(f"{config}: {stage}", stage_run.kind)
+    _shown_kind(f"{config}: {stage}", stage_run.kind, ", ".join(names))
     for name in _data_inputs(stage_run):
         if not stage_run.inputs[name].exists():
             made_by = stage_run.upstream.get(name)
