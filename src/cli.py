@@ -124,8 +124,9 @@ def run(
 ) -> None:
     """Run the stages of a pipeline in order, each into runs/NAME/STAGE (in a round: runs/NAME/v1/STAGE).
 
-    NAME is the pipeline's `name`; runs/ is in the current folder. Finished stages whose settings and inputs are unchanged are skipped, so after a stop the same command
-    resumes. Pass settings of the pipeline and of its stages as arguments:
+    NAME is the pipeline's `name`; runs/ is in the current folder. Finished stages whose settings and inputs
+    are unchanged are skipped, so after a stop the same command resumes. Pass settings of the pipeline and of
+    its stages as arguments:
     name=my_run seed=1 roots.data=FOLDER sft.trainer.learning_rate=1e-4 v2/ppo.processes=2
     """
     chosen = schedule.plan(pipeline.read_pipeline(config, overrides or []), start, until)
@@ -148,7 +149,7 @@ def validate(
 ) -> None:
     """Check YAML files without running anything: keys, types, names, and which stage reads which.
 
-    An input that is not the name of a stage counts as a path; `llamita run … --dry-run` checks that it exists.
+    An input that is no stage's name counts as a path; `llamita run … --dry-run` checks that it exists.
     """
     for config in configs:
         if "stages" in read_yaml(config).data:

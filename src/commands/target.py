@@ -60,9 +60,7 @@ def find_target(config: Path, stage: str | None, overrides: Sequence[str]) -> Ta
     stage_run = StageRun(kind, settings, inputs, output or Path())
     for name in (*_tokenizer_inputs(stage_run), *_data_inputs(stage_run)):
         if name not in inputs:
-            raise ConfigError(
-                f"{config}: inputs.{name}: needed to read the rows; add inputs.{name}=FOLDER"
-            )
+            raise ConfigError(f"{config}: inputs.{name}: needed to read the rows; add inputs.{name}=FOLDER")
     return _target(stage_run, {}, output)
 
 

@@ -16,7 +16,7 @@ See docs/pipeline.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,8 +62,8 @@ def read_pipeline(
     Raises ConfigError with all problems, one line each.
     """
     yaml_file = read_yaml(path)
-    if problem := _stage_yaml(yaml_file.data):
-        raise yaml_file.error((), problem)
+    if yaml_file.data and not yaml_file.data.keys() & {"name", "stages", "roots"}:
+        raise yaml_file.error((), "not a pipeline; run the YAML of one stage with `llamita KIND CONFIG.yaml`")
     stage_overrides = _apply_overrides(yaml_file, overrides)
     settings = parse_settings(yaml_file, PipelineSettings)
     try:
@@ -91,13 +91,6 @@ def _all_or_errors(items: Iterable[T], function: Callable[[T], R]) -> list[R]:
     if errors:
         raise ConfigError("\n".join(dict.fromkeys(errors)))
     return results
-
-
-def _stage_yaml(data: Mapping[str, Any]) -> str | None:
-    """The problem with a file that has none of a pipeline's keys; None for a pipeline."""
-    if not data or not data.keys().isdisjoint(PipelineSettings.model_fields.keys() - {"seed"}):
-        return None
-    return "not a pipeline: no key `stages`; run the YAML of one stage with `llamita KIND CONFIG.yaml`"
 
 
 # ------------------------------------------------------------------------------------------- overrides
@@ -131,11 +124,8 @@ def _check_root(yaml_file: YamlFile, key: KeyPath, text: str) -> None:
     """Raises ConfigError for an override of a root that the pipeline does not declare."""
     roots = yaml_file.data.get("roots") or {}
     if key[0] == "roots" and len(key) == 2 and isinstance(roots, dict) and key[1] not in roots:
-        names = list(map(str, roots))
-        raise ConfigError(
-            f"override '{text}': {yaml_file.path} declares no root {key[1]!r}{nearest(key[1], names)}; "
-            f"its roots: {', '.join(names) or 'none'}"
-        )
+        problem = f"{yaml_file.path} declares no root {key[1]!r}{nearest(key[1], map(str, roots))}"
+        raise ConfigError(f"override '{text}': {problem}; its roots: {', '.join(map(str, roots)) or 'none'}")
 
 
 def _check_overrides(overrides: Sequence[_Override], placed: Sequence[PlacedStage], path: Path) -> None:
