@@ -97,7 +97,7 @@ def _show_dialogues(
     if isinstance(settings, RejectionSettings):
         drawing.line(
             f"The selected answers of this round and the earlier ones are added to these dialogues, each "
-            f"{settings.selection_repeats} times, once they were sampled."
+            f"{settings.selection_repeats} times, once they are sampled."
         )
     if settings.ghost_attention and rows:
         _show_ghost_attention(settings, target, tokenizer)
