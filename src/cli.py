@@ -124,8 +124,9 @@ def run(
 ) -> None:
     """Run the stages of a pipeline in order, each into runs/NAME/STAGE (in a round: runs/NAME/v1/STAGE).
 
-    Finished stages whose settings and inputs are unchanged are skipped, so after a stop the same command
-    resumes. Pass settings of the pipeline and of its stages as arguments:
+    NAME is the pipeline's `name`; runs/ is in the current folder. Finished stages whose settings and inputs
+    are unchanged are skipped, so after a stop the same command resumes. Pass settings of the pipeline and of
+    its stages as arguments:
     name=my_run seed=1 roots.data=FOLDER sft.trainer.learning_rate=1e-4 v2/ppo.processes=2
     """
     chosen = schedule.plan(pipeline.read_pipeline(config, overrides or []), start, until)
@@ -146,7 +147,10 @@ def validate(
         ),
     ] = None,
 ) -> None:
-    """Check YAML files without running anything: keys, types, names, and which stage reads which."""
+    """Check YAML files without running anything: keys, types, names, and which stage reads which.
+
+    An input that is no stage's name counts as a path; `llamita run … --dry-run` checks that it exists.
+    """
     for config in configs:
         if "stages" in read_yaml(config).data:
             pipeline.check_trainers(pipeline.read_pipeline(config, folders_needed=False))
@@ -161,7 +165,7 @@ def _stage_command(kind: str) -> Callable[..., None]:
         overrides: Overrides = None,
         *,
         processes: Annotated[
-            int, typer.Option(min=1, help="Number of ranks; more than 1 needs `deepspeed` in the YAML.")
+            int, typer.Option(min=1, help="Number of ranks; more than 1 needs deepspeed=FILE.")
         ] = 1,
         name: Annotated[str | None, typer.Option(hidden=True, help="Name in the pipeline.")] = None,
     ) -> None:
@@ -171,11 +175,11 @@ def _stage_command(kind: str) -> Callable[..., None]:
             working.recover(stage_run.final)
         status = status_of(stage_run)
         if status.done:
-            say(f"{stage_run.name}: finished before, nothing has changed: {stage_run.final}")
+            say(f"{stage_run.name}: skipped, already finished; output folder: {stage_run.final}")
         else:
-            say(f"{stage_run.name}: {status.reason}")
+            say(f"{stage_run.name}: running ({status.reason})")
             execution.execute(stage_run)
-            say(f"{stage_run.name}: {stage_run.final}")
+            say(f"{stage_run.name}: finished; output folder: {stage_run.final}")
 
     return command
 

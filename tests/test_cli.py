@@ -107,7 +107,7 @@ def test_a_stage_alone(project: Path, fake: FakeStages, monkeypatch: pytest.Monk
     assert result.exit_code == 0, output(result)
     assert "polite\ngiven" in (project / "out/mine/made.txt").read_text()
     assert artifact.read_manifest(project / "out/mine")["settings"] == {"seed": 4, "style": "polite"}
-    assert "finished before" in llamita(*alone).stdout
+    assert "already finished" in llamita(*alone).stdout
     assert fake.ran == ["mine"]
 
 
@@ -140,7 +140,7 @@ def test_validate(project: Path) -> None:
     (project / "pipeline.yaml").write_text(pipeline.replace("config: taker.yaml", "config: polite.yaml"))
     assert llamita("validate", "polite.yaml").stdout == "polite.yaml: ok\n"
     (project / "mine.yaml").write_text("trainer: {max_steps: x}\n")
-    assert "give --stage, one of" in output(llamita("validate", "mine.yaml"))
+    assert "add --stage KIND, one of" in output(llamita("validate", "mine.yaml"))
     result = llamita("validate", "mine.yaml", "--stage", "maker")
     assert result.exit_code == 2
     assert "mine.yaml:1: trainer.max_steps" in result.stderr

@@ -14,7 +14,7 @@ from ..console import aligned_table, console
 
 OPEN, CLOSE = "⟦", "⟧"  # around highlighted tokens where there is no colour
 HIGHLIGHT = "bold green"
-QUANTILES = {"least": 0.0, "10%": 0.1, "median": 0.5, "90%": 0.9, "99%": 0.99, "most": 1.0}
+QUANTILES = {"min": 0.0, "10%": 0.1, "median": 0.5, "90%": 0.9, "99%": 0.99, "max": 1.0}
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control and format characters, surrogates, line separators
 
 

@@ -21,9 +21,9 @@ def kind_of(config: Path, stage: str | None = None) -> str:
     if kind == "rlhf":
         raise ConfigError(f"{config}: {stages.RLHF_REMOVED}")
     if kind not in stages.REGISTRY:
-        problem = f"unknown kind of stage {kind!r}" if kind else "its name begins with no kind of stage"
+        problem = f"unknown kind {kind!r}" if kind else "its name does not begin with a kind of stage"
         hint = nearest(kind or config.stem, stages.REGISTRY)
-        raise ConfigError(f"{config}: {problem}{hint}; give --stage, one of {', '.join(stages.REGISTRY)}")
+        raise ConfigError(f"{config}: {problem}{hint}; add --stage KIND, one of {', '.join(stages.REGISTRY)}")
     return kind
 
 

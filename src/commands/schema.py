@@ -44,9 +44,7 @@ def schema_text(kind: str) -> str:
     Raises ConfigError for an unknown kind.
     """
     if kind not in KINDS:
-        raise ConfigError(
-            f"unknown kind of stage {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}"
-        )
+        raise ConfigError(f"unknown kind {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}")
     settings = PipelineSettings if kind == "pipeline" else settings_class(kind)
     schema = settings.model_json_schema(by_alias=True, schema_generator=_WithDescriptions)
     return json.dumps({"$schema": DIALECT, **schema}, indent=1, ensure_ascii=False) + "\n"

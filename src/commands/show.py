@@ -106,7 +106,7 @@ def _show_dialogues(
     drawing.length_table(
         [
             ("a dialogue", [len(one.input_ids) for one in encoded]),
-            ("trained in it", [sum(label != UNTRAINED for label in one.labels) for one in encoded]),
+            ("its trained tokens", [sum(label != UNTRAINED for label in one.labels) for one in encoded]),
         ]
     )
     dropped = len(encoded) - counts["dialogues"]
@@ -256,7 +256,7 @@ def _shards(settings: PretrainSettings, target: Target, tokenizer: Any, *, scrat
             "validation": _first_rows(settings.validation),
         }
     )
-    drawing.line(f"No token shards yet: the first {SAMPLE:,} rows of each source are tokenized.")
+    drawing.line(f"No token shards yet: tokenizing the first {SAMPLE:,} rows of each source.")
     folder = scratch / "shards"
     journal = scratch / "journal.sqlite"
     write_corpus(sample, settings.seed, tokenizer, root=target.inputs["data"], folder=folder, journal=journal)

@@ -52,7 +52,7 @@ def find_target(config: Path, stage: str | None, overrides: Sequence[str]) -> Ta
     """
     if "stages" in read_yaml(config).data:
         return _in_pipeline(config, stage, overrides)
-    kind = _shown_kind(config, kind_of(config, stage))
+    kind = _shown_kind(config, kind_of(config, stage), ", ".join(SHOWN))
     settings = parse_settings(read_yaml(config, overrides), stages.settings_class(kind))
     folders = {name: value for name, value in settings.inputs.items() if isinstance(value, str)}
     inputs = {name: _folder(f"{config}: inputs.{name}", value) for name, value in folders.items()}
@@ -60,9 +60,7 @@ def find_target(config: Path, stage: str | None, overrides: Sequence[str]) -> Ta
     stage_run = StageRun(kind, settings, inputs, output or Path())
     for name in (*_tokenizer_inputs(stage_run), *_data_inputs(stage_run)):
         if name not in inputs:
-            raise ConfigError(
-                f"{config}: inputs.{name} is missing; add inputs.{name}=FOLDER to read the stage's rows"
-            )
+            raise ConfigError(f"{config}: inputs.{name}: needed to read the rows; add inputs.{name}=FOLDER")
     return _target(stage_run, {}, output)
 
 
@@ -72,10 +70,9 @@ def _folder(key: str, value: str) -> Path:
     return Path(value) if Path(value).exists() else fetch(value)
 
 
-def _shown_kind(place: object, kind: str) -> str:
+def _shown_kind(place: object, kind: str, expected: str) -> str:
     if kind not in SHOWN:
-        shown = ", ".join(SHOWN)
-        raise ConfigError(f"{place}: a stage {kind!r} has no training rows to show; expected one of {shown}")
+        raise ConfigError(f"{place}: stage {kind!r} has no training rows; expected one of {expected}")
     return kind
 
 
@@ -89,7 +86,7 @@ def _in_pipeline(config: Path, stage: str | None, overrides: Sequence[str]) -> T
             f"{config}: no stage {stage!r}{nearest(stage, names)}; expected one of {', '.join(names)}"
         )
     stage_run = stage_runs[stage]
-    _shown_kind(f"{config}: {stage}", stage_run.kind)
+    _shown_kind(f"{config}: {stage}", stage_run.kind, ", ".join(names))
     for name in _data_inputs(stage_run):
         if not stage_run.inputs[name].exists():
             made_by = stage_run.upstream.get(name)

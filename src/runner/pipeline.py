@@ -62,6 +62,8 @@ def read_pipeline(
     Raises ConfigError with all problems, one line each.
     """
     yaml_file = read_yaml(path)
+    if yaml_file.data and not yaml_file.data.keys() & {"name", "stages", "roots"}:
+        raise yaml_file.error((), "not a pipeline; run the YAML of one stage with `llamita KIND CONFIG.yaml`")
     stage_overrides = _apply_overrides(yaml_file, overrides)
     settings = parse_settings(yaml_file, PipelineSettings)
     try:
@@ -111,21 +113,35 @@ def _apply_overrides(yaml_file: YamlFile, overrides: Sequence[str]) -> list[_Ove
     for text in overrides:
         key, value = split_override(text)
         if key[0] in PipelineSettings.model_fields:
+            _check_root(yaml_file, key, text)
             yaml_file.override(key, value, text)
         else:
             stage_overrides.append(_Override(str(key[0]), key[1:], value, text=text))
     return stage_overrides
 
 
+def _check_root(yaml_file: YamlFile, key: KeyPath, text: str) -> None:
+    """Raises ConfigError for an override of a root that the pipeline does not declare."""
+    roots = yaml_file.data.get("roots") or {}
+    if key[0] == "roots" and len(key) == 2 and isinstance(roots, dict) and key[1] not in roots:
+        problem = f"{yaml_file.path} declares no root {key[1]!r}{nearest(key[1], map(str, roots))}"
+        raise ConfigError(f"override '{text}': {problem}; its roots: {', '.join(map(str, roots)) or 'none'}")
+
+
 def _check_overrides(overrides: Sequence[_Override], placed: Sequence[PlacedStage], path: Path) -> None:
     names = list(dict.fromkeys(name for stage in placed for name in (stage.entry.name, stage.name)))
     for override in overrides:
         if override.stage not in names or not override.key:
-            allowed = [*PipelineSettings.model_fields, *names]
-            problem = not_in_round(override.stage, names) or (
-                f"{override.stage!r} is no stage and no key of {path}{nearest(override.stage, allowed)}; "
-                f"expected stage.key=value or one of {', '.join(allowed)}"
+            keys = list(PipelineSettings.model_fields)
+            unknown = (
+                f"{override.stage!r} is neither a stage nor a key of {path}"
+                f"{nearest(override.stage, [*keys, *names])}; keys: {', '.join(keys)}; "
+                f"stages, as STAGE.KEY=VALUE: {', '.join(names)}"
             )
+            if override.stage in names:
+                problem = f"{override.stage!r} is a stage; expected {override.stage}.KEY=VALUE"
+            else:
+                problem = not_in_round(override.stage, names) or unknown
             raise ConfigError(f"override '{override.text}': {problem}")
 
 
@@ -281,6 +297,8 @@ def _folder(context: _Context, index: int, reference: Reference) -> Path:
     if context.folders_needed and not folder.exists():
         if is_hub_id(value):
             return _fetched(yaml_file, key, value)
+        if key[0] == "roots":
+            raise yaml_file.error(key, f"no such folder: {folder}")
         names = context.resolver(index).names()
         raise yaml_file.error(
             key,

@@ -82,6 +82,8 @@ def show(chosen: Sequence[PlannedStage]) -> None:
         for name, folder in stage_run.inputs.items():
             say(f"    input {name}: {folder}")
         say(f"    output {stage_run.final}")
+        if stage_run.processes > 1:
+            say(f"    processes: {stage_run.processes}")
         for key, value in flatten(stage_run.settings.model_dump(exclude={"inputs", "output"})).items():
             say(f"    {key}: {brief(value, 200)}")
 

@@ -91,7 +91,7 @@ def check_processes(kind: str, settings: StageSettings, processes: int) -> str |
         return None
     if "deepspeed" not in type(settings).model_fields:
         return f"stage {kind!r} runs in one process only, found {processes}"
-    return f"{processes} processes need a DeepSpeed file; add deepspeed=FILE to the stage's settings"
+    return f"{processes} processes need a DeepSpeed file; set `deepspeed` in the stage's settings"
 
 
 def standalone_run(

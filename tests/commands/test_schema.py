@@ -121,4 +121,4 @@ def test_the_command_prints_it() -> None:
     assert result.stdout == schema_text("world")
     wrong = CliRunner().invoke(cli.app, ["schema", "wrld"])
     assert wrong.exit_code == 2
-    assert "unknown kind of stage 'wrld'; did you mean 'world'?; expected one of pipeline," in wrong.stderr
+    assert "unknown kind 'wrld'; did you mean 'world'?; expected one of pipeline, world" in wrong.stderr

@@ -146,7 +146,7 @@ def test_documents_without_and_with_token_shards(folders: list[str], tmp_path: P
     tokenizer.save_pretrained(str(tmp_path / "tokenizer" / "model"))
     inputs = [folders[0], f"inputs.tokenizer={tmp_path / 'tokenizer'}"]
     text = show("pretrain", PRETRAIN, *inputs, "--rows", "3")
-    assert text.startswith("No token shards yet: the first 10,000 rows of each source are tokenized.")
+    assert text.startswith("No token shards yet: tokenizing the first 10,000 rows of each source.")
     assert text.count("── row ") == 3
     assert re.search(r"· document 2, tokens \d+–\d+\n<s>⟦ the color of \w+ is \w+ \.</s>⟧\n", text)
     assert re.search(r"· document 1, tokens 0–\d+\n[^⟦\n]", text)  # nothing predicts a row's first token
@@ -225,7 +225,7 @@ def test_a_stage_of_a_pipeline_before_its_model_exists(project: Path, tokenizer:
 def test_what_is_missing_is_named(project: Path) -> None:
     assert "no stage given; add one of base, chat, judge" in llamita_show("pipeline.yaml", code=2)
     assert "no stage 'chta'; did you mean 'chat'?" in llamita_show("pipeline.yaml", "chta", code=2)
-    assert "words: a stage 'tokenizer' has no training rows" in llamita_show("pipeline.yaml", "words", code=2)
+    assert "words: stage 'tokenizer' has no training rows" in llamita_show("pipeline.yaml", "words", code=2)
     assert "add inputs.model=FOLDER" in llamita_show("sft.yaml", "inputs.data=data", code=2)
     assert "inputs.data: no such folder" in llamita_show("sft.yaml", "inputs.data=nowhere", code=2)
     assert "max_length" in llamita_show("sft.yaml", "max_length=x", code=2)

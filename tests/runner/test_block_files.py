@@ -140,10 +140,10 @@ def test_an_error_that_rounds_share_is_reported_once() -> None:
     [
         (
             "v2/pop.strength=1",
-            "'v2/pop' is no stage and no key of configs/pipeline.yaml; did you mean 'v2/",
+            "'v2/pop' is neither a stage nor a key of configs/pipeline.yaml; did you mean 'v2/",
         ),
         ("v1/ppo.strength=1", "no stage 'ppo' in round 'v1'; expected one of v2/ppo, v3/ppo"),
-        ("v2/ppo=1", "expected stage.key=value"),
+        ("v2/ppo=1", "'v2/ppo' is a stage; expected v2/ppo.KEY=VALUE"),
         ("v2/ppo.strenght=1", "override 'v2/ppo.strenght=1'"),
         ("v2/ppo.inputs.model=v3/ppo", "override 'v2/ppo.inputs.model=v3/ppo'"),
     ],

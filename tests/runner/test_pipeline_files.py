@@ -82,10 +82,11 @@ def test_wrong_settings_of_all_stages_are_reported_at_once(project: Path) -> Non
     [
         ("base.words=many", "override 'base.words=many'"),
         ("base.wrods=3", "did you mean 'words'"),
-        ("bsae.words=3", "'bsae' is no stage and no key of configs/pipeline.yaml; did you mean 'base'"),
-        ("base=3", "expected stage.key=value"),
+        ("bsae.words=3", "'bsae' is neither a stage nor a key of configs/pipeline.yaml; did you mean 'base'"),
+        ("base=3", "'base' is a stage; expected base.KEY=VALUE"),
         ("chat.inputs.model=nowhere", "override 'chat.inputs.model=nowhere'"),
-        ("roots.data=nowhere", "override 'roots.data=nowhere'"),
+        ("roots.data=nowhere", "roots.data: no such folder: "),
+        ("roots.dta=nowhere", "declares no root 'dta'; did you mean 'data'?; its roots: data"),
     ],
 )
 def test_wrong_overrides_are_named(project: Path, override: str, words: str) -> None:
@@ -109,3 +110,8 @@ def test_trainer_sections_are_checked_before_any_work(project: Path, section: st
     with pytest.raises(ConfigError, match=r"base\.yaml:1: trainer\.") as caught:
         pipeline.check_trainers(chosen)
     assert words in str(caught.value)
+
+
+def test_the_yaml_of_a_stage_is_not_a_pipeline(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"base\.yaml: not a pipeline; run the YAML of one stage with"):
+        pipeline.read_pipeline("configs/base.yaml")
