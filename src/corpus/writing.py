@@ -226,8 +226,8 @@ class _Preparation:
         total = {name: sum(source[name] for source in sources) for name in ("documents", "tokens", "bytes")}
         if not total["tokens"]:
             share = self._settings.validation_share
-            reason = f" (validation_share: {share:g} left none)" if share else ""
-            raise DataError(f"{part} documents: expected at least one document, found none{reason}")
+            remedy = f"; increase validation_share, now {share:g}" if share and part == "validation" else ""
+            raise DataError(f"{part} documents: expected at least one document, found none{remedy}")
         lengths: list[int] = reduce(_add, (stream.counts["lengths"] for stream in streams))
         return {
             **total,

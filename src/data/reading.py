@@ -141,7 +141,8 @@ def report_outcome(
     if skipped:
         say(f"{source.path}: {usable:,} rows, {skipped.total():,} skipped: {reasons}")
     if bad_rows:
-        say(f"{source.path}: {len(bad_rows):,} bad rows skipped; {BAD_ROWS} lists them")
+        rows = "row" if len(bad_rows) == 1 else "rows"
+        say(f"{source.path}: {len(bad_rows):,} bad {rows} skipped, listed in {BAD_ROWS}")
     if ignored:
         names = sorted(ignored, key=lambda name: -ignored[name])
         fields = named(f"{short_name(name)} ({ignored[name]:,} rows)" for name in names)

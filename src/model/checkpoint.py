@@ -136,7 +136,7 @@ def _existing(folder: Path) -> Path:
         check_no_pointer(folder)
         return converted_folder(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected a model or the artifact of a stage")
+        raise DataError(f"{folder}: no such folder; expected a model, or a stage that trained one")
     folder = model_folder(folder)
     check_files(folder)
     return folder

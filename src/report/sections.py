@@ -54,7 +54,7 @@ SECTIONS = (
                 "Mean reward-model score of each version's answers, after the sigmoid, with standard errors. "
                 "If the helpfulness score rises and gold helpfulness does not, the policy exploits errors of "
                 "the reward model (section 3.4.1, figure 11).",
-                "Reward-model scores are not drawn: the evaluation had no reward models.",
+                "Reward-model scores are not drawn: the run has no finished evaluation with reward models.",
             ),
         ),
     ),

@@ -69,9 +69,11 @@ def read_pairs(
         say(f"{truncated:,} prompts truncated: the pair is longer than {settings.max_length} tokens")
     for name, rows in (("training", pairs), ("held-out", test)):
         if not rows:
-            reasons = ", ".join(f"{count:,} skipped: {reason}" for reason, count in (+skipped).items())
+            reasons = [f"{count:,} skipped: {reason}" for reason, count in (+skipped).items()]
+            reasons += [f"{len(held_out):,} of {len(comparisons):,} held out"] if settings.held_out else []
             raise DataError(
-                f"no {name} pair is left ({reasons or 'the sources are empty'}); expected at least one"
+                f"no {name} pair is left ({', '.join(reasons) or 'the sources are empty'}); "
+                "expected at least one"
             )
     counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs), "truncated_prompts": truncated}
     intake.skipped.update(skipped)

@@ -62,8 +62,10 @@ class RewardSettings(RowSettings, TrainedSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> RewardSettings:
-        if bool(self.test) == bool(self.held_out):
-            raise ValueError("test: give either sources `test` or a number `held_out`, and not both")
+        if self.test and self.held_out:
+            raise ValueError("held_out: `test` already names held-out comparisons; remove one of the two")
+        if not (self.test or self.held_out):
+            raise ValueError("held_out: no comparisons to test with; set `held_out` to a number, or `test`")
         if self.kind == "helpfulness" and (self.mix or self.safety_loss_weight):
             raise ValueError(
                 "kind: `mix` and `safety_loss_weight` are only for kind 'safety'; remove them or change it"

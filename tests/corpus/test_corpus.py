@@ -160,7 +160,7 @@ def test_errors(data: Path, tokenizer: Any) -> None:
     write(data / "one.jsonl", [{"text": TEXTS[0]}])
     nothing_held_out = settings(documents=source_setting("one", "text_rows"), validation_share=1e-9)
     with pytest.raises(
-        DataError, match=r"validation documents: .*one document.* \(validation_share: 1e-09 left none\)"
+        DataError, match=r"validation documents: .*one document.*; increase validation_share, now 1e-09"
     ):
         made(nothing_held_out, data, tokenizer)
     with pytest.raises(DataError, match="'text_rowz' cannot be used for documents; did you mean 'text_rows'"):

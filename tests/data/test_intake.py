@@ -38,7 +38,7 @@ def test_one_rule_for_all_kinds_of_rows(tmp_path: Path, format: str, capsys: Any
     intake = Intake(3)
     assert len(list(read(source(format), tmp_path, intake))) == 1
     assert intake.metrics()["bad_rows"] == 3
-    assert "rows.jsonl: 3 bad rows skipped; bad_rows.jsonl lists them" in capsys.readouterr().out
+    assert "rows.jsonl: 3 bad rows skipped, listed in bad_rows.jsonl" in capsys.readouterr().out
     intake.write(tmp_path)
     listed = [json.loads(line) for line in (tmp_path / "bad_rows.jsonl").read_text().splitlines()]
     assert [reason.split(": ")[0] for reason in listed] == [f"{path}:{line}" for line in (1, 3, 4)]

@@ -181,8 +181,8 @@ def test_invalid_settings() -> None:
     both = {"test": source_setting("test", "comparison"), "held_out": 5}
     mix = {"kind": "helpfulness", "mix": source_setting("ordinary", "comparison")}
     for changes, message in (
-        (both, "give either sources `test` or"),
-        ({"held_out": 0}, "give either sources `test` or"),
+        (both, "held_out: `test` already names held-out comparisons"),
+        ({"held_out": 0}, "held_out: no comparisons to test with"),
         (mix, "are only for kind 'safety'"),
         ({"kind": "helpfulness", "safety_loss_weight": 1.0}, "are only for kind 'safety'"),
         ({"margin": "huge"}, "small"),
@@ -190,3 +190,8 @@ def test_invalid_settings() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             settings(**changes)
+
+
+def test_the_error_says_that_all_pairs_are_held_out(data: Path, tokenizer: Any) -> None:
+    with pytest.raises(DataError, match=r"no training pair is left \(.*180 of 180 held out\)"):
+        read_pairs(settings(held_out=10_000), data, tokenizer)
