@@ -124,7 +124,7 @@ def _start_wandb(out: Path, settings: Mapping[str, Any]) -> Any:
     )
     run.define_metric("*", step_metric="step")  # the x axis of every chart
     if mode == "offline":
-        folder = os.path.relpath(run.sync_dir)
+        folder = os.path.relpath(Path(run.dir).parent)
         say(f"wandb: offline run in {folder} (upload it with `wandb sync`)")
     return run
 
