@@ -85,7 +85,8 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     if turns:
         turn = turns[-1]
         reached = share_of(report["gatt_dialogues"]["with"] or {}, turn)
-        detail = f"at turn {turn}{reached}, without → with GAtt"
+        compared = "with GAtt" if without.get(turn) is None else "without → with GAtt"
+        detail = f"at turn {turn}{reached}, {compared}"
         tiles.append(
             _tile("instruction following", without.get(turn), with_gatt[turn], percent=True, detail=detail)
         )

@@ -294,12 +294,14 @@ def _folder(context: _Context, index: int, reference: Reference) -> Path:
             raise yaml_file.error(key, f"no folder given; add roots.{value}=FOLDER to the command line")
         value = root or "."
     folder = yaml_file.absolute_path(key, value)
-    if context.folders_needed and not folder.exists():
-        if is_hub_id(value):
-            return _fetched(yaml_file, key, value)
-        if key[0] == "roots":
-            raise yaml_file.error(key, f"no such folder: {folder}")
-        names = context.resolver(index).names()
+    if folder.exists():
+        return folder
+    names = context.resolver(index).names()
+    if context.folders_needed and is_hub_id(value):
+        return _fetched(yaml_file, key, value)
+    if context.folders_needed and key[0] == "roots":
+        raise yaml_file.error(key, f"no such folder: {folder}")
+    if context.folders_needed or (key[0] != "roots" and "/" not in value and nearest(value, names)):
         raise yaml_file.error(
             key,
             f"{value!r} is not an earlier stage, a root or an existing folder{nearest(value, names)}; "

@@ -298,3 +298,12 @@ def test_more_models_than_colours_are_distinguishable(report: dict) -> None:
     assert len([label for label in labels(drawn) if label.endswith("reward")]) == 4
     assert drawn is not None
     assert drawn.count("opacity: 0.5") == 8  # seven bars of the sixth model, and its place in the legend
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_tile_of_instructions_compares_only_what_was_measured(report: dict) -> None:
+    assert "without → with GAtt" in render(report)
+    report["gatt_retention"]["without"] = dict.fromkeys(report["gatt_retention"]["without"])
+    page = render(report)
+    assert "without → with GAtt" not in page
+    assert ", with GAtt<" in page

@@ -70,6 +70,16 @@ def test_wrong_pipelines_name_their_line(project: Path, old: str, new: str, line
     assert any(words in error for error in errors), problem()
 
 
+def test_validating_knows_a_misspelt_stage_from_a_folder_that_is_yet_to_come(project: Path) -> None:
+    replace("configs/pipeline.yaml", "{model: base}", "{model: bsae}")
+    with pytest.raises(ConfigError, match=r"'bsae' is not an earlier stage.*; did you mean 'base'"):
+        pipeline.read_pipeline("configs/pipeline.yaml", folders_needed=False)
+    replace("configs/pipeline.yaml", "{model: bsae}", "{model: models/bsae}")
+    assert pipeline.read_pipeline("configs/pipeline.yaml", folders_needed=False)
+    replace("configs/pipeline.yaml", "{model: models/bsae}", "{model: weights}")
+    assert pipeline.read_pipeline("configs/pipeline.yaml", folders_needed=False)
+
+
 def test_wrong_settings_of_all_stages_are_reported_at_once(project: Path) -> None:
     replace("configs/base.yaml", "words", "wrods")
     replace("configs/final.yaml", "2", "many")
