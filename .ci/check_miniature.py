@@ -10,11 +10,11 @@ other processors and releases of torch round differently and so train another mo
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import sys
-from pathlib import Path
 from typing import Any
+
+from report_file import read_report
 
 NOISE = 1.0  # standard errors
 CHANCE = 2.0  # standard deviations
@@ -97,16 +97,7 @@ def check(report: dict[str, Any]) -> Checker:
 
 def main() -> None:
     """Exits with 1 for a figure missing or off beyond chance, with 2 for an unreadable report, else 0."""
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    try:
-        report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        print(f"{sys.argv[1]}: {error}", file=sys.stderr)
-        sys.exit(2)
-    checker = check(report)
-    seconds = report.get("wall_seconds") or {}
-    print(f"stages took {sum(seconds.values()) / 60:.1f} min: {seconds}")
+    checker = check(read_report(__doc__))
     for miss in checker.misses:
         print(f"MISSED {miss}")
     print(f"{checker.checked - len(checker.misses)} of {checker.checked} figures hold")

@@ -8,12 +8,12 @@ and from SFT to the last version harmful answers became fewer and helpfulness ro
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+from report_file import read_report
 
 TRAINED = ("pretrain", "sft", "helpfulness", "safety", "v1/rejection", "v2/rejection")
 VERSIONS = ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
@@ -77,15 +77,7 @@ def alignment_faults(report: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     """Exits with 1 if the report has a fault, with 2 if it cannot be read, else with 0."""
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    try:
-        report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        print(f"{sys.argv[1]}: {error}", file=sys.stderr)
-        sys.exit(2)
-    seconds = report.get("wall_seconds") or {}
-    print(f"stages took {sum(seconds.values()) / 60:.1f} min: {seconds}")
+    report = read_report(__doc__)
     found = list(faults(report))
     for fault in found:
         print(f"FAULT {fault}")
