@@ -20,10 +20,10 @@ def device() -> torch.device:
 
 @cache
 def _disable_cudnn_attention() -> None:
-    """Disables cuDNN's attention, which spends about 60 ms on every new shape.
+    """Disables cuDNN's attention, which spends 36 to 60 ms on every new shape.
 
     In sampling the keys become longer with every token, and batches of answers differ in length, so most
-    shapes are new: on an H200 sampling was 7 times slower (benchmarks/results/gpu.md).
+    shapes are new: on an H200 sampling was up to 7 times slower (benchmarks/results/gpu.md).
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
