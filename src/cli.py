@@ -149,7 +149,8 @@ def validate(
 ) -> None:
     """Check YAML files without running anything: keys, types, names, and which stage reads which.
 
-    An input that is no stage's name counts as a path; `llamita run … --dry-run` checks that it exists.
+    An input that does not resemble the name of a stage or root counts as a path; `llamita run … --dry-run`
+    checks that it exists.
     """
     for config in configs:
         if "stages" in read_yaml(config).data:
