@@ -85,3 +85,13 @@ def test_other_devices_keep_their_own_kernels(model: LlamaForCausalLM) -> None:
     before = model.config._attn_implementation
     with attending_within_segments(model, torch.device("cuda")):
         assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize(("kernel", "allowed"), [(None, True), ("sdpa", True), ("packed", False)])
+def test_cudnn_attention_is_allowed_for_rows_of_one_shape(
+    model: LlamaForCausalLM, kernel: str | None, allowed: bool
+) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as `device` does on a GPU
+    with attending_within_segments(model, torch.device("cuda"), kernel):
+        assert torch.backends.cuda.cudnn_sdp_enabled() == allowed
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
