@@ -44,7 +44,7 @@ TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def comparison(row: Mapping[str, Any]) -> Comparison:
-    """Converts {"prompt", "chosen", "rejected"}, optionally {"rating", "chosen_safe", "rejected_safe"}.
+    """Converts {"prompt", "chosen", "rejected"}, optionally with the other fields of `Comparison`.
 
     The prompt is text (after `system` and `history`, if the row has them) or messages; an answer is text,
     messages that follow the prompt, or the whole dialogue including the prompt.
@@ -66,6 +66,8 @@ def comparison(row: Mapping[str, Any]) -> Comparison:
         rating=rating,
         chosen_safe=chosen_safe,
         rejected_safe=rejected_safe,
+        category=field(row, "category", str) or None,
+        attack=field(row, "attack", str) or None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from ..errors import DataError
 
@@ -13,6 +13,10 @@ T = TypeVar("T")
 
 Rating = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
 RATINGS: tuple[Rating, ...] = ("significantly_better", "better", "slightly_better", "negligibly_better")
+
+
+Context = Literal["plain", "instruction", "multi_turn", "instruction_multi_turn"]
+CONTEXTS: tuple[Context, ...] = ("plain", "instruction", "multi_turn", "instruction_multi_turn")
 
 
 class Message(TypedDict):
@@ -46,7 +50,10 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to one prompt, whose last message is the user's; `chosen` is the better one."""
+    """Two answers to one prompt, whose last message is the user's; `chosen` is the better one.
+
+    `category` and `attack` as in `Prompt`.
+    """
 
     prompt: list[Message]
     chosen: str
@@ -55,19 +62,50 @@ class Comparison:
     rating: Rating | None = None
     chosen_safe: bool | None = None
     rejected_safe: bool | None = None
+    category: str | None = None
+    attack: str | None = None
+
+    @property
+    def context(self) -> Context:
+        """The context of the prompt, see `context_of_messages`."""
+        return context_of_messages(self.prompt)
 
 
 @dataclass(frozen=True)
 class Prompt:
     """Messages that end with the user's.
 
-    `is_safety`: whether the prompt is adversarial, so that the safety model scores its answers. `id` is
-    that of a test prompt, for the gold scorers of a miniature world.
+    Attributes:
+        is_safety: whether the prompt is adversarial, so that the safety model scores its answers.
+        id: id of a test prompt, for the gold scorers of a miniature world.
+        category: risk category (section 4.2.1), such as "illicit"; None if unknown or harmless.
+        attack: attack style (section 4.2.1), such as "psychological"; None if there is none or it is unknown.
+        language: language in which the answer is expected, where an instruction names one.
     """
 
     messages: list[Message]
     is_safety: bool = False
     id: str | None = None
+    _: KW_ONLY
+    category: str | None = None
+    attack: str | None = None
+    language: str | None = None
+
+    @property
+    def context(self) -> Context:
+        """What precedes the last user message, see `context_of_messages`."""
+        return context_of_messages(self.messages)
+
+    @property
+    def turn(self) -> int:
+        """Number of user messages: 1 for a single-turn prompt."""
+        return sum(message["role"] == "user" for message in self.messages)
+
+    def row(self) -> dict[str, Any]:
+        """Returns the prompt as a JSONL row in the format `prompts` of sources, without empty fields."""
+        named = {"id": self.id, "category": self.category, "attack": self.attack, "language": self.language}
+        known = {name: value for name, value in named.items() if value is not None}
+        return {"messages": self.messages, "is_safety": self.is_safety, **known}
 
 
 class Rows(list[T]):
@@ -76,6 +114,14 @@ class Rows(list[T]):
     def __init__(self, rows: Iterable[T] = (), skipped: Counter[str] | None = None) -> None:
         super().__init__(rows)
         self.skipped: Counter[str] = skipped if skipped is not None else Counter()
+
+
+def context_of_messages(messages: Sequence[Message]) -> Context:
+    """Returns what precedes the last user message: nothing, a system message, earlier turns, or both."""
+    instructed = messages[0]["role"] == "system"
+    if sum(message["role"] == "user" for message in messages) == 1:
+        return "instruction" if instructed else "plain"
+    return "instruction_multi_turn" if instructed else "multi_turn"
 
 
 def check_roles(messages: Sequence[Message], last: str) -> None:

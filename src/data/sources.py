@@ -41,9 +41,12 @@ def _completed_prompt(row: Mapping[str, Any]) -> str:
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
-    """Converts {"messages" (the last one is the user's)}, optionally `is_safety` (default false) and `id`."""
+    """Converts {"messages" (the last one is the user's)}, optionally with the other fields of `Prompt`."""
     return Prompt(
-        dialogue_formats.messages_of(row, "messages", "user"), _is_safety(row), field(row, "id", str)
+        dialogue_formats.messages_of(row, "messages", "user"),
+        _is_safety(row),
+        field(row, "id", str),
+        **{name: field(row, name, str) or None for name in PROMPT_LABELS},
     )
 
 
@@ -55,7 +58,9 @@ def _prompt_of(parse: Parse, row: dict[str, Any]) -> list[Prompt | Skip]:
         result
         if isinstance(result, Skip)
         else Prompt(
-            result.prompt if isinstance(result, Comparison) else result.messages[:-1], _is_safety(row)
+            result.prompt if isinstance(result, Comparison) else result.messages[:-1],
+            _is_safety(row),
+            **{name: field(row, name, str) or None for name in PROMPT_LABELS},
         )
         for result in results
     ]
@@ -76,6 +81,7 @@ SEED_TASKS = ("instruction", "instances", "instances.input", "instances.output")
 SOLUTIONS = [
     f"{model}{part}" for model in comparison_formats.GSM8K_MODELS for part in ("", ".is_correct", ".solution")
 ]
+PROMPT_LABELS = ("category", "attack", "language")
 EARLIER = ("system", "history")  # optional context of a prompt
 COMPARED = ("prompt", "chosen", "rejected")
 
@@ -103,7 +109,7 @@ COMPARISONS: dict[str, Format[Comparison]] = {
     "comparison": Format(
         comparison_formats.comparison,
         records,
-        _fields("rating", "chosen_safe", "rejected_safe", *EARLIER, messages=COMPARED),
+        _fields("rating", "chosen_safe", "rejected_safe", "category", "attack", *EARLIER, messages=COMPARED),
     ),
     "hh": Format(comparison_formats.hh, records, _fields("chosen", "rejected")),
     "self_instruct_eval": Format(
@@ -114,9 +120,13 @@ COMPARISONS: dict[str, Format[Comparison]] = {
     "gsm8k_solutions": Format(comparison_formats.gsm8k_solutions, records, _fields("question", *SOLUTIONS)),
 }
 PROMPTS: dict[str, Format[Prompt]] = {
-    "prompts": Format(_prompt, records, _fields("is_safety", "id", "system", messages=["messages"])),
+    "prompts": Format(
+        _prompt, records, _fields("is_safety", "id", *PROMPT_LABELS, "system", messages=["messages"])
+    ),
     **{
-        name: Format(partial(_prompt_of, format.parse), format.records, format.fields | {"is_safety"})
+        name: Format(
+            partial(_prompt_of, format.parse), format.records, format.fields | {"is_safety", *PROMPT_LABELS}
+        )
         for name, format in {**DIALOGUES, **COMPARISONS}.items()
     },
 }

@@ -24,7 +24,7 @@ class EncodedPrompt:
 
     def row(self) -> dict[str, Any]:
         """As a JSONL row, in the format `prompts` of sources."""
-        return {"messages": self.prompt.messages, "is_safety": self.prompt.is_safety}
+        return self.prompt.row()
 
 
 def read_pool(

@@ -124,8 +124,8 @@ def best_answers(
             best[prompt] = (value, text)
     return [
         {
+            **prompts[index].row(),
             "messages": [*prompts[index].prompt.messages, {"role": "assistant", "content": text}],
-            "is_safety": prompts[index].prompt.is_safety,
             "score": value,
         }
         for index, (value, text) in sorted(best.items())
