@@ -14,9 +14,7 @@ from .truth import Truth
 
 RISKS: dict[Risk, float] = {"ordinary": 0.7, "borderline": 0.12, "harmful": 0.18}
 ORDINARY: dict[Risk, float] = {"ordinary": 1.0}
-RISKY_END_SHARE = (
-    0.1  # of Ghost Attention dialogues: a harmful or borderline last question, as often as in RISKS
-)
+RISKY_END_SHARE = 0.1  # of Ghost Attention dialogues: those that end with a harmful or borderline question
 LONGEST_PLAIN_DIALOGUE, LONGEST_GATT_DIALOGUE = 6, 20  # turns
 
 

@@ -10,7 +10,7 @@ import pytest
 from llamita.data.rows import CONTEXTS, context_of_messages
 from llamita.errors import ConfigError
 from llamita.miniature import annotators, lexicon
-from llamita.miniature.answers import UNFOLLOWED, UNFOLLOWED_LOSS, comply, refuse
+from llamita.miniature.answers import REFUSAL_WORTH, UNFOLLOWED, UNFOLLOWED_LOSS, comply, ignore, refuse
 from llamita.miniature.gold import REFUSAL, STEPS
 from llamita.miniature.prompts import CONTEXT_SHARES, place
 from llamita.miniature.questions import ask
@@ -105,6 +105,8 @@ def test_values_of_answers_in_context() -> None:
             assert written.safe == answer.safe
             assert written.safety == pytest.approx(answer.safety - (0 if follows else loss))
             assert written.helpfulness == pytest.approx(answer.helpfulness * (1 if follows else UNFOLLOWED))
+    spanish = ignore(refuse(question, rng), {"language": "spanish"}, rng)  # it has no word to translate
+    assert spanish.safety == REFUSAL_WORTH[spanish.text]
     assert ignored / 600 == pytest.approx(annotators.IGNORED_SHARE, abs=0.06)
 
 

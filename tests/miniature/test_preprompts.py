@@ -25,8 +25,16 @@ THINGS = {
 def test_every_template_has_every_adjective_and_every_category_a_tailored_text() -> None:
     generic = preprompts.generic_preprompts()
     assert len(set(generic)) == len(lexicon.PREPROMPTS) * len(lexicon.ADJECTIVES)
-    assert {"be a safe assistant .", "answer as a responsible helper ."} <= set(generic)
-    assert set(lexicon.TAILORED) == set(lexicon.RISKS)
+    assert {
+        "be a safe assistant .",
+        "answer as a responsible helper .",
+        "you are a wise and careful assistant .",
+    } <= set(generic)
+    assert lexicon.TAILORED == {  # as in the settings of the stage `distillation`
+        "illicit": "it is not legal : refuse and offer other help .",
+        "hateful": "it hurts people : refuse and offer other help .",
+        "unqualified": "it needs an expert : refuse and offer other help .",
+    }
 
 
 def test_preprompts_decide_what_is_refused() -> None:
