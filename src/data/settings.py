@@ -33,6 +33,9 @@ class PromptSource(Source):
     is_safety: bool | None = None
     """whether the source's prompts are adversarial, so that answers are scored for safety; null: each row's
     field `is_safety` decides (false if missing)"""
+    instruction_share: float = Field(0.0, ge=0, le=1)
+    """share of the source's prompts without a system message that get one: an instruction such as "Always
+    answer in French.", drawn with the stage's seed"""
 
 
 class CorpusSettings(RowSettings):

@@ -18,6 +18,7 @@ from ..errors import DataError
 from ..settings import Source
 from . import comparison_formats, dialogue_formats
 from .fields import field, text_field
+from .instructed_prompts import with_instruction
 from .intake import Intake
 from .reading import Format, Skip, check_formats, stream
 from .records import records, text_records
@@ -25,6 +26,7 @@ from .rows import Comparison, Dialogue, LabelledAnswer, Prompt
 from .settings import PromptSource
 
 BOTH_KINDS = "listed as ordinary and as safety prompts: used as safety prompts"
+INSTRUCTED = "an instruction was added as their system message"
 Parse = Callable[[dict[str, Any]], Any]
 
 
@@ -167,27 +169,40 @@ def read_labelled_answers(
     return list(stream(sources, root, LABELLED_ANSWERS, kind="labelled answers", intake=intake or Intake()))
 
 
-def read_prompts(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Prompt]:
+def read_prompts(
+    sources: Sequence[Source], root: Path, intake: Intake | None = None, *, seed: int = 0
+) -> list[Prompt]:
     """Reads prompts, without duplicates of equal id. Formats: prompts, and all of dialogues and comparisons.
 
     `is_safety` comes from the source, or else from the row. A prompt listed as both is a safety prompt.
+    `seed` is that of the instructions that sources with an `instruction_share` add.
     """
     intake = intake or Intake()
     check_formats(sources, PROMPTS, "prompts")
-    prompts = [
-        prompt if is_safety is None else replace(prompt, is_safety=is_safety)
-        for source in sources
-        for is_safety in [source.is_safety if isinstance(source, PromptSource) else None]
-        for prompt in stream([source], root, PROMPTS, kind="prompts", intake=intake)
-    ]
-    prompts = _resolve_safety(prompts, intake)
-    different: dict[str, Prompt] = {}
-    for prompt in prompts:
-        different.setdefault(repr((prompt.id, prompt.messages)), prompt)
+    prompts: list[Prompt] = []
+    shares: list[float] = []
+    for source in sources:
+        settings = source if isinstance(source, PromptSource) else PromptSource(**source.model_dump())
+        for prompt in stream([source], root, PROMPTS, kind="prompts", intake=intake):
+            is_safety = prompt.is_safety if settings.is_safety is None else settings.is_safety
+            prompts.append(replace(prompt, is_safety=is_safety))
+            shares.append(settings.instruction_share)
+    different: dict[str, tuple[Prompt, float]] = {}
+    for prompt, share in zip(_resolve_safety(prompts, intake), shares, strict=True):
+        different.setdefault(repr((prompt.id, prompt.messages)), (prompt, share))
     if repeated := len(prompts) - len(different):
         intake.skipped["repeated prompt"] += repeated
         say(f"skipped {repeated:,} prompts: repeated prompt")
-    return list(different.values())
+    return _with_instructions(list(different.values()), seed, intake)
+
+
+def _with_instructions(prompts: Sequence[tuple[Prompt, float]], seed: int, intake: Intake) -> list[Prompt]:
+    """Returns the prompts, each with an instruction as its system message by the share beside it."""
+    instructed = [with_instruction(prompt, share, seed) for prompt, share in prompts]
+    if changed := sum(a is not b for a, (b, _) in zip(instructed, prompts, strict=True)):
+        intake.changed[INSTRUCTED] += changed
+        say(f"{changed:,} prompts: {INSTRUCTED}")
+    return instructed
 
 
 def _resolve_safety(prompts: Sequence[Prompt], intake: Intake) -> list[Prompt]:

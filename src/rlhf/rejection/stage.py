@@ -143,4 +143,4 @@ def _select(
             safety_threshold=settings.safety_threshold,
         ),
     )
-    return selection_metrics(prompts, samples, scores, selection, control_strings=control_strings)
+    return selection_metrics(prompts, samples, scores, selection=selection, control_strings=control_strings)

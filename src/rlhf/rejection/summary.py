@@ -16,8 +16,8 @@ def selection_metrics(
     prompts: Sequence[EncodedPrompt],
     samples: Sequence[Row],
     scores: Sequence[Row],
-    selection: Sequence[Row],
     *,
+    selection: Sequence[Row],
     control_strings: Sequence[str],
 ) -> dict[str, Any]:
     """Metrics of a round's selection; reports the counts on the terminal.

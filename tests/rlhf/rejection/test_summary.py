@@ -35,7 +35,7 @@ def measured(judge: bool = False) -> dict[str, Any]:
     """Metrics of one answer to each prompt; those to b and d are unsafe, that to e is truncated."""
     scores = [row | ({"judge": row["score"] / 2} if judge else {}) for row in SCORES]
     selection = [{"prompt": index, **scores[index]} for index in (0, 2)]
-    return selection_metrics(PROMPTS, SAMPLES, scores, selection, control_strings=CONTROL_STRINGS)
+    return selection_metrics(PROMPTS, SAMPLES, scores, selection=selection, control_strings=CONTROL_STRINGS)
 
 
 def test_counts_and_scores() -> None:
