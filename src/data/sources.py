@@ -18,15 +18,16 @@ from ..errors import DataError
 from ..settings import Source
 from . import comparison_formats, dialogue_formats
 from .fields import field, text_field
-from .instructed_prompts import with_instruction
 from .intake import Intake
+from .prompt_contexts import with_earlier_turns, with_instruction
 from .reading import Format, Skip, check_formats, stream
 from .records import records, text_records
 from .rows import Comparison, Dialogue, LabelledAnswer, Prompt
 from .settings import PromptSource
 
 BOTH_KINDS = "listed as ordinary and as safety prompts: used as safety prompts"
-INSTRUCTED = "an instruction was added as their system message"
+INSTRUCTED = "an instruction was added as system message"
+LATER = "earlier turns were added"
 Parse = Callable[[dict[str, Any]], Any]
 
 
@@ -66,16 +67,16 @@ def _prompt_of(parse: Parse, row: dict[str, Any]) -> list[Prompt | Skip]:
     """Returns the prompt of a dialogue's last answer, or the prompts of comparisons."""
     parsed = parse(row)
     results = parsed if isinstance(parsed, list) else [parsed]
-    return [
-        result
-        if isinstance(result, Skip)
-        else Prompt(
-            result.prompt if isinstance(result, Comparison) else result.messages[:-1],
-            _is_safety(row),
-            **{name: field(row, name, str) or None for name in PROMPT_LABELS},
-        )
-        for result in results
-    ]
+    return [result if isinstance(result, Skip) else _prompt_before(result, row) for result in results]
+
+
+def _prompt_before(result: Comparison | Dialogue, row: Mapping[str, Any]) -> Prompt:
+    if isinstance(result, Comparison):
+        messages, answer = result.prompt, result.chosen
+    else:
+        messages, answer = result.messages[:-1], result.messages[-1]["content"]
+    labels = {name: field(row, name, str) or None for name in PROMPT_LABELS}
+    return Prompt(messages, _is_safety(row), answer=answer, **labels)
 
 
 def _is_safety(row: Mapping[str, Any]) -> bool:
@@ -175,33 +176,44 @@ def read_prompts(
     """Reads prompts, without duplicates of equal id. Formats: prompts, and all of dialogues and comparisons.
 
     `is_safety` comes from the source, or else from the row. A prompt listed as both is a safety prompt.
-    `seed` is that of the instructions that sources with an `instruction_share` add.
+    `seed` is that of the instructions and earlier turns that a `PromptSource` may add.
     """
     intake = intake or Intake()
     check_formats(sources, PROMPTS, "prompts")
     prompts: list[Prompt] = []
-    shares: list[float] = []
-    for source in sources:
-        settings = source if isinstance(source, PromptSource) else PromptSource(**source.model_dump())
+    origins: list[int] = []
+    for number, source in enumerate(sources):
+        is_safety = source.is_safety if isinstance(source, PromptSource) else None
         for prompt in stream([source], root, PROMPTS, kind="prompts", intake=intake):
-            is_safety = prompt.is_safety if settings.is_safety is None else settings.is_safety
-            prompts.append(replace(prompt, is_safety=is_safety))
-            shares.append(settings.instruction_share)
-    different: dict[str, tuple[Prompt, float]] = {}
-    for prompt, share in zip(_resolve_safety(prompts, intake), shares, strict=True):
-        different.setdefault(repr((prompt.id, prompt.messages)), (prompt, share))
+            prompts.append(prompt if is_safety is None else replace(prompt, is_safety=is_safety))
+            origins.append(number)
+    different: dict[str, tuple[Prompt, int]] = {}
+    for prompt, number in zip(_resolve_safety(prompts, intake), origins, strict=True):
+        different.setdefault(repr((prompt.id, prompt.messages)), (prompt, number))
     if repeated := len(prompts) - len(different):
         intake.skipped["repeated prompt"] += repeated
         say(f"skipped {repeated:,} prompts: repeated prompt")
-    return _with_instructions(list(different.values()), seed, intake)
+    read: list[Prompt] = []
+    for place, source in enumerate(sources):
+        own = [prompt for prompt, number in different.values() if number == place]
+        read += _in_contexts(own, source, seed, intake=intake) if isinstance(source, PromptSource) else own
+    return read
 
 
-def _with_instructions(prompts: Sequence[tuple[Prompt, float]], seed: int, intake: Intake) -> list[Prompt]:
-    """Returns the prompts, each with an instruction as its system message by the share beside it."""
-    instructed = [with_instruction(prompt, share, seed) for prompt, share in prompts]
-    if changed := sum(a is not b for a, (b, _) in zip(instructed, prompts, strict=True)):
-        intake.changed[INSTRUCTED] += changed
-        say(f"{changed:,} prompts: {INSTRUCTED}")
+def _in_contexts(prompts: list[Prompt], source: PromptSource, seed: int, *, intake: Intake) -> list[Prompt]:
+    """Returns the prompts of a source, with the earlier turns and system messages that it adds."""
+    answered = [prompt for prompt in prompts if prompt.context == "plain" and prompt.answer]
+    if source.multi_turn_share and not answered:
+        raise DataError(
+            f"{source.path}: multi_turn_share: there are no reference answers, which earlier turns need; use "
+            "a format of dialogues or comparisons"
+        )
+    later = [with_earlier_turns(prompt, answered, source.multi_turn_share, seed=seed) for prompt in prompts]
+    instructed = [with_instruction(prompt, source.instruction_share, seed=seed) for prompt in later]
+    for change, before, after in ((LATER, prompts, later), (INSTRUCTED, later, instructed)):
+        if changed := sum(a is not b for a, b in zip(before, after, strict=True)):
+            intake.changed[change] += changed
+            say(f"{source.path}: {changed:,} prompts: {change}")
     return instructed
 
 
