@@ -29,7 +29,7 @@ class RejectionSettings(RlhfSettings, FineTunedSettings):
     from `data` without it"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"base", "model", "helpfulness", "safety", "data"})
-    optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt", "judge"})
     listed_inputs: ClassVar[frozenset[str]] = frozenset({"selections"})
 
     @model_validator(mode="after")
