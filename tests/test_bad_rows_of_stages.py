@@ -43,6 +43,14 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gatt": ("prompts", {"prompts": PROMPTS, "dialogues": 1, "max_new_tokens": 4}),
+    "distillation": (
+        "prompts",
+        {
+            "prompts": PROMPTS,
+            "preprompts": {"templates": ["be {adjective} ."], "adjectives": ["kind"]},
+            "max_new_tokens": 4,
+        },
+    ),
     "ppo": ("prompts", {"prompts": PROMPTS, "max_new_tokens": 4}),
     "rejection": (
         "prompts",

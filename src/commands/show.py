@@ -69,13 +69,8 @@ def _show_dialogues(
     settings: SftSettings | RejectionSettings, target: Target, tokenizer: Any, *, rows: int
 ) -> None:
     context, alone = _limits(target.model)
-    dialogues = fine_tuning_dialogues(
-        settings.dialogues,
-        settings.ghost_attention,
-        target.inputs["data"],
-        gatt_root=target.inputs.get("gatt"),
-        intake=Intake(settings.max_bad_rows, check_of(tokenizer)),
-    )
+    intake = Intake(settings.max_bad_rows, check_of(tokenizer))
+    dialogues = fine_tuning_dialogues(settings, target.inputs, intake)
     packed, counts = pack_dialogues(
         tokenizer,
         dialogues,
@@ -148,7 +143,7 @@ def _print_segments(tokenizer: Any, name: str, ids: Any, *, segments: Sequence[s
 
 def _show_ghost_attention(settings: SftSettings | RejectionSettings, target: Target, tokenizer: Any) -> None:
     """One dialogue in both views: as its answers were sampled, and as it is trained."""
-    root = target.inputs.get("gatt", target.inputs["data"])
+    root = target.inputs[settings.input_of("ghost_attention", target.inputs)]
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     dialogues = read_dialogues(settings.ghost_attention, root, intake)
     example = next((dialogue for dialogue in dialogues if dialogue.instruction), None)

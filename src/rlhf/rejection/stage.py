@@ -27,7 +27,7 @@ from ...training.tracking import Tracker
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import EncodedPrompt, read_pool
 from ..shared_base import SharedBaseModel
-from .answers import best_answers, choose_prompts, is_usable, sample_answers, score_answers
+from .answers import best_answers, choose_prompts, sample_answers, score_answers, usable_sample
 from .settings import RejectionSettings
 
 PROMPTS, SAMPLES, SCORES, SELECTION = (
@@ -49,13 +49,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    demonstrations = fine_tuning_dialogues(
-        settings.dialogues,
-        settings.ghost_attention,
-        inputs["data"],
-        gatt_root=inputs.get("gatt"),
-        intake=intake,
-    )
+    demonstrations = fine_tuning_dialogues(settings, inputs, intake)
     context = context_length(inputs["base"])
     check_length("max_length", settings.max_length, context)  # before hours of sampling
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
@@ -146,7 +140,7 @@ def _select(
             safety_threshold=settings.safety_threshold,
         ),
     )
-    answered = {row["prompt"] for row in samples if is_usable(row, control_strings)}
+    answered = {row["prompt"] for row in samples if usable_sample(row, control_strings)}
     counts = {
         "prompts": len(prompts),
         "selected": len(selection),
