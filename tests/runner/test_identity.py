@@ -184,7 +184,8 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
 
 
 NAMES = (
-    "tokenizer prepare pretrain gatt distillation sft sft_gatt sft_distilled reward rejection ppo evaluate report"
+    "tokenizer prepare pretrain gatt distillation sft sft_gatt sft_distilled reward rejection ppo evaluate "
+    "report"
 ).split()
 SAMPLED = ("gatt", "distillation")  # select among the answers of a model whose weights are random
 
