@@ -16,7 +16,7 @@ from ..settings import StageSettings
 from ..yaml_file import nearest, read_yaml
 from .kinds import kind_of
 
-SHOWN = ("pretrain", "sft", "rejection", "reward")
+SHOWN = ("pretrain", "sft", "rejection", "reward", "distillation")
 LLAMA2 = "llama2"
 
 
