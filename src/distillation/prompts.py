@@ -42,8 +42,8 @@ def read_distilled_prompts(
 ) -> tuple[list[DistilledPrompt], int]:
     """Reads the prompts and draws their preprompts; returns the adversarial prompts and the number of others.
 
-    Prompts that leave no room for an answer of `max_new_tokens` in the context, with any of their preprompts,
-    are skipped and counted in `intake`.
+    Prompts longer than `max_prompt_length`, and those that leave no room for an answer of `max_new_tokens` in
+    the context with one of their preprompts, are skipped and counted in `intake`.
 
     Raises DataError for an invalid row or preprompt, or if no prompt is left.
     """
@@ -61,17 +61,30 @@ def read_distilled_prompts(
         adversarial = draw.sample(adversarial, min(settings.num_prompts, len(adversarial)))
     draw = random.Random(f"{settings.full_seed}/preprompts")
     encoded = [_encode(prompt, settings.preprompts, tokenizer, draw=draw) for prompt in adversarial]
-    longest = context_length - settings.max_new_tokens
-    fitting = [prompt for prompt in encoded if max(map(len, prompt.ids.values())) <= longest]
+    return _fitting(encoded, settings, context_length, intake=intake), ordinary
+
+
+def _fitting(
+    prompts: Sequence[DistilledPrompt], settings: DistillationSettings, context_length: int, *, intake: Intake
+) -> list[DistilledPrompt]:
+    """The prompts that are not too long, with a count of the others in `intake`."""
+    room, longest = context_length - settings.max_new_tokens, settings.max_prompt_length
+    left = [prompt for prompt in prompts if len(prompt.ids["original"]) <= (longest or context_length)]
+    fitting = [prompt for prompt in left if max(map(len, prompt.ids.values())) <= room]
     if not fitting:
         raise DataError(
-            f"prompts: all {len(encoded):,} are longer than {longest} tokens with their preprompts (context "
-            "less max_new_tokens); use shorter prompts or preprompts, or lower max_new_tokens"
+            f"prompts: all {len(prompts):,} are too long: above {room} tokens with their preprompts (context "
+            f"less max_new_tokens), or above max_prompt_length {longest} without; use shorter prompts or "
+            "change these settings"
         )
-    if skipped := len(encoded) - len(fitting):
-        say(f"{skipped:,} prompts skipped: longer than {longest} tokens with their preprompts")
-        intake.skipped[f"prompt longer than {longest} tokens with its preprompt"] = skipped
-    return fitting, ordinary
+    for skipped, reason in (
+        (len(prompts) - len(left), f"prompt longer than {longest} tokens"),
+        (len(left) - len(fitting), f"prompt longer than {room} tokens with its preprompt"),
+    ):
+        if skipped:
+            say(f"{skipped:,} prompts skipped: {reason}")
+            intake.skipped[reason] = skipped
+    return fitting
 
 
 def with_preprompt(messages: Sequence[Message], preprompt: str) -> list[Message]:

@@ -49,6 +49,9 @@ class DistillationSettings(RowSettings):
     """number of adversarial prompts to draw; default: all"""
     preprompts: Preprompts
     """safety preprompts; they precede the prompt's own system message"""
+    max_prompt_length: Count | None = None
+    """maximum length of a prompt in tokens, without its preprompt; longer prompts are skipped and counted, as
+    are prompts that leave no room for an answer in the context"""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """sampling temperature"""
     max_new_tokens: Count

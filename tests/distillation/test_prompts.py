@@ -113,7 +113,11 @@ def test_prompts_without_room_for_an_answer_are_skipped_and_counted(tmp_path: Pa
     assert len(prompts) == 3
     assert intake.skipped == {f"prompt longer than {full - 1} tokens with its preprompt": 1}
     assert len(read(tmp_path, context=full + 10)[0]) == 4
-    with pytest.raises(DataError, match="all 4 are longer than 2 tokens with their preprompts"):
+    shortest = min(len(prompt.ids["original"]) for prompt in prompts)
+    prompts, _, intake = read(tmp_path, max_prompt_length=shortest)
+    assert [len(prompt.ids["original"]) for prompt in prompts] == [shortest]
+    assert intake.skipped == {f"prompt longer than {shortest} tokens": 3}
+    with pytest.raises(DataError, match="all 4 are too long: above 2 tokens with their preprompts"):
         read(tmp_path, context=12)
 
 
