@@ -32,6 +32,7 @@ STAGE_HELP = {
     "prepare": "Tokenize text into shards, which pretraining reads.",
     "pretrain": "Train a base model on text.",
     "gatt": "Sample dialogues that follow an instruction, for Ghost Attention.",
+    "distillation": "Sample safer answers with a safety preprompt, to train without it.",
     "sft": "Fine-tune a base model on dialogues (SFT), with Ghost Attention.",
     "reward": "Train a reward model on comparisons, for helpfulness or safety.",
     "refusal_classifier": "Train a classifier of refusals on labelled answers.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -105,9 +105,13 @@ class StageSettings(Settings):
             name: [] for name in {"data", *self.below.values()} & inputs.keys()
         }
         for setting, source in self.all_sources():
-            name = self.below.get(setting, "data")
-            sources[name if name in sources else "data"].append(source)
+            sources[self.input_of(setting, inputs)].append(source)
         return sources
+
+    def input_of(self, setting: str, inputs: Collection[str]) -> str:
+        """Name of the input that a setting's sources are below, see `below`; `inputs`: those given."""
+        name = self.below.get(setting, "data")
+        return name if name in inputs else "data"
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
         """Names of the required and of the optional inputs of a stage with these settings."""

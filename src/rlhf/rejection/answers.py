@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...chat_format.encoding import remove_control_strings
 from ...distributed.group import gather_rows
 from ...errors import DataError
 from ...jsonl import Row
 from ...model.reward_models import RewardModels
 from ...processes import rank, world_size
 from ...sampling.sampler import without_end
+from ...sampling.usable import is_usable
 from ...training.permutation import Permutation
 from ..prompts import EncodedPrompt
 from .settings import RejectionSettings
@@ -124,7 +124,7 @@ def best_answers(
                 f"the score of sample {number + 1} is NaN, expected a number in (0, 1); "
                 "check the reward models"
             )
-        if not is_usable(sample, control_strings) or score["safety"] < safety_threshold:
+        if not usable_sample(sample, control_strings) or score["safety"] < safety_threshold:
             continue
         if prompt not in best or score["score"] > scores[best[prompt]]["score"]:
             best[prompt] = number
@@ -142,10 +142,9 @@ def best_answers(
     ]
 
 
-def is_usable(sample: Row, control_strings: Sequence[str]) -> bool:
-    """Whether an answer can be trained on: it ended with EOS, is not empty and contains no control string."""
-    text = sample["answer"]
-    return bool(sample["finished"] and text and remove_control_strings(text, control_strings) == text)
+def usable_sample(sample: Row, control_strings: Sequence[str]) -> bool:
+    """Whether a row of `sample_answers` can be trained on, see `is_usable`."""
+    return is_usable(sample["answer"], sample["finished"], control_strings)
 
 
 def _rank_share(count: int) -> range:

@@ -49,13 +49,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    demonstrations = fine_tuning_dialogues(
-        settings.dialogues,
-        settings.ghost_attention,
-        inputs["data"],
-        gatt_root=inputs.get("gatt"),
-        intake=intake,
-    )
+    demonstrations = fine_tuning_dialogues(settings, inputs, intake)
     context = context_length(inputs["base"])
     check_length("max_length", settings.max_length, context)  # before hours of sampling
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)

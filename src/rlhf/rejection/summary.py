@@ -9,7 +9,7 @@ from ...console import say
 from ...data.rows import CONTEXTS
 from ...jsonl import Row
 from ..prompts import EncodedPrompt
-from .answers import is_usable
+from .answers import usable_sample
 
 
 def selection_metrics(
@@ -30,7 +30,7 @@ def selection_metrics(
     `by_context`: for each context `ordinary` and `safety` (adversarial prompts), each with `prompts`,
     `selected_share` and `best_score`; groups without prompts are missing.
     """
-    answered = {row["prompt"] for row in samples if is_usable(row, control_strings)}
+    answered = {row["prompt"] for row in samples if usable_sample(row, control_strings)}
     counts = {
         "prompts": len(prompts),
         "selected": len(selection),
