@@ -101,9 +101,9 @@ def test_openings_are_answered_by_the_model_under_test(inputs: dict[str, Path], 
         by_prompt = {row["prompt"]: row for row in sampled}
         [direct] = [row for row in sampled if row["messages"] == turn("hello friend")]
         dialogue = by_prompt["r1/opening"]["messages"]
-        assert dialogue == [*turn("hello friend", direct["answer"]), *turn("what is a bolo?")]
+        assert dialogue == [*turn("hello friend", direct["text"]), *turn("what is a bolo?")]
     texts = [
-        [row["answer"] for row in rows(tmp_path / "out" / "versions" / version / "answers.jsonl")]
+        [row["text"] for row in rows(tmp_path / "out" / "versions" / version / "answers.jsonl")]
         for version in ("sft", "v1/ppo")
     ]
     assert texts[0] != texts[1]
@@ -138,7 +138,7 @@ def test_a_killed_run_samples_no_version_twice(
 
 
 def test_prompts_that_exceed_the_context_are_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
-    save_tiny_model(tmp_path / "sft", chatml_tokenizer(), max_position_embeddings=64)
+    save_tiny_model(tmp_path / "sft", chatml_tokenizer(), max_position_embeddings=44)
     metrics = run(inputs, tmp_path / "out")
     assert metrics["too_long"]["sft"] > 0
     assert metrics["too_long"]["v1/ppo"] == 0
@@ -148,11 +148,11 @@ def test_prompts_that_exceed_the_context_are_counted(inputs: dict[str, Path], tm
     assert paired["violated"] + paired["not_violated"] == answered
     left = rows(tmp_path / "out" / "versions" / "sft" / "answers.jsonl")
     all_of = {
-        (row["prompt"], row["number"]): row["answer"]
+        (row["prompt"], row["number"]): row["text"]
         for row in rows(run_with_long_context(inputs, tmp_path) / "versions" / "sft" / "answers.jsonl")
     }
     direct = [row for row in left if "/opening" not in row["prompt"]]
-    assert all(row["answer"] == all_of[row["prompt"], row["number"]] for row in direct), "same draws"
+    assert all(row["text"] == all_of[row["prompt"], row["number"]] for row in direct), "same draws"
 
 
 def run_with_long_context(inputs: dict[str, Path], tmp_path: Path) -> Path:
@@ -226,7 +226,7 @@ def test_people_label_the_stored_answers(
     assert own == [rating <= 2 for rating in ratings]
     assert status(stage_run).done
     labels.write_text(labels.read_text().replace(",5,", ",1,"))
-    assert status(stage_run).reason == "changed: judge.labels"
+    assert status(stage_run).reason.startswith("changed: judge.labels")
 
 
 def test_errors(inputs: dict[str, Path], tmp_path: Path) -> None:
