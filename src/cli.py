@@ -39,6 +39,7 @@ STAGE_HELP = {
     "rejection": "Sample answers, select the best for each prompt and fine-tune on them.",
     "ppo": "Train a chat model against the reward models with PPO.",
     "evaluate": "Evaluate and compare all versions of a chat model.",
+    "red_team": "Attack all versions of a chat model and measure safety violations.",
 }
 START, STAGES, USE = "Start", "Stages, run alone", "Use"
 

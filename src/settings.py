@@ -69,6 +69,9 @@ class StageSettings(Settings):
     """setting (`key` or `section.key`) -> input that its sources are below, if that input is given; otherwise
     they are below `data`"""
 
+    paths: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """settings (keys of sections, then of the setting) with paths of files, relative to the YAML"""
+
     @classmethod
     def decisive(cls, settings: Mapping[str, Any], resuming: bool = False) -> dict[str, Any]:
         """The settings that affect the result, as `section.key: value`.

@@ -45,9 +45,12 @@ def _completed_prompt(row: Mapping[str, Any]) -> str:
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
-    """Converts {"messages" (the last one is the user's)}, optionally with the other fields of `Prompt`."""
+    """Converts {"messages" (the last one is the user's)}, or {"prompt"} with optional `system` and `history`.
+
+    The other fields of `Prompt` are optional.
+    """
     return Prompt(
-        dialogue_formats.messages_of(row, "messages", "user"),
+        dialogue_formats.prompt_messages(row),
         _is_safety(row),
         field(row, "id", str),
         **{name: field(row, name, str) or None for name in PROMPT_LABELS},
@@ -140,7 +143,9 @@ LABELLED_ANSWERS: dict[str, Format[LabelledAnswer]] = {
 }
 PROMPTS: dict[str, Format[Prompt]] = {
     "prompts": Format(
-        _prompt, records, _fields("is_safety", "id", *PROMPT_LABELS, "system", messages=["messages"])
+        _prompt,
+        records,
+        _fields("is_safety", "id", "prompt", *PROMPT_LABELS, *EARLIER, messages=["messages"]),
     ),
     **{
         name: Format(

@@ -29,6 +29,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "rejection": ("llamita.rlhf.rejection", "RejectionSettings"),
     "ppo": ("llamita.rlhf.ppo", "PpoSettings"),
     "evaluate": ("llamita.evaluation", "EvaluateSettings"),
+    "red_team": ("llamita.red_team", "RedTeamSettings"),
     "report": ("llamita.report", "ReportSettings"),
 }
 RLHF_REMOVED = """stage 'rlhf' was removed; write a block of rounds with 'rejection' and 'ppo', for example
