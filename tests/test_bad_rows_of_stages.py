@@ -43,6 +43,10 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gatt": ("prompts", {"prompts": PROMPTS, "dialogues": 1, "max_new_tokens": 4}),
+    "refusal_classifier": (
+        "labelled",
+        {"answers": source_setting("labelled", "labelled_answers"), "held_out": 1},
+    ),
     "ppo": ("prompts", {"prompts": PROMPTS, "max_new_tokens": 4}),
     "rejection": (
         "prompts",
@@ -67,12 +71,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         "dialogues": {"messages": turn("how ?", "fine")},
         "comparisons": {"prompt": "how ?", "chosen": "fine", "rejected": "bolo"},
         "prompts": {"messages": turn("how ?")},
+        "labelled": {"answer": "no", "refusal": True},
     }
     bad: dict[str, dict[str, Any]] = {
         "documents": {"texts": "it is red"},
         "dialogues": {"messages": turn(CONTROL, "fine")},
         "comparisons": {"prompt": CONTROL, "chosen": "fine", "rejected": "bolo"},
         "prompts": {"messages": turn(CONTROL)},
+        "labelled": {"answer": "no", "refusal": "perhaps"},
     }
     for name, row in good.items():
         write(root / f"{name}.jsonl", [row, bad[name], bad[name]])

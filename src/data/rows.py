@@ -108,6 +108,14 @@ class Prompt:
         return {"messages": self.messages, "is_safety": self.is_safety, **known}
 
 
+@dataclass(frozen=True)
+class LabelledAnswer:
+    """An answer and whether it is a refusal."""
+
+    answer: str
+    refusal: bool
+
+
 class Rows(list[T]):
     """A list of rows with the number of skipped rows by reason in `skipped`."""
 

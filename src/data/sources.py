@@ -1,4 +1,4 @@
-"""The four kinds of rows that stages read, and the formats of each kind.
+"""The five kinds of rows that stages read, and the formats of each kind.
 
 A source's `path` is a file or folder below `root` (the stage's input `data`), an absolute path, or a Hub id
 (`org/name`, or `org/name:config`). An `Intake` counts bad rows, valid but unusable ones (an empty answer, two
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ..console import say
+from ..errors import DataError
 from ..settings import Source
 from . import comparison_formats, dialogue_formats
 from .fields import field, text_field
 from .intake import Intake
 from .reading import Format, Skip, check_formats, stream
 from .records import records, text_records
-from .rows import Comparison, Dialogue, Prompt
+from .rows import Comparison, Dialogue, LabelledAnswer, Prompt
 from .settings import PromptSource
 
 BOTH_KINDS = "listed as ordinary and as safety prompts: used as safety prompts"
@@ -64,6 +65,18 @@ def _prompt_of(parse: Parse, row: dict[str, Any]) -> list[Prompt | Skip]:
         )
         for result in results
     ]
+
+
+def _labelled_answer(row: Mapping[str, Any]) -> LabelledAnswer:
+    """Converts {"answer", "refusal"}; `prompt` and `source` document where the answer is from."""
+    for name in ("prompt", "source"):
+        field(row, name, str)
+    answer, refusal = text_field(row, "answer"), field(row, "refusal", bool)
+    if refusal is None:
+        raise DataError("field 'refusal' is missing; expected true or false")
+    if not answer.strip():
+        raise Skip("empty answer")
+    return LabelledAnswer(answer, refusal)
 
 
 def _is_safety(row: Mapping[str, Any]) -> bool:
@@ -119,6 +132,9 @@ COMPARISONS: dict[str, Format[Comparison]] = {
     ),
     "gsm8k_solutions": Format(comparison_formats.gsm8k_solutions, records, _fields("question", *SOLUTIONS)),
 }
+LABELLED_ANSWERS: dict[str, Format[LabelledAnswer]] = {
+    "labelled_answers": Format(_labelled_answer, records, _fields("answer", "refusal", "prompt", "source")),
+}
 PROMPTS: dict[str, Format[Prompt]] = {
     "prompts": Format(
         _prompt, records, _fields("is_safety", "id", *PROMPT_LABELS, "system", messages=["messages"])
@@ -145,6 +161,14 @@ def read_dialogues(sources: Sequence[Source], root: Path, intake: Intake | None 
 def read_comparisons(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Comparison]:
     """Reads comparisons. Formats: comparison, hh, self_instruct_eval, gsm8k_solutions."""
     return list(stream(sources, root, COMPARISONS, kind="comparisons", intake=intake or Intake()))
+
+
+def read_labelled_answers(
+    sources: Sequence[Source], root: Path, intake: Intake | None = None
+) -> list[LabelledAnswer]:
+    """Reads answers labelled as refusals or not. Format: labelled_answers."""
+    rows = stream(sources, root, LABELLED_ANSWERS, kind="labelled answers", intake=intake or Intake())
+    return list(rows)
 
 
 def read_prompts(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Prompt]:

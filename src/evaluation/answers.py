@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ..model import refusal
 from ..model.reward_models import Scores
 from ..sampling.logprobs import answer_logprobs
 from ..sampling.sampler import without_end
-from . import refusal
 from .prompts import EvaluationPrompt, Kind
 from .responder import SampledAnswer
 from .values import Column

@@ -24,6 +24,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "gatt": ("llamita.gatt", "GattSettings"),
     "sft": ("llamita.sft", "SftSettings"),
     "reward": ("llamita.reward", "RewardSettings"),
+    "refusal_classifier": ("llamita.refusal_classifier", "RefusalClassifierSettings"),
     "rejection": ("llamita.rlhf.rejection", "RejectionSettings"),
     "ppo": ("llamita.rlhf.ppo", "PpoSettings"),
     "evaluate": ("llamita.evaluation", "EvaluateSettings"),
