@@ -86,6 +86,7 @@ def _in_contexts(rows: Iterable[dict[str, Any]], kind: str) -> Iterator[dict[str
 
 
 def settings(**changes: Any) -> EvaluateSettings:
+    """Returns settings of a small evaluation with these changes."""
     prompts = {kind: [{"path": f"test/{kind}.jsonl", "format": "prompts"}] for kind in KINDS}
     retention = {"trained": "test/gatt.jsonl", "unseen": "test/gatt_unseen.jsonl", "dialogues": 3}
     retention["unseen_dialogues"] = 2
