@@ -20,8 +20,8 @@ MAX_EARLIER_TURNS = 2
 def with_earlier_turns(prompt: Prompt, others: Sequence[Prompt], share: float, *, seed: int) -> Prompt:
     """Returns the prompt, with probability `share` after one or two other prompts and their answers.
 
-    Only a plain prompt is changed. `others` are plain prompts with reference answers; the prompt itself may be
-    among them, and is not used.
+    Only a plain prompt is changed. `others` are plain prompts with reference answers; the prompt itself may
+    be among them, and is not used.
     """
     draw = _generator(prompt, "earlier_turns", seed)
     if prompt.context != "plain" or draw.random() >= share:
