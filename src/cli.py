@@ -33,7 +33,7 @@ STAGE_HELP = {
     "pretrain": "Train a base model on text.",
     "gatt": "Sample dialogues that follow an instruction, for Ghost Attention.",
     "sft": "Fine-tune a base model on dialogues (SFT), with Ghost Attention.",
-    "reward": "Train a reward model on comparisons, for helpfulness or safety.",
+    "reward": "Train a reward model on comparisons, for helpfulness, safety or as a judge.",
     "rejection": "Sample answers, select the best for each prompt and fine-tune on them.",
     "ppo": "Train a chat model against the reward models with PPO.",
     "evaluate": "Evaluate and compare all versions of a chat model.",
