@@ -35,9 +35,11 @@ STAGE_HELP = {
     "distillation": "Sample safer answers with a safety preprompt, to train without it.",
     "sft": "Fine-tune a base model on dialogues (SFT), with Ghost Attention.",
     "reward": "Train a reward model on comparisons, for helpfulness or safety.",
+    "refusal_classifier": "Train a classifier of refusals on labelled answers.",
     "rejection": "Sample answers, select the best for each prompt and fine-tune on them.",
     "ppo": "Train a chat model against the reward models with PPO.",
     "evaluate": "Evaluate and compare all versions of a chat model.",
+    "red_team": "Attack all versions of a chat model and measure safety violations.",
 }
 START, STAGES, USE = "Start", "Stages, run alone", "Use"
 

@@ -174,7 +174,13 @@ def _print_dialogue(tokenizer: Any, dialogue: Dialogue, *, trained: bool) -> Non
 
 def _show_pairs(settings: RewardSettings, target: Target, tokenizer: Any, *, rows: int) -> None:
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    pairs, held_out, counts = read_pairs(settings, target.inputs["data"], tokenizer, intake=intake)
+    pairs, held_out, counts = read_pairs(
+        settings,
+        target.inputs["data"],
+        tokenizer,
+        answers_root=target.inputs.get("refusals"),
+        intake=intake,
+    )
     drawing.legend("tokens that differ between the two answers")
     for number, pair in enumerate(pairs[:rows], 1):
         _print_pair(tokenizer, pair, f"pair {number} of {len(pairs):,}", margins=settings.margin)

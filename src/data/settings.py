@@ -33,6 +33,12 @@ class PromptSource(Source):
     is_safety: bool | None = None
     """whether the source's prompts are adversarial, so that answers are scored for safety; null: each row's
     field `is_safety` decides (false if missing)"""
+    instruction_share: float = Field(0.0, ge=0, le=1)
+    """share of the source's prompts without a system message that get one: an instruction such as "Always
+    answer in French.", drawn with the stage's seed"""
+    multi_turn_share: float = Field(0.0, ge=0, le=1)
+    """share of the source's plain prompts that get one or two earlier turns: other prompts of the source with
+    their reference answers (formats of dialogues and comparisons), drawn with the stage's seed"""
 
 
 class DialogueSettings(RowSettings):

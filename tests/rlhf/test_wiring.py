@@ -222,7 +222,7 @@ def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str
             unsafe = safety < SHARED["safety_threshold"]
             scores.append(safety if is_safety or unsafe else helpfulness)
             usable = ended and text and not any(mark in text for mark in CONTROL_STRINGS)
-            if not usable or (unsafe and not is_safety):
+            if not usable or unsafe:
                 continue
             if best is None or scores[-1] > best["score"]:
                 dialogue = [*messages, {"role": "assistant", "content": text}]

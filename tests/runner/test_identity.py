@@ -138,6 +138,11 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
         "max_new_tokens": 4,
         "retention": instructed | {"dialogues": 2, "unseen_dialogues": 2},
     }
+    red_team = shared | {
+        "judge": {"by": "safety"},
+        "mutations": {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 4},
+    }
+    gold = {"prompts": test, "max_new_tokens": 4, "judge": {"by": "rules", "gold": True}}
     gatt = {"prompts": PROMPTS, "instructions": ["word"], "dialogues": 1, "max_new_tokens": 4, "max_turns": 2}
     tuned = SFT | {"trainer": ONE_STEP}
     distilled = {"distillation": source_setting("distilled", "messages")}
@@ -179,13 +184,23 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
         "evaluate": stage_run_of(
             "evaluate", evaluate, inputs, data="world", sft="sft", **{"versions.v1/rejection": "base"}
         ),
+        "red_team": stage_run_of(
+            "red_team",
+            red_team,
+            inputs,
+            data="data",
+            attacker="model",
+            safety="safety",
+            **{"versions.v1": "base"},
+        ),
+        "red_team_gold": stage_run_of("red_team", gold, inputs, data="world", **{"versions.v1": "base"}),
         "report": stage_run_of("report", {}, inputs, pretrain="pretrain", other="other"),
     }
 
 
 NAMES = (
     "tokenizer prepare pretrain gatt distillation sft sft_gatt sft_distilled reward rejection ppo evaluate "
-    "report"
+    "red_team red_team_gold report"
 ).split()
 SAMPLED = ("gatt", "distillation")  # select among the answers of a model whose weights are random
 
@@ -240,10 +255,10 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
         ("elsewhere", "validation.jsonl", {"prepare", "pretrain"}),  # given by an absolute path
         ("elsewhere", "documents.jsonl", {"tokenizer", "prepare", "pretrain"}),  # behind a link
         ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection"}),
-        ("data", "prompts.jsonl", {"gatt", "distillation", "rejection", "ppo"}),
+        ("data", "prompts.jsonl", {"gatt", "distillation", "rejection", "ppo", "red_team"}),
         ("earlier", "selection.jsonl", {"rejection"}),
-        ("base", "model/config.json", {"rejection", "evaluate"}),
-        ("world", "truth.json", {"evaluate"}),
+        ("base", "model/config.json", {"rejection", "evaluate", "red_team", "red_team_gold"}),
+        ("world", "truth.json", {"evaluate", "red_team_gold"}),
         ("world", "test/gatt_unseen.jsonl", {"evaluate"}),
         ("world", "test/harmful.jsonl", set()),
         ("sft", "notes.md", set()),

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
+from ...data.settings import DialogueSettings
 from ...training.settings import FineTunedSettings
 from ..settings import Count, Positive, RlhfSettings
 
@@ -23,6 +24,7 @@ class RejectionSettings(RlhfSettings, FineTunedSettings):
     """repetitions of each selected answer in the fine-tuning data (demonstrations: one)"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"base", "model", "helpfulness", "safety", "data"})
+    optional_inputs: ClassVar[frozenset[str]] = DialogueSettings.optional_inputs | {"judge"}
     listed_inputs: ClassVar[frozenset[str]] = frozenset({"selections"})
 
     @model_validator(mode="after")
