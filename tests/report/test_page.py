@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita.report import figures, rlhf_figures
+from llamita.report import figures, reward_figures, rlhf_figures
 from llamita.report import page as page_module
 from llamita.report.artifacts import read_artifacts
 from llamita.report.collect import collect, empty_report
@@ -294,7 +294,7 @@ def test_names_below_a_panel_rotate_before_they_overlap(width: float, label: str
 
 def test_more_models_than_colours_are_distinguishable(report: dict) -> None:
     report["reward"] |= {f"v{number}/reward": report["reward"]["safety"] for number in range(4)}
-    drawn = figures.reward_accuracy(report)
+    drawn = reward_figures.reward_accuracy(report)
     assert len([label for label in labels(drawn) if label.endswith("reward")]) == 4
     assert drawn is not None
     assert drawn.count("opacity: 0.5") == 8  # seven bars of the sixth model, and its place in the legend
