@@ -52,7 +52,7 @@ def list_ablations(folders: Mapping[str, Path]) -> list[Version]:
     """Returns the ablations in their order. Raises DataError as `list_versions`."""
     seen: dict[str, Path] = {}
     for name, folder in folders.items():
-        pass
+        _check_name(name, seen, "ablations")
         seen[name] = folder
     return [Version(name, folder) for name, folder in folders.items()]
 
