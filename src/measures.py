@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 REWARD_MODELS = ("helpfulness", "safety")
-"""Kinds of reward models, and their names as inputs of stages."""
+"""Kinds of the reward models that RLHF optimises, and their names as inputs of stages."""
+
 JUDGE = "judge"
-"""Input of the evaluation: a third reward model, which no stage optimises."""
+"""Name, as an input of stages, of a third reward model that is not optimised (kind `general`)."""
 
 MEASURES = (
     "gold_helpfulness",
