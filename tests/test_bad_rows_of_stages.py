@@ -43,6 +43,18 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gatt": ("prompts", {"prompts": PROMPTS, "dialogues": 1, "max_new_tokens": 4}),
+    "refusal_classifier": (
+        "labelled",
+        {"answers": source_setting("labelled", "labelled_answers"), "held_out": 1},
+    ),
+    "distillation": (
+        "prompts",
+        {
+            "prompts": PROMPTS,
+            "preprompts": {"templates": ["be {adjective} ."], "adjectives": ["kind"]},
+            "max_new_tokens": 4,
+        },
+    ),
     "ppo": ("prompts", {"prompts": PROMPTS, "max_new_tokens": 4}),
     "rejection": (
         "prompts",
@@ -56,6 +68,7 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "evaluate": ("prompts", {"prompts": {"ordinary": PROMPTS}, "gold": False, "max_new_tokens": 4}),
+    "red_team": ("prompts", {"prompts": PROMPTS, "max_new_tokens": 4, "judge": {"by": "rules"}}),
 }
 
 
@@ -67,12 +80,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         "dialogues": {"messages": turn("how ?", "fine")},
         "comparisons": {"prompt": "how ?", "chosen": "fine", "rejected": "bolo"},
         "prompts": {"messages": turn("how ?")},
+        "labelled": {"answer": "no", "refusal": True},
     }
     bad: dict[str, dict[str, Any]] = {
         "documents": {"texts": "it is red"},
         "dialogues": {"messages": turn(CONTROL, "fine")},
         "comparisons": {"prompt": CONTROL, "chosen": "fine", "rejected": "bolo"},
         "prompts": {"messages": turn(CONTROL)},
+        "labelled": {"answer": "no", "refusal": "perhaps"},
     }
     for name, row in good.items():
         write(root / f"{name}.jsonl", [row, bad[name], bad[name]])
@@ -95,7 +110,8 @@ def test_bad_rows_stop_a_stage_or_are_skipped(kind: str, inputs: dict[str, Path]
         needed = settings.inputs_taken()[0]
         (tmp_path / str(most)).mkdir()
         with pytest.raises(DataError) as error:
-            run(settings, {needs: inputs[needs] for needs in needed}, tmp_path / str(most))
+            folders = {needs: inputs[needs] for needs in needed} | {"versions.v1": inputs["model"]}
+            run(settings, folders, tmp_path / str(most))
         assert str(error.value).startswith(f"{path}:{line}: ")
         assert ("1 bad rows before it were skipped" in str(error.value)) == (most == 1)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llamita.data.sources import read_comparisons, read_dialogues
+from llamita.data.sources import read_comparisons, read_dialogues, read_labelled_answers
 from llamita.errors import DataError
 
 from ..helpers.rows import COMPARED, PAIR, write
@@ -82,6 +82,18 @@ BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
         {"question": "a"},
         "'6b_finetuning' is missing or not graded",
     ),
+    "no label": (
+        read_labelled_answers,
+        "labelled_answers",
+        {"answer": "a"},
+        "field 'refusal' is missing; expected true or false",
+    ),
+    "answer label": (
+        read_labelled_answers,
+        "labelled_answers",
+        {"answer": "a", "refusal": "perhaps"},
+        "field 'refusal' is str; expected bool",
+    ),
     "speaker": (
         read_dialogues,
         "sharegpt",
@@ -102,6 +114,7 @@ SOUND = {
     "comparison": {"prompt": "a", **COMPARED},
     "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
     "gsm8k_solutions": {},
+    "labelled_answers": {"answer": "a", "refusal": False},
     "sharegpt": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
 }
 

@@ -10,9 +10,15 @@ import pytest
 
 from llamita.data.comparison_formats import SELF_INSTRUCT_MODELS
 from llamita.data.intake import Intake
-from llamita.data.rows import Comparison, Dialogue, Prompt
+from llamita.data.rows import Comparison, Dialogue, LabelledAnswer, Prompt
 from llamita.data.source_hash import data_hash
-from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
+from llamita.data.sources import (
+    read_comparisons,
+    read_dialogues,
+    read_documents,
+    read_labelled_answers,
+    read_prompts,
+)
 from llamita.errors import DataError
 from llamita.settings import Source
 
@@ -217,6 +223,33 @@ def test_prompts_of_dialogues_and_comparisons(tmp_path: Path) -> None:
     )
     read = read_prompts(source("messages", "a.jsonl") + source("hh", "b.jsonl"), tmp_path)
     assert read == [Prompt([*PAIR, bye], False), Prompt([{"role": "user", "content": "bad"}], False)]
+
+
+def test_prompts_of_transcripts_keep_the_whole_history(tmp_path: Path) -> None:
+    history = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bad\n\nAssistant: "
+    write(tmp_path / "rows.jsonl", [{"chosen": f"{history}no", "rejected": f"{history}ok"}])
+    (prompt,) = read_prompts(source("hh"), tmp_path)
+    assert prompt.messages == [*PAIR, {"role": "user", "content": "bad"}]
+    assert (prompt.context, prompt.turn) == ("multi_turn", 2)
+
+
+def test_labelled_answers(tmp_path: Path) -> None:
+    described = {"answer": "Paris", "refusal": False, "prompt": "Which city?", "source": "a model"}
+    write(
+        tmp_path / "rows.jsonl",
+        [described, {"answer": "no", "refusal": True}, {"answer": " ", "refusal": True}],
+    )
+    write(tmp_path / "rows.csv", ["answer,refusal\n", "no,true\n", "yes,false\n"])
+    intake = Intake()
+    read = read_labelled_answers(source("labelled_answers"), tmp_path, intake)
+    assert read == [LabelledAnswer("Paris", False), LabelledAnswer("no", True)]
+    assert intake.skipped == {"empty answer": 1}
+    assert not intake.ignored, "prompt and source document the row"
+    table = read_labelled_answers(source("labelled_answers", "rows.csv"), tmp_path)
+    assert [row.refusal for row in table] == [True, False]
+    write(tmp_path / "rows.jsonl", [{"answer": "red"}])
+    with pytest.raises(DataError, match="field 'refusal' is missing; expected true or false"):
+        read_labelled_answers(source("labelled_answers"), tmp_path)
 
 
 def test_sharegpt_that_begins_with_an_answer_is_skipped(tmp_path: Path) -> None:

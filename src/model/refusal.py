@@ -1,0 +1,54 @@
+"""Detects refusals by phrases that chat models use, without training; agreement of two detectors of refusals.
+
+`refusal_classifier.py` is the trained alternative. Neither has ground truth in real text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+PHRASES = (
+    r"i (can't|cannot|can not|won't|will not)",
+    r"i('m| am) (unable|not (able|sure|familiar|comfortable|qualified))",
+    r"i (don't|do not) (think|know|understand|feel comfortable)",
+    r"i('m| am) sorry,? (but )?i",
+    r"(as|i'm|i am) an (ai|assistant|language model)",
+    r"i (must|have to) (decline|refuse)",
+    r"(it is|it's|would be) not (appropriate|ethical|legal)",
+)
+_REFUSAL = re.compile(rf"\b({'|'.join(PHRASES)})")
+_OPENING = 200
+"""Number of characters that are searched; later in a text such phrases are mostly part of an answer."""
+
+
+def is_refusal(answer: str) -> bool:
+    """Returns whether an answer begins with a refusal, or an evasion such as "I'm not sure"."""
+    return bool(_REFUSAL.search(answer[:_OPENING].lower().replace("\u2019", "'")))
+
+
+def agreement(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float | int | None]:
+    """Returns how far two detectors agree on the same answers.
+
+    Keys: `answers` (their number); `agreement`, the share with equal verdicts; `kappa`, Cohen's kappa (1960):
+    the agreement above that of independent verdicts with the same two rates of refusals, 1 at most; and their
+    standard errors `agreement_se` and `kappa_se` (Cohen's large-sample formula, which takes the two rates as
+    fixed). Kappa is None if both detectors give all answers one and the same verdict; without answers all are
+    None but `answers`.
+    """
+    count = len(first)
+    if not count:
+        return {"answers": 0} | dict.fromkeys(("agreement", "agreement_se", "kappa", "kappa_se"))
+    share = sum(a == b for a, b in zip(first, second, strict=True)) / count
+    rates = (sum(first) / count, sum(second) / count)
+    expected = rates[0] * rates[1] + (1 - rates[0]) * (1 - rates[1])
+    error = math.sqrt(share * (1 - share) / count)
+    defined = expected < 1
+    return {
+        "answers": count,
+        "agreement": share,
+        "agreement_se": error,
+        "kappa": (share - expected) / (1 - expected) if defined else None,
+        "kappa_se": error / (1 - expected) if defined else None,
+    }
