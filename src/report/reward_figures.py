@@ -51,13 +51,14 @@ def reward_groups(report: Report) -> str | None:
     """Draws the accuracy of the reward models by context and risk category of the prompt, and on evasions."""
     models = measured_models(report)
     accuracies = {name: _group_accuracies(model) for name, model in models.items()}
-    groups = list(dict.fromkeys(key for model in accuracies.values() for key in model if key != "accuracy"))
-    groups = [key for key in groups if not key.endswith("_se")]
+    labels = [f"{key}/{group}" for key in BY_GROUP for model in models.values() for group in model[key]]
+    names = dict.fromkeys([*labels, "evasions"])
+    groups = [name for name in names if any(name in model for model in accuracies.values())]
     if not groups:
         return None
     with style():
         figure, (axes,) = panels(1, 2.7)
-        measured = {name: model for name, model in accuracies.items() if len(model) > 2}
+        measured = {name: model for name, model in accuracies.items() if model}
         _bars(axes, measured, groups, titles=_titles({name: models[name] for name in measured}))
         labels = [_group_label(key) for key in groups]
         axes.set_xticks(range(len(groups)), labels)
@@ -137,21 +138,22 @@ def _accuracies(model: Report) -> Report:
     return {**model, **model["by_rating"], **model["by_length"]}
 
 
+def _parts(model: Report) -> dict[str, Report]:
+    """Returns the parts of the held-out pairs by context and risk category, and the evasions."""
+    parts = {f"{key}/{group}": part for key in BY_GROUP for group, part in model[key].items()}
+    return parts | {"evasions": model["evasions"] or {}}
+
+
 def _group_accuracies(model: Report) -> Report:
-    """Returns the accuracy on all pairs, by context, by risk category and on evasions, with errors."""
-    parts = {
-        f"{key.removeprefix('by_')}/{group}": part for key in BY_GROUP for group, part in model[key].items()
-    }
-    if model["evasions"]:
-        parts["evasions"] = model["evasions"]
-    found = {"accuracy": model["accuracy"], "accuracy_se": model["accuracy_se"]}
-    for name, part in parts.items():
-        if part["accuracy"] is not None:
-            found |= {name: part["accuracy"], f"{name}_se": part["accuracy_se"]}
+    """Returns the accuracy on each part in which it was measured, with errors."""
+    found: Report = {}
+    for name, part in _parts(model).items():
+        if part.get("accuracy") is not None:
+            found |= {name: part["accuracy"], f"{name}_se": part.get("accuracy_se")}
     return found
 
 
 def _group_label(key: str) -> str:
     dimension, _, group = key.partition("/")
-    title = group_title(dimension, group) if group else words(key)
+    title = group_title(dimension.removeprefix("by_"), group) if group else words(key)
     return title.replace(", ", ",\n").replace(" ", "\n", 1) if len(title) > 9 else title

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from llamita.report import page as page_module
 from llamita.report.artifacts import read_artifacts
 from llamita.report.collect import collect
 
@@ -60,3 +62,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, dict[str, Any]], Fi
         return function(report)
 
     return draw
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the page's text: figures take their time."""
+    sections = tuple(dataclasses.replace(section, figures=()) for section in page_module.SECTIONS)
+    monkeypatch.setattr(page_module, "SECTIONS", sections)
