@@ -47,6 +47,14 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         "labelled",
         {"answers": source_setting("labelled", "labelled_answers"), "held_out": 1},
     ),
+    "distillation": (
+        "prompts",
+        {
+            "prompts": PROMPTS,
+            "preprompts": {"templates": ["be {adjective} ."], "adjectives": ["kind"]},
+            "max_new_tokens": 4,
+        },
+    ),
     "ppo": ("prompts", {"prompts": PROMPTS, "max_new_tokens": 4}),
     "rejection": (
         "prompts",

@@ -22,6 +22,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "prepare": ("llamita.prepare", "PrepareSettings"),
     "pretrain": ("llamita.pretrain", "PretrainSettings"),
     "gatt": ("llamita.gatt", "GattSettings"),
+    "distillation": ("llamita.distillation", "DistillationSettings"),
     "sft": ("llamita.sft", "SftSettings"),
     "reward": ("llamita.reward", "RewardSettings"),
     "refusal_classifier": ("llamita.refusal_classifier", "RefusalClassifierSettings"),
