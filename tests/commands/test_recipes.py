@@ -64,6 +64,24 @@ def test_a_copy_has_everything_and_is_valid(recipe: str, tmp_path: Path) -> None
     assert pipeline.read_pipeline(folder / "pipeline.yaml", folders_needed=False)
 
 
+def test_a_folder_that_a_recipe_refers_to_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = tmp_path / "configs"
+    for name, text in {
+        "mine/pipeline.yaml": "roots: {answers: ../answers, data: ../../data}\n",
+        "answers/rows.jsonl": "{}\n",
+        "answers/README.md": "# Rows\n",
+        "other/pipeline.yaml": "{}\n",
+    }.items():
+        (configs / name).parent.mkdir(parents=True, exist_ok=True)
+        (configs / name).write_text(text)
+    monkeypatch.setattr(recipes, "configs_folder", lambda: configs)
+    written = recipes.copy_recipe("mine", tmp_path / "copy")
+    names = {path.relative_to(tmp_path / "copy").as_posix() for path in written}
+    assert names == {"pipeline.yaml", "answers/rows.jsonl", "answers/README.md"}
+    copied = read_yaml(tmp_path / "copy" / "pipeline.yaml").data
+    assert copied == {"roots": {"answers": "answers", "data": "../../data"}}
+
+
 def test_the_next_command_names_the_folders_that_the_pipeline_needs(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b" / "copy"
     assert "pipeline.yaml roots.data=FOLDER roots.model=FOLDER_OR_HUB_ID\n" in init("smollm", folder).stdout
