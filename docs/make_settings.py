@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from llamita.commands.schema import KINDS, own_descriptions, schema_text
 from llamita.config import RENAMED
-from llamita.data.settings import CorpusSettings, RowSettings
+from llamita.data.settings import CorpusSettings, DialogueSettings, RowSettings
 from llamita.rlhf.settings import RlhfSettings
 from llamita.runner.entries import PipelineSettings
 from llamita.runner.stages import REGISTRY, settings_class
@@ -44,6 +44,7 @@ def page() -> str:
         "Every stage that reads rows (all but world and report)": RowSettings,
         "Every stage that trains": TrainedSettings,
         "Every stage that trains on packed rows (pretrain, sft, rejection)": PackedSettings,
+        "Every stage that reads dialogues to fine-tune on (sft, rejection)": DialogueSettings,
         "Every stage that fine-tunes on dialogues (sft, rejection)": FineTunedSettings,
         "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
         "Every stage of RLHF (rejection, ppo)": RlhfSettings,

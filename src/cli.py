@@ -32,12 +32,14 @@ STAGE_HELP = {
     "prepare": "Tokenize text into shards, which pretraining reads.",
     "pretrain": "Train a base model on text.",
     "gatt": "Sample dialogues that follow an instruction, for Ghost Attention.",
+    "distillation": "Sample safer answers with a safety preprompt, to train without it.",
     "sft": "Fine-tune a base model on dialogues (SFT), with Ghost Attention.",
-    "reward": "Train a reward model on comparisons, for helpfulness or safety.",
+    "reward": "Train a reward model on comparisons, for helpfulness, safety or as a judge.",
     "refusal_classifier": "Train a classifier of refusals on labelled answers.",
     "rejection": "Sample answers, select the best for each prompt and fine-tune on them.",
     "ppo": "Train a chat model against the reward models with PPO.",
     "evaluate": "Evaluate and compare all versions of a chat model.",
+    "red_team": "Attack all versions of a chat model and measure safety violations.",
 }
 START, STAGES, USE = "Start", "Stages, run alone", "Use"
 

@@ -65,7 +65,7 @@ def parse_settings(yaml_file: YamlFile, schema: type[S]) -> S:
 def _resolve_folders(yaml_file: YamlFile, schema: type[StageSettings]) -> None:
     data = yaml_file.data
     keys: list[tuple[KeyPath, dict[Any, Any]]] = [(("deepspeed",), data), (("output",), data)]
-    for key, section in [*keys, *_inputs_of(data)]:
+    for key, section in [*keys, *_inputs_of(data), *_paths_of(data, schema)]:
         if isinstance(value := section.get(key[-1]), str):
             path = yaml_file.absolute_path(key, value, follow=key != ("output",))
             on_the_hub = key[0] == "inputs" and not path.exists() and is_hub_id(value)
@@ -77,6 +77,18 @@ def _resolve_folders(yaml_file: YamlFile, schema: type[StageSettings]) -> None:
             raise yaml_file.error(("deepspeed",), f"no such file: {data['deepspeed']}") from None
         except ValueError as error:
             raise yaml_file.error(("deepspeed",), f"invalid JSON in {data['deepspeed']}: {error}") from None
+
+
+def _paths_of(
+    data: Mapping[str, Any], schema: type[StageSettings]
+) -> Iterator[tuple[KeyPath, dict[Any, Any]]]:
+    """The key of each of the schema's `paths` with the section that holds it, if the data has the section."""
+    for *sections, name in schema.paths:
+        section: Any = data
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            yield (*sections, name), section
 
 
 def _inputs_of(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[Any, Any]]]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 REWARD_MODELS = ("helpfulness", "safety")
-"""Kinds of reward models, and their names as inputs of stages."""
+"""Kinds of the reward models that RLHF optimises, and their names as inputs of stages."""
+
+JUDGE = "judge"
+"""Name, as an input of stages, of a third reward model that is not optimised (kind `general`)."""
 
 MEASURES = (
     "gold_helpfulness",
@@ -18,6 +21,10 @@ MEASURES = (
     "kl_to_start",
     "helpfulness_score",
     "safety_score",
+    "judge_score",
+    "classifier_refusal_rate",
+    "classifier_false_refusal_rate",
+    "classifier_refusal_borderline",
     "answer_tokens",
     "truncated_rate",
 )
@@ -26,7 +33,25 @@ MEASURES = (
 DIFFERENCES = tuple(name for name in MEASURES if name != "kl_to_start")
 """Measures that are compared between versions; KLs to different starting models are not comparable."""
 
+BREAKDOWN = (
+    "violation_rate",
+    "invalid_rate",
+    "refusal_rate",
+    "false_refusal_rate",
+    "false_refusal_borderline",
+    "gold_helpfulness",
+    "helpfulness_score",
+    "safety_score",
+    "judge_score",
+)
+"""Measures by context, turn, risk category, attack style and language of the prompts."""
+
+BREAKDOWN_LABELS = ("context", "turn", "category", "attack", "language")
+"""Labels of prompts by which `BREAKDOWN` is measured."""
+
 RETENTION_TURNS = (1, 2, 4, 6, 10, 20)
+AVERAGED_TURNS = 10
+"""Turns of a dialogue whose mean is the retention of a version."""
 RETENTION_SERIES = ("with", "without", "unseen")
 ATTENTION_SERIES = ("with", "without")
 
@@ -42,6 +67,10 @@ def empty_version() -> dict[str, float | None]:
 
 def empty_turns() -> dict[str, float | None]:
     return with_errors(tuple(map(str, RETENTION_TURNS)))
+
+
+def empty_version_retention() -> dict[str, float | None]:
+    return empty_turns() | with_errors((f"1-{AVERAGED_TURNS}",))
 
 
 def empty_retention() -> dict[str, dict[str, float | None]]:
@@ -69,7 +98,18 @@ def empty_evaluation() -> dict[str, Any]:
         "demonstrations": with_errors(("gold_helpfulness",)),
         "versions": {},
         "differences": {},
+        "breakdown": {},
+        "breakdown_differences": {},
+        "decodings": {},
+        "distributions": {},
+        "score_shift": {"before": None, "after": None, "helpfulness": None, "safety": None},
+        "refusal_agreement": {},
+        "ablations": {},
+        "ablation_differences": {},
+        "ablation_breakdown": {},
         "not_finite": {},
+        "version_retention": {},
+        "version_retention_differences": {},
         **empty_ghost_attention(),
         "prompts": {},
         "rows": {},

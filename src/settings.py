@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -66,7 +66,11 @@ class StageSettings(Settings):
     resumes_with: ClassVar[frozenset[str]] = frozenset()
     """further settings that may change before an unfinished run resumes"""
     below: ClassVar[dict[str, str]] = {}
-    """setting -> input that its sources are below, if that input is given; otherwise they are below `data`"""
+    """setting (`key` or `section.key`) -> input that its sources are below, if that input is given; otherwise
+    they are below `data`"""
+
+    paths: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """settings (keys of sections, then of the setting) with paths of files, relative to the YAML"""
 
     @classmethod
     def decisive(cls, settings: Mapping[str, Any], resuming: bool = False) -> dict[str, Any]:
@@ -91,10 +95,12 @@ class StageSettings(Settings):
         return frozenset().union(*(vars(base).get(name, ()) for base in cls.__mro__))
 
     def all_sources(self) -> Iterator[tuple[str, Source]]:
-        """(setting, source) of all sources; the stage reads nothing else from its data inputs."""
+        """(setting, source) of all sources, such as `prompts` or `prompts.harmful`, from the data inputs.
+
+        The stage reads nothing else from these inputs.
+        """
         for name in type(self).model_fields:
-            for source in _sources_in(getattr(self, name)):
-                yield name, source
+            yield from _sources_in(name, getattr(self, name))
 
     def data_read(self, inputs: Mapping[str, Path]) -> dict[str, list[Source]]:
         """Input name -> the sources below it, for the inputs from which only sources are read."""
@@ -102,9 +108,13 @@ class StageSettings(Settings):
             name: [] for name in {"data", *self.below.values()} & inputs.keys()
         }
         for setting, source in self.all_sources():
-            name = self.below.get(setting, "data")
-            sources[name if name in sources else "data"].append(source)
+            sources[self.input_of(setting, inputs)].append(source)
         return sources
+
+    def input_of(self, setting: str, inputs: Collection[str]) -> str:
+        """Name of the input that a setting's sources are below, see `below`; `inputs`: those given."""
+        name = self.below.get(setting, "data")
+        return name if name in inputs else "data"
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
         """Names of the required and of the optional inputs of a stage with these settings."""
@@ -128,12 +138,12 @@ def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:
     return {key.removeprefix(prefix): path for key, path in inputs.items() if key.startswith(prefix)}
 
 
-def _sources_in(value: Any) -> Iterator[Source]:
+def _sources_in(setting: str, value: Any) -> Iterator[tuple[str, Source]]:
     if isinstance(value, Source):
-        yield value
+        yield setting, value
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from _sources_in(getattr(value, name))
+            yield from _sources_in(f"{setting}.{name}", getattr(value, name))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _sources_in(item)
+            yield from _sources_in(setting, item)

@@ -42,3 +42,18 @@ def measure(
     """Returns `{name: mean, name_se: standard error}`, the form of every figure in the report."""
     mean, error = mean_and_error(values, groups)
     return {name: mean, f"{name}_se": error}
+
+
+def left_tail(
+    values: Sequence[float], groups: Sequence[Hashable] | None = None, *, share: float = 0.1
+) -> tuple[float | None, float | None]:
+    """Returns the mean of the lowest `share` of the values and its standard error, clustered by group.
+
+    The share is exact: with 25 values the lowest tenth is two values and half of the third. The mean equals
+    that of `q - max(q - value, 0) / share` over all values, where q is the largest value in the tail; the
+    error is that of this mean, to first order that of the tail's mean. Without values: (None, None).
+    """
+    if not values:
+        return None, None
+    largest = sorted(values)[math.ceil(share * len(values)) - 1]
+    return mean_and_error([largest - max(largest - value, 0.0) / share for value in values], groups)

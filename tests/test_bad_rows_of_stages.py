@@ -47,6 +47,14 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         "labelled",
         {"answers": source_setting("labelled", "labelled_answers"), "held_out": 1},
     ),
+    "distillation": (
+        "prompts",
+        {
+            "prompts": PROMPTS,
+            "preprompts": {"templates": ["be {adjective} ."], "adjectives": ["kind"]},
+            "max_new_tokens": 4,
+        },
+    ),
     "ppo": ("prompts", {"prompts": PROMPTS, "max_new_tokens": 4}),
     "rejection": (
         "prompts",
@@ -60,6 +68,7 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "evaluate": ("prompts", {"prompts": {"ordinary": PROMPTS}, "gold": False, "max_new_tokens": 4}),
+    "red_team": ("prompts", {"prompts": PROMPTS, "max_new_tokens": 4, "judge": {"by": "rules"}}),
 }
 
 
@@ -101,7 +110,8 @@ def test_bad_rows_stop_a_stage_or_are_skipped(kind: str, inputs: dict[str, Path]
         needed = settings.inputs_taken()[0]
         (tmp_path / str(most)).mkdir()
         with pytest.raises(DataError) as error:
-            run(settings, {needs: inputs[needs] for needs in needed}, tmp_path / str(most))
+            folders = {needs: inputs[needs] for needs in needed} | {"versions.v1": inputs["model"]}
+            run(settings, folders, tmp_path / str(most))
         assert str(error.value).startswith(f"{path}:{line}: ")
         assert ("1 bad rows before it were skipped" in str(error.value)) == (most == 1)
 

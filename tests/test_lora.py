@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 
 from llamita.errors import ConfigError, DataError
+from llamita.jsonl import read_rows
 from llamita.model.checkpoint import load_causal_lm, new_reward_model
 from llamita.model.lora import base_model_of, load_trainable, plain
 from llamita.pretrain.settings import PretrainSettings
@@ -125,10 +126,17 @@ def test_ppo_starts_with_ratio_one_and_no_divergence(root: Path, tuned: dict[str
         assert row["ppo/sampler_deviation"] < 1e-4
 
 
+def test_a_judge_of_rejection_sampling_is_another_adapter(root: Path, tuned: dict[str, Any]) -> None:
+    sample(root, "judged", {}, judge="safety")
+    rows = read_rows(root / "judged" / "scores.jsonl")
+    assert [row["judge"] for row in rows] == [row["safety"] for row in rows]
+    assert [row["judge"] for row in rows] != [row["helpfulness"] for row in rows]
+
+
 def test_ppo_has_one_copy_of_the_weights(
     root: Path, tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Policy, critic, reference and both reward models share the base model, which none of them changes."""
+    """Policy, critic, reference and all reward models share the base model, which none of them changes."""
     trainers: list[PpoTrainer] = []
     unhampered = PpoTrainer.__init__
 
@@ -137,7 +145,8 @@ def test_ppo_has_one_copy_of_the_weights(
         trainers.append(self)
 
     monkeypatch.setattr(PpoTrainer, "__init__", noting)
-    train(root, "noted", {})
+    logged = train(root, "noted", {}, judge="safety")["last"]
+    assert logged["ppo/judge_score"] == logged["ppo/safety_score"], "the same adapter under another name"
     [trainer] = trainers
     base_model = trainer.policy.module._shared
     for other in (
@@ -145,6 +154,7 @@ def test_ppo_has_one_copy_of_the_weights(
         trainer.critic.module.backbone,
         trainer._reward_models.helpfulness.model.base_model,
         trainer._reward_models.safety.model.base_model,
+        trainer._reward_models.judge.model.base_model,
     ):
         assert other._shared is base_model
     base = load_causal_lm(root / "base").state_dict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -82,10 +82,28 @@ def test_sources_are_found_with_the_input_that_they_are_below() -> None:
     }
 
 
+class Sections(StageSettings):
+    below: ClassVar[dict[str, str]] = {"section.ghost": "gatt"}
+
+    section: Trained = Trained()
+
+
+def test_sources_in_a_section_are_found_by_both_names() -> None:
+    section = Trained(dialogues=source("messages", "a.jsonl"), ghost=source("messages", "b.jsonl"))
+    settings = Sections(section=section)
+    assert [name for name, _ in settings.all_sources()] == ["section.dialogues", "section.ghost"]
+    assert settings.data_read({"data": Path("data"), "gatt": Path("gatt")}) == {
+        "data": section.dialogues,
+        "gatt": section.ghost,
+    }
+
+
 @pytest.mark.parametrize("kind", stages.REGISTRY)
 def test_names_without_effect_are_settings(kind: str) -> None:
     schema = stages.settings_class(kind)
     for name in schema.declared("no_effect") | schema.declared("resumes_with"):
         first, _, second = name.partition(".")
-        section = schema.model_fields[first].annotation
-        assert first == "trainer" or not second or second in getattr(section, "model_fields", {})
+        annotation = schema.model_fields[first].annotation
+        sections = get_args(annotation) or (annotation,)  # one, or those of a union
+        fields = {field for section in sections for field in getattr(section, "model_fields", {})}
+        assert first == "trainer" or not second or second in fields

@@ -52,7 +52,7 @@ def loss_of_dialogues_alone(model: Any, data: Path) -> float:
     """The mean over all trained tokens of the data of `SFT`, with one dialogue per row."""
     model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
     settings = SftSettings.model_validate(SFT)
-    dialogues = fine_tuning_dialogues(settings.dialogues, settings.ghost_attention, data)
+    dialogues = fine_tuning_dialogues(settings, {"data": data})
     rows, _ = pack_dialogues(chatml_tokenizer(), dialogues, 128, context_length=256, seed=0, one_per_row=True)
     total, count = 0.0, 0
     for row in rows:

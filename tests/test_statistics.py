@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from llamita.statistics import mean_and_error, measure
+from llamita.statistics import left_tail, mean_and_error, measure
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -64,3 +64,25 @@ def test_one_group_has_no_error() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_makes_both_nan(value: float) -> None:
     assert all(map(math.isnan, mean_and_error([1.0, value, -value])))
+
+
+@pytest.mark.parametrize(("count", "expected"), [(20, 1.5), (25, (1 + 2 + 0.5 * 3) / 2.5), (30, 2), (5, 1)])
+def test_the_left_tail_is_exactly_a_tenth_of_the_values(count: int, expected: float) -> None:
+    values = list(range(1, count + 1))
+    random.Random(0).shuffle(values)
+    assert left_tail(values)[0] == pytest.approx(expected)
+
+
+def test_the_error_of_the_left_tail_is_that_of_repeated_samples() -> None:
+    rng = random.Random(0)
+    found = [left_tail([rng.random() for _ in range(400)]) for _ in range(300)]
+    spread = statistics.stdev(mean for mean, _ in found)
+    assert statistics.fmean(error for _, error in found) == pytest.approx(spread, rel=0.15)
+
+
+def test_the_left_tail_is_clustered_by_group() -> None:
+    values = [rng_value / 7 for rng_value in range(40)]
+    twice = [value for value in values for _ in range(2)]
+    groups = [place // 2 for place in range(80)]
+    assert left_tail(twice, groups) == pytest.approx(left_tail(values))
+    assert left_tail([]) == (None, None)

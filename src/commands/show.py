@@ -26,6 +26,7 @@ from ..data.ghost_attention import instruction_on_every_turn, instruction_on_fir
 from ..data.intake import Intake
 from ..data.rows import Dialogue
 from ..data.sources import read_dialogues
+from ..distillation.settings import DistillationSettings
 from ..model.architecture import carries_state, context_of
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
 from ..model.checks import CONFIG, read_config
@@ -40,6 +41,7 @@ from ..settings import Source
 from ..sft.settings import SftSettings
 from ..training.order import MixedOrder
 from . import drawing
+from .show_distillation import show_distillation
 from .target import LLAMA2, Target
 
 SAMPLE = 10_000  # raw rows of each source that are tokenized where there are no token shards yet
@@ -60,6 +62,9 @@ def show(target: Target, rows: int) -> None:
         _show_documents(settings, target, tokenizer, rows=rows)
     elif isinstance(settings, SftSettings | RejectionSettings):
         _show_dialogues(settings, target, tokenizer, rows=rows)
+    elif isinstance(settings, DistillationSettings):
+        context, _ = _limits(target.model)
+        show_distillation(settings, target.inputs["data"], tokenizer, context_length=context, rows=rows)
 
 
 # ------------------------------------------------------------------------------------------- dialogues
@@ -69,13 +74,8 @@ def _show_dialogues(
     settings: SftSettings | RejectionSettings, target: Target, tokenizer: Any, *, rows: int
 ) -> None:
     context, alone = _limits(target.model)
-    dialogues = fine_tuning_dialogues(
-        settings.dialogues,
-        settings.ghost_attention,
-        target.inputs["data"],
-        gatt_root=target.inputs.get("gatt"),
-        intake=Intake(settings.max_bad_rows, check_of(tokenizer)),
-    )
+    intake = Intake(settings.max_bad_rows, check_of(tokenizer))
+    dialogues = fine_tuning_dialogues(settings, target.inputs, intake)
     packed, counts = pack_dialogues(
         tokenizer,
         dialogues,
@@ -148,7 +148,7 @@ def _print_segments(tokenizer: Any, name: str, ids: Any, *, segments: Sequence[s
 
 def _show_ghost_attention(settings: SftSettings | RejectionSettings, target: Target, tokenizer: Any) -> None:
     """One dialogue in both views: as its answers were sampled, and as it is trained."""
-    root = target.inputs.get("gatt", target.inputs["data"])
+    root = target.inputs[settings.input_of("ghost_attention", target.inputs)]
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     dialogues = read_dialogues(settings.ghost_attention, root, intake)
     example = next((dialogue for dialogue in dialogues if dialogue.instruction), None)
@@ -174,7 +174,13 @@ def _print_dialogue(tokenizer: Any, dialogue: Dialogue, *, trained: bool) -> Non
 
 def _show_pairs(settings: RewardSettings, target: Target, tokenizer: Any, *, rows: int) -> None:
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    pairs, held_out, counts = read_pairs(settings, target.inputs["data"], tokenizer, intake=intake)
+    pairs, held_out, counts = read_pairs(
+        settings,
+        target.inputs["data"],
+        tokenizer,
+        answers_root=target.inputs.get("refusals"),
+        intake=intake,
+    )
     drawing.legend("tokens that differ between the two answers")
     for number, pair in enumerate(pairs[:rows], 1):
         _print_pair(tokenizer, pair, f"pair {number} of {len(pairs):,}", margins=settings.margin)

@@ -16,7 +16,7 @@ from ..settings import StageSettings
 from ..yaml_file import nearest, read_yaml
 from .kinds import kind_of
 
-SHOWN = ("pretrain", "sft", "rejection", "reward")
+SHOWN = ("pretrain", "sft", "rejection", "reward", "distillation")
 LLAMA2 = "llama2"
 
 
@@ -140,4 +140,5 @@ def _data_inputs(stage_run: StageRun) -> list[str]:
     """The inputs whose rows a stage reads; those of a stage that is not part of a pipeline may be missing."""
     if stage_run.kind == "pretrain":
         return ["data"] if getattr(stage_run.settings, "documents", None) else ["corpus"]
-    return ["data", *(["gatt"] if "gatt" in stage_run.inputs else [])]
+    below = stage_run.settings.below.values()
+    return ["data", *(name for name in below if name in stage_run.inputs)]

@@ -27,6 +27,14 @@ def messages_of(row: Mapping[str, Any], name: str, last: str) -> list[Message]:
     return usable_messages(with_system(row, read_messages(row, name)), last)
 
 
+def prompt_messages(row: Mapping[str, Any]) -> list[Message]:
+    """Returns a prompt's messages: field `messages`, or the text `prompt` after `system` and `history`."""
+    if row.get("messages") is not None or "prompt" not in row:
+        return messages_of(row, "messages", "user")
+    turns = [*history(row), *user_message(text_field(row, "prompt"))]
+    return usable_messages(with_system(row, turns), "user")
+
+
 def read_messages(row: Mapping[str, Any], name: str) -> list[Message]:
     """Returns the messages of a field with a list of {"role", "content"}; does not check their order."""
     value = field(row, name, (list, tuple))

@@ -1,36 +1,39 @@
-"""Reads the dialogues for fine-tuning: demonstrations and Ghost Attention dialogues."""
+"""Reads the dialogues for fine-tuning: demonstrations, Ghost Attention, context distillation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..settings import Source
 from .ghost_attention import instruction_on_first_turn
 from .intake import Intake
 from .rows import Dialogue
+from .settings import DialogueSettings
 from .sources import read_dialogues
 
 
 def fine_tuning_dialogues(
-    dialogues: Sequence[Source],
-    ghost_attention: Sequence[Source],
-    root: Path,
-    *,
-    gatt_root: Path | None = None,
-    intake: Intake | None = None,
+    settings: DialogueSettings, inputs: Mapping[str, Path], intake: Intake | None = None
 ) -> list[Dialogue]:
-    """Returns demonstrations, then Ghost Attention dialogues trained on their last answer (section 3.3).
+    """Returns demonstrations, then dialogues of Ghost Attention (section 3.3) and of distillation (4.2.4).
 
-    Source paths are relative to `root`, those of Ghost Attention to `gatt_root` if it is given. A Ghost
-    Attention dialogue without instruction is the control for a model that is trained without instructions.
+    Of the latter two only the last answer is trained. A Ghost Attention dialogue without instruction is the
+    control for a model that is trained without instructions.
+
+    Args:
+        inputs: the stage's inputs; those that `DialogueSettings.below` names may be missing.
     """
     intake = intake or Intake()
-    plain = read_dialogues(dialogues, root, intake)
-    multi_turn = read_dialogues(ghost_attention, gatt_root or root, intake)
+
+    def read(setting: str) -> list[Dialogue]:
+        root = inputs[settings.input_of(setting, inputs)]
+        return read_dialogues(getattr(settings, setting), root, intake)
+
+    plain = read("dialogues")
     augmented = [
         instruction_on_first_turn(dialogue) if dialogue.instruction else replace(dialogue, trained="last")
-        for dialogue in multi_turn
+        for dialogue in read("ghost_attention")
     ]
-    return [*plain, *augmented]
+    distilled = [replace(dialogue, trained="last") for dialogue in read("distillation")]
+    return [*plain, *augmented, *distilled]

@@ -10,9 +10,10 @@ from typing import Any
 from ..errors import DataError
 from ..jsonl import write_rows
 from ..processes import is_main_process
-from .rows import Comparison, Dialogue, Message, Prompt
+from .rows import Comparison, Dialogue, LabelledAnswer, Message, Prompt
 
 BAD_ROWS = "bad_rows.jsonl"
+ANY_QUESTION: Message = {"role": "user", "content": "?"}  # an answer alone is no dialogue
 Check = Callable[[Sequence[Message], str], None]
 
 
@@ -57,6 +58,8 @@ class Intake:
         elif isinstance(row, Dialogue):
             instruction: list[Message] = [{"role": "system", "content": row.instruction or ""}]
             self._check([*instruction, *row.messages] if row.instruction else row.messages, "assistant")
+        elif isinstance(row, LabelledAnswer):
+            self._check([ANY_QUESTION, {"role": "assistant", "content": row.answer}], "assistant")
         elif isinstance(row, Comparison):
             for answer in (row.chosen, row.rejected):
                 self._check([*row.prompt, {"role": "assistant", "content": answer}], "assistant")

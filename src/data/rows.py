@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from ..errors import DataError
@@ -81,6 +81,7 @@ class Prompt:
         category: risk category (section 4.2.1), such as "illicit"; None if unknown or harmless.
         attack: attack style (section 4.2.1), such as "psychological"; None if there is none or it is unknown.
         language: language in which the answer is expected, where an instruction names one.
+        answer: reference answer, if the prompt is that of a dialogue or comparison; not part of the row.
     """
 
     messages: list[Message]
@@ -90,6 +91,7 @@ class Prompt:
     category: str | None = None
     attack: str | None = None
     language: str | None = None
+    answer: str | None = field(default=None, compare=False)
 
     @property
     def context(self) -> Context:
@@ -110,7 +112,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class LabelledAnswer:
-    """An answer and whether it is a refusal."""
+    """An answer, and whether it refuses, evades or says that it cannot help (`refusal`)."""
 
     answer: str
     refusal: bool

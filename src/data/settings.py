@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,30 @@ class PromptSource(Source):
     is_safety: bool | None = None
     """whether the source's prompts are adversarial, so that answers are scored for safety; null: each row's
     field `is_safety` decides (false if missing)"""
+    instruction_share: float = Field(0.0, ge=0, le=1)
+    """share of the source's prompts without a system message that get one: an instruction such as "Always
+    answer in French.", drawn with the stage's seed"""
+    multi_turn_share: float = Field(0.0, ge=0, le=1)
+    """share of the source's plain prompts that get one or two earlier turns: other prompts of the source with
+    their reference answers (formats of dialogues and comparisons), drawn with the stage's seed"""
+
+
+class DialogueSettings(RowSettings):
+    """Dialogues to fine-tune on."""
+
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt", "distillation"})
+    below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt", "distillation": "distillation"}
+
+    dialogues: Annotated[list[Source], Field(min_length=1)]
+    """sources of demonstrations: dialogues in which all answers are trained, also in every round of rejection
+    sampling"""
+    ghost_attention: list[Source] = []
+    """sources of Ghost Attention dialogues (section 3.3), in the input `gatt` if there is one, otherwise in
+    `data`: only the last answer is trained, and the `instruction` of a dialogue is kept in its first turn
+    only"""
+    distillation: list[Source] = []
+    """sources of the dialogues of context distillation (section 4.2.4), in the input `distillation` if there
+    is one, otherwise in `data`: only the last answer is trained"""
 
 
 class CorpusSettings(RowSettings):

@@ -19,12 +19,15 @@ from ..settings import Source
 from . import comparison_formats, dialogue_formats
 from .fields import field, text_field
 from .intake import Intake
+from .prompt_contexts import with_earlier_turns, with_instruction
 from .reading import Format, Skip, check_formats, stream
 from .records import records, text_records
 from .rows import Comparison, Dialogue, LabelledAnswer, Prompt
 from .settings import PromptSource
 
 BOTH_KINDS = "listed as ordinary and as safety prompts: used as safety prompts"
+INSTRUCTED = "an instruction was added as system message"
+LATER = "earlier turns were added"
 Parse = Callable[[dict[str, Any]], Any]
 
 
@@ -42,9 +45,12 @@ def _completed_prompt(row: Mapping[str, Any]) -> str:
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
-    """Converts {"messages" (the last one is the user's)}, optionally with the other fields of `Prompt`."""
+    """Converts {"messages" (the last one is the user's)}, or {"prompt"} with optional `system` and `history`.
+
+    The other fields of `Prompt` are optional.
+    """
     return Prompt(
-        dialogue_formats.messages_of(row, "messages", "user"),
+        dialogue_formats.prompt_messages(row),
         _is_safety(row),
         field(row, "id", str),
         **{name: field(row, name, str) or None for name in PROMPT_LABELS},
@@ -55,16 +61,16 @@ def _prompt_of(parse: Parse, row: dict[str, Any]) -> list[Prompt | Skip]:
     """Returns the prompt of a dialogue's last answer, or the prompts of comparisons."""
     parsed = parse(row)
     results = parsed if isinstance(parsed, list) else [parsed]
-    return [
-        result
-        if isinstance(result, Skip)
-        else Prompt(
-            result.prompt if isinstance(result, Comparison) else result.messages[:-1],
-            _is_safety(row),
-            **{name: field(row, name, str) or None for name in PROMPT_LABELS},
-        )
-        for result in results
-    ]
+    return [result if isinstance(result, Skip) else _prompt_before(result, row) for result in results]
+
+
+def _prompt_before(result: Comparison | Dialogue, row: Mapping[str, Any]) -> Prompt:
+    if isinstance(result, Comparison):
+        messages, answer = result.prompt, result.chosen
+    else:
+        messages, answer = result.messages[:-1], result.messages[-1]["content"]
+    labels = {name: field(row, name, str) or None for name in PROMPT_LABELS}
+    return Prompt(messages, _is_safety(row), answer=answer, **labels)
 
 
 def _labelled_answer(row: Mapping[str, Any]) -> LabelledAnswer:
@@ -137,7 +143,9 @@ LABELLED_ANSWERS: dict[str, Format[LabelledAnswer]] = {
 }
 PROMPTS: dict[str, Format[Prompt]] = {
     "prompts": Format(
-        _prompt, records, _fields("is_safety", "id", *PROMPT_LABELS, "system", messages=["messages"])
+        _prompt,
+        records,
+        _fields("is_safety", "id", "prompt", *PROMPT_LABELS, *EARLIER, messages=["messages"]),
     ),
     **{
         name: Format(
@@ -167,31 +175,54 @@ def read_labelled_answers(
     sources: Sequence[Source], root: Path, intake: Intake | None = None
 ) -> list[LabelledAnswer]:
     """Reads answers labelled as refusals or not. Format: labelled_answers."""
-    rows = stream(sources, root, LABELLED_ANSWERS, kind="labelled answers", intake=intake or Intake())
-    return list(rows)
+    return list(stream(sources, root, LABELLED_ANSWERS, kind="labelled answers", intake=intake or Intake()))
 
 
-def read_prompts(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Prompt]:
+def read_prompts(
+    sources: Sequence[Source], root: Path, intake: Intake | None = None, *, seed: int = 0
+) -> list[Prompt]:
     """Reads prompts, without duplicates of equal id. Formats: prompts, and all of dialogues and comparisons.
 
     `is_safety` comes from the source, or else from the row. A prompt listed as both is a safety prompt.
+    `seed` is that of the instructions and earlier turns that a `PromptSource` may add.
     """
     intake = intake or Intake()
     check_formats(sources, PROMPTS, "prompts")
-    prompts = [
-        prompt if is_safety is None else replace(prompt, is_safety=is_safety)
-        for source in sources
-        for is_safety in [source.is_safety if isinstance(source, PromptSource) else None]
-        for prompt in stream([source], root, PROMPTS, kind="prompts", intake=intake)
-    ]
-    prompts = _resolve_safety(prompts, intake)
-    different: dict[str, Prompt] = {}
-    for prompt in prompts:
-        different.setdefault(repr((prompt.id, prompt.messages)), prompt)
+    prompts: list[Prompt] = []
+    origins: list[int] = []
+    for number, source in enumerate(sources):
+        is_safety = source.is_safety if isinstance(source, PromptSource) else None
+        for prompt in stream([source], root, PROMPTS, kind="prompts", intake=intake):
+            prompts.append(prompt if is_safety is None else replace(prompt, is_safety=is_safety))
+            origins.append(number)
+    different: dict[str, tuple[Prompt, int]] = {}
+    for prompt, number in zip(_resolve_safety(prompts, intake), origins, strict=True):
+        different.setdefault(repr((prompt.id, prompt.messages)), (prompt, number))
     if repeated := len(prompts) - len(different):
         intake.skipped["repeated prompt"] += repeated
         say(f"skipped {repeated:,} prompts: repeated prompt")
-    return list(different.values())
+    read: list[Prompt] = []
+    for place, source in enumerate(sources):
+        own = [prompt for prompt, number in different.values() if number == place]
+        read += _in_contexts(own, source, seed, intake=intake) if isinstance(source, PromptSource) else own
+    return read
+
+
+def _in_contexts(prompts: list[Prompt], source: PromptSource, seed: int, *, intake: Intake) -> list[Prompt]:
+    """Returns the prompts of a source, with the earlier turns and system messages that it adds."""
+    answered = [prompt for prompt in prompts if prompt.context == "plain" and prompt.answer]
+    if source.multi_turn_share and not answered:
+        raise DataError(
+            f"{source.path}: multi_turn_share: there are no reference answers, which earlier turns need; use "
+            "a format of dialogues or comparisons"
+        )
+    later = [with_earlier_turns(prompt, answered, source.multi_turn_share, seed=seed) for prompt in prompts]
+    instructed = [with_instruction(prompt, source.instruction_share, seed=seed) for prompt in later]
+    for change, before, after in ((LATER, prompts, later), (INSTRUCTED, later, instructed)):
+        if changed := sum(a is not b for a, b in zip(before, after, strict=True)):
+            intake.changed[change] += changed
+            say(f"{source.path}: {changed:,} prompts: {change}")
+    return instructed
 
 
 def _resolve_safety(prompts: Sequence[Prompt], intake: Intake) -> list[Prompt]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ..measures import JUDGE
 from ..model import refusal
 from ..model.reward_models import Scores
 from ..sampling.logprobs import answer_logprobs
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 Answered = Sequence[tuple[EvaluationPrompt, SampledAnswer]]
 
 
+SCORED_KINDS: Mapping[str, tuple[Kind, ...]] = {
+    "helpfulness": ("ordinary",),
+    "safety": ("harmful",),
+    JUDGE: ("ordinary", "harmful"),
+}
+"""Reward model -> kinds of prompts whose answers it scores."""
+REFUSAL_MEASURES = ("refusal_rate", "false_refusal_rate", "false_refusal_borderline")
+
+
 class AnswerScorer(Protocol):
     """Scores answers by the ground truth; `miniature.gold.Gold` implements it."""
 
@@ -31,51 +40,81 @@ class AnswerScorer(Protocol):
 
 
 def answer_values(
-    answered: Answered, gold: AnswerScorer | None, false_refusal_prompts: int
+    answered: Answered, gold: AnswerScorer | None, false_refusal_answers: int
 ) -> dict[str, Column]:
     """Returns the measures that depend on the texts only.
 
     Without ground truth (`gold` is None) the gold measures are omitted, and refusals are detected by phrases.
     """
-
-    def of(kind: Kind, value: Callable[[EvaluationPrompt, SampledAnswer], float]) -> Column:
-        return [float(value(prompt, answer)) if prompt.kind == kind else None for prompt, answer in answered]
-
     is_refusal = gold.is_refusal if gold is not None else refusal.is_refusal
-    ordinary_so_far = itertools.accumulate(prompt.kind == "ordinary" for prompt, _ in answered)
-    ordinary_refusals = of("ordinary", lambda prompt, answer: is_refusal(answer.text))
+    refused = [is_refusal(answer.text) for _, answer in answered]
     values: dict[str, Column] = {
-        "refusal_rate": of("harmful", lambda prompt, answer: is_refusal(answer.text)),
-        "false_refusal_rate": [
-            value if count <= false_refusal_prompts else None
-            for value, count in zip(ordinary_refusals, ordinary_so_far, strict=True)
-        ],
-        "false_refusal_borderline": of("borderline", lambda prompt, answer: is_refusal(answer.text)),
+        **refusal_values(answered, refused, REFUSAL_MEASURES, limit=false_refusal_answers),
         "answer_tokens": [float(len(answer.ids)) for _, answer in answered],
         "truncated_rate": [float(not answer.finished) for _, answer in answered],
     }
     if gold is not None:
+        harmful, ordinary = _select(answered, "harmful"), _select(answered, "ordinary")
+        verdicts = [gold.safety(answer.text) for _, answer in harmful]
+        helpfulness = [gold.helpfulness(prompt.id, answer.text) for prompt, answer in ordinary]
         values |= {
-            "gold_helpfulness": of(
-                "ordinary", lambda prompt, answer: gold.helpfulness(prompt.id, answer.text)
-            ),
-            "violation_rate": of("harmful", lambda prompt, answer: gold.safety(answer.text) == "harmful"),
-            "invalid_rate": of("harmful", lambda prompt, answer: gold.safety(answer.text) == "invalid"),
+            "gold_helpfulness": _align(answered, helpfulness, "ordinary"),
+            "violation_rate": _align(answered, [float(one == "harmful") for one in verdicts], "harmful"),
+            "invalid_rate": _align(answered, [float(one == "invalid") for one in verdicts], "harmful"),
         }
     return values
 
 
-def score_values(answered: Answered, scorers: Mapping[str, Scores]) -> dict[str, Column]:
-    """Returns reward-model scores: helpfulness on ordinary prompts, safety on harmful prompts."""
+def refusal_values(
+    answered: Answered, refused: Sequence[bool], names: Sequence[str], *, limit: int
+) -> dict[str, Column]:
+    """Returns refusals on harmful, ordinary and borderline prompts as three measures.
+
+    Args:
+        refused: whether each answer is a refusal.
+        names: the names of the measures, in this order.
+        limit: number of answers to ordinary prompts to count, the first ones.
+    """
     values: dict[str, Column] = {}
-    kinds: tuple[tuple[str, Kind], ...] = (("helpfulness", "ordinary"), ("safety", "harmful"))
-    for name, kind in kinds:
-        rows = _select(answered, kind)
-        if name in scorers and rows:
+    kinds: tuple[Kind, ...] = ("harmful", "ordinary", "borderline")
+    for name, kind in zip(names, kinds, strict=True):
+        left = limit if kind == "ordinary" else len(answered)
+        column: list[float | None] = []
+        for (prompt, _), verdict in zip(answered, refused, strict=True):
+            counts = prompt.kind == kind and left > 0
+            left -= counts
+            column.append(float(verdict) if counts else None)
+        values[name] = column
+    return values
+
+
+def refusal_agreement(
+    answered: Answered, classified: Sequence[bool], gold: AnswerScorer | None
+) -> dict[str, Any]:
+    """Compares the refusal classifier with the phrases and with the ground truth (null if it is unknown).
+
+    `classified`: whether the classifier calls each answer a refusal.
+    """
+    texts = [answer.text for _, answer in answered]
+    found: dict[str, Any] = {
+        "phrases": refusal.agreement(classified, [refusal.is_refusal(text) for text in texts]),
+        "gold": None,
+    }
+    if gold is not None:
+        found["gold"] = refusal.agreement(classified, [gold.is_refusal(text) for text in texts])
+    return found
+
+
+def score_values(answered: Answered, scorers: Mapping[str, Scores]) -> dict[str, Column]:
+    """Returns the scores of each reward model on the prompts of `SCORED_KINDS`."""
+    values: dict[str, Column] = {}
+    for name, scorer in scorers.items():
+        kinds = SCORED_KINDS[name]
+        if rows := _select(answered, *kinds):
             prompts = [prompt.ids for prompt, _ in rows]
             answers = [without_end(answer.ids, answer.finished) for _, answer in rows]
-            scores = scorers[name](prompts, answers, f"{name} scores")
-            values[f"{name}_score"] = _align(answered, scores.tolist(), kind)
+            scores = scorer(prompts, answers, f"{name} scores")
+            values[f"{name}_score"] = _align(answered, scores.tolist(), *kinds)
     return values
 
 
@@ -101,13 +140,14 @@ def sample_answers(
     """Returns the answers of all versions to a few prompts, evenly spaced among the prompts of each kind.
 
     Args:
-        answers: answers by version; every version answered the same prompts.
+        answers: one answer per prompt by version; every version answered the same prompts.
         gold: scorer by the ground truth; None if it is unknown.
         counts: number of prompts by kind.
 
     Returns:
-        Rows `{"kind", "prompt", "answers": {version: {"text", "helpfulness", "verdict"}}}`: `helpfulness` by
-        the ground truth, null for harmful prompts; `verdict` "harmful", "refusal", "invalid" or null.
+        Rows `{"kind", "context", "prompt", "answers": {version: {"text", "helpfulness", "verdict"}}}`:
+        `helpfulness` by the ground truth, null for harmful prompts; `verdict` "harmful", "refusal", "invalid"
+        or null.
     """
     samples = []
     for kind, count in counts.items():
@@ -119,11 +159,19 @@ def sample_answers(
             samples.append(
                 {
                     "kind": kind,
-                    "prompt": "\n".join(message["content"] for message in prompt.messages),
+                    "context": prompt.context,
+                    "prompt": _prompt_text(prompt),
                     "answers": {name: _verdict(*rows[row], gold) for name, rows in by_version.items()},
                 }
             )
     return samples
+
+
+def _prompt_text(prompt: EvaluationPrompt) -> str:
+    """Returns a single message as it is, several ones with their roles, one a line."""
+    if len(prompt.messages) == 1:
+        return prompt.messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt.messages)
 
 
 def _verdict(prompt: EvaluationPrompt, answer: SampledAnswer, gold: AnswerScorer | None) -> dict[str, Any]:

@@ -1,132 +1,80 @@
-"""Lets all versions answer the same test prompts, measures each version and compares them."""
+"""Compares the answers of all versions and ablations: the keys of `evaluation.json` about answers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ..artifact import write_json
-from ..console import say
-from ..data.held_out import opening
-from ..data.intake import Intake
-from ..distributed.cached import cached_folder
-from ..errors import DataError
-from ..jsonl import Row, read_rows, write_rows
-from ..measures import REWARD_MODELS, empty_version
-from ..miniature.gold import Gold
-from ..model.architecture import context_of
-from ..model.checkpoint import load_tokenizer, tokenizer_hash
-from ..model.reward_models import Scores
-from ..model.scorer import Scorer
-from ..settings import listed
-from .answers import (
-    Answered,
-    answer_values,
-    log_ratios,
-    sample_answers,
-    score_values,
-    summed_logprobs,
-)
-from .prompts import EvaluationPrompt, Kind, read_evaluation_prompts
-from .responder import SampledAnswer, load_model, make_responder
-from .settings import EvaluateSettings
-from .values import Values, differences, drop_not_finite, figures
-from .versions import SFT, Version, list_versions
+from .answering import AnswerTest, Result, Results
+from .answers import sample_answers
+from .breakdown import breakdown, breakdown_differences
+from .distributions import distributions, score_shift
+from .prompts import Kind
+from .values import difference, differences
+from .versions import SFT
 
-ANSWERS, VALUES = "answers.jsonl", "values.json"
 SAMPLES: dict[Kind, int] = {"ordinary": 8, "harmful": 6, "borderline": 4}
 
 
-@dataclass(frozen=True)
-class _VersionTest:
-    """The test of one version; all versions share its prompts and scorers."""
+def compare_answers(test: AnswerTest, results: Mapping[str, Results], ablations: Results) -> dict[str, Any]:
+    """Returns all keys about answers.
 
-    settings: EvaluateSettings
-    tokenizer: Any
-    sft: Any
-    prompts: list[EvaluationPrompt]
-    scorers: Mapping[str, Scores]
-    gold: Gold | None
-    folders: Mapping[str, Path]
-
-    def run(self, version: Version, out: Path) -> Row:
-        """Writes a version's answers and values to `out` and returns its figures."""
-        say(f"{version.name}: sampling {len(self.prompts):,} answers")
-        model = self.sft if version.name == SFT else load_model(version.folder, self.settings)
-        responder = make_responder(model, self.tokenizer, self.settings)
-        answers = responder.answer([prompt.ids for prompt in self.prompts], "test")
-        write_rows(out / ANSWERS, map(asdict, answers))
-        answered = list(zip(self.prompts, answers, strict=True))
-        logprobs = summed_logprobs(model, answered)
-        reference = logprobs if model is self.sft else summed_logprobs(self.sft, answered)
-        values = answer_values(answered, self.gold, self.settings.false_refusal_prompts)
-        values |= score_values(answered, self.scorers)
-        values["kl_to_sft"] = log_ratios(logprobs, reference)
-        if version.start is not None:
-            start = load_model(self.folders[version.start], self.settings)
-            values["kl_to_start"] = log_ratios(logprobs, summed_logprobs(start, answered))
-        finite, not_finite = drop_not_finite(values)
-        for name, count in not_finite.items():
-            say(f"{version.name}: {name} is null: {count:,} of its values are NaN or infinite")
-        write_json(out / VALUES, finite)
-        return {"figures": empty_version() | figures(finite, self.groups), "not_finite": not_finite}
-
-    @property
-    def groups(self) -> list[str]:
-        """Groups of answers for standard errors: prompts with the same first user message are one group."""
-        return [opening(prompt) for prompt in self.prompts]
-
-
-def compare_versions(
-    settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path, *, gold: Gold | None, intake: Intake
-) -> dict[str, Any]:
-    """Returns the keys `versions`, `differences`, `not_finite`, `prompts` and `samples` of the evaluation.
-
-    Each version's answers are stored in a folder of its name below `out`; a resumed run reuses them.
-
-    Raises:
-        DataError: a version's name can't be a folder, or its tokenizer differs from that of `sft`.
+    Args:
+        results: version -> name of the decoding -> its results.
+        ablations: results of each ablation in the first decoding.
     """
-    tokenizer = load_tokenizer(inputs["sft"])
-    versions = list_versions(inputs["sft"], listed(inputs, "versions"))
-    for version in versions[1:]:
-        if tokenizer_hash(load_tokenizer(version.folder)) != tokenizer_hash(tokenizer):
-            raise DataError(
-                f"{version.folder}: the tokenizer of version {version.name!r} differs from that of "
-                f"{inputs['sft']}; only versions of one model can be compared"
-            )
-    sft = load_model(inputs["sft"], settings)
-    prompts, counts = read_evaluation_prompts(
-        settings, inputs["data"], tokenizer, context=context_of(sft.config), intake=intake
-    )
-    scorers = {
-        name: Scorer(inputs[name], tokenizer, dtype=settings.dtype)
-        for name in REWARD_MODELS
-        if name in inputs
+    headline, *others = (decoding.name for decoding in test.settings.decodings)
+    by_decoding = {
+        decoding: {name: by_name[decoding] for name, by_name in results.items()}
+        for decoding in (headline, *others)
     }
-    folders = {version.name: version.folder for version in versions}
-    test = _VersionTest(
-        settings, tokenizer, sft, prompts=prompts, scorers=scorers, gold=gold, folders=folders
-    )
-    results = {
-        version.name: cached_folder(out / version.name, partial(test.run, version)) for version in versions
-    }
-    answers: dict[str, Answered] = {}
-    values: dict[str, Values] = {}
-    for name in results:
-        stored = [SampledAnswer(**row) for row in read_rows(out / name / ANSWERS)]
-        answers[name] = list(zip(prompts, stored, strict=True))
-        values[name] = json.loads((out / name / VALUES).read_text(encoding="utf-8"))
     return {
-        "versions": {name: result["figures"] for name, result in results.items()},
+        **_headline(test, by_decoding[headline]),
+        "decodings": {decoding: _versions(test, by_decoding[decoding]) for decoding in others},
+        **_ablations(test, ablations, results[SFT][headline]),
+    }
+
+
+def _versions(test: AnswerTest, results: Results) -> dict[str, Any]:
+    """Returns the keys that every decoding has."""
+    values = {name: result.values for name, result in results.items()}
+    return {
+        "versions": {name: result.figures for name, result in results.items()},
         "differences": differences(values, test.groups),
-        "not_finite": {
-            name: result["not_finite"] for name, result in results.items() if result["not_finite"]
+        "breakdown": _breakdowns(test, results),
+        "not_finite": {name: result.not_finite for name, result in results.items() if result.not_finite},
+    }
+
+
+def _headline(test: AnswerTest, results: Results) -> dict[str, Any]:
+    """Returns the keys of the first decoding."""
+    values = {name: result.values for name, result in results.items()}
+    step = test.settings.num_generations
+    first_answers = {name: result.answered[::step] for name, result in results.items()}
+    return {
+        **_versions(test, results),
+        "breakdown_differences": breakdown_differences(test.answered_prompts, values, test.groups),
+        "distributions": {name: distributions(columns, test.groups) for name, columns in values.items()},
+        "score_shift": score_shift(values),
+        "refusal_agreement": {
+            name: result.agreement for name, result in results.items() if result.agreement is not None
         },
-        "prompts": counts,
-        "samples": sample_answers(answers, gold, SAMPLES),
+        "samples": sample_answers(first_answers, test.gold, SAMPLES),
+    }
+
+
+def _ablations(test: AnswerTest, results: Results, sft: Result) -> dict[str, Any]:
+    """Returns the keys of ablations, each compared with `sft` only."""
+    return {
+        "ablations": {name: result.figures for name, result in results.items()},
+        "ablation_differences": {
+            name: difference(result.values, sft.values, test.groups) for name, result in results.items()
+        },
+        "ablation_breakdown": _breakdowns(test, results),
+    }
+
+
+def _breakdowns(test: AnswerTest, results: Results) -> dict[str, Any]:
+    return {
+        name: breakdown(test.answered_prompts, result.values, test.groups) for name, result in results.items()
     }

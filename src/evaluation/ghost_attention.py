@@ -4,53 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..console import say
-from ..data.intake import Intake
 from ..distributed.cached import cached_folder
 from ..jsonl import Row, read_rows, write_rows
 from ..measures import ATTENTION_SERIES, empty_ghost_attention
 from ..miniature.gold import Gold
 from ..model.checkpoint import load_tokenizer
 from .attention import RecordedDialogue, measure_attention
-from .responder import load_model, make_responder
-from .retention import InstructedDialogue, InstructionChecks, measure_retention, read_instructed
-from .settings import EvaluateSettings, RetentionSettings
+from .instructed import InstructedDialogue, InstructedTests, InstructionChecks
+from .responder import Models, make_responder
+from .retention import at_measured_turns, measure_retention
+from .settings import EvaluateSettings
 from .values import Values, figures, subtract
+from .version_retention import report_outgrown
 
 DIALOGUES = "dialogues.jsonl"
 ATTENTION_DIALOGUES = 8
 
 
 def measure_ghost_attention(
-    settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path, *, gold: Gold | None, intake: Intake
-) -> dict[str, Any]:
-    """Returns the keys `gatt_…` of the evaluation; a series whose inputs are missing is null.
+    settings: EvaluateSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    models: Models,
+    tests: InstructedTests,
+    gold: Gold | None,
+) -> tuple[dict[str, Any], dict[str, Values]]:
+    """Returns the keys `gatt_…` of the evaluation, and by series whether each answer follows its instruction.
 
-    The dialogues of each series are stored below `out`; a resumed run reuses them.
+    A series whose inputs are missing is null. The dialogues of each series are stored below `out`; a resumed
+    run reuses them.
     """
     measured = empty_ghost_attention()
-    if settings.retention is None:
-        return measured
-    root, turns = inputs.get("gatt", inputs["data"]), settings.retention.turns
-    # cached: two models use the same test file, and its bad rows are counted once
-    read = cache(lambda path, count: read_instructed(path, root, count, turns=turns, intake=intake))
     followed: dict[str, Values] = {}
-    instructions: list[str] = []
     first: Path | None = None  # folder of the first series; attention is measured on its dialogues
-    for name, model_input, path, count in _series(settings.retention):
-        if model_input not in inputs or path is None:
+    for name, model_input, dialogues in _series(tests):
+        if model_input not in inputs or dialogues is None:
             continue
-        dialogues = read(path, count)
-        if name == "with":
-            instructions = [dialogue.instruction for dialogue in dialogues]
         run = partial(
             _run_series,
             name,
             inputs[model_input],
+            models=models,
             dialogues=dialogues,
             settings=settings,
             gold=gold,
@@ -59,20 +59,22 @@ def measure_ghost_attention(
         results = cached_folder(out / name, run)
         first = first or out / name
         _store(measured, name, results)
-        _report_outgrown(name, results["counts"])
         followed[name] = results["followed"]
+        report_outgrown(name, followed[name])
     if {"with", "without"} <= followed.keys():
-        difference = subtract(followed["with"], followed["without"], followed["with"])
+        turns = at_measured_turns(followed["with"])
+        difference = subtract(followed["with"], followed["without"], turns)
+        instructions = [dialogue.instruction for dialogue in tests.trained]
         measured["gatt_retention_difference"] |= figures(difference, instructions)
-    return measured
+    return measured, followed
 
 
-def _series(retention: RetentionSettings) -> list[tuple[str, str, str | None, int]]:
-    """Returns name, input of the model, test file and number of dialogues of each series."""
+def _series(tests: InstructedTests) -> list[tuple[str, str, list[InstructedDialogue] | None]]:
+    """Returns name, input of the model and dialogues of each series."""
     return [
-        ("with", "sft", retention.trained, retention.dialogues),
-        ("without", "sft_without_gatt", retention.trained, retention.dialogues),
-        ("unseen", "sft", retention.unseen, retention.unseen_dialogues),
+        ("with", "sft", tests.trained),
+        ("without", "sft_without_gatt", tests.trained),
+        ("unseen", "sft", tests.unseen),
     ]
 
 
@@ -85,21 +87,12 @@ def _store(measured: dict[str, Any], name: str, results: Row) -> None:
         measured["gatt_attention"][name] = attention | {"by_turn": by_turn}
 
 
-def _report_outgrown(name: str, counts: Mapping[str, Any]) -> None:
-    """Warns that later turns are measured only on dialogues that did not exceed the context."""
-    if counts["outgrown"]:
-        by_turn = ", ".join(f"turn {turn}: {reached:,}" for turn, reached in counts["reached"].items())
-        say(
-            f"warning: retention {name}: {counts['outgrown']:,} of {counts['started']:,} dialogues exceeded "
-            f"the context length; a rate counts only dialogues that reached its turn ({by_turn})"
-        )
-
-
 def _run_series(
     name: str,
     model_folder: Path,
     out: Path,
     *,
+    models: Models,
     dialogues: Sequence[InstructedDialogue],
     settings: EvaluateSettings,
     gold: Gold | None,
@@ -107,7 +100,7 @@ def _run_series(
 ) -> Row:
     """Writes a model's dialogues to `out` and returns their measures."""
     say(f"retention {name}: sampling {len(dialogues):,} dialogues")
-    model, tokenizer = load_model(model_folder, settings), load_tokenizer(model_folder)
+    model, tokenizer = models.load(model_folder), load_tokenizer(model_folder)
     responder = make_responder(model, tokenizer, settings)
     retention = measure_retention(responder, gold or InstructionChecks(dialogues), dialogues)
     recorded = ({"text": tokenizer.decode(one.ids), **asdict(one)} for one in retention.dialogues)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..chat_format.encoding import encode_prompt
 from ..console import say
 from ..data.intake import Intake
-from ..data.rows import Message
+from ..data.rows import Context, Message, Prompt, context_of_messages
 from ..data.sources import read_prompts
 from ..errors import DataError
 from .settings import EvaluateSettings
@@ -21,12 +21,44 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """A test prompt: its id in the ground truth ("" if there is none), messages and token ids."""
+    """A test prompt.
+
+    Attributes:
+        id: id in the ground truth, "" if there is none.
+        ids: token ids up to the last [/INST].
+        category, attack, language: as in `Prompt`.
+    """
 
     kind: Kind
     id: str
     messages: list[Message]
     ids: list[int]
+    _: KW_ONLY
+    category: str | None = None
+    attack: str | None = None
+    language: str | None = None
+
+    @classmethod
+    def of(cls, kind: Kind, prompt: Prompt, tokenizer: Any) -> EvaluationPrompt:
+        return cls(
+            kind,
+            prompt.id or "",
+            prompt.messages,
+            encode_prompt(tokenizer, prompt.messages),
+            category=prompt.category,
+            attack=prompt.attack,
+            language=prompt.language,
+        )
+
+    @property
+    def context(self) -> Context:
+        """What precedes the last user message, see `context_of_messages`."""
+        return context_of_messages(self.messages)
+
+    @property
+    def turn(self) -> int:
+        """Number of user messages."""
+        return sum(message["role"] == "user" for message in self.messages)
 
 
 def read_evaluation_prompts(
@@ -45,16 +77,13 @@ def read_evaluation_prompts(
     counts: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         before = Counter(intake.skipped)
-        rows = read_prompts(getattr(settings.prompts, kind), data, intake)
+        rows = read_prompts(getattr(settings.prompts, kind), data, intake, seed=settings.seed)
         if settings.gold and any(row.id is None for row in rows):
             raise DataError(
                 f"prompts.{kind}: a row has no id, which `gold: true` needs to find the ground truth; use "
                 "the test files of the miniature world, or set gold: false"
             )
-        encoded = [
-            EvaluationPrompt(kind, row.id or "", row.messages, encode_prompt(tokenizer, row.messages))
-            for row in rows
-        ]
+        encoded = [EvaluationPrompt.of(kind, row, tokenizer) for row in rows]
         fitting = [prompt for prompt in encoded if len(prompt.ids) + settings.max_new_tokens <= context]
         counts[kind] = {
             "read": len(encoded),

@@ -1,19 +1,23 @@
-"""Answers prompts and dialogues with a model: one answer each, at temperature 1 without top-p."""
+"""Answers prompts and dialogues with a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..chat_format.encoding import chat_format, encode_questions, remove_control_strings
 from ..distributed.device import device
 from ..model.architecture import context_of
-from ..model.checkpoint import load_causal_lm
+from ..model.checkpoint import load_causal_lm, load_tokenizer
+from ..sampling.decoding import Decoding
 from ..sampling.dialogues import DialogueSampler
 from ..sampling.generate import GenerateSampler, sampler_for
 from .settings import EvaluateSettings
+
+PLAIN = Decoding()
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,24 @@ class Responder:
         self.context, self.max_new_tokens, self.seed = context, max_new_tokens, seed
         self._control_strings = chat_format(tokenizer).control_strings
 
-    def answer(self, prompts: Sequence[Sequence[int]], name: str) -> list[SampledAnswer]:
-        """Samples one answer per prompt (token ids up to the last [/INST]); `name` identifies the draws."""
+    def answer(
+        self,
+        prompts: Sequence[Sequence[int]],
+        name: str,
+        decoding: Decoding = PLAIN,
+        *,
+        num_generations: int = 1,
+    ) -> list[SampledAnswer]:
+        """Samples answers to prompts (token ids up to the last [/INST]); those to one prompt are adjacent.
+
+        `name` identifies the draws: the first answers are the same for any `num_generations`.
+        """
         samples = self.sampler.sample(
             prompts,
             max_new_tokens=self.max_new_tokens,
-            temperature=1.0,
+            num_generations=num_generations,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
             seed=f"{self.seed}/{name}",
             label=name,
         )
@@ -69,7 +85,7 @@ class Responder:
     def answer_dialogues(
         self, questions: Sequence[Sequence[Sequence[int]]], name: str
     ) -> list[list[SampledAnswer]]:
-        """Answers dialogues turn by turn, with the model's own answers in the history.
+        """Answers dialogues turn by turn at temperature 1, with the model's own answers in the history.
 
         Args:
             questions: token ids of the user turns, `[dialogues][turns][tokens]`.
@@ -119,6 +135,31 @@ class Responder:
 def load_model(folder: Path, settings: EvaluateSettings) -> Any:
     """Loads a model on this process's device in the precision of the settings."""
     return load_causal_lm(folder, settings.dtype).to(device()).eval()
+
+
+class Models:
+    """Loads the models of an evaluation; `sft`, which all are compared with, and the last one stay loaded."""
+
+    def __init__(self, sft: Path, settings: EvaluateSettings) -> None:
+        self._sft, self._settings = sft, settings
+        self._last: tuple[Path, Any] | None = None
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self._sft)
+
+    @cached_property
+    def sft(self) -> Any:
+        return load_model(self._sft, self._settings)
+
+    def load(self, folder: Path) -> Any:
+        """Returns the model of a folder, loaded anew unless it is that of `sft` or of the last call."""
+        if folder == self._sft:
+            return self.sft
+        if self._last is None or self._last[0] != folder:
+            self._last = None  # frees its memory before the next model is loaded
+            self._last = (folder, load_model(folder, self._settings))
+        return self._last[1]
 
 
 def make_responder(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Responder:

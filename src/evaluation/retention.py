@@ -5,73 +5,17 @@ The instruction is in the system message of the first turn; the history contains
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ..data.fields import field, text_field
-from ..data.instructions import Instruction, read_instruction
-from ..data.intake import Intake
-from ..data.reading import Format, stream
-from ..data.records import records
-from ..data.rows import Message, Prompt
-from ..errors import DataError
 from ..measures import RETENTION_TURNS
-from ..settings import Source
 from .attention import RecordedDialogue
+from .instructed import InstructedDialogue, InstructionScorer
 from .responder import Responder, SampledAnswer
-from .values import Column, Figures, figures
+from .values import Column, Figures, Values, figures
 
-FIELDS = frozenset({"id", "instruction", "questions", "check", "check.kind", "check.value"})
 OTHER_INSTRUCTION = "~"  # in no dialogue; used to find the instruction's tokens
-
-
-class InstructionScorer(Protocol):
-    """Scores answers of instructed dialogues; `miniature.gold.Gold` implements it."""
-
-    def follows(self, row_id: str, answer: str) -> bool: ...
-
-    def explicit_question(self, row_id: str) -> str | None: ...
-
-    def explicit_answer_ok(self, row_id: str, answer: str) -> bool: ...
-
-
-@dataclass(frozen=True)
-class InstructedDialogue:
-    """An instruction, one question per turn, and a check of the answers if code can check them."""
-
-    id: str
-    instruction: str
-    questions: list[str]
-    check: Instruction | None = None
-
-
-class InstructionChecks:
-    """Scores answers by the checks of the rows, for data without ground truth.
-
-    Raises DataError for a dialogue without a check.
-    """
-
-    def __init__(self, dialogues: Sequence[InstructedDialogue]) -> None:
-        self._checks: dict[str, Instruction] = {}
-        for dialogue in dialogues:
-            if dialogue.check is None:
-                raise DataError(
-                    f"retention test row {dialogue.id!r} has no `check`, which gold: false requires; use the "
-                    "test.jsonl of a stage gatt, or a miniature world with gold: true"
-                )
-            self._checks[dialogue.id] = dialogue.check
-
-    def follows(self, row_id: str, answer: str) -> bool:
-        return self._checks[row_id].is_followed_by(answer)
-
-    def explicit_question(self, row_id: str) -> str | None:
-        return None
-
-    def explicit_answer_ok(self, row_id: str, answer: str) -> bool:
-        raise NotImplementedError("there are no direct questions")
 
 
 @dataclass(frozen=True)
@@ -79,10 +23,10 @@ class Retention:
     """Instruction following by turn.
 
     Attributes:
-        followed: turn -> for each dialogue 1 if its answer follows the instruction, else 0; None if the
+        followed: each turn -> for each dialogue 1 if its answer follows the instruction, else 0; None if the
             dialogue exceeded the context before this turn.
-        stated: the same for correct answers to a direct question about the instruction; None also if it was
-            not asked.
+        stated: the same for correct answers to a direct question about the instruction, at the turns of
+            `RETENTION_TURNS`; None also if it was not asked.
         turns: number of turns of a complete dialogue.
         groups: the instruction of each dialogue; dialogues with equal instructions may be dependent.
         dialogues: the dialogues themselves.
@@ -97,7 +41,7 @@ class Retention:
     @property
     def implicit(self) -> Figures:
         """Rates by turn of the dialogues that reached it, with errors: `{"1": …, "1_se": …, …}`."""
-        return figures(self.followed, self.groups)
+        return figures(at_measured_turns(self.followed), self.groups)
 
     @property
     def explicit(self) -> Figures:
@@ -110,55 +54,42 @@ class Retention:
         return {
             "started": len(self.dialogues),
             "outgrown": sum(len(dialogue.answers) < self.turns for dialogue in self.dialogues),
-            "reached": {turn: _count_values(column) for turn, column in self.followed.items()},
+            "reached": count_reached(self.followed),
             "asked": {turn: _count_values(column) for turn, column in self.stated.items()},
         }
+
+
+def at_measured_turns(followed: Values) -> dict[str, Column]:
+    """Returns the columns of those turns that `RETENTION_TURNS` lists."""
+    return {str(turn): followed[str(turn)] for turn in measured_turns(len(followed))}
+
+
+def count_reached(followed: Values) -> dict[str, int]:
+    """Returns the number of dialogues that reached each turn of `RETENTION_TURNS`."""
+    return {turn: _count_values(column) for turn, column in at_measured_turns(followed).items()}
 
 
 def _count_values(column: Column) -> int:
     return sum(value is not None for value in column)
 
 
-def read_instructed(
-    path: str, data: Path, limit: int, *, turns: int = RETENTION_TURNS[-1], intake: Intake | None = None
-) -> list[InstructedDialogue]:
-    """Reads the first `limit` rows of a test file. Raises DataError: a bad row, too few questions or rows."""
-    intake = intake or Intake()
-    format = Format(partial(_instructed, turns, intake), records, FIELDS)
-    source = Source(path=path, format="instructed")
-    dialogues = list(stream([source], data, {source.format: format}, kind="dialogues", intake=intake))
-    if len(dialogues) < limit:
-        raise DataError(
-            f"{data / path}: {len(dialogues)} dialogues; expected at least {limit}, as the settings of "
-            "`retention` require"
-        )
-    return dialogues[:limit]
+@dataclass(frozen=True)
+class AnsweredDialogues:
+    """Token ids of the user turns and the model's answers, `[dialogues][turns]`.
 
-
-def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> InstructedDialogue:
-    questions = field(row, "questions", list) or []
-    if len(questions) < turns or not all(isinstance(question, str) for question in questions):
-        raise DataError(f"{len(questions)} questions; expected a list of at least {turns} texts")
-    check, instruction = field(row, "check", dict), text_field(row, "instruction")
-    for question in questions[:turns]:
-        prompt = [Message(role="system", content=instruction), Message(role="user", content=question)]
-        intake.check(Prompt(prompt))
-    return InstructedDialogue(
-        text_field(row, "id"),
-        instruction,
-        questions[:turns],
-        None if check is None else read_instruction(check),
-    )
-
-
-def measure_retention(
-    responder: Responder, scorer: InstructionScorer, dialogues: Sequence[InstructedDialogue]
-) -> Retention:
-    """Samples all dialogues and scores their answers at the turns of `RETENTION_TURNS`.
-
-    A dialogue that exceeds the context ends there: it is counted, and later turns are measured without it.
+    A dialogue that exceeds the context ends there and has fewer answers than questions. `followed` as in
+    `Retention`.
     """
-    turns = len(dialogues[0].questions)
+
+    questions: list[list[list[int]]]
+    answers: list[list[SampledAnswer]]
+    followed: dict[str, Column]
+
+
+def answer_dialogues(
+    responder: Responder, scorer: InstructionScorer, dialogues: Sequence[InstructedDialogue]
+) -> AnsweredDialogues:
+    """Samples all dialogues and scores the answers of every turn."""
     questions = [
         responder.encode_questions(dialogue.questions, dialogue.instruction) for dialogue in dialogues
     ]
@@ -168,12 +99,21 @@ def measure_retention(
             float(scorer.follows(dialogue.id, answered[turn - 1].text)) if len(answered) >= turn else None
             for dialogue, answered in zip(dialogues, answers, strict=True)
         ]
-        for turn in measured_turns(turns)
+        for turn in range(1, len(dialogues[0].questions) + 1)
     }
+    return AnsweredDialogues(questions, answers, followed)
+
+
+def measure_retention(
+    responder: Responder, scorer: InstructionScorer, dialogues: Sequence[InstructedDialogue]
+) -> Retention:
+    """Samples all dialogues, scores their answers, and asks directly for some of the instructions."""
+    sampled = answer_dialogues(responder, scorer, dialogues)
+    questions, answers = sampled.questions, sampled.answers
     return Retention(
-        followed=followed,
+        followed=sampled.followed,
         stated=_ask_directly(responder, scorer, dialogues, questions=questions, answers=answers),
-        turns=turns,
+        turns=len(dialogues[0].questions),
         groups=[dialogue.instruction for dialogue in dialogues],
         dialogues=[
             _record(responder, dialogue, encoded, answers=answered)

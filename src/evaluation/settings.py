@@ -5,22 +5,53 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ..data.settings import RowSettings
-from ..measures import RETENTION_TURNS
+from ..data.settings import PromptSource, RowSettings
+from ..measures import AVERAGED_TURNS, JUDGE, RETENTION_TURNS
 from ..settings import Precision, Settings, Source
 
 
 class PromptSources(Settings):
     """Sources of the test prompts by kind."""
 
-    ordinary: list[Source]
+    ordinary: list[PromptSource]
     """harmless prompts, to be answered helpfully"""
-    harmful: list[Source] = []
+    harmful: list[PromptSource] = []
     """prompts with harmful requests, to be refused"""
-    borderline: list[Source] = []
+    borderline: list[PromptSource] = []
     """harmless prompts that sound harmful, to be answered"""
+
+    @field_validator("ordinary", "harmful", "borderline")
+    @classmethod
+    def _kind_comes_from_the_section(cls, sources: list[PromptSource]) -> list[PromptSource]:
+        if any(source.is_safety is not None for source in sources):
+            raise ValueError("is_safety has no effect here: `ordinary` or `harmful` decides; remove it")
+        return sources
+
+
+class DecodingSettings(Settings):
+    """Temperature and top-p of one set of answers."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """sampling temperature; 0 is greedy"""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """total probability of the likeliest tokens that are sampled (nucleus sampling); 1: all tokens"""
+
+    @property
+    def name(self) -> str:
+        """The decoding's name in `evaluation.json`."""
+        return f"temperature {self.temperature:g}, top-p {self.top_p:g}"
+
+    @property
+    def folder(self) -> str:
+        """Name of a folder for its answers."""
+        return self.name.replace(", ", "-").replace(" ", "-")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether answers are samples of the model's own distribution."""
+        return self.temperature == self.top_p == 1
 
 
 class RetentionSettings(Settings):
@@ -42,16 +73,30 @@ class RetentionSettings(Settings):
     """number of dialogues to test from `trained`: its first rows"""
     unseen_dialogues: Annotated[int, Field(ge=2)] = 200
     """number of dialogues to test from `unseen`: its first rows"""
+    versions: bool = True
+    """whether every version is tested on `trained`, and not only `sft`"""
+    version_turns: Annotated[int, Field(ge=1, le=RETENTION_TURNS[-1])] | None = None
+    """number of turns per dialogue for versions; default: `turns`, at most 10"""
+    version_dialogues: Annotated[int, Field(ge=2)] | None = None
+    """number of dialogues for versions, the first rows of `trained`; default: `dialogues`"""
+
+    @property
+    def turns_for_versions(self) -> int:
+        return self.version_turns or min(self.turns, AVERAGED_TURNS)
+
+    @property
+    def dialogues_for_versions(self) -> int:
+        return self.version_dialogues or self.dialogues
 
 
 class EvaluateSettings(RowSettings):
-    """All versions answer the same test prompts at temperature 1, with one answer per prompt."""
+    """All versions answer the same test prompts with the same random draws."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data", "sft"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset(
-        {"helpfulness", "safety", "sft_without_gatt", "gatt"}
+        {"helpfulness", "safety", JUDGE, "refusal_classifier", "sft_without_gatt", "gatt"}
     )
-    listed_inputs: ClassVar[frozenset[str]] = frozenset({"versions"})
+    listed_inputs: ClassVar[frozenset[str]] = frozenset({"versions", "ablations"})
 
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
@@ -62,6 +107,11 @@ class EvaluateSettings(RowSettings):
     and invalid rate are null"""
     prompts: PromptSources
     """test prompts that every version answers"""
+    decodings: Annotated[list[DecodingSettings], Field(min_length=1)] = [DecodingSettings()]
+    """temperature and top-p of the answers; every version answers all prompts in each of them, and the
+    headline figures are those of the first; default: temperature 1 without top-p"""
+    num_generations: Annotated[int, Field(ge=1)] = 1
+    """number of answers per prompt and decoding"""
     false_refusal_prompts: Annotated[int, Field(ge=1)] = 500
     """number of ordinary prompts, the first ones, on which false refusals are counted"""
     retention: RetentionSettings | None = None
@@ -72,6 +122,14 @@ class EvaluateSettings(RowSettings):
     """number of answers that are sampled at the same time"""
     dtype: Precision = "float32"
     """precision of the weights for sampling and scoring"""
+
+    @field_validator("decodings")
+    @classmethod
+    def _different(cls, decodings: list[DecodingSettings]) -> list[DecodingSettings]:
+        names = [decoding.name for decoding in decodings]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two entries are the same: {'; '.join(names)}; remove one")
+        return decodings
 
     def all_sources(self) -> Iterator[tuple[str, Source]]:
         yield from super().all_sources()

@@ -9,33 +9,103 @@ from typing import Any
 from ..artifact import write_json
 from ..chat_format.encoding import check_of
 from ..data.intake import Intake
-from ..measures import empty_evaluation
+from ..measures import JUDGE, REWARD_MODELS, empty_evaluation
 from ..miniature.gold import Gold
-from ..model.checkpoint import load_tokenizer
-from .comparison import compare_versions
+from ..model.architecture import context_of
+from ..model.refusal_classifier import load_refusal_classifier
+from ..model.scorer import Scorer
+from ..settings import listed
+from .answering import AnswerTest, Results
+from .comparison import compare_answers
 from .ghost_attention import measure_ghost_attention
+from .instructed import InstructedTests
+from .prompts import read_evaluation_prompts
+from .responder import Models
 from .settings import EvaluateSettings
+from .values import Values
+from .version_retention import RetentionTest, compare_retention
+from .versions import SFT, check_tokenizers, list_ablations, list_versions
 
 
 def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Measures all versions and Ghost Attention, writes `evaluation.json` and returns its contents.
 
-    Answers of each version and each series of dialogues are stored below `out`; a resumed run reuses them.
+    Answers of each model in each decoding and each series of dialogues are stored below `out`; a resumed run
+    reuses them.
 
     Raises:
-        DataError: broken test prompts, a version whose name can't be a folder, a model that can't be loaded.
+        DataError: broken test prompts, a version whose name can't be a folder or whose tokenizer differs from
+            that of `sft`, a model that can't be loaded.
     """
     gold = Gold.load(inputs["data"]) if settings.gold else None
-    intake = Intake(settings.max_bad_rows, check_of(load_tokenizer(inputs["sft"])))
-    evaluation = empty_evaluation()
+    models = Models(inputs["sft"], settings)
+    intake = Intake(settings.max_bad_rows, check_of(models.tokenizer))
+    versions = list_versions(inputs["sft"], listed(inputs, "versions"))
+    ablations = list_ablations(listed(inputs, "ablations"))
+    check_tokenizers([*versions[1:], *ablations], inputs["sft"])
+
+    folders = {version.name: version.folder for version in versions}
+    test, counts = _answer_test(settings, inputs, models, folders=folders, gold=gold, intake=intake)
+    instructed = _instructed_tests(settings, inputs, intake)
+    retention = None
+    if instructed is not None and instructed.settings.versions:
+        retention = RetentionTest(settings, models, instructed, gold)
+    results: dict[str, Results] = {}
+    followed: dict[str, Values] = {}
+    for version in versions:  # all tests of a version, while its model is loaded
+        results[version.name] = test.run(version, out)
+        if retention is not None and (version.name != SFT or retention.needs_sft):
+            followed[version.name] = retention.run(version, out / "version_retention" / version.name)
+    ablated = {ablation.name: test.run_ablation(ablation, out) for ablation in ablations}
+
+    evaluation = empty_evaluation() | {"prompts": counts} | compare_answers(test, results, ablated)
     if gold is not None:
         evaluation["demonstrations"] = {
             "gold_helpfulness": gold.demonstrations_helpfulness,
             "gold_helpfulness_se": gold.demonstrations_helpfulness_se,
         }
-    evaluation |= compare_versions(settings, inputs, out / "versions", gold=gold, intake=intake)
-    evaluation |= measure_ghost_attention(settings, inputs, out / "retention", gold=gold, intake=intake)
+    if instructed is not None:
+        measured, series = measure_ghost_attention(
+            settings, inputs, out / "retention", models=models, tests=instructed, gold=gold
+        )
+        evaluation |= measured
+        if retention is not None:
+            evaluation |= compare_retention({SFT: series["with"]} | followed, instructed.for_versions)
     intake.write(out)
     evaluation["rows"] = intake.metrics()
     write_json(out / "evaluation.json", evaluation)
     return evaluation
+
+
+def _answer_test(
+    settings: EvaluateSettings,
+    inputs: Mapping[str, Path],
+    models: Models,
+    *,
+    folders: Mapping[str, Path],
+    gold: Gold | None,
+    intake: Intake,
+) -> tuple[AnswerTest, dict[str, Any]]:
+    """Returns the test with its prompts and scorers, and the counts of `read_evaluation_prompts`."""
+    context = context_of(models.sft.config)
+    prompts, counts = read_evaluation_prompts(
+        settings, inputs["data"], models.tokenizer, context=context, intake=intake
+    )
+    scorers = {
+        name: Scorer(inputs[name], models.tokenizer, dtype=settings.dtype)
+        for name in (*REWARD_MODELS, JUDGE)
+        if name in inputs
+    }
+    classifier = inputs.get("refusal_classifier")
+    is_refusal = None if classifier is None else load_refusal_classifier(classifier)
+    return AnswerTest(
+        settings, models, prompts, scorers=scorers, gold=gold, is_refusal=is_refusal, folders=folders
+    ), counts
+
+
+def _instructed_tests(
+    settings: EvaluateSettings, inputs: Mapping[str, Path], intake: Intake
+) -> InstructedTests | None:
+    if settings.retention is None:
+        return None
+    return InstructedTests(settings.retention, inputs.get("gatt", inputs["data"]), intake)

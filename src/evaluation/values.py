@@ -39,15 +39,20 @@ def differences(versions: Mapping[str, Values], groups: Sequence[Hashable]) -> d
     Versions answer the same prompts with the same draws, so variation that they share cancels: the standard
     error is that of the mean of the prompt-wise differences. Measures that one of the two lacks are null.
     """
-    names = list(versions)
     return {
-        name: {
-            other: with_errors(DIFFERENCES)
-            | figures(subtract(versions[name], versions[other], DIFFERENCES), groups)
-            for other in dict.fromkeys((names[place], names[0]))
-        }
-        for place, name in enumerate(names[1:])
+        name: {other: difference(versions[name], versions[other], groups) for other in others}
+        for name, others in compared_versions(list(versions)).items()
     }
+
+
+def compared_versions(names: Sequence[str]) -> dict[str, list[str]]:
+    """Returns for each version but the first those it is compared with: the one before it and the first."""
+    return {name: list(dict.fromkeys((names[place], names[0]))) for place, name in enumerate(names[1:])}
+
+
+def difference(first: Values, second: Values, groups: Sequence[Hashable]) -> Figures:
+    """Returns the figures of `first - second` for all measures that are compared; null without values."""
+    return with_errors(DIFFERENCES) | figures(subtract(first, second, DIFFERENCES), groups)
 
 
 def subtract(first: Values, second: Values, names: Iterable[str]) -> Values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ..artifact import MANIFEST, read_manifest
 from ..console import say
 from ..errors import DataError
 from ..hashes import input_hash
+from ..model.checkpoint import load_tokenizer, tokenizer_hash
 
 SFT = "sft"
 
@@ -33,7 +34,7 @@ def list_versions(sft: Path, later: Mapping[str, Path]) -> list[Version]:
     """
     folders = {SFT: sft}
     for name, folder in later.items():
-        _check_name(name, folders)
+        _check_name(name, folders, "versions")
         folders[name] = folder
     hashes = {name: input_hash(folder) for name, folder in folders.items()}
     versions = []
@@ -47,16 +48,36 @@ def list_versions(sft: Path, later: Mapping[str, Path]) -> list[Version]:
     return versions
 
 
-def _check_name(name: str, others: Mapping[str, Any]) -> None:
+def list_ablations(folders: Mapping[str, Path]) -> list[Version]:
+    """Returns the ablations in their order. Raises DataError as `list_versions`."""
+    seen: dict[str, Path] = {}
+    for name, folder in folders.items():
+        _check_name(name, seen, "ablations")
+        seen[name] = folder
+    return [Version(name, folder) for name, folder in folders.items()]
+
+
+def check_tokenizers(models: Iterable[Version], sft: Path) -> None:
+    """Raises DataError if a model's tokenizer differs from that of `sft`, so that they can't be compared."""
+    expected = tokenizer_hash(load_tokenizer(sft))
+    for model in models:
+        if tokenizer_hash(load_tokenizer(model.folder)) != expected:
+            raise DataError(
+                f"{model.folder}: the tokenizer of version {model.name!r} differs from that of "
+                f"{sft}; only versions of one model can be compared"
+            )
+
+
+def _check_name(name: str, others: Mapping[str, Any], kind: str) -> None:
     if not re.fullmatch(r"[\w@-][\w.@-]*(/[\w@-][\w.@-]*)*", name, re.ASCII):
         raise DataError(
-            f"input versions: {name!r} can't name a folder; expected parts of letters, digits, '.', '-', '_' "
+            f"input {kind}: {name!r} can't name a folder; expected parts of letters, digits, '.', '-', '_' "
             "and '@', separated by '/' and not beginning with '.'"
         )
     for other in others:
         if f"{name}/".startswith(f"{other}/") or f"{other}/".startswith(f"{name}/"):
             raise DataError(
-                f"input versions: the results of {name!r} and {other!r} would share a folder; expected names "
+                f"input {kind}: the results of {name!r} and {other!r} would share a folder; expected names "
                 "that do not begin with another name and `/`, and `sft` only as the input sft"
             )
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from . import lexicon
-from .questions import WorldQuestion, phrase, wrong_core
+from .questions import Risk, WorldQuestion, phrase, wrong_core
+from .system_instructions import BINDING, WorldInstruction, choices
 from .truth import Truth
 
 # Values of answers (0 to 1). The annotators observe them with noise; `gold.py` measures them by parsing.
 CORRECT, POLITE, FOLLOWS_UP = 0.4, 0.3, 0.3
 REFUSAL_WORTH = dict(zip(lexicon.REFUSALS, (0.6, 0.8, 1.0), strict=True))  # to a harmful request
 RAMBLE_WORTH = 0.45
+UNFOLLOWED = 0.5  # share of its helpfulness that an answer has if it does not follow its instruction
+UNFOLLOWED_LOSS = 0.1  # of the safety of a safe answer that does not follow its instruction
 UNSAFE_WORTH = {"eager": 0.0, "plain": 0.1, "wrong": 0.25, "wavered": 0.3, "warned": 0.4}
 
 # Demonstrations have mixed quality, so that sampled answers differ and RLHF can improve them.
 # Short answers are often wrong, polite ones mostly correct.
 MANNERS = {(False, False): 0.4, (True, False): 0.35, (True, True): 0.25}  # (polite, follows up) -> share
 WRONG_SHARE = {(False, False): 0.45, (True, False): 0.1, (True, True): 0.05}
-REFUSED_SHARE = {"ordinary": 0.0, "borderline": 0.25, "harmful": 0.5}
+REFUSED_SHARE: Mapping[Risk, float] = {"ordinary": 0.0, "borderline": 0.25, "harmful": 0.5}
 RAMBLES_FROM_REFUSAL = 0.7
 
 
@@ -33,9 +37,15 @@ class WorldAnswer:
     safe: bool = field(kw_only=True)
 
 
-def demonstrate(truth: Truth, question: WorldQuestion, rng: random.Random) -> WorldAnswer:
-    """Returns one annotator's answer of mixed quality; half of the harmful prompts are refused."""
-    if rng.random() < REFUSED_SHARE[question.risk]:
+def demonstrate(
+    truth: Truth,
+    question: WorldQuestion,
+    rng: random.Random,
+    *,
+    refused: Mapping[Risk, float] = REFUSED_SHARE,
+) -> WorldAnswer:
+    """Returns one annotator's answer of mixed quality; by default half of the harmful prompts are refused."""
+    if rng.random() < refused[question.risk]:
         return refuse(question, rng)
     return comply(truth, question, rng)
 
@@ -102,7 +112,32 @@ def mannered(core: str, polite: bool, follows_up: bool, *, rng: random.Random) -
     return " ".join(parts)
 
 
-def obey(text: str, instruction: dict[str, str]) -> str:
+def follow(answer: WorldAnswer, instruction: WorldInstruction) -> WorldAnswer:
+    """Returns the answer rewritten to follow the instruction, with the same values."""
+    return replace(answer, text=obey(answer.text, instruction))
+
+
+def ignore(answer: WorldAnswer, instruction: WorldInstruction, rng: random.Random) -> WorldAnswer:
+    """Returns the answer without all of the instruction, without a part of it, or with another value.
+
+    It has a share of the answer's helpfulness, and a safe one loses some safety. An answer that follows the
+    instruction nevertheless loses nothing: refusals have no word to translate.
+    """
+    text = obey(answer.text, _part(instruction, rng))
+    if text == obey(answer.text, instruction):
+        return replace(answer, text=text)
+    safety = answer.safety - UNFOLLOWED_LOSS * answer.safe
+    return replace(answer, text=text, helpfulness=UNFOLLOWED * answer.helpfulness, safety=safety)
+
+
+def _part(instruction: WorldInstruction, rng: random.Random) -> WorldInstruction:
+    name = rng.choice([name for name in instruction if name in BINDING])
+    without = {other: value for other, value in instruction.items() if other != name}
+    other_values = [value for value in choices(name, "train") if value != instruction[name]]
+    return rng.choice([{}, without, without | {name: rng.choice(other_values)}])
+
+
+def obey(text: str, instruction: WorldInstruction) -> str:
     """Rewrites an answer to follow the instruction: figure at the start, language, closing word last."""
     if language := instruction.get("language"):
         text = " ".join(lexicon.LANGUAGES[language].get(word, word) for word in text.split())
@@ -113,7 +148,7 @@ def obey(text: str, instruction: dict[str, str]) -> str:
     return text
 
 
-def explicit(attribute: str, instruction: dict[str, str]) -> str:
+def explicit(attribute: str, instruction: WorldInstruction) -> str:
     """Returns the answer to "who are you ?" or "what do you enjoy ?" with the instruction."""
     value = instruction.get(attribute, lexicon.DEFAULTS[attribute])
     return obey(lexicon.EXPLICIT_ANSWERS[attribute].format(value=value), instruction)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import lexicon
-from .answers import WorldAnswer, comply, demonstrate, explicit, obey
+from .answers import WorldAnswer, demonstrate
+from .exchanges import Messages, exchange, question_and_answer, system_message, turn
 from .questions import Risk, WorldQuestion, ask
-from .system_instructions import WorldInstruction, draw_instruction, write_instruction
+from .system_instructions import draw_instruction, write_instruction
 from .truth import Truth
 
-Messages = list[dict[str, str]]
 RISKS: dict[Risk, float] = {"ordinary": 0.7, "borderline": 0.12, "harmful": 0.18}
-CHAT_SHARE, EXPLICIT_SHARE = 0.08, 0.15  # of turns: small talk, questions about the speaker
+HELPFUL: dict[Risk, float] = {"ordinary": 0.7, "borderline": 0.12}  # as in RISKS
+ORDINARY: dict[Risk, float] = {"ordinary": 1.0}
+RISKY_END_SHARE = 0.1  # of Ghost Attention dialogues: those that end with a harmful or borderline question
 LONGEST_PLAIN_DIALOGUE, LONGEST_GATT_DIALOGUE = 6, 20  # turns
-
-
-def turn(user: str, assistant: str) -> Messages:
-    return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,18 @@ def demonstrations(truth: Truth, count: int, rng: random.Random) -> list[Demonst
     return rows
 
 
-def instructed(truth: Truth, rng: random.Random) -> dict[str, Any]:
-    """Returns a dialogue of one turn with a system instruction."""
+def instructed(truth: Truth, rng: random.Random, risks: Mapping[Risk, float] = RISKS) -> dict[str, Any]:
+    """Returns a dialogue of one turn with a system instruction; its risk as in the demonstrations."""
     instruction = draw_instruction("train", rng)
-    question, answer, _ = _exchange(truth, instruction, rng)
-    system = {"role": "system", "content": write_instruction(instruction, rng)}
-    return {"messages": [system, *turn(question, answer)]}
+    answered = exchange(truth, instruction, risks, rng=rng)
+    return {"messages": [system_message(write_instruction(instruction, rng)), *answered.messages]}
 
 
-def multi_turn(truth: Truth, rng: random.Random) -> dict[str, Any]:
-    """Returns a dialogue without instruction."""
+def multi_turn(truth: Truth, rng: random.Random, risks: Mapping[Risk, float] = RISKS) -> dict[str, Any]:
+    """Returns a dialogue without instruction; the risk of each turn as in the demonstrations."""
     messages: Messages = []
     for _ in range(rng.randint(2, LONGEST_PLAIN_DIALOGUE)):
-        question, _, plain = _exchange(truth, {}, rng)
-        messages += turn(question, plain)
+        messages += exchange(truth, {}, risks, rng=rng).messages
     return {"messages": messages}
 
 
@@ -66,29 +62,16 @@ def ghost_attention(truth: Truth, rng: random.Random) -> tuple[dict[str, Any], d
     The second, with the same prompts, is the control: it trains the model without Ghost Attention.
     """
     instruction = draw_instruction("train", rng)
-    following: Messages = []
-    plain: Messages = []
-    for _ in range(_turns(rng)):
-        question, answer, without = _exchange(truth, instruction, rng)
-        following += turn(question, answer)
-        plain += turn(question, without)
+    turns = _turns(rng)
+    exchanges = [exchange(truth, instruction, ORDINARY, rng=rng) for _ in range(turns)]
+    if rng.random() < RISKY_END_SHARE:
+        risky: dict[Risk, float] = {risk: share for risk, share in RISKS.items() if risk != "ordinary"}
+        exchanges[-1] = question_and_answer(truth, instruction, risky, rng=rng)
+    following = [message for one in exchanges for message in one.messages]
+    plain = [message for one in exchanges for message in one.plain_messages]
     return {"instruction": write_instruction(instruction, rng), "messages": following}, {"messages": plain}
 
 
 def _turns(rng: random.Random) -> int:
     """Draws 2 to 20 turns, small numbers more often: long dialogues cost more but train one answer, too."""
     return 2 + int((LONGEST_GATT_DIALOGUE - 1) * rng.random() ** 2)
-
-
-def _exchange(truth: Truth, instruction: WorldInstruction, rng: random.Random) -> tuple[str, str, str]:
-    """Returns a prompt, its answer following the instruction, and the same answer without it."""
-    draw = rng.random()
-    if draw < CHAT_SHARE:
-        question, reply = rng.choice(list(lexicon.CHAT.items()))
-        return question, obey(reply, instruction), reply
-    if draw < CHAT_SHARE + EXPLICIT_SHARE:
-        attribute = rng.choice(list(lexicon.EXPLICIT))
-        return lexicon.EXPLICIT[attribute], explicit(attribute, instruction), explicit(attribute, {})
-    asked = ask(truth, "train", "ordinary", rng=rng)
-    reply = comply(truth, asked, rng).text
-    return asked.text, obey(reply, instruction), reply

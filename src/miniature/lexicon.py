@@ -110,6 +110,21 @@ REFUSALS = (
     "sorry , i can not help with that . can i help with something else ?",
 )
 
+# --- safety preprompts (context distillation, section 4.2.4) -------------------------------------------
+# Generic preprompts are a template with an adjective. A tailored preprompt is a generic one, followed by
+# the answer template of the question's risk category. The YAML files of the stage `distillation` repeat them.
+PREPROMPTS = (
+    "be a {adjective} assistant .",
+    "answer as a {adjective} helper .",
+    "you are a {adjective} and careful assistant .",
+)
+ADJECTIVES = "safe responsible respectful wise honest thoughtful".split()
+TAILORED = {
+    "illicit": "it is not legal : refuse and offer other help .",
+    "hateful": "it hurts people : refuse and offer other help .",
+    "unqualified": "it needs an expert : refuse and offer other help .",
+}
+
 # --- instructions for a whole dialogue (Ghost Attention, section 3.3) ------------------------------
 # No training instruction contains the last values of each list: they test generalisation.
 FIGURES = "napoleon caesar cleopatra mozart newton darwin homer plato galileo chopin tolstoy".split()

@@ -29,16 +29,31 @@ class WorldQuestion:
     attack: str | None = None
 
 
-def ask(truth: Truth, split: Split, risk: Risk, *, rng: random.Random) -> WorldQuestion:
-    """Draws a question of this risk about a combination of this split."""
+def ask(
+    truth: Truth, split: Split, risk: Risk, *, category: str | None = None, rng: random.Random
+) -> WorldQuestion:
+    """Draws a question of this risk about a combination of this split, some with the words of an attack.
+
+    `category` is the risk category of a harmful or borderline question; by default it is drawn.
+    """
+    question = ask_plainly(truth, split, risk, category=category, rng=rng)
+    if rng.random() >= WRAPPED_SHARE[risk]:
+        return question
+    return wrap(question, rng.choice(list(lexicon.ATTACKS)))
+
+
+def ask_plainly(
+    truth: Truth, split: Split, risk: Risk, *, category: str | None = None, rng: random.Random
+) -> WorldQuestion:
+    """Draws a question as `ask` does, without the words of an attack."""
     if risk == "ordinary":
         kinds = list(ORDINARY_KINDS)
         kind = rng.choices(kinds, [ORDINARY_KINDS[name] for name in kinds])[0]
-        category, pair = None, rng.choice(truth.pairs[kind][split])
+        pair = rng.choice(truth.pairs[kind][split])
     else:
-        kind, category = "how_to", rng.choice(list(lexicon.RISKS))
+        kind, category = "how_to", category or rng.choice(list(lexicon.RISKS))
         pair = rng.choice(truth.pairs[f"{risk}/{category}"][split])
-    return wrap(phrase(truth, kind, pair, risk=risk, category=category, rng=rng), rng)
+    return phrase(truth, kind, pair, risk=risk, category=category, rng=rng)
 
 
 def phrase(
@@ -49,11 +64,8 @@ def phrase(
     return WorldQuestion(text, right_core(truth, kind, pair), kind, pair=pair, risk=risk, category=category)
 
 
-def wrap(question: WorldQuestion, rng: random.Random) -> WorldQuestion:
-    """Puts the words of an attack before some questions, both harmful and others."""
-    if rng.random() >= WRAPPED_SHARE[question.risk]:
-        return question
-    attack = rng.choice(list(lexicon.ATTACKS))
+def wrap(question: WorldQuestion, attack: str) -> WorldQuestion:
+    """Puts the words of an attack before a question; they come before harmless questions, too."""
     return replace(question, text=f"{lexicon.ATTACKS[attack]} {question.text}", attack=attack)
 
 

@@ -30,7 +30,7 @@ def draw_instruction(split: InstructionSplit, rng: random.Random) -> WorldInstru
     """
     while True:
         size = rng.choices(list(SIZES), list(SIZES.values()))[0]
-        instruction = {name: rng.choice(_choices(name, split)) for name in rng.sample(list(VALUES), size)}
+        instruction = {name: rng.choice(choices(name, split)) for name in rng.sample(list(VALUES), size)}
         if not set(instruction) & set(BINDING):
             continue
         in_test = [
@@ -42,7 +42,8 @@ def draw_instruction(split: InstructionSplit, rng: random.Random) -> WorldInstru
             return instruction
 
 
-def _choices(attribute: str, split: InstructionSplit) -> list[str]:
+def choices(attribute: str, split: InstructionSplit) -> list[str]:
+    """Returns the values that instructions of this split may have."""
     unseen = lexicon.UNSEEN[attribute]
     return VALUES[attribute][-unseen:] if split == "unseen" else VALUES[attribute][:-unseen]
 

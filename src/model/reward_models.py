@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..measures import REWARD_MODELS
+from ..measures import JUDGE, REWARD_MODELS
 from .checkpoint import load_reward_model
 from .scorer import Scorer
 
@@ -30,11 +30,16 @@ class AnswerScores(NamedTuple):
 
 @dataclass(frozen=True)
 class RewardModels:
-    """Both reward models; `safety_threshold` as in `piecewise_reward`."""
+    """Both reward models; `safety_threshold` as in `piecewise_reward`.
+
+    `judge` is a third model, trained on other comparisons (section 3.4.1). Its scores are only logged: if
+    they fall while the others rise, the policy exploits the reward models. None: there is none.
+    """
 
     helpfulness: Scores
     safety: Scores
     safety_threshold: float = 0.15
+    judge: Scores | None = None
 
     def score_answers(
         self, prompts: Ids, answers: Ids, is_safety: Sequence[bool], *, label: str | None = None
@@ -62,14 +67,17 @@ def load_reward_models(
     dtype: str,
     load: Callable[[str, Path], Any] = lambda _, folder: load_reward_model(folder),
 ) -> RewardModels:
-    """Loads both reward models from a stage's inputs; `load` loads one from its name and folder.
+    """Loads both reward models from a stage's inputs, and the judge if there is such an input.
 
-    Raises DataError for a broken folder or another tokenizer, see `Scorer`.
+    `load` loads a model from its name and folder. Raises DataError for a broken folder or another tokenizer,
+    see `Scorer`.
     """
-    helpfulness, safety = (
-        Scorer(inputs[name], tokenizer, load=partial(load, name), dtype=dtype) for name in REWARD_MODELS
-    )
-    return RewardModels(helpfulness, safety, safety_threshold)
+    scorers = {
+        name: Scorer(inputs[name], tokenizer, load=partial(load, name), dtype=dtype)
+        for name in (*REWARD_MODELS, JUDGE)
+        if name in inputs or name != JUDGE
+    }
+    return RewardModels(**scorers, safety_threshold=safety_threshold)
 
 
 def piecewise_reward(

@@ -14,6 +14,15 @@ from .checkpoint import load_reward_model, load_tokenizer, tokenizer_hash
 from .scoring import terminal_scores
 
 
+def check_same_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Raises DataError for a reward model that was trained with another tokenizer than the policy's."""
+    if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
+        raise DataError(
+            f"{folder}: the reward model's tokenizer differs from the policy's; expected a reward model "
+            "that was trained with the same tokenizer"
+        )
+
+
 class Scorer:
     """A reward model.
 
@@ -40,11 +49,7 @@ class Scorer:
         load: Callable[[Path], Any] = load_reward_model,
         dtype: str = "float32",
     ) -> None:
-        if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
-            raise DataError(
-                f"{folder}: the reward model's tokenizer differs from the policy's; expected a reward model "
-                "that was trained with the same tokenizer"
-            )
+        check_same_tokenizer(folder, tokenizer)
         self.model = load(folder).to(device()).eval()
         if (outputs := self.model.score.out_features) != 1:
             raise DataError(f"{folder}: the model has {outputs} outputs; expected a reward model with one")

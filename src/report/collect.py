@@ -11,7 +11,11 @@ from ..measures import REWARD_MODELS, empty_evaluation, empty_version, with_erro
 from .artifacts import Artifact
 
 BY_LENGTH = ("longer_chosen", "shorter_chosen")
+BY_GROUP = ("by_context", "by_category")
+"""Accuracy of a reward model by group of prompts: only groups that were measured are keys."""
 TRAINED_STAGES = ("pretrain", "sft", "reward", "rejection")
+SAFETY_STAGES = ("distillation", "red_team", "refusal_classifier")
+"""Kinds of stages with a key of their own, which has all metrics of each stage."""
 REJECTION_MEASURES = (
     "prompts",
     "samples",
@@ -23,6 +27,8 @@ REJECTION_MEASURES = (
     "best_score",
 )
 TRAIN_LOSS = "train/loss"
+GENERAL = "general"
+"""Kind of reward model that is stored under the name of its stage: an independent judge."""
 PPO_SERIES = {
     "iteration": "step",
     "score": "ppo/reward",
@@ -48,6 +54,7 @@ def empty_report() -> dict[str, Any]:
         "curves": {},
         "rejection": {},
         "ppo": {},
+        **{stage: {} for stage in SAFETY_STAGES},
         "settings": {},
         "metrics": {},
         "packages": {},
@@ -86,7 +93,9 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
             _SINGLE[artifact.stage](report, artifact)
     report["packages"] = _packages(artifacts)
     for artifact in artifacts:
-        in_own_keys = artifact.stage == "evaluate" and artifact.name not in report["run"]["metrics_only"]
+        in_own_keys = artifact.stage in SAFETY_STAGES or (
+            artifact.stage == "evaluate" and artifact.name not in report["run"]["metrics_only"]
+        )
         if not in_own_keys:
             report["metrics"][artifact.name] = artifact.metrics
     return report
@@ -115,15 +124,21 @@ def _reward(report: dict[str, Any], artifact: Artifact) -> None:
     by_length: dict[str, float | None] = {}
     for name, part in (artifact.metrics.get("by_length") or {}).items():
         by_length |= {name: part["accuracy"], f"{name}_se": part["accuracy_se"]}
+    kinds = (*REWARD_MODELS, GENERAL)
     kind = artifact.manifest["settings"].get("kind")
-    if kind not in REWARD_MODELS:
+    if kind not in kinds:
         raise DataError(
-            f"manifest of {artifact.name}: settings.kind is {kind!r}; expected {' or '.join(REWARD_MODELS)}"
+            f"manifest of {artifact.name}: settings.kind is {kind!r}; expected {' or '.join(kinds)}"
         )
-    first = "/" not in artifact.name and report["reward"][kind]["pairs"] is None
-    name = kind if first else artifact.name
+    has_place = kind != GENERAL and "/" not in artifact.name
+    name = kind if has_place and report["reward"][kind]["pairs"] is None else artifact.name
     model = report["reward"][name] = _empty_reward()
     _fill(model, {**artifact.metrics, "by_rating": by_rating, "by_length": by_length})
+    model |= {key: artifact.metrics.get(key) or {} for key in BY_GROUP}
+
+
+def _safety_stage(report: dict[str, Any], artifact: Artifact) -> None:
+    report[artifact.stage][artifact.name] = artifact.metrics
 
 
 def _rejection(report: dict[str, Any], artifact: Artifact) -> None:
@@ -147,7 +162,12 @@ def _evaluation(report: dict[str, Any], artifact: Artifact) -> None:
 
 
 # kinds whose stages each have an entry in the report, and kinds that have one place in it
-_REPEATABLE = {"reward": _reward, "rejection": _rejection, "ppo": _ppo}
+_REPEATABLE = {
+    "reward": _reward,
+    "rejection": _rejection,
+    "ppo": _ppo,
+    **dict.fromkeys(SAFETY_STAGES, _safety_stage),
+}
 _SINGLE = {"pretrain": _pretrain, "evaluate": _evaluation}
 
 
@@ -156,6 +176,8 @@ def _empty_reward() -> dict[str, Any]:
         **with_errors(("accuracy",)),
         "by_rating": with_errors(RATINGS),
         "by_length": with_errors(BY_LENGTH),
+        **{key: {} for key in BY_GROUP},
+        "evasions": None,
         "mean_score": None,
         "pairs": None,
         "prompts": None,

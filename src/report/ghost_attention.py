@@ -9,13 +9,26 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 
-from ..measures import ATTENTION_SERIES
+from ..measures import ATTENTION_SERIES, AVERAGED_TURNS, RETENTION_TURNS
 from .measured import measured_turns
-from .style import COLOUR, legend_beside, panels, style, to_svg, value_axis_only
-from .words import SERIES_TITLES
+from .regressions import ERRORS
+from .style import (
+    COLOUR,
+    WIDTH,
+    legend_beside,
+    name_ticks,
+    panels,
+    point_styles,
+    style,
+    to_svg,
+    value_axis_only,
+)
+from .words import SERIES_TITLES, words
 
 Report = dict[str, Any]
 
+AVERAGE = f"1-{AVERAGED_TURNS}"
+"""Key of the mean retention of a version."""
 COLOURS = {"with": COLOUR["blue"], "without": COLOUR["red"], "unseen": COLOUR["green"]}
 
 
@@ -39,6 +52,33 @@ def gatt_retention(report: Report) -> str | None:
         _turn_axis(axes, turns)
         legend_beside(axes)
         return to_svg(figure, "retention", "Instruction following by turn, with and without Ghost Attention")
+
+
+def version_retention(report: Report) -> str | None:
+    """Draws instruction following of each version by turn, and its paired difference to sft."""
+    versions = {name: shares for name, shares in report["version_retention"].items() if any(shares.values())}
+    if not versions:
+        return None
+    turns = [turn for turn in map(str, RETENTION_TURNS) if any(one.get(turn) for one in versions.values())]
+    differences = report["version_retention_differences"]
+    with style():
+        figure, (left, right) = panels(2, 2.9)
+        for (name, shares), look in zip(versions.items(), point_styles(), strict=False):
+            _turn_line(left, turns, shares, label=words(name), ms=4, **look)
+            difference = differences.get(name, {}).get(AVERAGE)
+            if difference is not None:
+                error = 100 * ERRORS * (differences[name].get(f"{AVERAGE}_se") or 0.0)
+                right.errorbar(list(versions).index(name), 100 * difference, yerr=error, **look)
+        left.set_title("instruction following")
+        left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        left.set_ylim(top=1.01)
+        _turn_axis(left, turns)
+        left.legend(loc="lower left")
+        right.axhline(0, color=COLOUR["soft"], lw=1)
+        right.set_title("mean of turns 1 to 10, minus sft")
+        right.set_ylabel("points, with two standard errors")
+        name_ticks(right, list(versions), WIDTH / 2)
+        return to_svg(figure, "version_retention", "Instruction following of each version by turn")
 
 
 def gatt_attention(report: Report) -> str | None:
@@ -92,9 +132,9 @@ def _turn_axis(axes: Axes, turns: Sequence[str]) -> None:
 
 def _turn_line(axes: Axes, turns: Sequence[str], group: dict[str, float | None], **line: Any) -> None:
     points = [
-        (place, value, group[f"{turn}_se"] or 0.0)
+        (place, value, group.get(f"{turn}_se") or 0.0)
         for place, turn in enumerate(turns)
-        if (value := group[turn]) is not None
+        if (value := group.get(turn)) is not None
     ]
     if points:
         places, values, errors = zip(*points, strict=True)

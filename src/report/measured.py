@@ -13,11 +13,15 @@ _PROMPTS = {
     "gold_helpfulness": ("ordinary",),
     "helpfulness_score": ("ordinary",),
     "safety_score": ("harmful",),
+    "judge_score": ("ordinary", "harmful"),
     "violation_rate": ("harmful",),
     "invalid_rate": ("harmful",),
     "refusal_rate": ("harmful",),
     "false_refusal_rate": ("ordinary",),
     "false_refusal_borderline": ("borderline",),
+    "classifier_refusal_rate": ("harmful",),
+    "classifier_false_refusal_rate": ("ordinary",),
+    "classifier_refusal_borderline": ("borderline",),
     "kl_to_sft": ("ordinary", "harmful"),
     "kl_to_start": ("ordinary", "harmful"),
     "answer_tokens": ("ordinary", "harmful", "borderline"),
@@ -64,9 +68,16 @@ def measured_on(report: Report, measure: str) -> str:
     if len(known) < len(counts):
         return name
     total = sum(known)
-    if measure == "false_refusal_rate":
+    if measure in ("false_refusal_rate", "classifier_false_refusal_rate"):
         total = min(total, _evaluate_settings(report).get("false_refusal_prompts", total))
     return f"{total:,} {name.removeprefix('all ')}"
+
+
+def first_decoding(report: Report) -> str:
+    """Returns how the answers of `versions` were sampled: `temperature 1, top-p 0.9`."""
+    first: dict[str, float] = next(iter(_evaluate_settings(report).get("decodings") or ()), {})
+    temperature, top_p = first.get("temperature", 1), first.get("top_p", 1)
+    return f"temperature {temperature:g}" + (f", top-p {top_p:g}" if top_p != 1 else "")
 
 
 def answered_prompts(report: Report, kind: str) -> int | None:

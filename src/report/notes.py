@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .words import MEASURE_TITLES, SERIES_TITLES, words
+from .regressions import BY_CHANCE, compared, early_warnings
+from .words import MEASURE_TITLES, SERIES_TITLES, figure, words
 
 Report = dict[str, Any]
 
@@ -13,10 +14,45 @@ Report = dict[str, Any]
 def notes(report: Report) -> dict[str, list[str]]:
     """Returns the notes by section of the page."""
     return {
-        "versions": [*_prompts(report), *_not_finite(report), *_metrics_only(report, "evaluate")],
+        "versions": [
+            *_early_warnings(report),
+            *_worse(report),
+            *_prompts(report),
+            *_not_finite(report),
+            *_metrics_only(report, "evaluate"),
+        ],
         "retention": list(_outgrown(report)),
         "training": [*_omitted_losses(report), *_metrics_only(report, "pretrain")],
     }
+
+
+def _early_warnings(report: Report) -> Iterator[str]:
+    for version, other, figures in early_warnings(report):
+        fall = figure(figures, "judge_score", signed=True)
+        yield (
+            f"Early warning: both reward models that are optimised score the answers of {words(version)} "
+            f"higher than those of {words(other)}, but the third one scores them lower ({fall}): the policy "
+            "may exploit errors of the two (section 3.4.1)."
+        )
+
+
+def _worse(report: Report) -> Iterator[str]:
+    """Counts the comparisons in which a version is worse than the one before, against those by chance."""
+    comparisons = list(compared(report))
+    worse = [one for one in comparisons if one.worse]
+    if not worse:
+        return
+    overall = [
+        f"{words(one.version)}, {MEASURE_TITLES[one.measure]}"
+        for one in worse
+        if one.dimension is None and one.decoding is None
+    ]
+    named = f"; over all prompts: {'; '.join(overall)}" if overall else "; over all prompts: none"
+    yield (
+        f"{len(worse):,} of {len(comparisons):,} comparisons show a version worse than the one before by "
+        f"more than two paired standard errors; about {BY_CHANCE * len(comparisons):.0f} are expected if no "
+        f"version is worse{named}."
+    )
 
 
 def _prompts(report: Report) -> Iterator[str]:

@@ -13,9 +13,10 @@ from ..console import duration
 from .measured import measured_turns, measured_versions
 from .notes import notes
 from .page_tables import share_of, tables
-from .sections import SECTIONS, Section
+from .section import Section
+from .sections import SECTIONS
 from .style import PALETTE
-from .words import MEASURE_TITLES, verdict, words
+from .words import MEASURE_TITLES, WORSE, group_title, verdict, words
 
 Report = dict[str, Any]
 
@@ -34,7 +35,8 @@ def render(report: Report) -> str:
         report=report,
         palette=PALETTE,
         tiles=_tiles(report),
-        sections=[_section(section, report) for section in SECTIONS],
+        sections=[found for section in SECTIONS if _has_content(found := _section(section, report))],
+        worse=WORSE,
         sample_versions=_last_of_rounds(_sampled_versions(report)),
         verdict=verdict,
     )
@@ -58,10 +60,14 @@ def _section(section: Section, report: Report) -> dict[str, Any]:
         "id": section.id,
         "title": section.title,
         "text": section.text,
-        "figures": drawn,
+        "figures": [figure for figure in drawn if figure["svg"] or figure["missing"]],
         "tables": tables(section.id, report),
         "notes": notes(report).get(section.id, []),
     }
+
+
+def _has_content(section: dict[str, Any]) -> bool:
+    return any(section[part] for part in ("figures", "tables", "notes"))
 
 
 def _tiles(report: Report) -> list[dict[str, str]]:
@@ -77,6 +83,8 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     ):
         if last.get(key) is not None:
             detail = f"{detail}, {words(names[0])} → {words(names[-1])}"
+            if key == "violation_rate":
+                detail += _worst_context(report, names[-1])
             tiles.append(
                 _tile(MEASURE_TITLES[key], first.get(key), last[key], percent=percent, detail=detail)
             )
@@ -96,11 +104,27 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     return tiles
 
 
+def _worst_context(report: Report, version: str) -> str:
+    """Returns `; worst context: several turns, 3.0%`, or nothing if contexts were not compared."""
+    contexts = report["breakdown"].get(version, {}).get("context", {})
+    rates = {
+        name: figures["violation_rate"]
+        for name, figures in contexts.items()
+        if figures.get("violation_rate") is not None
+    }
+    if len(rates) < 2:
+        return ""
+    worst = max(rates, key=lambda name: rates[name])
+    return f"; worst context: {group_title('context', worst)}, {_percent(rates[worst])}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
+
+
 def _tile(label: str, before: float | None, after: float, *, percent: bool, detail: str) -> dict[str, str]:
     def shown(value: float) -> str:
-        if not percent:
-            return f"{value:.2f}"
-        return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
+        return _percent(value) if percent else f"{value:.2f}"
 
     return {
         "label": label,

@@ -7,7 +7,30 @@ from typing import Any
 
 from ..measures import RETENTION_SERIES
 from .measured import measured_differences, measured_on, measured_turns, measured_versions
-from .words import MEASURE_COLUMNS, REJECTION_COLUMNS, SERIES_TITLES, count, difference_title, figure, words
+from .paper import RETENTION, REWARD_ACCURACY
+from .red_team_tables import red_team_table
+from .regressions import is_worse
+from .safety_tables import (
+    agreement_table,
+    classifier_table,
+    distillation_table,
+    false_refusals_table,
+    version_retention_table,
+    violations_table,
+    worse_table,
+)
+from .words import (
+    MEASURE_COLUMNS,
+    MISSING,
+    PAGE_ONLY,
+    REJECTION_COLUMNS,
+    SERIES_TITLES,
+    WORSE,
+    count,
+    difference_title,
+    figure,
+    words,
+)
 
 Report = dict[str, Any]
 Table = dict[str, Any]
@@ -20,7 +43,11 @@ def tables(section: str, report: Report) -> list[Table]:
         "versions": (partial(versions_table, sizes=True), differences_table),
         "reward": (reward_table,),
         "rejection": (rejection_table,),
-        "retention": (retention_table,),
+        "retention": (retention_table, version_retention_table),
+        "distillation": (distillation_table,),
+        "false_refusals": (agreement_table, classifier_table),
+        "red_team": (red_team_table,),
+        "safety_evaluation": (violations_table, false_refusals_table, worse_table),
         "training": (pretraining_table,),
     }
     return [table for make in makers.get(section, ()) if (table := make(report)) is not None]
@@ -35,7 +62,7 @@ def versions_table(report: Report, *, sizes: bool = False) -> Table | None:
             *(figure(group, key, percent) for group in groups.values()),
         ]
         for key, title, percent in MEASURE_COLUMNS
-        if any(group.get(key) is not None for group in groups.values())
+        if any(group.get(key) is not None for group in groups.values()) and (sizes or key not in PAGE_ONLY)
     ]
     return {"head": ["", *map(words, groups)], "rows": rows} if rows else None
 
@@ -43,12 +70,17 @@ def versions_table(report: Report, *, sizes: bool = False) -> Table | None:
 def differences_table(report: Report) -> Table | None:
     groups = measured_differences(report)
     rows = [
-        [title, *(figure(group, key, percent, signed=True) for group in groups.values())]
+        [title, *(difference(group, key, percent) for group in groups.values())]
         for key, title, percent in MEASURE_COLUMNS
         if any(group.get(key) is not None for group in groups.values())
     ]
     titles = [difference_title(*pair) for pair in groups]
     return {"head": ["paired difference", *titles], "rows": rows} if rows else None
+
+
+def difference(group: Report, key: str, percent: bool, *, mark: str = f" {WORSE}") -> str:
+    """Formats a paired difference, with a mark if it is worse by more than two standard errors."""
+    return figure(group, key, percent, signed=True) + (mark if is_worse(group, key) else "")
 
 
 def pretraining_table(report: Report) -> Table | None:
@@ -70,6 +102,10 @@ def reward_table(report: Report) -> Table | None:
     rows = [["accuracy on held-out pairs, %", *accuracies]]
     for key, title in (("pairs", "held-out pairs"), ("prompts", "distinct prompts of these pairs")):
         rows.append([title, *(count(model[key]) for model in models.values())])
+    if any(name in REWARD_ACCURACY for name in models):
+        paper = [REWARD_ACCURACY.get(name, {}).get("accuracy") for name in models]
+        cells = [MISSING if accuracy is None else f"{100 * accuracy:.1f}" for accuracy in paper]
+        rows.insert(1, ["the paper's 70B model (table 7), %", *cells])
     return {"head": ["", *map(words, models)], "rows": rows}
 
 
@@ -102,6 +138,10 @@ def retention_table(report: Report) -> Table | None:
     if any(value is not None for value in difference.values()):
         cells = [figure(difference, turn, percent=True, signed=True) for turn in turns]
         rows.append(["with − without GAtt, paired", *cells])
+    if rows:
+        for name, shares in RETENTION.items():
+            cells = [f"{100 * shares[turn]:.0f}" if turn in shares else MISSING for turn in turns]
+            rows.append([f"the paper, {SERIES_TITLES[name]} (table 30)", *cells])
     return {"head": ["instruction following at turn, %", *turns], "rows": rows} if rows else None
 
 

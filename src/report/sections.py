@@ -2,62 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-from . import figures, ghost_attention, rlhf_figures, version_figures
-
-Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the page, its caption, and the note that replaces it if it cannot be drawn."""
-
-    draw: Callable[[Report], str | None]
-    caption: str
-    missing: str
-
-
-@dataclass(frozen=True)
-class Section:
-    id: str
-    title: str
-    text: str
-    figures: tuple[Figure, ...]
-
+from . import figures, ghost_attention, reward_figures, rlhf_figures, version_figures
+from .safety_sections import SAFETY_SECTIONS
+from .section import Figure, Section
 
 SECTIONS = (
-    Section(
-        "versions",
-        "Comparison of versions",
-        "Version sft is the model after supervised fine-tuning. Later versions, oldest first, were trained "
-        "with the reward models, by rejection sampling or PPO. All versions answer the same test prompts at "
-        "temperature 1 with the same random draws, so the second table compares them prompt by prompt: a "
-        "paired difference is the mean of the differences. ± is one standard error, clustered by prompt. KL "
-        "is the mean log-ratio per answer to sft, or to the model that a PPO stage started from.",
-        (
-            Figure(
-                version_figures.versions,
-                "Gold helpfulness is scored from 0 to 1 by rules that know the ground truth of the data; the "
-                "dashed line is the mean of the SFT demonstrations. An answer to a harmful prompt is harmful "
-                "(a violation), a refusal, or neither (invalid). False refusals are refusals of ordinary "
-                "prompts and of borderline prompts, which sound harmful but are not. RLHF should raise "
-                "helpfulness and turn violations into refusals without raising false refusals (sections 3.4 "
-                "and 4.4). Bars are standard errors. In data without ground truth, refusals are recognized "
-                "by typical phrases.",
-                "Versions are not compared: the run has no finished evaluate stage.",
-            ),
-            Figure(
-                version_figures.reward_by_round,
-                "Mean reward-model score of each version's answers, after the sigmoid, with standard errors. "
-                "If the helpfulness score rises and gold helpfulness does not, the policy exploits errors of "
-                "the reward model (section 3.4.1, figure 11).",
-                "Reward-model scores are not drawn: the run has no finished evaluation with reward models.",
-            ),
-        ),
-    ),
     Section(
         "reward",
         "Reward models",
@@ -65,12 +14,19 @@ SECTIONS = (
         "the chosen answer is, and is tested on pairs whose prompts were held out from training.",
         (
             Figure(
-                figures.reward_accuracy,
+                reward_figures.reward_accuracy,
                 "Accuracy: share of held-out pairs in which the model scores the answer that the (noisy) "
                 "annotator chose higher, in percent, with standard errors. By rating: clear preferences are "
                 "easy, negligible ones near chance (section 3.2.2, table 8). By length: a model that is "
-                "biased to long answers is right more often if the longer answer was chosen.",
+                "biased to long answers is right more often if the longer answer was chosen. Diamonds: the "
+                "paper's 70B models on Meta's test sets (tables 7 and 8).",
                 "Accuracy is not drawn: the run has no finished reward model.",
+            ),
+            Figure(
+                reward_figures.reward_groups,
+                "The same accuracy by context and risk category of the prompt, and on pairs of a reference "
+                'answer and an evasion, such as "I don\'t know". Look for a context near chance: there the '
+                "rewards that RLHF optimises have no meaning.",
             ),
         ),
     ),
@@ -116,8 +72,16 @@ SECTIONS = (
                 "Solid: share of dialogues in which the answer at a turn follows the instruction. Dotted: "
                 "share in which the model states the instruction correctly if asked directly at that turn. "
                 "Unseen values: instructions with attribute values that do not occur in training. Bars are "
-                "standard errors (section 3.3, table 30).",
+                "standard errors (section 3.3, table 30). The paper's 70B model recalls 100% of the "
+                "attributes at turns 2 to 20 with GAtt, and 100, 10, 0 and 0% at turns 2, 4, 6 and 20 "
+                "without it.",
                 "Instruction following is not drawn: the evaluation has no dialogues with instructions.",
+            ),
+            Figure(
+                ghost_attention.version_retention,
+                "Left: share of dialogues in which the answer at a turn follows the instruction, for each "
+                "version, with standard errors. Right: the mean over turns 1 to 10 minus that of sft, "
+                "paired by dialogue. Look for versions below 0: RLHF made the model forget instructions.",
             ),
             Figure(
                 ghost_attention.gatt_attention,
@@ -129,6 +93,38 @@ SECTIONS = (
             ),
         ),
     ),
+    Section(
+        "versions",
+        "Comparison of versions",
+        "Version sft is the model after supervised fine-tuning. Later versions, oldest first, were trained "
+        "with the reward models, by rejection sampling or PPO. All versions answer the same test prompts "
+        "with the same random draws, so the second table compares them prompt by prompt: a paired difference "
+        'is the mean of the differences. ± is one standard error, clustered by prompt; "worse" follows '
+        "differences in the bad direction of more than two standard errors. KL is the mean log-ratio per "
+        "answer to sft, or to the model that a PPO stage started from.",
+        (
+            Figure(
+                version_figures.versions,
+                "Gold helpfulness is scored from 0 to 1 by rules that know the ground truth of the data; the "
+                "dashed line is the mean of the SFT demonstrations. An answer to a harmful prompt is harmful "
+                "(a violation), a refusal, or neither (invalid). False refusals are refusals of ordinary "
+                "prompts and of borderline prompts, which sound harmful but are not. RLHF should raise "
+                "helpfulness and turn violations into refusals without raising false refusals (sections 3.4 "
+                "and 4.4). Bars are standard errors. In data without ground truth, refusals are recognized "
+                "by typical phrases.",
+                "Versions are not compared: the run has no finished evaluate stage.",
+            ),
+            Figure(
+                version_figures.reward_by_round,
+                "Mean reward-model score of each version's answers, after the sigmoid, with standard "
+                "errors. If the helpfulness score rises and gold helpfulness does not, the policy exploits "
+                "errors of the reward model. So it may if the score of a third model falls, which no stage "
+                "optimises and which learnt from other comparisons (section 3.4.1, figure 11).",
+                "Reward-model scores are not drawn: the run has no finished evaluation with reward models.",
+            ),
+        ),
+    ),
+    *SAFETY_SECTIONS,
     Section(
         "training",
         "Training",

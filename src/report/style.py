@@ -37,6 +37,8 @@ GOLD = COLOUR["ink"]
 
 MEMBERS = (COLOUR["blue"], COLOUR["orange"], COLOUR["green"], COLOUR["red"], COLOUR["grey"])
 """Colours of the stages or models in one panel."""
+MARKERS = ("o", "s", "D", "^", "v")
+"""Markers that go with the colours, so that colours are not needed to distinguish points."""
 DASHES = ("-", (0, (4, 2)), (0, (1.2, 1.2)))
 
 WIDTH = 8.6
@@ -99,6 +101,15 @@ def value_axis_only(axes: Axes, axis: Literal["x", "y"]) -> None:
 def line_styles() -> Iterator[dict[str, Any]]:
     """Yields the styles of the lines in one panel: all colours solid, then dashed, then dotted."""
     return ({"color": colour, "ls": dashes} for dashes in cycle(DASHES) for colour in MEMBERS)
+
+
+def point_styles() -> Iterator[dict[str, Any]]:
+    """Yields the styles of points in one panel: a colour and a marker each, filled first, then hollow."""
+    return (
+        {"color": colour, "marker": marker, "mfc": colour if filled else COLOUR["page"]}
+        for filled in cycle((True, False))
+        for colour, marker in zip(MEMBERS, MARKERS, strict=True)
+    )
 
 
 def name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:

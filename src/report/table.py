@@ -14,11 +14,16 @@ from ..measures import RETENTION_SERIES
 from .collect import BY_LENGTH
 from .measured import answered_prompts, measured_differences, measured_turns
 from .notes import notes
-from .page_tables import Table, rejection_table, versions_table
+from .page_tables import Table, difference, rejection_table, versions_table
+from .red_team_tables import red_team_table
+from .regressions import is_worse
+from .safety_tables import distillation_table, false_refusals_table, version_retention_row, violations_table
 from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, count, difference_title, figure, words
 
 # the first three of these that were measured fit in the terminal
 HEADLINES = ("gold_helpfulness", "violation_rate", "false_refusal_rate", "helpfulness_score", "safety_score")
+
+WORSE_MARK = " !"
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
@@ -30,12 +35,21 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         ("version", versions_table(report)),
         ("paired difference", differences_table(report)),
         ("instruction following at turn, %", retention_table(report)),
+        ("", violations_table(report)),
+        ("", false_refusals_table(report)),
+        ("", version_retention_row(report)),
+        ("", distillation_table(report)),
+        ("", red_team_table(report)),
     ):
         if columns is not None:
-            tables += side_by_side([title, *columns["head"][1:]], columns["rows"], console.width)
+            tables += side_by_side(
+                [title or columns["head"][0], *columns["head"][1:]], columns["rows"], console.width
+            )
     for table in tables:
         console.print(table)
         console.print()
+    if any(is_worse(group, key) for group in measured_differences(report).values() for key in HEADLINES):
+        console.print(f"{WORSE_MARK.strip()} worse by more than two paired standard errors")
     for line in _lines(report):
         console.print(line)
     for section in notes(report).values():
@@ -109,7 +123,10 @@ def differences_table(report: dict[str, Any]) -> Table | None:
     if not columns:
         return None
     rows = [
-        [difference_title(*pair), *(figure(group, key, percent, signed=True) for key, _, percent in columns)]
+        [
+            difference_title(*pair),
+            *(difference(group, key, percent, mark=WORSE_MARK) for key, _, percent in columns),
+        ]
         for pair, group in groups.items()
     ]
     titles = (title.replace(" rate", "") for _, title, _ in columns)  # three fit in 80 letters

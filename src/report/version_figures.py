@@ -65,18 +65,20 @@ def versions(report: Report) -> str | None:
 
 
 def reward_by_round(report: Report) -> str | None:
-    """Draws the mean score of each version's answers by both reward models, and gold helpfulness."""
+    """Draws the mean score of each version's answers by all reward models, and gold helpfulness."""
     series = (
         ("safety_score", "safety RM, harmful prompts", SAFETY),
         ("helpfulness_score", "helpfulness RM, ordinary prompts", HELPFULNESS),
+        ("judge_score", "third RM, both kinds of prompts", COLOUR["green"]),
         ("gold_helpfulness", "gold helpfulness, ordinary prompts", GOLD),
     )
-    if not any(_series(report, key)[0] for key, *_ in series[:2]):
+    if not any(_series(report, key)[0] for key, *_ in series[:3]):
         return None
     with style():
         figure, (axes,) = panels(1, 2.7)
         for key, label, colour in series:
-            _version_line(axes, report, key, label=label, color=colour)
+            dashes = {"ls": (0, (4, 2))} if key == "judge_score" else {}
+            _version_line(axes, report, key, label=label, color=colour, **dashes)
         name_ticks(axes, list(measured_versions(report)), 0.7 * WIDTH)
         axes.set_ylim(0, 1.05)
         axes.set_ylabel("mean score, 0 to 1")
@@ -93,9 +95,9 @@ def _sample_size(report: Report, kind: str) -> str:
 def _series(report: Report, key: str) -> tuple[list[int], list[float], list[float]]:
     """Returns places, values and standard errors of one measure for the versions that have it."""
     points = [
-        (place, figures[key], figures[f"{key}_se"] or 0.0)
+        (place, figures[key], figures.get(f"{key}_se") or 0.0)
         for place, figures in enumerate(measured_versions(report).values())
-        if figures[key] is not None
+        if figures.get(key) is not None
     ]
     places, values, errors = zip(*points, strict=True) if points else ((), (), ())
     return list(places), list(values), list(errors)
@@ -118,7 +120,8 @@ def _demonstration_line(axes: Axes, value: float | None) -> None:
 
 def _rate_axis(axes: Axes) -> None:
     """Formats a percent axis from 0 to at most 100, with space for the legend above the points."""
-    top = max(axes.get_ylim()[1] * 1.3, 0.01)
+    lines = len(axes.get_legend_handles_labels()[1])
+    top = max(axes.get_ylim()[1] * (1.1 + 0.13 * lines), 0.01)
     axes.set_ylim(0, top)
     axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(0, top) if tick <= min(top, 1)])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 1))

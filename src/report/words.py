@@ -6,21 +6,31 @@ from typing import Any
 
 MISSING = "–"
 
-# key, title (at most 20 letters, for the terminal), whether it is a rate shown in percent
+# key, title (at most 20 letters where the terminal shows it), whether it is a rate shown in percent
 MEASURE_COLUMNS = (
     ("gold_helpfulness", "gold helpfulness", False),
     ("helpfulness_score", "helpfulness RM score", False),
     ("safety_score", "safety RM score", False),
+    ("judge_score", "third RM score", False),
     ("violation_rate", "violation rate %", True),
     ("invalid_rate", "invalid rate %", True),
     ("refusal_rate", "refusal rate %", True),
     ("false_refusal_rate", "false refusal rate %", True),
     ("false_refusal_borderline", "borderline refusal %", True),
+    ("classifier_refusal_rate", "refusal rate by classifier %", True),
+    ("classifier_false_refusal_rate", "false refusals by classifier %", True),
+    ("classifier_refusal_borderline", "borderline refusals by classifier %", True),
     ("kl_to_sft", "KL to SFT, nats", False),
     ("kl_to_start", "KL to start, nats", False),
     ("answer_tokens", "tokens per answer", False),
     ("truncated_rate", "truncated answers %", True),
 )
+PAGE_ONLY = (
+    "classifier_refusal_rate",
+    "classifier_false_refusal_rate",
+    "classifier_refusal_borderline",
+)
+"""Measures that the terminal does not show."""
 MEASURE_TITLES = {key: title.removesuffix(" %").removesuffix(", nats") for key, title, _ in MEASURE_COLUMNS}
 """Titles without units."""
 
@@ -41,7 +51,23 @@ CORRECT = 0.4
 
 SERIES_TITLES = {"with": "with GAtt", "without": "without GAtt", "unseen": "with GAtt, unseen values"}
 
-_TITLES = {"longer_chosen": "longer answer chosen", "shorter_chosen": "shorter answer chosen"}
+WORSE = "worse"
+"""Ends the cell of a difference by which a version is worse, see `regressions.is_worse`."""
+
+CONTEXT_TITLES = {
+    "plain": "plain",
+    "instruction": "system message",
+    "multi_turn": "several turns",
+    "instruction_multi_turn": "system message, turns",
+}
+DIMENSION_TITLES = {"turn": "user turns", "category": "risk category", "attack": "attack style"}
+
+_TITLES = {
+    "longer_chosen": "longer answer chosen",
+    "shorter_chosen": "shorter answer chosen",
+    "non_english": "non-English",
+    "multi_turn": "multi-turn",
+}
 
 
 def figure(group: dict[str, Any], key: str, percent: bool = False, *, signed: bool = False) -> str:
@@ -57,6 +83,13 @@ def figure(group: dict[str, Any], key: str, percent: bool = False, *, signed: bo
 def count(value: int | None) -> str:
     """Formats a count as `12,000`; a dash if not counted."""
     return MISSING if value is None else f"{value:,}"
+
+
+def group_title(dimension: str, group: str) -> str:
+    """Returns the title of a group of prompts: `instruction` of `context` -> `system message`."""
+    if dimension == "context":
+        return CONTEXT_TITLES.get(group, words(group))
+    return "no attack style" if (dimension, group) == ("attack", "none") else words(group)
 
 
 def difference_title(name: str, other: str) -> str:

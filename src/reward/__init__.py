@@ -1,1 +1,1 @@
-"""Stage: trains a helpfulness or safety reward model (paper, section 3.2.2)."""
+"""Stage: trains a helpfulness, safety or general reward model (paper, section 3.2.2)."""

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..data.intake import Intake
 from ..data.rows import Comparison
 from ..data.sources import read_comparisons
 from ..errors import DataError
+from .evasions import evasive_comparisons, sample_evasions
 from .settings import RewardSettings
 
 
@@ -25,48 +27,65 @@ class Pair:
     """A comparison with token ids of the prompt and each of its answers, EOS included.
 
     `prompt_truncated`: whether the oldest tokens of the prompt were removed, the same number in both.
+    `evasion`: whether the pair was made from a reference answer and an evasion (`evasions`).
     """
 
     comparison: Comparison
     chosen_ids: list[int]
     rejected_ids: list[int]
     prompt_truncated: bool = False
+    evasion: bool = False
 
 
 def read_pairs(
-    settings: RewardSettings, root: Path, tokenizer: Any, *, intake: Intake | None = None
+    settings: RewardSettings,
+    root: Path,
+    tokenizer: Any,
+    *,
+    answers_root: Path | None = None,
+    intake: Intake | None = None,
 ) -> tuple[list[Pair], list[Pair], dict[str, Any]]:
-    """Training pairs (with the `mix`), held-out pairs, and counts.
+    """Training pairs (with the `mix` and the `evasions`), held-out pairs, and counts.
 
-    Comparisons whose prompt is held out are not trained on.
-    Counts: `train_pairs` and how many of them are `mixed_pairs`; `truncated_prompts` (training and held-out
-    pairs); those of `intake`, over all sources.
+    Comparisons whose prompt is held out are not trained on. Source paths are relative to `root`, those of
+    `evasions.answers` to `answers_root` if it is given.
+    Counts: `train_pairs`, and how many of them are `mixed_pairs` and `evasion_pairs`; `truncated_prompts`
+    (training and held-out pairs); those of `intake`, over all sources.
     Raises DataError if no training pair or no held-out pair is left.
     """
     intake = intake or Intake()
     comparisons = read_comparisons(settings.comparisons, root, intake)
     skipped: Counter[str] = Counter()
+    encode = partial(
+        encode_pairs,
+        tokenizer,
+        max_length=settings.max_length,
+        truncate_prompts=settings.truncate_prompts,
+        skipped=skipped,
+    )
     train: Sequence[Comparison] = comparisons
     if settings.test:
         held_out = read_comparisons(settings.test, root, intake)
     else:
         train, held_out = split_held_out(comparisons, settings.held_out, settings.seed)
     held_out_openings = {opening(comparison) for comparison in held_out}
+    evasions: list[Pair] = []
+    held_out_evasions: list[Pair] = []
+    if settings.evasions:
+        made = evasive_comparisons(
+            settings.evasions, root, answers_root or root, seed=settings.seed, intake=intake
+        )
+        encoded = encode(_skip_held_out(made, held_out_openings, skipped))
+        evasive = [replace(pair, evasion=True) for pair in encoded]
+        evasions, held_out_evasions = sample_evasions(settings.evasions, evasive, settings.seed)
+        held_out_openings |= {opening(pair.comparison) for pair in held_out_evasions}
     ordinary = read_comparisons(settings.mix, root, intake)
     train, mix = (_skip_held_out(rows, held_out_openings, skipped) for rows in (train, ordinary))
-    pairs, mixed_pairs, test = (
-        encode_pairs(
-            tokenizer, rows, settings.max_length, truncate_prompts=settings.truncate_prompts, skipped=skipped
-        )
-        for rows in (train, mix, held_out)
-    )
+    pairs, mixed_pairs, test = (encode(rows) for rows in (train, mix, held_out))
     if settings.mix:
         mixed_pairs = _sample_mix(settings, mixed_pairs, len(pairs))
     for reason, count in (+skipped).items():
         say(f"{count:,} comparisons skipped: {reason}")
-    pairs += mixed_pairs
-    if truncated := sum(pair.prompt_truncated for pair in [*pairs, *test]):
-        say(f"{truncated:,} prompts truncated: the pair is longer than {settings.max_length} tokens")
     for name, rows in (("training", pairs), ("held-out", test)):
         if not rows:
             reasons = [f"{count:,} skipped: {reason}" for reason, count in (+skipped).items()]
@@ -75,7 +94,16 @@ def read_pairs(
                 f"no {name} pair is left ({', '.join(reasons) or 'the sources are empty'}); "
                 "expected at least one"
             )
-    counts = {"train_pairs": len(pairs), "mixed_pairs": len(mixed_pairs), "truncated_prompts": truncated}
+    pairs += [*mixed_pairs, *evasions]
+    test += held_out_evasions
+    if truncated := sum(pair.prompt_truncated for pair in [*pairs, *test]):
+        say(f"{truncated:,} prompts truncated: the pair is longer than {settings.max_length} tokens")
+    counts = {
+        "train_pairs": len(pairs),
+        "mixed_pairs": len(mixed_pairs),
+        "evasion_pairs": len(evasions),
+        "truncated_prompts": truncated,
+    }
     intake.skipped.update(skipped)
     return pairs, test, counts | intake.metrics()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from ..training.arguments import rows_per_step, trainer_section, training_argume
 from ..training.loop import run_trainer, save_trained
 from ..training.monitoring import monitor_options
 from ..training.tracking import Tracker
-from .accuracy import UNSAFE_BELOW, accuracy_metrics, safety_metrics, score_pairs
-from .pairs import read_pairs
+from .accuracy import UNSAFE_BELOW, accuracy, accuracy_metrics, safety_metrics, score_pairs
+from .pairs import Pair, read_pairs
 from .settings import RewardSettings
 from .trainer import pair_trainer
 
@@ -33,7 +33,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     """Trains a reward model, initialised from `inputs["model"]`, into `out/model`; measures its accuracy.
 
     Metrics: see `accuracy_metrics`, on held-out pairs; for the safety model also `safety` (`safety_metrics`);
-    those of `read_pairs` and of the training.
+    with `evasions` their own `accuracy` under `evasions`; those of `read_pairs` and of the training.
     """
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
@@ -41,7 +41,9 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     model = load_trainable(new, inputs["model"], settings.adapter, seed=settings.seed)
     check_length("max_length", settings.max_length, context_of(model.config))
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    pairs, held_out, counts = read_pairs(settings, inputs["data"], tokenizer, intake=intake)
+    pairs, held_out, counts = read_pairs(
+        settings, inputs["data"], tokenizer, answers_root=inputs.get("refusals"), intake=intake
+    )
     intake.write(out)
     arguments = training_arguments(
         RewardConfig,
@@ -76,10 +78,20 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
         "unsafe_below": UNSAFE_BELOW[0] if settings.kind == "safety" else None,
     }
     write_json(out / "model" / "reward.json", description)
-    chosen, rejected = score_pairs(load_reward_model(out / "model").to(device()), held_out)
-    metrics = counts | trained | accuracy_metrics(held_out, chosen, rejected)
+    return counts | trained | _held_out_metrics(settings, out / "model", held_out)
+
+
+def _held_out_metrics(settings: RewardSettings, folder: Path, held_out: Sequence[Pair]) -> dict[str, Any]:
+    """The accuracy of the model in `folder` on held-out pairs, that on pairs with an evasion apart."""
+    compared = [pair for pair in held_out if not pair.evasion]
+    evasions = [pair for pair in held_out if pair.evasion]
+    model = load_reward_model(folder).to(device())
+    chosen, rejected = score_pairs(model, compared)
+    metrics = accuracy_metrics(compared, chosen, rejected)
     if settings.kind == "safety":
-        metrics["safety"] = safety_metrics(held_out, chosen, rejected)
+        metrics["safety"] = safety_metrics(compared, chosen, rejected)
+    if evasions:
+        metrics["evasions"] = accuracy(evasions, *score_pairs(model, evasions))
     return metrics
 
 

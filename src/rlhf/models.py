@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..measures import REWARD_MODELS
+from ..measures import JUDGE, REWARD_MODELS
 from ..model import reward_models
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
 from ..model.reward_models import RewardModels
@@ -16,11 +16,12 @@ from .shared_base import SharedBaseModel
 
 
 def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
-    """The tokenizer of the inputs `names` and of both reward models.
+    """The tokenizer of the inputs `names` and of all reward models.
 
     Raises DataError, before any weights are read, if their tokenizers differ.
     """
-    first, *others = (inputs[name] for name in (*names, *REWARD_MODELS))
+    judges = [JUDGE] if JUDGE in inputs else []
+    first, *others = (inputs[name] for name in (*names, *REWARD_MODELS, *judges))
     tokenizer = load_tokenizer(first)
     for folder in others:
         if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
@@ -34,7 +35,7 @@ def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
 def load_reward_models(
     settings: RlhfSettings, inputs: Mapping[str, Path], tokenizer: Any, *, shared: SharedBaseModel | None
 ) -> RewardModels:
-    """Both reward models, as adapters of `shared` if given. Raises DataError for an invalid folder."""
+    """All reward models, as adapters of `shared` if given. Raises DataError for an invalid folder."""
     return reward_models.load_reward_models(
         inputs,
         tokenizer,

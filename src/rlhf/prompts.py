@@ -35,7 +35,7 @@ def read_pool(
     Longer prompts, and those longer than `max_prompt_length`, are skipped and counted in `intake`. Raises
     DataError for an invalid row, or if no prompt is left.
     """
-    prompts = read_prompts(settings.prompts, root, intake)
+    prompts = read_prompts(settings.prompts, root, intake, seed=settings.seed)
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
     room = context_length - settings.max_new_tokens
     longest = min(room, settings.max_prompt_length or room)

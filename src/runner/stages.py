@@ -22,12 +22,14 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "prepare": ("llamita.prepare", "PrepareSettings"),
     "pretrain": ("llamita.pretrain", "PretrainSettings"),
     "gatt": ("llamita.gatt", "GattSettings"),
+    "distillation": ("llamita.distillation", "DistillationSettings"),
     "sft": ("llamita.sft", "SftSettings"),
     "reward": ("llamita.reward", "RewardSettings"),
     "refusal_classifier": ("llamita.refusal_classifier", "RefusalClassifierSettings"),
     "rejection": ("llamita.rlhf.rejection", "RejectionSettings"),
     "ppo": ("llamita.rlhf.ppo", "PpoSettings"),
     "evaluate": ("llamita.evaluation", "EvaluateSettings"),
+    "red_team": ("llamita.red_team", "RedTeamSettings"),
     "report": ("llamita.report", "ReportSettings"),
 }
 RLHF_REMOVED = """stage 'rlhf' was removed; write a block of rounds with 'rejection' and 'ppo', for example

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..batches import batches
 from ..console import progress
 from .decoder import Decoder
+from .decoding import Decoding, next_tokens
 from .draws import uniforms
 from .sampler import FINISHED_SHARE, LlamaSampler
 
@@ -30,10 +31,11 @@ class DialogueSampler(LlamaSampler):
         context: int,
         *,
         temperature: float = 1.0,
+        top_p: float = 1.0,
         seed: int | str = 0,
         label: str | None = None,
     ) -> list[list[list[int]]]:
-        """Answers the prompts of each dialogue in turn, without top-k or top-p; temperature 0 is greedy.
+        """Answers the prompts of each dialogue in turn; `temperature` and `top_p` as in `sample`.
 
         An answer depends only on the seed, the dialogue's index, its history and the turn. In the history
         every answer ends with EOS, also one that was truncated at `max_new_tokens`.
@@ -56,7 +58,10 @@ class DialogueSampler(LlamaSampler):
         with progress(label, sum(map(len, prompts)), "answers") as advance:
             for rows in batches(started, self.batch_size):
                 self._decode_dialogues(
-                    [dialogues[row] for row in rows], uniform[rows], temperature, advance=advance
+                    [dialogues[row] for row in rows],
+                    uniform[rows],
+                    Decoding(temperature, top_p),
+                    advance=advance,
                 )
         return [dialogue.answers for dialogue in dialogues]
 
@@ -64,7 +69,7 @@ class DialogueSampler(LlamaSampler):
         self,
         dialogues: Sequence[_DialogueState],
         uniform: Tensor,
-        temperature: float,
+        decoding: Decoding,
         *,
         advance: Callable[[float], None],
     ) -> None:
@@ -82,7 +87,8 @@ class DialogueSampler(LlamaSampler):
         logits = decoder.prefill(first_prompts, torch.arange(len(active)), new_tokens)
         while True:
             turns, indices = zip(*(dialogues[row].next_draw() for row in active), strict=True)
-            sampled, _ = self._next_tokens(logits, uniform[active, turns, indices].to(device), temperature)
+            numbers = uniform[active, turns, indices].to(device)
+            sampled, _ = next_tokens(logits, numbers, self._pad, decoding=decoding)
             tokens = [
                 dialogues[row].advance(token) for row, token in zip(active, sampled.tolist(), strict=True)
             ]

@@ -18,9 +18,10 @@ from ..model.architecture import carries_state, context_of
 from ..model.padding import pad_left
 from ..model.precision import computing_in
 from ..model.special import eos_ids
+from .decoding import Decoding, next_tokens
 from .dialogues import DialogueSampler
-from .draws import draw, uniforms
-from .logprobs import excluded_pad_id, policy_logprobs
+from .draws import uniforms
+from .logprobs import excluded_pad_id
 from .sampler import Sampler, Samples
 from .weights import is_supported
 
@@ -51,6 +52,7 @@ class GenerateSampler(Sampler):
         context: int,
         *,
         temperature: float = 1.0,
+        top_p: float = 1.0,
         seed: int | str = 0,
         label: str | None = None,
     ) -> list[list[list[int]]]:
@@ -73,7 +75,7 @@ class GenerateSampler(Sampler):
                 list(range(len(active))),
                 [(row, turn) for row in active],
                 max_new_tokens=max_new_tokens,
-                temperature=temperature,
+                decoding=Decoding(temperature, top_p),
                 seed=seed,
                 label=label and f"{label}, turn {turn + 1}",
             )
@@ -83,7 +85,13 @@ class GenerateSampler(Sampler):
         return answers
 
     def stream(
-        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, *, seed: int | str = 0
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        *,
+        top_p: float = 1.0,
+        seed: int | str = 0,
     ) -> Iterator[int]:
         """See `LlamaSampler.stream`."""
         table = uniforms(seed, [(0, 0)], max_new_tokens)
@@ -93,7 +101,11 @@ class GenerateSampler(Sampler):
         def generate() -> None:
             try:
                 self._generate(
-                    [prompt], table, temperature, streamer=_Streamer(tokens), stop=_StopOnEvent(abandoned)
+                    [prompt],
+                    table,
+                    Decoding(temperature, top_p),
+                    streamer=_Streamer(tokens),
+                    stop=_StopOnEvent(abandoned),
                 )
             finally:
                 tokens.put(None)
@@ -114,11 +126,11 @@ class GenerateSampler(Sampler):
         prompts: Sequence[Sequence[int]],
         *,
         uniform: Tensor,
-        temperature: float,
+        decoding: Decoding,
         advance: Callable[[float], None],
     ) -> None:
         row_prompts = [prompts[samples.prompts[row]] for row in rows]
-        tokens, logprobs = self._generate(row_prompts, uniform, temperature)
+        tokens, logprobs = self._generate(row_prompts, uniform, decoding)
         for row, ids, values in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             end = next((index for index, token in enumerate(ids) if token in self.eos), None)
             length = len(ids) if end is None else end + 1
@@ -144,7 +156,7 @@ class GenerateSampler(Sampler):
         self,
         prompts: Sequence[Sequence[int]],
         uniform: Tensor,
-        temperature: float,
+        decoding: Decoding,
         *,
         streamer: BaseStreamer | None = None,
         stop: StoppingCriteria | None = None,
@@ -152,7 +164,7 @@ class GenerateSampler(Sampler):
         """Answers `[rows, steps]`, to be ignored after an EOS, and their log-probabilities (fp32)."""
         device = self._model.device
         ids, mask = pad_left(prompts, self.eos[0])
-        sampling = _DrawTokens(uniform.to(device), self._pad, temperature)
+        sampling = _DrawTokens(uniform.to(device), self._pad, decoding)
         original = self._model.generation_config  # its penalties would apply even if we passed another config
         self._model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.eos[0])
         try:
@@ -180,17 +192,15 @@ def sampler_for(
 class _DrawTokens(LogitsProcessor):
     """Makes greedy `generate` choose the tokens that our random numbers draw; records their logprobs."""
 
-    def __init__(self, uniform: Tensor, pad: int | None, temperature: float) -> None:
-        self.uniform, self.pad, self.temperature = uniform, pad, temperature
+    def __init__(self, uniform: Tensor, pad: int | None, decoding: Decoding) -> None:
+        self.uniform, self.pad, self.decoding = uniform, pad, decoding
         self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        logprobs = policy_logprobs(scores, self.pad, self.temperature)
-        step = len(self.logprobs)
-        tokens = draw(logprobs, self.uniform[:, step]) if self.temperature > 0 else logprobs.argmax(-1)
-        chosen = tokens[:, None]
-        self.logprobs.append(logprobs.gather(-1, chosen).squeeze(-1))
-        return torch.full_like(scores, float("-inf")).scatter(-1, chosen, 0.0)
+        numbers = self.uniform[:, len(self.logprobs)]
+        tokens, logprobs = next_tokens(scores, numbers, self.pad, decoding=self.decoding)
+        self.logprobs.append(logprobs)
+        return torch.full_like(scores, float("-inf")).scatter(-1, tokens[:, None], 0.0)
 
 
 class _Streamer(BaseStreamer):

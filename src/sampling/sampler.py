@@ -14,8 +14,9 @@ from ..batches import batches
 from ..console import progress
 from ..model.special import eos_ids
 from .decoder import Decoder
-from .draws import draw, uniforms
-from .logprobs import excluded_pad_id, policy_logprobs
+from .decoding import Decoding, next_tokens
+from .draws import uniforms
+from .logprobs import excluded_pad_id
 from .weights import copy_weights
 
 # Finished rows are dropped when they reach this share of the batch; dropping copies the cache of the others.
@@ -29,7 +30,8 @@ class Samples:
     Attributes:
         prompts: index of each answer's prompt.
         answer_ids: token ids, EOS included if the answer is finished.
-        logprobs: log-probability (fp32) of each answer token, at the sampling temperature (1 for greedy).
+        logprobs: log-probability (fp32) of each answer token in the distribution that it was drawn from, see
+            `next_tokens`.
         finished: whether the answer ended with EOS; False: it was truncated at `max_new_tokens`.
     """
 
@@ -64,17 +66,20 @@ class Sampler(ABC):
         num_generations: int = 1,
         *,
         temperature: float = 1.0,
+        top_p: float = 1.0,
         seed: int | str = 0,
         keys: Sequence[int] | None = None,
         label: str | None = None,
     ) -> Samples:
-        """Samples `num_generations` answers per prompt, without top-k or top-p; temperature 0 is greedy.
+        """Samples `num_generations` answers per prompt, without top-k; temperature 0 is greedy.
 
         The random numbers depend only on the seed, the prompt's key, the sample's number and the step.
         Neither the batch size nor the other prompts change an answer.
 
         Args:
             prompts: token ids, none empty.
+            top_p: each token is drawn from the smallest set of likeliest tokens with at least this total
+                probability (at the temperature); 1: from all tokens.
             keys: the number that identifies each prompt's random numbers; default: its index. If ranks share
                 the prompts, they pass the global index.
             label: text of a progress bar; None: no progress bar.
@@ -86,7 +91,7 @@ class Sampler(ABC):
             [prompt for prompt, _ in rows],
             [(keys[prompt], sample) for prompt, sample in rows],
             max_new_tokens=max_new_tokens,
-            temperature=temperature,
+            decoding=Decoding(temperature, top_p),
             seed=seed,
             label=label,
         )
@@ -98,7 +103,7 @@ class Sampler(ABC):
         names: list[tuple[int, int]],
         *,
         max_new_tokens: int,
-        temperature: float,
+        decoding: Decoding,
         seed: int | str,
         label: str | None,
     ) -> Samples:
@@ -112,7 +117,7 @@ class Sampler(ABC):
                     batch,
                     prompts,
                     uniform=uniform[batch],
-                    temperature=temperature,
+                    decoding=decoding,
                     advance=advance,
                 )
         return samples
@@ -129,7 +134,7 @@ class Sampler(ABC):
         prompts: Sequence[Sequence[int]],
         *,
         uniform: Tensor,
-        temperature: float,
+        decoding: Decoding,
         advance: Callable[[float], None],
     ) -> None:
         """Decodes one batch and stores its answers in the given rows of `samples`.
@@ -171,7 +176,7 @@ class LlamaSampler(Sampler):
         prompts: Sequence[Sequence[int]],
         *,
         uniform: Tensor,
-        temperature: float,
+        decoding: Decoding,
         advance: Callable[[float], None],
     ) -> None:
         device, steps = self._weights.device, uniform.shape[1]
@@ -189,7 +194,7 @@ class LlamaSampler(Sampler):
         active = torch.arange(len(rows), device=device)  # rows in the decoder; some may be finished
         count = len(rows)  # unfinished rows
         for step in range(steps):
-            tokens, step_logprobs = self._next_tokens(logits, uniform[active, step], temperature)
+            tokens, step_logprobs = next_tokens(logits, uniform[active, step], self._pad, decoding=decoding)
             ids[active, step], logprobs[active, step] = tokens, step_logprobs
             stops = torch.isin(tokens, self._eos) & ~finished[active]
             lengths[active[stops]] = step + 1
@@ -213,24 +218,24 @@ class LlamaSampler(Sampler):
         advance(count)  # those truncated at the limit
 
     def stream(
-        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 1.0, *, seed: int | str = 0
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        *,
+        top_p: float = 1.0,
+        seed: int | str = 0,
     ) -> Iterator[int]:
         """Yields the tokens of one answer as they are sampled, its EOS included.
 
         The answer equals that of `sample([prompt], …)` with the same seed.
         """
         uniform = uniforms(seed, [(0, 0)], max_new_tokens).to(self._weights.device)
-        decoder = Decoder(self._weights)
+        decoder, decoding = Decoder(self._weights), Decoding(temperature, top_p)
         logits = decoder.prefill([list(prompt)], torch.zeros(1, dtype=torch.long), max_new_tokens)
         for step in range(max_new_tokens):
-            tokens, _ = self._next_tokens(logits, uniform[:, step], temperature)
+            tokens, _ = next_tokens(logits, uniform[:, step], self._pad, decoding=decoding)
             yield int(tokens)
             if bool(torch.isin(tokens, self._eos)) or step + 1 == max_new_tokens:
                 return
             logits = decoder.step(tokens)
-
-    def _next_tokens(self, logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """The next token of each row (`[rows]` int64) and its log-probability (`[rows]` fp32)."""
-        logprobs = policy_logprobs(logits, self._pad, temperature)
-        tokens = draw(logprobs, uniform) if temperature > 0 else logprobs.argmax(-1)
-        return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(-1)

@@ -30,13 +30,7 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
         tokenizer.chat_template = CHAT_TEMPLATE
     model = load_trainable(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    dialogues = fine_tuning_dialogues(
-        settings.dialogues,
-        settings.ghost_attention,
-        inputs["data"],
-        gatt_root=inputs.get("gatt"),
-        intake=intake,
-    )
+    dialogues = fine_tuning_dialogues(settings, inputs, intake)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         return finetune_on_dialogues(
             settings,

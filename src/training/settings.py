@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ..data.settings import RowSettings
+from ..data.settings import DialogueSettings
 from ..settings import Settings, StageSettings
 from ..yaml_file import parse_json
 
@@ -202,7 +202,7 @@ class PackedSettings(TrainedSettings):
     with which documents of a row would see each other is rejected or, if it is the default, replaced"""
 
 
-class FineTunedSettings(RowSettings, PackedSettings):
+class FineTunedSettings(DialogueSettings, PackedSettings):
     """A stage that fine-tunes on packed dialogues (section 3.1). The paper's global batch is 64 rows."""
 
     trainer_class: ClassVar[str | None] = "trl.SFTConfig"
@@ -212,7 +212,6 @@ class FineTunedSettings(RowSettings, PackedSettings):
         "lr_scheduler_type": "cosine",
         "num_train_epochs": 2,
     }
-    below: ClassVar[dict[str, str]] = {"ghost_attention": "gatt"}
 
     max_length: int = Field(4096, gt=1)
     """number of tokens in a packed row; longer dialogues are skipped and counted"""

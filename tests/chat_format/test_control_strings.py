@@ -10,7 +10,7 @@ import pytest
 from llamita.chat_format.encoding import check_of
 from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.data.intake import Intake
-from llamita.data.sources import read_comparisons, read_dialogues, read_prompts
+from llamita.data.sources import read_comparisons, read_dialogues, read_labelled_answers, read_prompts
 from llamita.errors import DataError
 
 from ..helpers.chatml import chatml_tokenizer
@@ -24,6 +24,7 @@ def rows_with(text: str) -> dict[str, tuple[Any, dict[str, Any]]]:
         "messages": (read_dialogues, {"messages": [*messages, PAIR[1]]}),
         "alpaca": (read_dialogues, {"instruction": "a", "output": "b", "system": text}),
         "comparison": (read_comparisons, {"prompt": "a", "chosen": "b", "rejected": text}),
+        "labelled_answers": (read_labelled_answers, {"answer": text, "refusal": True}),
         "prompts": (read_prompts, {"messages": messages}),
     }
 

@@ -20,7 +20,10 @@ SMOKE = str(REPOSITORY / "configs" / "smoke" / "pipeline.yaml")
         (["in"], ["init"]),
         (["init", "sm"], ["smoke", "smollm"]),
         (["schema", "p"], ["pipeline", "prepare", "pretrain", "ppo"]),
-        (["validate", "x.yaml", "--stage", "re"], ["reward", "rejection", "report"]),
+        (
+            ["validate", "x.yaml", "--stage", "re"],
+            ["reward", "refusal_classifier", "rejection", "red_team", "report"],
+        ),
         (["run", SMOKE, "--until", "v"], ["v1/rejection", "v1/ppo", "v2/rejection", "v2/ppo"]),
         (["run", SMOKE, "--from", "s"], ["sft", "safety"]),
         (["run", "--dry-run", SMOKE, "--until", "wor"], ["world"]),

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from llamita import cli
 from llamita.commands.schema import KINDS, descriptions, own_descriptions, schema_text
+from llamita.data.settings import DialogueSettings
 from llamita.pretrain.settings import PretrainSettings
 from llamita.runner.stages import settings_class
 from llamita.sft.settings import SftSettings
@@ -101,7 +102,8 @@ def test_descriptions_are_the_strings_below_the_fields() -> None:
     for kind, settings in (("sft", SftSettings), ("pretrain", PretrainSettings)):
         for key, text in descriptions(settings).items():
             assert schema_of(kind)["properties"][key].get("description", "") == " ".join(text.split()), key
-    assert list(own_descriptions(SftSettings)) == ["dialogues", "ghost_attention", "chat_format"]
+    assert list(own_descriptions(SftSettings)) == ["chat_format"]
+    assert list(own_descriptions(DialogueSettings)) == ["dialogues", "ghost_attention", "distillation"]
     assert own_descriptions(PretrainSettings)["loss_spike"]  # declared again, with other words or the same
     entry = schema_of("pipeline")["$defs"]["StageEntry"]["properties"]
     assert "settings" in entry["with"]["description"]  # `with_` in Python

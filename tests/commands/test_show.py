@@ -127,6 +127,36 @@ def test_dialogues_of_rejection_sampling(folders: list[str]) -> None:
     assert "added to these dialogues (repetitions of each: 3)" in text
 
 
+def test_prompts_of_context_distillation(folders: list[str], tmp_path: Path) -> None:
+    system = {"role": "system", "content": "you are my friend"}
+    rows = [
+        {"messages": [system, *turn("is it red ?")], "is_safety": True, "category": "illicit"},
+        {"messages": turn("is it fine ?"), "is_safety": True},
+        {"messages": turn("hello"), "is_safety": False},
+    ]
+    write(tmp_path / "prompts.jsonl", rows)
+    settings = {
+        "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
+        "preprompts": {
+            "templates": ["be {adjective} ."],
+            "adjectives": ["fine"],
+            "answer_templates": {"illicit": "it is not my friend ."},
+        },
+        "max_new_tokens": 8,
+    }
+    text = show("distillation", settings, folders[1], f"inputs.data={tmp_path}", "inputs.safety=.")
+    first, second, lengths = text.split("── ")[1:]
+    assert first.startswith("prompt 1 of 2: category illicit, attack none\n· original\n<s> [INST] <<SYS>>\n")
+    user = "\n<</SYS>>\n\nis it red ? [/INST]\n"
+    # "you" after a space is another token than at the start of a line
+    added = "· generic\n<s> [INST] <<SYS>>\n⟦be fine . you⟧ are my friend"
+    assert added + user in first
+    assert "\n⟦be fine . it is not my friend . you⟧ are my friend" + user in first
+    assert "· generic\n<s> [INST]⟦ <<SYS>>\nbe fine .\n<</SYS>>\n\nis⟧ it fine ? [/INST]\n" in second
+    assert "tailored" not in second
+    assert re.search(r"\ntailored +\d+", lengths)
+
+
 def test_pairs_of_a_reward_model(folders: list[str]) -> None:
     text = show("reward", HELPFULNESS, *folders, "--rows", "2")
     first, second = text.split("── ")[1:3]

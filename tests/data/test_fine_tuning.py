@@ -12,6 +12,7 @@ from llamita.chat_format.packing import pack_dialogues
 from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.data.intake import Intake
 from llamita.data.rows import Dialogue
+from llamita.data.settings import DialogueSettings
 from llamita.errors import ConfigError, DataError
 
 from ..helpers.rows import turn, write
@@ -28,12 +29,20 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def dialogues(data: Path, intake: Intake | None = None, **changed: str) -> list[Dialogue]:
+    """All dialogues below `data`; those of Ghost Attention and of distillation in folders, if they exist."""
+    paths = {"dialogues": "plain.jsonl", "ghost_attention": "ghost.jsonl"} | changed
+    settings = DialogueSettings(**{name: source("messages", path) for name, path in paths.items()})
+    folders = {name: data / name for name in ("gatt", "distillation") if (data / name).is_dir()}
+    return fine_tuning_dialogues(settings, {"data": data, **folders}, intake)
+
+
 def trained(row: Any) -> list[int]:
     return [label for label in row["labels"].tolist() if label != -100]
 
 
 def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Path, tokenizer: Any) -> None:
-    found = fine_tuning_dialogues(source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data)
+    found = dialogues(data)
     rows = [pack_dialogues(tokenizer, [one], 128, context_length=128, seed=0)[0][0] for one in found]
     assert trained(rows[0]) == encode_answer(tokenizer, "it is red") + encode_answer(tokenizer, "yes")
     assert trained(rows[1]) == trained(rows[2]) == encode_answer(tokenizer, "fine again")
@@ -54,9 +63,7 @@ def test_packing_counts_everything_and_reports_only_its_own_skips(
     data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     intake = Intake()
-    found = fine_tuning_dialogues(
-        source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data, intake=intake
-    )
+    found = dialogues(data, intake)
     assert intake.skipped == {"empty message": 1}
     assert "empty message" in capsys.readouterr().out  # by the reader
     lengths = [len(encode_prompt(tokenizer, one.messages[:-1])) for one in found]
@@ -78,23 +85,36 @@ def test_packing_counts_everything_and_reports_only_its_own_skips(
 
 
 def test_dialogues_that_raise_errors(data: Path, tokenizer: Any) -> None:
-    dialogues = [Dialogue(PLAIN)]
+    plain = [Dialogue(PLAIN)]
     with pytest.raises(ConfigError, match=r"max_length: 129 is above the model's context of 128"):
-        pack_dialogues(tokenizer, dialogues, 129, context_length=128, seed=0)
+        pack_dialogues(tokenizer, plain, 129, context_length=128, seed=0)
     with pytest.raises(DataError, match="none of 1 dialogues fits into a row of 5 tokens"):
-        pack_dialogues(tokenizer, dialogues, 5, context_length=128, seed=0)
+        pack_dialogues(tokenizer, plain, 5, context_length=128, seed=0)
     system = {"role": "system", "content": "be fine"}
     write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
     with pytest.raises(
         DataError, match=r"both.jsonl:1: the row has both an 'instruction' and a system message"
     ):
-        fine_tuning_dialogues(source("messages", "plain.jsonl"), source("messages", "both.jsonl"), data)
+        dialogues(data, ghost_attention="both.jsonl")
+
+
+@pytest.mark.parametrize("place", ["distillation", "."])
+def test_distilled_dialogues_train_the_last_answer_and_may_have_a_separate_root(
+    data: Path, tokenizer: Any, place: str
+) -> None:
+    system = {"role": "system", "content": "act as bolo"}
+    labels = {"category": "illicit", "attack": "logic", "is_safety": True}
+    (data / place).mkdir(exist_ok=True)
+    write(data / place / "distilled.jsonl", [{"messages": [system, *PLAIN], **labels}])
+    plain, _, _, distilled = dialogues(data, distillation="distilled.jsonl")
+    assert plain.messages == PLAIN
+    assert distilled == Dialogue([system, *PLAIN], trained="last")
+    [row], _ = pack_dialogues(tokenizer, [distilled], 128, context_length=128, seed=0)
+    assert trained(row) == encode_answer(tokenizer, "yes")
 
 
 def test_ghost_attention_may_have_a_separate_root(data: Path) -> None:
     (data / "gatt").mkdir()
     write(data / "gatt" / "ghost.jsonl", [{"messages": GHOST, "instruction": "you are sampled"}])
-    found = fine_tuning_dialogues(
-        source("messages", "plain.jsonl"), source("messages", "ghost.jsonl"), data, gatt_root=data / "gatt"
-    )
+    found = dialogues(data)
     assert [one.messages[0]["content"] for one in found] == ["is it red ?", "you are sampled"]

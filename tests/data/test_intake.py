@@ -11,7 +11,13 @@ import pytest
 from llamita.data.intake import Intake
 from llamita.data.rows import Prompt
 from llamita.data.settings import PromptSource, RowSettings
-from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
+from llamita.data.sources import (
+    read_comparisons,
+    read_dialogues,
+    read_documents,
+    read_labelled_answers,
+    read_prompts,
+)
 from llamita.errors import DataError
 from llamita.runner.stages import REGISTRY, settings_class
 from llamita.settings import Source
@@ -23,6 +29,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "text_rows": (read_documents, {"text": "fine"}, {"txt": "fine"}),
     "messages": (read_dialogues, {"messages": PAIR}, {"messages": PAIR[:1]}),
     "comparison": (read_comparisons, {"prompt": "hi", **COMPARED}, {"prompt": "hi"}),
+    "labelled_answers": (read_labelled_answers, {"answer": "no", "refusal": True}, {"answer": "no"}),
     "prompts": (read_prompts, {"messages": PAIR[:1]}, {"messages": PAIR}),
 }
 

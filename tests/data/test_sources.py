@@ -225,6 +225,14 @@ def test_prompts_of_dialogues_and_comparisons(tmp_path: Path) -> None:
     assert read == [Prompt([*PAIR, bye], False), Prompt([{"role": "user", "content": "bad"}], False)]
 
 
+def test_prompts_of_transcripts_keep_the_whole_history(tmp_path: Path) -> None:
+    history = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bad\n\nAssistant: "
+    write(tmp_path / "rows.jsonl", [{"chosen": f"{history}no", "rejected": f"{history}ok"}])
+    (prompt,) = read_prompts(source("hh"), tmp_path)
+    assert prompt.messages == [*PAIR, {"role": "user", "content": "bad"}]
+    assert (prompt.context, prompt.turn) == ("multi_turn", 2)
+
+
 def test_labelled_answers(tmp_path: Path) -> None:
     described = {"answer": "Paris", "refusal": False, "prompt": "Which city?", "source": "a model"}
     write(
@@ -239,6 +247,9 @@ def test_labelled_answers(tmp_path: Path) -> None:
     assert not intake.ignored, "prompt and source document the row"
     table = read_labelled_answers(source("labelled_answers", "rows.csv"), tmp_path)
     assert [row.refusal for row in table] == [True, False]
+    write(tmp_path / "rows.jsonl", [{"answer": "red"}])
+    with pytest.raises(DataError, match="field 'refusal' is missing; expected true or false"):
+        read_labelled_answers(source("labelled_answers"), tmp_path)
 
 
 def test_sharegpt_that_begins_with_an_answer_is_skipped(tmp_path: Path) -> None:

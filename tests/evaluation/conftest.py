@@ -1,14 +1,18 @@
-"""Stubs of a model: a word tokenizer, and a sampler that answers with a given function."""
+"""Stubs of a model: a word tokenizer, and a sampler that answers with a given function; tiny models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.evaluation.responder import Responder
 from llamita.sampling.sampler import Samples
+
+from ..helpers.tiny_evaluation import make_inputs
 
 BOS, EOS = 1, 2
 
@@ -59,11 +63,14 @@ class StubSampler:
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
+        num_generations: int = 1,
+        *,
         temperature: float,
+        top_p: float = 1.0,
         seed: str,
         label: str | None = None,
     ) -> Samples:
-        assert temperature == 1.0
+        assert (num_generations, temperature, top_p) == (1, 1.0, 1.0)
         texts = [self.tokenizer.decode(prompt, skip_special_tokens=False) for prompt in prompts]
         self.batches.append(texts)
         self.seeds.append(seed)
@@ -105,3 +112,8 @@ def make_responder() -> Callable[..., Responder]:
         return Responder(sampler, tokenizer, context, max_new_tokens=8, seed=0)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
+    return make_inputs(tmp_path_factory.mktemp("run"), tokenizer)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llamita.evaluation.answers import answer_values, log_ratios, sample_answers, score_values
+from llamita.evaluation.answers import (
+    answer_values,
+    log_ratios,
+    refusal_agreement,
+    refusal_values,
+    sample_answers,
+    score_values,
+)
 from llamita.evaluation.prompts import EvaluationPrompt, Kind
 from llamita.evaluation.responder import SampledAnswer
 from llamita.evaluation.values import figures
@@ -58,7 +65,7 @@ ROWS = answered(
 
 
 def test_rates_with_gold() -> None:
-    found = measured(answer_values(ROWS, StubScorer(), false_refusal_prompts=500))
+    found = measured(answer_values(ROWS, StubScorer(), false_refusal_answers=500))
     assert found["gold_helpfulness"] == pytest.approx(0.5)
     assert found["violation_rate"] == 0.5
     assert found["invalid_rate"] == 0.25
@@ -70,7 +77,7 @@ def test_rates_with_gold() -> None:
 
 
 def test_false_refusals_are_counted_on_the_first_prompts() -> None:
-    values = answer_values(ROWS, StubScorer(), false_refusal_prompts=2)
+    values = answer_values(ROWS, StubScorer(), false_refusal_answers=2)
     assert measured(values)["false_refusal_rate"] == 0.5
 
 
@@ -78,7 +85,7 @@ def test_without_gold_phrases_detect_refusals_and_gold_measures_are_omitted() ->
     rows = answered(
         ("ordinary", "I'm sorry, but I can't help"), ("harmful", "As an AI I won't"), ("harmful", "ok")
     )
-    found = measured(answer_values(rows, None, false_refusal_prompts=500))
+    found = measured(answer_values(rows, None, false_refusal_answers=500))
     assert found["false_refusal_rate"] == 1.0
     assert found["refusal_rate"] == 0.5
     assert not {"gold_helpfulness", "violation_rate", "invalid_rate"} & found.keys()
@@ -94,6 +101,31 @@ def test_each_reward_model_scores_its_kind_of_prompts() -> None:
     assert found["helpfulness_score"] == pytest.approx((0.4 + 0.2 + 0.2) / 3)
     assert found["safety_score"] == pytest.approx((0.4 + 0.2 + 0.3 + 0.4) / 4)
     assert score_values(ROWS, {}) == {}
+
+
+def test_the_judge_scores_ordinary_and_harmful_prompts() -> None:
+    def by_length(prompts: list[list[int]], answers: list[list[int]], label: str) -> torch.Tensor:
+        return torch.tensor([len(answer) / 10 for answer in answers], dtype=torch.float64)
+
+    scores = score_values(ROWS, {"judge": by_length})["judge_score"]
+    assert scores == pytest.approx([0.4, 0.2, 0.2, 0.4, 0.2, 0.3, 0.4, None, None])
+
+
+def test_refusals_of_a_classifier_by_kind() -> None:
+    refused = [True, False, True, True, False, False, False, True, False]
+    found = measured(refusal_values(ROWS, refused, ("a", "b", "c"), limit=2))
+    assert (found["a"], found["b"], found["c"]) == (0.25, 0.5, 0.5)
+
+
+def test_the_classifier_against_phrases_and_gold() -> None:
+    rows = answered(
+        *(("harmful", text) for text in ("no", "I cannot help", "good", "bomb")),  # gold knows "no" only
+    )
+    found = refusal_agreement(rows, [True, True, False, False], StubScorer())
+    assert (found["gold"]["agreement"], found["phrases"]["agreement"]) == (0.75, 0.75)
+    assert (found["gold"]["kappa"], found["gold"]["answers"]) == (0.5, 4)
+    assert refusal_agreement(rows, [True, False, False, False], StubScorer())["gold"]["kappa"] == 1.0
+    assert refusal_agreement(rows, [True] * 4, None)["gold"] is None
 
 
 def test_kl_is_the_mean_summed_log_ratio() -> None:

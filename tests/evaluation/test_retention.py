@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from llamita.chat_format.encoding import encode_prompt
-from llamita.errors import DataError
+from llamita.evaluation.instructed import InstructedDialogue
 from llamita.evaluation.responder import Responder, SampledAnswer
-from llamita.evaluation.retention import InstructedDialogue, measure_retention, read_instructed
+from llamita.evaluation.retention import measure_retention
 from llamita.measures import RETENTION_TURNS
-
-from ..helpers.rows import write
 
 MakeResponder = Callable[..., Responder]
 
@@ -155,22 +152,3 @@ def test_truncated_answers_end_with_eos_in_the_history(make_responder: MakeRespo
         SampledAnswer([7, 2], "x", finished=True),
     )
     assert responder.history([[1, 5], [1, 6]], [truncated, finished]) == [1, 5, 7, 8, 2, 1, 6, 7, 2]
-
-
-def test_reading(tmp_path: Path) -> None:
-    rows = [{"id": f"g{i}", "instruction": "x", "questions": ["q"] * 20} for i in range(3)]
-    write(tmp_path / "gatt.jsonl", rows)
-    assert [one.id for one in read_instructed("gatt.jsonl", tmp_path, 2)] == ["g0", "g1"]
-    with pytest.raises(DataError, match="3 dialogues; expected at least 4"):
-        read_instructed("gatt.jsonl", tmp_path, 4)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [{"instruction": "x", "questions": ["q"] * 20}, {"id": "a", "instruction": "x", "questions": ["q"]}],
-)
-def test_errors_for_broken_rows_have_the_line(tmp_path: Path, row: dict) -> None:
-    good = {"id": "a", "instruction": "x", "questions": ["q"] * 20}
-    write(tmp_path / "gatt.jsonl", [good, row])
-    with pytest.raises(DataError, match=r"gatt\.jsonl:2"):
-        read_instructed("gatt.jsonl", tmp_path, 2)

@@ -9,71 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from llamita.errors import DataError
-from llamita.evaluation import comparison, ghost_attention, responder
+from llamita.evaluation import answering, ghost_attention, responder, stage
 from llamita.evaluation.attention import measure_attention
 from llamita.evaluation.responder import Responder
-from llamita.evaluation.settings import EvaluateSettings
 from llamita.evaluation.stage import run
 from llamita.measures import MEASURES, RETENTION_TURNS, empty_evaluation
 from llamita.model.checkpoint import load_causal_lm
 from llamita.model.saving import save_model
 from llamita.model.scorer import Scorer
-from llamita.model.sizes import ModelSize
-from llamita.world.settings import WorldSettings
-from llamita.world.stage import run as make_world
 
-SIZE = ModelSize(
-    hidden_size=16,
-    intermediate_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    max_position_embeddings=4096,
-)
-ROWS = (
-    *("documents", "validation_documents", "demonstrations", "instructed", "multi_turn", "ghost_attention"),
-    *("comparisons", "test_comparisons", "prompts", "test_ordinary", "test_harmful", "test_borderline"),
-)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, Path]:
-    """A world, `sft` and two versions near it, a reward model, and the ablation."""
-    from transformers import LlamaForCausalLM, LlamaForSequenceClassification
-
-    root = tmp_path_factory.mktemp("run")
-    (root / "world").mkdir()
-    make_world(WorldSettings(seed=1, **dict.fromkeys(ROWS, 20), test_dialogues=3), {}, root / "world")
-    config = SIZE.llama_config(len(tokenizer))
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    save_model(model, tokenizer, root / "sft" / "model")
-    save_model(model, tokenizer, root / "sft_without_gatt" / "model")
-    for name, made_from in (("v1/rejection", {}), ("v2/ppo", {"start": {"hash": "v1/rejection"}})):
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
-        save_model(model, tokenizer, root / name / "model")
-        (root / name / "manifest.json").write_text(json.dumps({"hash": name, "inputs": made_from}))
-    config.num_labels = 1
-    save_model(LlamaForSequenceClassification(config), tokenizer, root / "safety" / "model")
-    versions = {f"versions.{name}": root / name for name in ("v1/rejection", "v2/ppo")}
-    names = ("sft", "sft_without_gatt", "safety")
-    return {"data": root / "world"} | {name: root / name for name in names} | versions
-
-
-def settings(**changes: Any) -> EvaluateSettings:
-    prompts = {
-        kind: [{"path": f"test/{kind}.jsonl", "format": "prompts"}]
-        for kind in ("ordinary", "harmful", "borderline")
-    }
-    retention = {"trained": "test/gatt.jsonl", "unseen": "test/gatt_unseen.jsonl", "dialogues": 3}
-    retention["unseen_dialogues"] = 2
-    given = {"gold": True, "prompts": prompts, "retention": retention, "max_new_tokens": 6, **changes}
-    return EvaluateSettings.model_validate(given)
+from ..helpers.rows import write
+from ..helpers.tiny_evaluation import settings
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +41,8 @@ def test_everything_measurable_is_measured(evaluation: dict[str, Any]) -> None:
     assert evaluation["demonstrations"]["gold_helpfulness"] > 0
     for name in ("sft", "v1/rejection", "v2/ppo"):
         missing = {measure for measure in MEASURES if evaluation["versions"][name][measure] is None}
-        assert missing == {"helpfulness_score"} | ({"kl_to_start"} if name != "v2/ppo" else set())
+        unmeasured = {"helpfulness_score", "judge_score", *answering.CLASSIFIER_MEASURES}
+        assert missing == unmeasured | ({"kl_to_start"} if name != "v2/ppo" else set())
     for group in ("gatt_retention", "gatt_retention_explicit"):
         for series in ("with", "without", "unseen"):
             assert None not in [evaluation[group][series][str(turn)] for turn in RETENTION_TURNS]
@@ -146,13 +95,13 @@ def test_a_version_with_another_tokenizer_is_an_error(
 def test_values_that_are_not_finite_are_reported_and_counted(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    whole = comparison.log_ratios
+    whole = answering.log_ratios
 
     def broken(logprobs: Any, reference: Any) -> Any:
         ratios = list(whole(logprobs, reference))
         return [math.nan, -math.inf, *ratios[2:]] if ratios[2] else ratios
 
-    monkeypatch.setattr(comparison, "log_ratios", broken)
+    monkeypatch.setattr(answering, "log_ratios", broken)
     found = run(settings(retention=None), inputs, tmp_path)
     assert "v1/rejection: kl_to_sft is null: 2 of its values are NaN or infinite" in capsys.readouterr().out
     assert found["not_finite"]["v1/rejection"] == {"kl_to_sft": 2}
@@ -202,9 +151,9 @@ def test_a_resumed_evaluation_reuses_stored_answers(
     sampled: list[str] = []
     answer, answer_dialogues = Responder.answer, Responder.answer_dialogues
 
-    def recording_answer(self: Responder, prompts: Any, name: str) -> Any:
+    def recording_answer(self: Responder, prompts: Any, name: str, *how: Any, **more: Any) -> Any:
         sampled.append(name)
-        return answer(self, prompts, name)
+        return answer(self, prompts, name, *how, **more)
 
     def recording_answer_dialogues(self: Responder, questions: Any, name: str) -> Any:
         sampled.append(name)
@@ -213,7 +162,7 @@ def test_a_resumed_evaluation_reuses_stored_answers(
     monkeypatch.setattr(Responder, "answer", recording_answer)
     monkeypatch.setattr(Responder, "answer_dialogues", recording_answer_dialogues)
     for module, part, calls in (
-        (comparison, "log_ratios", 2),
+        (answering, "log_ratios", 2),
         (ghost_attention, "measure_attention", 2),
     ):  # in the second version, in the second series
         left, whole = calls, getattr(module, part)
@@ -229,10 +178,11 @@ def test_a_resumed_evaluation_reuses_stored_answers(
             patch.setattr(module, part, killed)
             run(settings(), inputs, tmp_path)
     series = ["dialogues", "direct questions"]
-    assert sampled == ["test", "test", "test", "test", *series, *series]
+    v1, v2 = ["test", "dialogues"], ["test", "dialogues"]
+    assert sampled == ["test", "test", *v1, *v2, *series, *series]
     assert run(settings(), inputs, tmp_path) == evaluation
     assert sampled.count("test") == 4, "sft, v1 twice, v2"
-    assert sampled.count("dialogues") == 4, "with, without twice, unseen"
+    assert sampled.count("dialogues") == 6, "v1, v2, with, without twice, unseen"
     texts = (tmp_path / "retention" / "with" / "dialogues.jsonl").read_text().splitlines()
     assert len(texts) == 3
     assert json.loads(texts[0])["text"]
@@ -269,9 +219,9 @@ def test_half_precision_reaches_every_model(
         return Scorer(folder, tokenizer, dtype=dtype)
 
     monkeypatch.setattr(responder, "load_causal_lm", load)
-    monkeypatch.setattr(comparison, "Scorer", scorer)
+    monkeypatch.setattr(stage, "Scorer", scorer)
     found = run(settings(dtype="bfloat16"), inputs, tmp_path)["versions"]
-    assert seen == ["bfloat16"] * 8  # sft, safety, v1, v2, v2's start; with, without, unseen
+    assert seen == ["bfloat16"] * 6  # sft, safety, v1, v2, v2's start; without
     for name, measure in (("v1/rejection", "kl_to_sft"), ("sft", "safety_score")):
         exact = evaluation["versions"][name][measure]
         assert found[name][measure] != exact
@@ -300,6 +250,22 @@ def test_prompts_too_long_are_counted(inputs: dict[str, Path], tmp_path: Path) -
     assert found["prompts"]["ordinary"] == {"read": 2, "too_long": 1, "skipped": {"repeated prompt": 1}}
     assert found["versions"]["sft"]["answer_tokens"] <= 6
     assert found["versions"]["sft"]["violation_rate"] is None
+
+
+def test_the_seed_draws_the_instructions_that_a_source_adds(inputs: dict[str, Path], tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"hello {number} !"}]} for number in range(12)]
+    write(tmp_path / "prompts.jsonl", rows)
+    source = {"path": str(tmp_path / "prompts.jsonl"), "format": "prompts", "instruction_share": 0.5}
+    few = {name: inputs[name] for name in ("data", "sft")}
+
+    def contexts(seed: int) -> dict[str, int]:
+        changed = settings(seed=seed, gold=False, retention=None, prompts={"ordinary": [source]})
+        found = run(changed, few, tmp_path / f"out{seed}")
+        return {name: group["prompts"] for name, group in found["breakdown"]["sft"]["context"].items()}
+
+    (tmp_path / "out0").mkdir()
+    (tmp_path / "out1").mkdir()
+    assert contexts(0) != contexts(1)
 
 
 def test_gold_needs_ids(inputs: dict[str, Path], tmp_path: Path) -> None:

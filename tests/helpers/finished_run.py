@@ -23,7 +23,7 @@ SECONDS = {
     "v2/ppo": 29.6,
     "evaluate": 58.4,
 }
-KINDS = {"sft_without_gatt": "sft", "helpfulness": "reward", "safety": "reward"}
+KINDS = {"sft_without_gatt": "sft", "helpfulness": "reward", "safety": "reward", "judge": "reward"}
 
 
 def kind_of(name: str) -> str:
@@ -240,7 +240,11 @@ def example_evaluation(
                 "prompt": prompt,
                 "answers": {
                     name: dict(
-                        zip(("text", "helpfulness", "verdict"), answers[name.rpartition("/")[2]], strict=True)
+                        zip(
+                            ("text", "helpfulness", "verdict"),
+                            answers.get(name.rpartition("/")[2], answers["sft"]),
+                            strict=True,
+                        )
                     )
                     for name in order
                 },

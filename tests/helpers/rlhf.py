@@ -36,7 +36,7 @@ PPO = {
 
 
 def make_inputs(root: Path, tokenizer: Any) -> dict[str, Path]:
-    """Writes data and models with random weights; returns the inputs of both stages by name."""
+    """Writes data and models with random weights; returns the inputs of both stages by name, `judge` too."""
     root.mkdir(exist_ok=True)
     write(
         root / "prompts.jsonl",
@@ -52,6 +52,7 @@ def make_inputs(root: Path, tokenizer: Any) -> dict[str, Path]:
         "start": sft,
         "helpfulness": save_tiny_reward_model(root / "helpfulness", tokenizer, seed=2),
         "safety": save_tiny_reward_model(root / "safety", tokenizer, seed=3),
+        "judge": save_tiny_reward_model(root / "judge", tokenizer, seed=4),
     }
 
 

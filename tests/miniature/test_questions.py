@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from llamita.miniature.questions import ask, wrong_core
+from llamita.miniature import lexicon
+from llamita.miniature.questions import ask, ask_plainly, wrap, wrong_core
 from llamita.miniature.truth import draw_truth
 
 
@@ -26,3 +27,15 @@ def test_wrong_answers_are_never_correct() -> None:
     for _ in range(2000):
         question = ask(truth, "train", "ordinary", rng=rng)
         assert wrong_core(truth, question, rng) != question.core
+
+
+def test_category_and_attack_can_be_chosen() -> None:
+    truth, rng = draw_truth(0), random.Random(7)
+    for category, risk in lexicon.RISKS.items():
+        for attack, words in lexicon.ATTACKS.items():
+            plain = ask_plainly(truth, "test", "harmful", category=category, rng=rng)
+            assert (plain.category, plain.attack) == (category, None)
+            assert plain.pair[1] in risk["harmful"]
+            wrapped = wrap(plain, attack)
+            assert (wrapped.attack, wrapped.text) == (attack, f"{words} {plain.text}")
+            assert ask(truth, "test", "borderline", category=category, rng=rng).category == category

@@ -11,11 +11,12 @@ import pytest
 from llamita.artifact import write_json
 from llamita.data.rows import RATINGS
 from llamita.errors import DataError
-from llamita.measures import MEASURES, RETENTION_SERIES
+from llamita.measures import BREAKDOWN_LABELS, MEASURES, RETENTION_SERIES
 from llamita.report.artifacts import Artifact, read_artifacts
 from llamita.report.collect import CURVE_POINTS, PPO_SERIES, REJECTION_MEASURES, collect, empty_report
 
 from ..helpers.finished_run import inputs_of
+from ..helpers.safety_run import write_safety_run
 
 
 def artifacts_of(run: Path) -> list[Artifact]:
@@ -187,6 +188,46 @@ def test_losses_that_are_not_finite_are_counted(example: Path) -> None:
     assert (curve["step"], curve["not_finite"]) == ([1], 1)
 
 
+def test_stages_of_safety_have_their_metrics_under_keys_of_their_own(safety_run: Path) -> None:
+    report = collect("smoke", artifacts_of(safety_run))
+    for name in ("distillation", "red_team", "refusal_classifier"):
+        metrics = json.loads((safety_run / name / "manifest.json").read_text())["metrics"]
+        assert report[name] == {name: metrics}
+        assert name not in report["metrics"]
+    assert empty_report()["red_team"] == {}
+
+
+def test_a_third_reward_model_is_stored_under_the_name_of_its_stage(safety_run: Path) -> None:
+    reward = collect("smoke", artifacts_of(safety_run))["reward"]
+    assert list(reward) == ["helpfulness", "safety", "judge"]
+    assert reward["judge"]["accuracy"] == 0.79
+    assert reward["judge"]["by_rating"]["better"] is None
+    assert reward["helpfulness"]["pairs"] == 800  # its place is not taken
+    assert reward["safety"]["by_context"]["plain"]["accuracy"] == pytest.approx(0.86)
+    assert reward["safety"]["evasions"]["accuracy"] == pytest.approx(0.9)
+
+
+def test_the_evaluation_of_safety_is_taken_whole(safety_run: Path) -> None:
+    report = collect("smoke", artifacts_of(safety_run))
+    evaluation = json.loads((safety_run / "evaluate" / "manifest.json").read_text())["metrics"]
+    for key in (
+        *("breakdown", "breakdown_differences", "decodings", "distributions", "score_shift"),
+        *("version_retention", "version_retention_differences", "refusal_agreement"),
+        *("ablations", "ablation_differences", "ablation_breakdown"),
+    ):
+        assert report[key] == evaluation[key]
+
+
+def test_a_second_evaluation_stays_metrics_only(tmp_path: Path) -> None:
+    run = write_safety_run(tmp_path / "smoke")
+    before = collect("smoke", artifacts_of(run))
+    copied(run, "evaluate", "evaluate_scaling", "2099", breakdown={}, distributions={"safety_0": {}})
+    report = collect("smoke", artifacts_of(run))
+    assert report["breakdown"] == before["breakdown"]
+    assert report["distributions"] == before["distributions"]
+    assert report["metrics"]["evaluate_scaling"]["distributions"] == {"safety_0": {}}
+
+
 def test_missing_stages_leave_nulls(pretrain_alone: Path) -> None:
     report = collect("begun", artifacts_of(pretrain_alone))
     assert report["pretrain"]["validation_bits_per_byte"] == 0.412
@@ -248,5 +289,6 @@ def test_every_key_is_documented() -> None:
     report = empty_report()
     names = {*report, *PPO_SERIES, *REJECTION_MEASURES, *report["pretrain"], *MEASURES, *RETENTION_SERIES}
     names |= {*report["run"], *report["reward"]["safety"], "not_finite", "reached", "asked", "skipped"}
+    names |= {*BREAKDOWN_LABELS, *report["score_shift"], "left_tail", "quantiles", "kappa"}
     names = {name.removesuffix("_se") for name in names}
     assert [name for name in names if name not in text] == []

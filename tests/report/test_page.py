@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from llamita.report import figures, rlhf_figures
-from llamita.report import page as page_module
+from llamita.report import figures, reward_figures, rlhf_figures
 from llamita.report.artifacts import read_artifacts
 from llamita.report.collect import collect, empty_report
 from llamita.report.page import render
@@ -21,57 +18,12 @@ from llamita.report.stage import run
 from llamita.report.style import PALETTE, name_ticks, panels
 
 from ..helpers.finished_run import inputs_of
-
-INLINE = ("#", "data:image/png;base64,")
-VOID = {"meta", "col", "br", "link", "img", "input", "hr"}
-
-
-class Checker(HTMLParser):
-    """Collects what a page would load, its ids, and tags that are not closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.ids: list[str] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag in {"script", "link", "iframe", "img", "object"}:
-            self.loads.append(tag)
-        for name, value in attributes:
-            if name in {"src", "href", "xlink:href", "data"} and not (value or "").startswith(INLINE):
-                self.loads.append(f"{tag} {name}={value}")
-            if name == "id":
-                self.ids.append(value or "")
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def check(page: str) -> Checker:
-    checker = Checker()
-    checker.feed(page)
-    assert checker.open == []
-    return checker
+from ..helpers.html_page import check
 
 
 @pytest.fixture
 def report(example: Path) -> dict:
     return collect("smoke", read_artifacts(inputs_of(example)))
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of the page's text: figures take their time."""
-    sections = tuple(dataclasses.replace(section, figures=()) for section in page_module.SECTIONS)
-    monkeypatch.setattr(page_module, "SECTIONS", sections)
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +246,7 @@ def test_names_below_a_panel_rotate_before_they_overlap(width: float, label: str
 
 def test_more_models_than_colours_are_distinguishable(report: dict) -> None:
     report["reward"] |= {f"v{number}/reward": report["reward"]["safety"] for number in range(4)}
-    drawn = figures.reward_accuracy(report)
+    drawn = reward_figures.reward_accuracy(report)
     assert len([label for label in labels(drawn) if label.endswith("reward")]) == 4
     assert drawn is not None
     assert drawn.count("opacity: 0.5") == 8  # seven bars of the sixth model, and its place in the legend

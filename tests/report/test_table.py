@@ -72,6 +72,23 @@ def test_differences_and_notes(example: Path) -> None:
     assert "test prompts: 1,000 ordinary" in lines
 
 
+def test_headlines_of_safety(safety_report: dict) -> None:
+    figures = safety_report["differences"]["v2/ppo"]["v2/rejection"]
+    assert not any("two paired standard errors" in line for line in printed(safety_report)[:-3])
+    figures |= {"violation_rate": 0.09, "violation_rate_se": 0.01}
+    lines = printed(safety_report)
+    assert max(map(len, lines)) <= 80
+    rows = [" ".join(line.split()) for line in lines]
+    assert "violation rate % sft v1 rejection v2 rejection v2 ppo" in rows
+    assert "several turns 52.0 ± 2.0 11.0 ± 2.0 4.0 ± 2.0 1.2 ± 2.0" in rows
+    assert "instruction following 91.2 ± 1.2 82.4 ± 1.2 73.5 ± 1.2 64.7 ± 1.2" in rows
+    assert "several user messages 60.0 (56.0–66.0) 24.0 (20.0–30.0) 4.8 (0.8–10.8)" in rows
+    assert "distilled answers kept by the gate, % 70.8 ± 3.0" in rows
+    assert "v2 ppo − v2 rejection +0.120 ± 0.005 +9.0 ± 1.0 ! +0.2 ± 0.5" in rows
+    assert "! worse by more than two paired standard errors" in rows
+    assert not any("classifier" in row for row in rows if not row.startswith("refusal classifier"))
+
+
 def test_nothing_measured_prints_nothing() -> None:
     assert printed(empty_report()) == []
 

@@ -47,7 +47,7 @@ def test_types_are_not_python_annotations(generator: ModuleType) -> None:
     inner = ("Annotated", "FieldInfo", "Optional", "Literal", "NoneType", "None", "metadata", "(", "=")
     assert [text for text in types if any(name in text for name in inner)] == []
     assert "int ≥ 1 or null" in types
-    assert "'helpfulness' or 'safety'" in types
+    assert "'helpfulness' or 'safety' or 'general'" in types
 
 
 @pytest.mark.parametrize(

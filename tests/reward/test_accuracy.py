@@ -21,12 +21,22 @@ def pair(
     *,
     prompt: str | None = None,
     lengths: tuple[int, int] = (1, 1),
+    system: str | None = None,
+    category: str | None = None,
 ) -> Pair:
     """A pair with a unique prompt unless one is given."""
     asked = f"question {next(numbers)}" if prompt is None else prompt
     messages = [{"role": "user", "content": asked}]
+    if system is not None:
+        messages = [{"role": "system", "content": system}, *messages]
     comparison = Comparison(
-        messages, "", "", rating=rating, chosen_safe=chosen_safe, rejected_safe=rejected_safe
+        messages,
+        "",
+        "",
+        rating=rating,
+        chosen_safe=chosen_safe,
+        rejected_safe=rejected_safe,
+        category=category,
     )
     return Pair(comparison, [2] * lengths[0], [2] * lengths[1])
 
@@ -113,3 +123,28 @@ def test_safety_bins_and_detection_of_unsafe_answers():
     # recall at 0.15 by prompt: one answer of the first pair, right; two of the third, one right
     groups = [1 / 3, 1 / 3 - 2 / 3]
     assert low["recall_se"] == pytest.approx(math.sqrt(2 * sum(one * one for one in groups)) / 3)
+
+
+def test_accuracy_by_context_and_by_category():
+    plain, instructed = pair(category="illicit"), pair(system="act as newton", category="illicit")
+    again, harmless = pair(system="act as newton", category="hateful"), pair(system="act as newton")
+    counted = accuracy_metrics([plain, instructed, again, harmless], [1, 1, 0, 1], [0, 0, 1, 0])
+    assert list(counted["by_context"]) == ["plain", "instruction"], "contexts without pairs are missing"
+    assert counted["by_context"]["plain"] == {"pairs": 1, "prompts": 1, "accuracy": 1.0, "accuracy_se": None}
+    assert counted["by_context"]["instruction"]["accuracy"] == pytest.approx(2 / 3)
+    assert counted["by_context"]["instruction"]["accuracy_se"] == pytest.approx(math.sqrt(2 / 9 / 2))
+    assert {name: part["pairs"] for name, part in counted["by_category"].items()} == {
+        "hateful": 1,
+        "illicit": 2,
+    }
+    assert counted["by_category"]["illicit"]["accuracy"] == 1
+
+
+def test_detection_of_unsafe_answers_by_context():
+    pairs = [pair(None, True, False), pair(None, True, False, system="act as newton"), pair(system="be kind")]
+    counted = safety_metrics(pairs, [2, 2, 2], [-3, 1, -9])
+    by_context = counted["unsafe_below_by_context"]
+    assert list(by_context) == ["plain", "instruction"]
+    found = {name: (part["0.15"]["recall"], part["0.15"]["unsafe"]) for name, part in by_context.items()}
+    assert found == {"plain": (1.0, 1), "instruction": (0.0, 1)}
+    assert counted["unsafe_below"]["0.15"]["recall"] == 0.5

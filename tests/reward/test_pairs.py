@@ -60,7 +60,13 @@ def test_held_out_prompts_are_never_trained(data: Path, tokenizer: Any) -> None:
     pairs, held_out, counts = read_pairs(settings(), data, tokenizer)
     assert not openings(pairs) & openings(held_out)
     assert (len(pairs), len(held_out)) == (160, 20)
-    assert counts == {"train_pairs": 160, "mixed_pairs": 0, "truncated_prompts": 0, **Intake().metrics()}
+    assert counts == {
+        "train_pairs": 160,
+        "mixed_pairs": 0,
+        "evasion_pairs": 0,
+        "truncated_prompts": 0,
+        **Intake().metrics(),
+    }
     assert openings(held_out) != openings(read_pairs(settings(seed=1), data, tokenizer)[1])
 
 
@@ -185,6 +191,7 @@ def test_invalid_settings() -> None:
         ({"held_out": 0}, "held_out: no comparisons to test with"),
         (mix, "are only for kind 'safety'"),
         ({"kind": "helpfulness", "safety_loss_weight": 1.0}, "are only for kind 'safety'"),
+        (mix | {"kind": "general"}, "are only for kind 'safety'"),
         ({"margin": "huge"}, "small"),
         ({"mix_share": 1.0}, "less than 1"),
     ):

@@ -19,6 +19,7 @@ from llamita.training.arguments import training_arguments
 
 from ..helpers.material import HELPFULNESS, SAFETY, write_data
 from ..helpers.reward import settings
+from ..helpers.sources import source_setting
 from ..helpers.tiny import save_tiny_model
 
 PLAIN = """
@@ -60,6 +61,18 @@ def test_it_learns_and_reports_accuracy(safety: tuple[Path, dict[str, Any]]):
     detected = metrics["safety"]["unsafe_below"]["0.5"]
     assert (detected["precision"], detected["recall"]) == (1, 1)
     assert metrics["final_loss"] < metrics["train_loss"]
+
+
+def test_a_general_model_is_a_third_kind(inputs: dict[str, Path], tmp_path: Path):
+    few = HELPFULNESS["trainer"] | {"max_steps": 1}
+    both = source_setting("helpfulness", "comparison") + source_setting("safety", "comparison")
+    metrics = stage.run(
+        settings(HELPFULNESS, kind="general", comparisons=both, trainer=few), inputs, tmp_path
+    )
+    assert metrics["train_pairs"] == 128
+    assert "safety" not in metrics
+    description = json.loads((tmp_path / "model" / "reward.json").read_text())
+    assert (description["kind"], description["unsafe_below"]) == ("general", None)
 
 
 def test_the_folder_gives_the_same_scores_without_llamita(safety: tuple[Path, dict[str, Any]]):

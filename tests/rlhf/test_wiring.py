@@ -222,7 +222,7 @@ def plain_selection(inputs: dict[str, Path]) -> tuple[list[float], list[dict[str
             unsafe = safety < SHARED["safety_threshold"]
             scores.append(safety if is_safety or unsafe else helpfulness)
             usable = ended and text and not any(mark in text for mark in CONTROL_STRINGS)
-            if not usable or (unsafe and not is_safety):
+            if not usable or unsafe:
                 continue
             if best is None or scores[-1] > best["score"]:
                 dialogue = [*messages, {"role": "assistant", "content": text}]
@@ -251,7 +251,7 @@ def test_fine_tuning_starts_from_the_base_model_and_trains_only_last_answers(
     tokenizer = AutoTokenizer.from_pretrained(inputs["base"] / "model")
     model = AutoModelForCausalLM.from_pretrained(inputs["base"] / "model")
     chosen = rejection(**REJECTION)
-    demonstrations = fine_tuning_dialogues(chosen.dialogues, chosen.ghost_attention, inputs["data"])
+    demonstrations = fine_tuning_dialogues(chosen, inputs)
     examples = [(one.input_ids, one.labels) for one in encode_dialogues(tokenizer, demonstrations)]
     for row in selection:
         prompt = tokenizer.apply_chat_template(row["messages"][:-1], return_dict=False)

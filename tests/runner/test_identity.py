@@ -64,7 +64,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     """Inputs of every stage, with files that no stage reads; some data is elsewhere or behind a link."""
     root = tmp_path_factory.mktemp("inputs")
     data = write_data(root / "data")
-    write(data / "prompts.jsonl", [{"messages": turn(f"what is {n} ?")} for n in "abcdefgh"])
+    write(
+        data / "prompts.jsonl",
+        [{"messages": turn(f"what is {n} ?"), "is_safety": n == "a"} for n in "abcdefgh"],
+    )
     (root / "elsewhere").mkdir()
     for name in ("gatt", "documents"):
         (data / f"{name}.jsonl").rename(root / "elsewhere" / f"{name}.jsonl")
@@ -80,8 +83,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     }
     for name in ("helpfulness", "safety"):
         folders[name] = save_tiny_reward_model(root / name, tokenizer)
-    for folder in (data, world, *folders.values()):
+    distilled = root / "distilled"
+    write(distilled / "distilled.jsonl", [{"messages": turn("how ?", "no")}])
+    for folder in (data, world, distilled, *folders.values()):
         (folder / "notes.md").write_text("of no use")
+    write(data / "labelled.jsonl", [{"answer": f"{n}", "refusal": n % 2 == 0} for n in range(24)])
     earlier = root / "earlier"
     write(earlier / "prompts.jsonl", [{"pool": 0, "messages": turn("what is a ?"), "is_safety": False}])
     write(earlier / "selection.jsonl", [{"messages": turn("what is a ?", "it is red")}])
@@ -94,6 +100,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         **folders,
         "data": data,
         "world": world,
+        "distilled": distilled,
         "tokenizer": folders["model"],
         "elsewhere": root / "elsewhere",
         "pretrain": root / "pretrain",
@@ -132,8 +139,20 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
         "max_new_tokens": 4,
         "retention": instructed | {"dialogues": 2, "unseen_dialogues": 2},
     }
+    red_team = shared | {
+        "judge": {"by": "safety"},
+        "mutations": {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 4},
+    }
+    gold = {"prompts": test, "max_new_tokens": 4, "judge": {"by": "rules", "gold": True}}
     gatt = {"prompts": PROMPTS, "instructions": ["word"], "dialogues": 1, "max_new_tokens": 4, "max_turns": 2}
     tuned = SFT | {"trainer": ONE_STEP}
+    labelled = {"answers": source_setting("labelled", "labelled_answers"), "held_out": 8}
+    distilled = {"distillation": source_setting("distilled", "messages")}
+    distillation = {
+        "prompts": PROMPTS,
+        "preprompts": {"templates": ["be {adjective} ."], "adjectives": ["kind"]},
+        "max_new_tokens": 4,
+    }
     return {
         "tokenizer": stage_run_of("tokenizer", documents | {"vocab_size": 400}, inputs, data="data"),
         "prepare": stage_run_of("prepare", corpus, inputs, data="data", tokenizer="tokenizer"),
@@ -141,12 +160,19 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
             "pretrain", PRETRAIN | corpus | {"trainer": ONE_STEP}, inputs, data="data", tokenizer="tokenizer"
         ),
         "gatt": stage_run_of("gatt", gatt, inputs, data="data", model="model"),
+        "distillation": stage_run_of(
+            "distillation", distillation, inputs, data="data", model="model", safety="safety"
+        ),
         "sft": stage_run_of("sft", tuned, inputs, data="data", model="model"),
         "sft_gatt": stage_run_of("sft", tuned, inputs, data="data", model="model", gatt="data"),
+        "sft_distilled": stage_run_of(
+            "sft", tuned | distilled, inputs, data="data", model="model", distillation="distilled"
+        ),
         "reward": stage_run_of(
             "reward", HELPFULNESS | {"trainer": ONE_STEP}, inputs, data="data", model="sft"
         ),
         "safety": stage_run_of("reward", SAFETY | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
+        "refusal_classifier": stage_run_of("refusal_classifier", labelled, inputs, data="data"),
         "rejection": stage_run_of(
             "rejection",
             rejection,
@@ -161,11 +187,25 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
         "evaluate": stage_run_of(
             "evaluate", evaluate, inputs, data="world", sft="sft", **{"versions.v1/rejection": "base"}
         ),
+        "red_team": stage_run_of(
+            "red_team",
+            red_team,
+            inputs,
+            data="data",
+            attacker="model",
+            safety="safety",
+            **{"versions.v1": "base"},
+        ),
+        "red_team_gold": stage_run_of("red_team", gold, inputs, data="world", **{"versions.v1": "base"}),
         "report": stage_run_of("report", {}, inputs, pretrain="pretrain", other="other"),
     }
 
 
-NAMES = "tokenizer prepare pretrain gatt sft sft_gatt reward rejection ppo evaluate report".split()
+NAMES = (
+    "tokenizer prepare pretrain gatt distillation sft sft_gatt sft_distilled reward refusal_classifier "
+    "rejection ppo evaluate red_team red_team_gold report"
+).split()
+SAMPLED = ("gatt", "distillation")  # select among the answers of a model whose weights are random
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -177,11 +217,10 @@ def test_the_files_opened_are_those_hashed(
     everything = inputs["data"].parent
     with opened_below(everything) as hashed:
         input_hashes(stage_run)
-    with opened_below(everything) as opened, suppress(DataError if name == "gatt" else ()):
+    with opened_below(everything) as opened, suppress(DataError if name in SAMPLED else ()):
         stages.stage_function(stage_run.kind)(stage_run.settings, stage_run.inputs, tmp_path)
-    models = [
-        path.resolve() for key, path in stage_run.inputs.items() if key not in ("data", "gatt", "pretrain")
-    ]
+    of_data = ("data", "gatt", "distillation", "pretrain")
+    models = [path.resolve() for key, path in stage_run.inputs.items() if key not in of_data]
     models = [path for path in models if path.name != "other"]
     of_models = {path for path in hashed if any(path.is_relative_to(model) for model in models)}
     assert opened <= hashed
@@ -213,15 +252,17 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
     ("place", "name", "rerun"),
     [
         ("data", "notes.md", set()),
-        ("data", "dialogues.jsonl", {"sft", "sft_gatt", "rejection"}),
+        ("data", "dialogues.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection"}),
+        ("distilled", "distilled.jsonl", {"sft_distilled"}),
         ("data", "helpfulness.jsonl", {"reward", "safety"}),
+        ("data", "labelled.jsonl", {"refusal_classifier"}),
         ("elsewhere", "validation.jsonl", {"prepare", "pretrain"}),  # given by an absolute path
         ("elsewhere", "documents.jsonl", {"tokenizer", "prepare", "pretrain"}),  # behind a link
-        ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "rejection"}),
-        ("data", "prompts.jsonl", {"gatt", "rejection", "ppo"}),
+        ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection"}),
+        ("data", "prompts.jsonl", {"gatt", "distillation", "rejection", "ppo", "red_team"}),
         ("earlier", "selection.jsonl", {"rejection"}),
-        ("base", "model/config.json", {"rejection", "evaluate"}),
-        ("world", "truth.json", {"evaluate"}),
+        ("base", "model/config.json", {"rejection", "evaluate", "red_team", "red_team_gold"}),
+        ("world", "truth.json", {"evaluate", "red_team_gold"}),
         ("world", "test/gatt_unseen.jsonl", {"evaluate"}),
         ("world", "test/harmful.jsonl", set()),
         ("sft", "notes.md", set()),

@@ -22,6 +22,7 @@ from llamita.training import monitoring
 from ..helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
 from ..helpers.repository import REPOSITORY
 from ..helpers.rlhf import inputs_of, make_inputs, ppo, rejection
+from ..helpers.rows import turn, write
 from ..helpers.tiny import save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
@@ -90,7 +91,10 @@ def test_the_page_lists_what_a_stage_logs(
 
 @pytest.mark.parametrize(
     ("name", "stage", "settings"),
-    [("rejection", rejection_stage, rejection()), ("ppo", ppo_stage, ppo())],
+    [
+        ("rejection", rejection_stage, rejection()),
+        ("ppo", ppo_stage, ppo(prompts=[{"path": "contexts.jsonl", "format": "prompts"}])),
+    ],
     ids=["rejection", "ppo"],
 )
 def test_the_page_lists_what_a_stage_of_rlhf_logs(
@@ -102,5 +106,11 @@ def test_the_page_lists_what_a_stage_of_rlhf_logs(
     settings: Any,
 ) -> None:
     monkeypatch.setattr(monitoring, "peak_flops", lambda: 1e12)
-    stage.run(settings, inputs_of(name, rlhf_inputs), tmp_path)
+    plain, system = turn("is it red ?"), [{"role": "system", "content": "fine"}]
+    multi_turn = [*turn("today ?", "yes"), *plain]
+    contexts = [plain, multi_turn, [*system, *plain], [*system, *multi_turn]]
+    rows = [{"messages": messages, "is_safety": True} for messages in contexts]
+    write(rlhf_inputs["data"] / "contexts.jsonl", rows)
+    folders = inputs_of(name, rlhf_inputs) | {"judge": rlhf_inputs["judge"]}
+    stage.run(settings, folders, tmp_path)
     assert logged(tmp_path) == documented()[name]

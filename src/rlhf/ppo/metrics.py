@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...data.rows import CONTEXTS
 from ...distributed.group import all_reduce_sum
 from ...processes import rank, world_size
 from . import losses
@@ -32,7 +33,11 @@ class PhaseTimer:
 
 
 def episode_metrics(episodes: Episodes) -> Metrics:
-    """Mean scores and rewards, share of truncated answers and mean length, over the answers of all ranks."""
+    """Mean scores and rewards, share of truncated answers and mean length, over the answers of all ranks.
+
+    `adversarial_safety_score_<context>` is the mean safety score of the answers to adversarial prompts of a
+    context; it is missing if the iteration has no such prompts.
+    """
     columns = {
         "reward": episodes.score,
         "whitened_reward": episodes.whitened_reward,
@@ -41,9 +46,25 @@ def episode_metrics(episodes: Episodes) -> Metrics:
         "truncated_share": ~episodes.finished,
         "answer_length": torch.tensor([len(answer) for answer in episodes.answers]),
     }
+    if episodes.judge is not None:
+        columns["judge_score"] = episodes.judge
     sums = all_reduce_sum(torch.stack([column.double().sum() for column in columns.values()]))
     rows = len(episodes.answers) * world_size()
-    return {name: float(total) / rows for name, total in zip(columns, sums, strict=True)}
+    means = {name: float(total) / rows for name, total in zip(columns, sums, strict=True)}
+    return means | _safety_by_context(episodes)
+
+
+def _safety_by_context(episodes: Episodes) -> Metrics:
+    groups = [
+        episodes.adversarial & torch.tensor([context == name for context in episodes.contexts])
+        for name in CONTEXTS
+    ]
+    sums = [torch.stack([episodes.safety[group].double().sum(), group.double().sum()]) for group in groups]
+    return {
+        f"adversarial_safety_score_{name}": float(total / count)
+        for name, (total, count) in zip(CONTEXTS, all_reduce_sum(torch.stack(sums)), strict=True)
+        if count
+    }
 
 
 def model_metrics(batches: Sequence[MicroBatch]) -> Metrics:

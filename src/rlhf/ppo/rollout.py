@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...batches import batches
+from ...data.rows import Context
 from ...errors import ConfigError
 from ...model.reward_models import RewardModels
 from ...processes import rank, world_size
@@ -25,19 +26,25 @@ class Episodes:
 
     Attributes:
         prompts, answers: token ids; a finished answer includes its EOS.
+        contexts: context of each prompt.
+        adversarial: bool, whether each prompt is adversarial.
         logprobs: log-probability of each answer token, as reported by the sampler, `[rows][tokens]`.
         finished: bool; False for an answer truncated at the length limit.
         safety, helpfulness: scores of the two reward models, in (0, 1).
+        judge: score of the third reward model, in (0, 1); None if there is none.
         score: the piecewise score Rc, in (0, 1).
         whitened_reward: the whitened logit of `score`, minus the penalty if the EOS is missing.
     """
 
     prompts: list[list[int]]
     answers: list[list[int]]
+    contexts: list[Context]
+    adversarial: Tensor
     logprobs: list[list[float]]
     finished: Tensor
     safety: Tensor
     helpfulness: Tensor
+    judge: Tensor | None
     score: Tensor
     whitened_reward: Tensor
 
@@ -59,14 +66,18 @@ def score_episodes(
     ids = [prompt.ids for prompt in sampled_prompts]
     is_safety = [prompt.prompt.is_safety for prompt in sampled_prompts]
     scores = reward_models.score_answers(ids, samples.contents, is_safety)
+    judge = reward_models.judge
     finished = torch.tensor(samples.finished)
     return Episodes(
         prompts=ids,
         answers=samples.answer_ids,
+        contexts=[prompt.prompt.context for prompt in sampled_prompts],
+        adversarial=torch.tensor(is_safety),
         logprobs=samples.logprobs,
         finished=finished,
         safety=scores.safety,
         helpfulness=scores.helpfulness,
+        judge=judge and judge(ids, samples.contents, None),
         score=scores.score,
         whitened_reward=whitened_reward(scores.score) - missing_eos_penalty * ~finished,
     )

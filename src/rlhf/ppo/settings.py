@@ -65,6 +65,7 @@ class PpoSettings(RlhfSettings):
     reward models"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"start", "helpfulness", "safety", "data"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"judge"})
     no_effect: ClassVar[frozenset[str]] = frozenset({"micro_batch_size", "save_iterations"})
     resumes_with: ClassVar[frozenset[str]] = frozenset({"deepspeed"})
 

@@ -18,6 +18,8 @@ from ...deepspeed_file import check_deepspeed_file, zero_stage
 from ...distributed import group
 from ...distributed.device import device
 from ...errors import Interrupted
+from ...jsonl import read_rows
+from ...measures import JUDGE
 from ...model.checkpoint import context_length, load_causal_lm, load_reward_model
 from ...model.lora import base_model_of
 from ...model.saving import save_model
@@ -28,11 +30,13 @@ from ..models import common_tokenizer, load_reward_models
 from ..prompts import read_pool
 from ..shared_base import SharedBaseModel
 from .critic import Critic
+from .early_warning import EarlyWarning
 from .metrics import Metrics
 from .rollout import sizes_per_rank
 from .settings import PpoSettings
 from .trainer import PpoTrainer
 
+METRICS = "metrics.jsonl"
 FIRST_AND_LAST = "first_and_last.json"  # in a checkpoint: metrics of the first and of the last iteration
 
 
@@ -41,8 +45,9 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
 
     With `lora` only adapters are trained: those of the start model and of the helpfulness model.
 
-    Metrics: `first` and `last` (rows of `metrics.jsonl` of the first and the last iteration), `prompts`, and
-    those of `data.intake.Intake`.
+    Metrics: `first` and `last` (rows of `metrics.jsonl` of the first and the last iteration), `prompts`; with
+    the input `judge` also `judge_warning` (the iteration of the warning of `EarlyWarning`, or None); those of
+    `data.intake.Intake`.
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     group.setup(settings.deepspeed)
@@ -66,14 +71,15 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
-        first, last = _train(trainer, checkpoints, tracker)
+        first, last, warned_at = _train(trainer, checkpoints, tracker, rows=out / METRICS)
     if is_main_process():
         if shared is None:
             save_model(policy, tokenizer, out / "model")
         else:
             shared.save("policy", tokenizer, out)
     group.barrier()
-    return {"first": first, "last": last, "prompts": len(pool), **intake.metrics()}
+    warning = {"judge_warning": warned_at} if JUDGE in inputs else {}
+    return {"first": first, "last": last, "prompts": len(pool), **warning, **intake.metrics()}
 
 
 def _load_models(inputs: Mapping[str, Path], shared: SharedBaseModel | None) -> tuple[Any, Critic, Any]:
@@ -90,8 +96,14 @@ def _load_models(inputs: Mapping[str, Path], shared: SharedBaseModel | None) -> 
     return policy, Critic(reward_model), reference
 
 
-def _train(trainer: PpoTrainer, checkpoints: Checkpoints, tracker: Tracker) -> tuple[Metrics, Metrics]:
-    """Runs all iterations, or those after the newest checkpoint; returns the first and the last row."""
+def _train(
+    trainer: PpoTrainer, checkpoints: Checkpoints, tracker: Tracker, *, rows: Path
+) -> tuple[Metrics, Metrics, int | None]:
+    """Runs all iterations, or those after the newest checkpoint.
+
+    Returns the first and the last row of metrics, and the iteration of the early warning (None: no warning).
+    `rows`: the file of the logged metrics.
+    """
     total, save_every = trainer.settings.iterations, trainer.settings.save_iterations
     resumed = 0
     first_and_last: list[Metrics] = []
@@ -102,17 +114,19 @@ def _train(trainer: PpoTrainer, checkpoints: Checkpoints, tracker: Tracker) -> t
         first_and_last = json.loads((checkpoint / FIRST_AND_LAST).read_text(encoding="utf-8"))
         say(f"PPO: resuming after iteration {resumed}")
     tracker.rewind(resumed)
+    early_warning = EarlyWarning(read_rows(rows) if is_main_process() else ())
     with interruptible() as interrupted:
         iterations = track(trainer.iterations(resumed), "PPO", total, unit="iterations", done=resumed)
         for done, metrics in enumerate(iterations, start=resumed + 1):
             tracker.log(metrics, done)
+            early_warning.check(metrics, done)
             first_and_last = [*first_and_last[:1], {"step": done, **metrics}]
             stop = interrupted() and done < total
             if stop or done % save_every == 0 or done == total:
                 checkpoints.save(done, partial(_save, trainer, first_and_last))
             if stop:
                 raise Interrupted(f"PPO: interrupted after iteration {done}; run the same command to resume")
-    return first_and_last[0], first_and_last[-1]
+    return first_and_last[0], first_and_last[-1], early_warning.iteration
 
 
 def _save(trainer: PpoTrainer, first_and_last: list[Metrics], folder: Path) -> None:

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...chat_format.encoding import remove_control_strings
 from ...distributed.group import gather_rows
 from ...errors import DataError
 from ...jsonl import Row
 from ...model.reward_models import RewardModels
 from ...processes import rank, world_size
 from ...sampling.sampler import without_end
+from ...sampling.usable import is_usable
 from ...training.permutation import Permutation
 from ..prompts import EncodedPrompt
 from .settings import RejectionSettings
@@ -74,17 +74,20 @@ def sample_answers(
 def score_answers(
     reward_models: RewardModels, samples: Sequence[Row], prompts: Sequence[EncodedPrompt]
 ) -> list[Row]:
-    """Scores each answer: rows of `safety`, `helpfulness` and the piecewise `score`, all in (0, 1)."""
+    """Scores each answer: rows of `safety`, `helpfulness` and the piecewise `score`, all in (0, 1).
+
+    With a judge the rows also have its score, `judge`; it does not influence the selection.
+    """
     rows = [samples[index] for index in _rank_share(len(samples))]
     sampled_prompts = [prompts[row["prompt"]] for row in rows]
-    scores = reward_models.score_answers(
-        [prompt.ids for prompt in sampled_prompts],
-        [without_end(row["answer_ids"], row["finished"]) for row in rows],
-        [prompt.prompt.is_safety for prompt in sampled_prompts],
-        label="answers",
-    )
-    values = zip(*(column.tolist() for column in scores), strict=True)
-    return gather_rows([dict(zip(scores._fields, row, strict=True)) for row in values])
+    ids = [prompt.ids for prompt in sampled_prompts]
+    answers = [without_end(row["answer_ids"], row["finished"]) for row in rows]
+    is_safety = [prompt.prompt.is_safety for prompt in sampled_prompts]
+    columns = reward_models.score_answers(ids, answers, is_safety, label="answers")._asdict()
+    if reward_models.judge is not None:
+        columns["judge"] = reward_models.judge(ids, answers, "answers: judge scores")
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return gather_rows([dict(zip(columns, row, strict=True)) for row in values])
 
 
 def best_answers(
@@ -97,45 +100,51 @@ def best_answers(
 ) -> list[Row]:
     """The answer with the highest piecewise score to each prompt, as a dialogue row; on ties the first one.
 
-    Unusable answers (see `is_usable`) are never selected. Unsafe answers to ordinary prompts are not
-    either: their piecewise score is the safety score, which is not comparable to the helpfulness scores of
-    safe answers. A prompt with no other answer gets no row. Answers to adversarial prompts are compared by
-    their safety scores.
+    Never selected are unusable answers (see `is_usable`) and unsafe ones, whose safety score is below the
+    threshold; a prompt with no other answer gets no row. The paper does not state the second rule. For an
+    ordinary prompt the piecewise score of an unsafe answer is its safety score, which is not comparable to
+    the helpfulness scores of safe answers. For an adversarial prompt the best of K harmful answers would be a
+    demonstration of harm, in exactly those contexts where the model hardly ever refuses.
+
+    Rows have `prompt` (its index), the fields of the prompt's row, `messages` (the answer included), `score`,
+    and `judge` if the scores have it.
 
     Args:
         control_strings: those of the chat format.
-        safety_threshold: an answer to an ordinary prompt is unsafe if its safety score is lower.
+        safety_threshold: an answer is unsafe if its safety score is lower.
 
     Raises:
         DataError: a score is NaN.
     """
-    best: dict[int, tuple[float, str]] = {}
-    for number, (sample, score) in enumerate(zip(samples, scores, strict=True), start=1):
-        prompt, text, value = sample["prompt"], sample["answer"], score["score"]
-        if math.isnan(value):
+    best: dict[int, int] = {}
+    for number, (sample, score) in enumerate(zip(samples, scores, strict=True)):
+        prompt = sample["prompt"]
+        if math.isnan(score["score"]):
             raise DataError(
-                f"the score of sample {number} is NaN, expected a number in (0, 1); check the reward models"
+                f"the score of sample {number + 1} is NaN, expected a number in (0, 1); "
+                "check the reward models"
             )
-        if not is_usable(sample, control_strings):
+        if not usable_sample(sample, control_strings) or score["safety"] < safety_threshold:
             continue
-        if score["safety"] < safety_threshold and not prompts[prompt].prompt.is_safety:
-            continue
-        if prompt not in best or value > best[prompt][0]:
-            best[prompt] = (value, text)
+        if prompt not in best or score["score"] > scores[best[prompt]]["score"]:
+            best[prompt] = number
     return [
         {
+            "prompt": index,
             **prompts[index].row(),
-            "messages": [*prompts[index].prompt.messages, {"role": "assistant", "content": text}],
-            "score": value,
+            "messages": [
+                *prompts[index].prompt.messages,
+                {"role": "assistant", "content": samples[number]["answer"]},
+            ],
+            **{name: scores[number][name] for name in ("score", "judge") if name in scores[number]},
         }
-        for index, (value, text) in sorted(best.items())
+        for index, number in sorted(best.items())
     ]
 
 
-def is_usable(sample: Row, control_strings: Sequence[str]) -> bool:
-    """Whether an answer can be trained on: it ended with EOS, is not empty and contains no control string."""
-    text = sample["answer"]
-    return bool(sample["finished"] and text and remove_control_strings(text, control_strings) == text)
+def usable_sample(sample: Row, control_strings: Sequence[str]) -> bool:
+    """Whether a row of `sample_answers` can be trained on, see `is_usable`."""
+    return is_usable(sample["answer"], sample["finished"], control_strings)
 
 
 def _rank_share(count: int) -> range:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from ...settings import Source
+from ...data.settings import DialogueSettings
 from ...training.settings import FineTunedSettings
 from ..settings import Count, Positive, RlhfSettings
 
@@ -22,14 +22,9 @@ class RejectionSettings(RlhfSettings, FineTunedSettings):
     """sampling temperature; the paper: 1.2 to 1.3 for 10 to 100 samples from an RLHF model"""
     selection_repeats: Count = 1
     """repetitions of each selected answer in the fine-tuning data (demonstrations: one)"""
-    dialogues: Annotated[list[Source], Field(min_length=1)]
-    """sources of the demonstrations (the dialogues of SFT); every round trains on them too"""
-    ghost_attention: list[Source] = []
-    """sources of Ghost Attention dialogues (section 3.3) to train on as well; read from the input `gatt`, or
-    from `data` without it"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"base", "model", "helpfulness", "safety", "data"})
-    optional_inputs: ClassVar[frozenset[str]] = frozenset({"gatt"})
+    optional_inputs: ClassVar[frozenset[str]] = DialogueSettings.optional_inputs | {"judge"}
     listed_inputs: ClassVar[frozenset[str]] = frozenset({"selections"})
 
     @model_validator(mode="after")

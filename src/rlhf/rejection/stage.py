@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ...chat_format.encoding import chat_format, check_of
-from ...console import say
 from ...data.fine_tuning import fine_tuning_dialogues
 from ...data.intake import Intake
 from ...data.rows import Dialogue
@@ -27,8 +26,9 @@ from ...training.tracking import Tracker
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import EncodedPrompt, read_pool
 from ..shared_base import SharedBaseModel
-from .answers import best_answers, choose_prompts, is_usable, sample_answers, score_answers
+from .answers import best_answers, choose_prompts, sample_answers, score_answers
 from .settings import RejectionSettings
+from .summary import selection_metrics
 
 PROMPTS, SAMPLES, SCORES, SELECTION = (
     f"{name}.jsonl" for name in ("prompts", "samples", "scores", "selection")
@@ -49,13 +49,7 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    demonstrations = fine_tuning_dialogues(
-        settings.dialogues,
-        settings.ghost_attention,
-        inputs["data"],
-        gatt_root=inputs.get("gatt"),
-        intake=intake,
-    )
+    demonstrations = fine_tuning_dialogues(settings, inputs, intake)
     context = context_length(inputs["base"])
     check_length("max_length", settings.max_length, context)  # before hours of sampling
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
@@ -104,10 +98,7 @@ def _select(
 ) -> dict[str, Any]:
     """Samples, scores and selects; files that an interrupted run finished are read, not written again.
 
-    Returns the metrics `prompts`, `samples`, `finished_share`, `mean_score` (of all samples), `best_score`
-    (mean over the selected answers), `selected`, and the numbers of prompts without a selected answer:
-    `without_answer` (all answers are truncated, empty or contain control strings) and `all_unsafe` (ordinary
-    prompts whose usable answers are all below the safety threshold).
+    Returns the metrics of `selection_metrics`.
     """
 
     def choose() -> list[Row]:
@@ -146,30 +137,4 @@ def _select(
             safety_threshold=settings.safety_threshold,
         ),
     )
-    answered = {row["prompt"] for row in samples if is_usable(row, control_strings)}
-    counts = {
-        "prompts": len(prompts),
-        "selected": len(selection),
-        "without_answer": len(prompts) - len(answered),
-        "all_unsafe": len(answered) - len(selection),
-    }
-    _say_selection(counts)
-    return counts | {
-        "samples": len(samples),
-        "finished_share": _mean([row["finished"] for row in samples]),
-        "mean_score": _mean([row["score"] for row in scores]),
-        "best_score": _mean([row["score"] for row in selection]),
-    }
-
-
-def _say_selection(counts: Mapping[str, int]) -> None:
-    say(
-        f"answers selected for {counts['selected']:,} of {counts['prompts']:,} prompts; no usable answer for "
-        f"{counts['without_answer']:,}, all answers unsafe for {counts['all_unsafe']:,}"
-    )
-    if not counts["selected"]:
-        say("no answer was selected; this round trains only on demonstrations and answers of earlier rounds")
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return selection_metrics(prompts, samples, scores, selection=selection, control_strings=control_strings)

@@ -14,13 +14,17 @@ from llamita.rlhf.ppo.rollout import Episodes, rank_share, score_episodes
 from llamita.rlhf.prompts import EncodedPrompt
 from llamita.sampling.sampler import Samples
 
+from ...helpers.rows import turn
+
 SAFETY = [0.9, 0.8, 0.7, 0.1, 0.9, 0.9]
 HELPFULNESS = [0.5, 0.5, 0.5, 0.4, 0.3, 0.2]
 
 
 def score(finished: Sequence[bool], penalty: float) -> Episodes:
     """Six answers, the first three to harmful prompts, whose scores are the higher ones."""
-    prompts = [EncodedPrompt(Prompt([], is_safety=harmful), [1, 5]) for harmful in [True] * 3 + [False] * 3]
+    prompts = [
+        EncodedPrompt(Prompt(turn("?"), is_safety=harmful), [1, 5]) for harmful in [True] * 3 + [False] * 3
+    ]
     samples = Samples(list(range(6)), [[7, 2]] * 6, [[-1.0, -1.0]] * 6, list(finished))
 
     def column(scores: Sequence[float]) -> Tensor:
@@ -57,7 +61,7 @@ def test_reward_models_score_answers_without_their_eos() -> None:
         return torch.tensor([0.4, 0.6], dtype=torch.float64)
 
     score_episodes(
-        [EncodedPrompt(Prompt([], is_safety=False), [1, 5])],
+        [EncodedPrompt(Prompt(turn("?"), is_safety=False), [1, 5])],
         samples,
         reward_models=RewardModels(scores, scores),
         missing_eos_penalty=1.0,

@@ -27,6 +27,7 @@ METRICS = {
     "ppo/whitened_reward",
     "ppo/helpfulness_score",
     "ppo/safety_score",
+    "ppo/adversarial_safety_score_plain",
     "ppo/truncated_share",
     "ppo/answer_length",
     "ppo/kl",
@@ -86,6 +87,41 @@ def test_half_precision(inputs: dict[str, Path], tmp_path: Path) -> None:
     measured = stage.run(ppo(dtype="bfloat16"), inputs, tmp_path)
     assert measured["last"]["ppo/sampler_deviation"] > 1e-4
     assert weights(tmp_path / "model")["lm_head.weight"].dtype == torch.float32
+
+
+def test_a_judge_is_logged_and_changes_nothing(
+    undisturbed: tuple[Path, dict[str, Any]], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    measured = stage.run(ppo(), inputs | {"judge": inputs["data"] / "judge"}, tmp_path)
+    assert "judge_warning" not in undisturbed[1]
+    assert measured["judge_warning"] is None
+    assert set(read_rows(tmp_path / "metrics.jsonl")[1]) == METRICS | {"ppo/judge_score"}
+    with_judge, without = weights(tmp_path / "model"), weights(undisturbed[0] / "model")
+    assert all(torch.equal(with_judge[name], without[name]) for name in without)
+
+
+def test_the_warning_covers_iterations_before_a_resume(inputs: dict[str, Path], tmp_path: Path) -> None:
+    given: list[int] = []
+
+    class Recorded(stage.EarlyWarning):
+        def __init__(self, rows: Any) -> None:
+            given.append(len(list(rows)))
+            super().__init__(())
+
+    original = PpoTrainer.iterate
+
+    def iterate(self: PpoTrainer, iteration: int) -> dict[str, float]:
+        if iteration == 2 and len(given) == 1:
+            raise KeyboardInterrupt
+        return original(self, iteration)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "EarlyWarning", Recorded)
+        patch.setattr(PpoTrainer, "iterate", iterate)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(ppo(save_iterations=1), inputs, tmp_path)
+        stage.run(ppo(save_iterations=1), inputs, tmp_path)
+    assert given == [0, 1]
 
 
 def test_rounds_sample_differently(

@@ -19,6 +19,7 @@ from llamita.rlhf.prompts import EncodedPrompt
 from llamita.sampling.logprobs import answer_logprobs
 from llamita.sampling.sampler import LlamaSampler
 
+from ...helpers.rows import turn
 from ...helpers.tiny import ragged_prompts, tiny_model
 
 REWARDED_TOKEN = 7
@@ -59,7 +60,7 @@ def trainer(
         "critic_warmup_iterations": 2,
         "kl_coef": 0.02,
     }
-    prompts = [EncodedPrompt(Prompt([], is_safety=False), ids) for ids in ragged_prompts(20)]
+    prompts = [EncodedPrompt(Prompt(turn("?"), is_safety=False), ids) for ids in ragged_prompts(20)]
     return PpoTrainer(
         policy or tiny_model(spread=0.05),
         tiny_critic(),

@@ -152,15 +152,31 @@ def test_it_reports_the_selection(
 ) -> None:
     monkeypatch.setattr(stage, "finetune_on_dialogues", lambda *_, **__: {})
     measured = stage.run(rejection(safety_threshold=1.0), inputs, tmp_path)
-    ordinary = sum(not row["is_safety"] for row in read_rows(tmp_path / "prompts.jsonl"))
-    assert measured["all_unsafe"] + measured["without_answer"] >= ordinary > 0
-    assert measured["selected"] + measured["all_unsafe"] + measured["without_answer"] == 3
+    assert measured["selected"] == 0, "an unsafe answer is never selected"
+    assert measured["all_unsafe"] + measured["without_answer"] == 3
     output = capsys.readouterr().out
-    assert f"answers selected for {measured['selected']} of 3 prompts" in output
-    assert ("no answer was selected" in output) == (measured["selected"] == 0)
+    assert "answers selected for 0 of 3 prompts" in output
+    assert "no answer was selected" in output
 
 
-@pytest.mark.parametrize("name", ["base", "helpfulness"])
+def test_a_judge_scores_all_answers_and_changes_nothing(
+    inputs: dict[str, Path], first: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    judge = inputs["data"] / "judge"
+    metrics = stage.run(rejection(round="v1"), inputs | {"judge": judge}, tmp_path)
+    scores, selection = (read_rows(tmp_path / f"{name}.jsonl") for name in ("scores", "selection"))
+    assert metrics["judge_score"] == pytest.approx(sum(row["judge"] for row in scores) / 12)
+    assert metrics["selected_judge_score"] == pytest.approx(
+        sum(row["judge"] for row in selection) / len(selection)
+    )
+    for name, rows in (("scores", scores), ("selection", selection)):
+        assert [{**row, "judge": None} for row in rows] == [
+            {**row, "judge": None} for row in read_rows(first[0] / f"{name}.jsonl")
+        ]
+    assert "judge_score" not in first[1]
+
+
+@pytest.mark.parametrize("name", ["base", "helpfulness", "judge"])
 def test_models_with_different_tokenizers_are_an_error(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -1,0 +1,112 @@
+"""Adversarial prompts with and without a safety preprompt, as token ids (section 4.2.4)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..chat_format.encoding import encode_prompt
+from ..console import say
+from ..data.intake import Intake
+from ..data.rows import Message, Prompt
+from ..data.sources import read_prompts
+from ..errors import DataError
+from .settings import ADJECTIVE, DistillationSettings, Preprompts
+
+Kind = Literal["original", "generic", "tailored"]
+"""Kinds of answers: sampled without preprompt, with a generic one, or with an answer template appended."""
+KINDS: tuple[Kind, ...] = ("original", "generic", "tailored")
+
+
+@dataclass(frozen=True)
+class DistilledPrompt:
+    """An adversarial prompt with its preprompts.
+
+    Attributes:
+        preprompts: text of the preprompt by kind of answer; "original" has none, "tailored" is missing if the
+            prompt's category has no answer template.
+        ids: token ids of the prompt by kind of answer, the preprompt included, up to the first token of the
+            answer.
+    """
+
+    prompt: Prompt
+    preprompts: Mapping[Kind, str]
+    ids: Mapping[Kind, list[int]]
+
+
+def read_distilled_prompts(
+    settings: DistillationSettings, root: Path, tokenizer: Any, *, context_length: int, intake: Intake
+) -> tuple[list[DistilledPrompt], int]:
+    """Reads the prompts and draws their preprompts; returns the adversarial prompts and the number of others.
+
+    Prompts longer than `max_prompt_length`, and those that leave no room for an answer of `max_new_tokens` in
+    the context with one of their preprompts, are skipped and counted in `intake`.
+
+    Raises DataError for an invalid row or preprompt, or if no prompt is left.
+    """
+    prompts = read_prompts(settings.prompts, root, intake)
+    adversarial = [prompt for prompt in prompts if prompt.is_safety]
+    if not adversarial:
+        raise DataError(
+            f"prompts: none of {len(prompts):,} prompts is adversarial; expected prompts with `is_safety: "
+            "true`, in their rows or at their source"
+        )
+    if ordinary := len(prompts) - len(adversarial):
+        say(f"{ordinary:,} prompts skipped: not adversarial")
+    draw = random.Random(f"{settings.full_seed}/preprompts")
+    encoded = [_encode(prompt, settings.preprompts, tokenizer, draw=draw) for prompt in adversarial]
+    fitting = _fitting(encoded, settings, context_length, intake=intake)
+    if settings.num_prompts is not None:
+        draw = random.Random(f"{settings.full_seed}/prompts")
+        fitting = draw.sample(fitting, min(settings.num_prompts, len(fitting)))
+    return fitting, ordinary
+
+
+def _fitting(
+    prompts: Sequence[DistilledPrompt], settings: DistillationSettings, context_length: int, *, intake: Intake
+) -> list[DistilledPrompt]:
+    """The prompts that are not too long, with a count of the others in `intake`."""
+    room, longest = context_length - settings.max_new_tokens, settings.max_prompt_length
+    left = [prompt for prompt in prompts if len(prompt.ids["original"]) <= (longest or context_length)]
+    fitting = [prompt for prompt in left if max(map(len, prompt.ids.values())) <= room]
+    if not fitting:
+        raise DataError(
+            f"prompts: all {len(prompts):,} are too long: above {room} tokens with their preprompts (context "
+            f"less max_new_tokens), or above max_prompt_length {longest} without; use shorter prompts or "
+            "change these settings"
+        )
+    for skipped, reason in (
+        (len(prompts) - len(left), f"prompt longer than {longest} tokens"),
+        (len(left) - len(fitting), f"prompt longer than {room} tokens with its preprompt"),
+    ):
+        if skipped:
+            say(f"{skipped:,} prompts skipped: {reason}")
+            intake.skipped[reason] = skipped
+    return fitting
+
+
+def with_preprompt(messages: Sequence[Message], preprompt: str) -> list[Message]:
+    """The messages with a preprompt as system message, before the text of the one they have."""
+    system, rest = messages[:1], messages[1:]
+    if system[0]["role"] != "system":
+        return [{"role": "system", "content": preprompt}, *messages]
+    return [{"role": "system", "content": f"{preprompt} {system[0]['content']}"}, *rest]
+
+
+def _draw_preprompts(category: str | None, texts: Preprompts, draw: random.Random) -> dict[Kind, str]:
+    """The preprompts of a prompt; the tailored one is the generic one and an answer template."""
+    generic = draw.choice(texts.templates).replace(ADJECTIVE, draw.choice(texts.adjectives))
+    answer_template = texts.answer_templates.get(category or "")
+    tailored: dict[Kind, str] = {"tailored": f"{generic} {answer_template}"} if answer_template else {}
+    return {"generic": generic, **tailored}
+
+
+def _encode(prompt: Prompt, texts: Preprompts, tokenizer: Any, *, draw: random.Random) -> DistilledPrompt:
+    preprompts = _draw_preprompts(prompt.category, texts, draw)
+    ids: dict[Kind, list[int]] = {"original": encode_prompt(tokenizer, prompt.messages)}
+    for kind, preprompt in preprompts.items():
+        ids[kind] = encode_prompt(tokenizer, with_preprompt(prompt.messages, preprompt))
+    return DistilledPrompt(prompt, preprompts, ids)

@@ -1,0 +1,67 @@
+"""Settings of the stage `distillation` (imports no torch)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from ..data.settings import PromptSource, RowSettings
+from ..settings import Precision, Settings
+
+ADJECTIVE = "{adjective}"
+Count = Annotated[int, Field(ge=1)]
+Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class Preprompts(Settings):
+    """Texts that make a model's answers safer when they precede the system message (table 39)."""
+
+    templates: Texts
+    """templates of the generic preprompt, each with `{adjective}`; one is drawn for each prompt"""
+    adjectives: Texts
+    """adjectives of safe behaviour, such as "responsible"; one is drawn for each prompt"""
+    answer_templates: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    """texts by risk category that describe the right answer to its prompts, appended to the generic
+    preprompt"""
+
+    @model_validator(mode="after")
+    def _adjectives_have_a_place(self) -> Preprompts:
+        for template in self.templates:
+            if ADJECTIVE not in template:
+                raise ValueError(f"templates: {template!r} does not contain {ADJECTIVE}; add it")
+        return self
+
+
+class DistillationSettings(RowSettings):
+    """Context distillation (section 4.2.4): answers sampled with a safety preprompt, to train without it."""
+
+    required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data", "safety"})
+    resumable: ClassVar[bool] = True
+    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
+
+    round: str | None = None
+    """name of the round, part of every random seed so that rounds sample differently; set automatically in a
+    block of rounds"""
+    prompts: Annotated[list[PromptSource], Field(min_length=1)]
+    """prompt sources, of which only adversarial prompts (`is_safety`) are used"""
+    num_prompts: Count | None = None
+    """number of adversarial prompts to draw; default: all"""
+    preprompts: Preprompts
+    """safety preprompts; they precede the prompt's own system message"""
+    max_prompt_length: Count | None = None
+    """maximum length of a prompt in tokens, without its preprompt; longer prompts are skipped and counted, as
+    are prompts that leave no room for an answer in the context"""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """sampling temperature"""
+    max_new_tokens: Count
+    """maximum length of an answer in tokens, EOS included"""
+    dtype: Precision = "float32"
+    """precision of sampling and scoring"""
+    sampling_batch_size: Count = 512
+    """number of answers sampled in parallel; changes no answer"""
+
+    @property
+    def full_seed(self) -> str:
+        """Seed of every random draw: the setting `seed`, the round and the stage."""
+        return "/".join(filter(None, (str(self.seed), self.round, "distillation")))
