@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..data.rows import CONTEXTS
-from ..measures import RETENTION_TURNS
 from .ghost_attention import AVERAGE
-from .measured import first_decoding, measured_versions
+from .measured import first_decoding, measured_retention, measured_version_turns, measured_versions
 from .regressions import compared, main_measures
 from .words import (
     DIMENSION_TITLES,
@@ -67,8 +66,8 @@ def worse_table(report: Report) -> Table | None:
 
 def version_retention_table(report: Report) -> Table | None:
     """Returns instruction following by version: the mean of turns 1 to 10, by turn, and against sft."""
-    versions = {name: shares for name, shares in report["version_retention"].items() if any(shares.values())}
-    turns = [turn for turn in map(str, RETENTION_TURNS) if any(turn in one for one in versions.values())]
+    versions = measured_retention(report)
+    turns = measured_version_turns(versions)
     rows = [
         [
             words(name),
@@ -84,7 +83,7 @@ def version_retention_table(report: Report) -> Table | None:
 
 def version_retention_row(report: Report) -> Table | None:
     """Returns instruction following of each version over turns 1 to 10, and its difference to sft."""
-    found = report["version_retention"]
+    found = measured_retention(report)
     versions = {name: shares for name, shares in found.items() if shares.get(AVERAGE) is not None}
     differences = report["version_retention_differences"]
     rows = [

@@ -62,6 +62,10 @@ def test_mean_and_left_tail_of_each_version(safety_report: dict[str, Any], drawn
     assert lines(helpfulness)["left tail: mean of the lowest 10%"] == pytest.approx(tails)
     assert [label.get_text() for label in safety.get_xticklabels()][:2] == ["sft", "v1\nrejection"]
     assert safety.get_xlabel() == ""
+    for scores in found.values():
+        scores["helpfulness_score"] = None
+    (axes,) = drawn(data_scaling, safety_report).axes
+    assert axes.get_title(loc="left") == "safety RM score, harmful prompts"
 
 
 def test_a_series_of_safety_data_is_drawn_by_share(safety_report: dict[str, Any], drawn: Draw) -> None:
@@ -130,10 +134,12 @@ def test_false_refusals_are_not_drawn_without_the_classifier(safety_report: dict
 def test_retention_of_each_version_and_its_difference(safety_report: dict[str, Any], drawn: Draw) -> None:
     retention = safety_report["version_retention"]
     retention["v2/ppo"]["20"] = None
+    retention["v1/rejection"] = dict.fromkeys(retention["v1/rejection"], 0.0)
     left, right = drawn(version_retention, safety_report).axes
     assert lines(left)["v2 ppo"] == pytest.approx(
         [retention["v2/ppo"][turn] for turn in "1 2 4 6 10".split()]
     )
+    assert lines(left)["v1 rejection"] == [0.0] * 6
     assert len(lines(left)["sft"]) == 6
     points = [float(container.lines[0].get_ydata()[0]) for container in right.containers]
     differences = safety_report["version_retention_differences"].values()
