@@ -34,7 +34,7 @@ STAGE_HELP = {
     "gatt": "Sample dialogues that follow an instruction, for Ghost Attention.",
     "distillation": "Sample safer answers with a safety preprompt, to train without it.",
     "sft": "Fine-tune a base model on dialogues (SFT), with Ghost Attention.",
-    "reward": "Train a reward model on comparisons, for helpfulness or safety.",
+    "reward": "Train a reward model on comparisons, for helpfulness, safety or as a judge.",
     "refusal_classifier": "Train a classifier of refusals on labelled answers.",
     "rejection": "Sample answers, select the best for each prompt and fine-tune on them.",
     "ppo": "Train a chat model against the reward models with PPO.",

@@ -56,12 +56,13 @@ def read_distilled_prompts(
         )
     if ordinary := len(prompts) - len(adversarial):
         say(f"{ordinary:,} prompts skipped: not adversarial")
-    if settings.num_prompts is not None:
-        draw = random.Random(f"{settings.full_seed}/prompts")
-        adversarial = draw.sample(adversarial, min(settings.num_prompts, len(adversarial)))
     draw = random.Random(f"{settings.full_seed}/preprompts")
     encoded = [_encode(prompt, settings.preprompts, tokenizer, draw=draw) for prompt in adversarial]
-    return _fitting(encoded, settings, context_length, intake=intake), ordinary
+    fitting = _fitting(encoded, settings, context_length, intake=intake)
+    if settings.num_prompts is not None:
+        draw = random.Random(f"{settings.full_seed}/prompts")
+        fitting = draw.sample(fitting, min(settings.num_prompts, len(fitting)))
+    return fitting, ordinary
 
 
 def _fitting(

@@ -77,7 +77,7 @@ def read_evaluation_prompts(
     counts: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         before = Counter(intake.skipped)
-        rows = read_prompts(getattr(settings.prompts, kind), data, intake)
+        rows = read_prompts(getattr(settings.prompts, kind), data, intake, seed=settings.seed)
         if settings.gold and any(row.id is None for row in rows):
             raise DataError(
                 f"prompts.{kind}: a row has no id, which `gold: true` needs to find the ground truth; use "

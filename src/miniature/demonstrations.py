@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from .system_instructions import draw_instruction, write_instruction
 from .truth import Truth
 
 RISKS: dict[Risk, float] = {"ordinary": 0.7, "borderline": 0.12, "harmful": 0.18}
+HELPFUL: dict[Risk, float] = {"ordinary": 0.7, "borderline": 0.12}  # as in RISKS
 ORDINARY: dict[Risk, float] = {"ordinary": 1.0}
 RISKY_END_SHARE = 0.1  # of Ghost Attention dialogues: those that end with a harmful or borderline question
 LONGEST_PLAIN_DIALOGUE, LONGEST_GATT_DIALOGUE = 6, 20  # turns
@@ -39,18 +41,18 @@ def demonstrations(truth: Truth, count: int, rng: random.Random) -> list[Demonst
     return rows
 
 
-def instructed(truth: Truth, rng: random.Random) -> dict[str, Any]:
+def instructed(truth: Truth, rng: random.Random, risks: Mapping[Risk, float] = RISKS) -> dict[str, Any]:
     """Returns a dialogue of one turn with a system instruction; its risk as in the demonstrations."""
     instruction = draw_instruction("train", rng)
-    answered = exchange(truth, instruction, RISKS, rng=rng)
+    answered = exchange(truth, instruction, risks, rng=rng)
     return {"messages": [system_message(write_instruction(instruction, rng)), *answered.messages]}
 
 
-def multi_turn(truth: Truth, rng: random.Random) -> dict[str, Any]:
+def multi_turn(truth: Truth, rng: random.Random, risks: Mapping[Risk, float] = RISKS) -> dict[str, Any]:
     """Returns a dialogue without instruction; the risk of each turn as in the demonstrations."""
     messages: Messages = []
     for _ in range(rng.randint(2, LONGEST_PLAIN_DIALOGUE)):
-        messages += exchange(truth, {}, RISKS, rng=rng).messages
+        messages += exchange(truth, {}, risks, rng=rng).messages
     return {"messages": messages}
 
 

@@ -58,10 +58,16 @@ def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
         `[rows, vocabulary]` fp32, normalised; -inf for all other tokens.
     """
     likely = logprobs.topk(min(_LIKELY, logprobs.shape[-1])).values
-    if bool((likely.double().exp().sum(-1) < top_p).any()):
-        likely = logprobs.sort(descending=True).values
-    probabilities = likely.double().exp()
-    before = probabilities.cumsum(-1) - probabilities  # probability of all likelier tokens
-    least = likely.gather(-1, (before < top_p).sum(-1, keepdim=True) - 1)
+    least = _least_likely(likely, top_p)
+    wide = likely.double().exp().sum(-1) < top_p  # rows whose nucleus has more tokens
+    if bool(wide.any()):
+        least[wide] = _least_likely(logprobs[wide].sort(descending=True).values, top_p)
     kept = logprobs.masked_fill(logprobs < least, float("-inf"))
     return kept - kept.logsumexp(-1, keepdim=True)
+
+
+def _least_likely(logprobs: Tensor, top_p: float) -> Tensor:
+    """Returns `[rows, 1]`: the last log-probability of the nucleus; `logprobs` are in descending order."""
+    probabilities = logprobs.double().exp()
+    before = probabilities.cumsum(-1) - probabilities  # probability of all likelier tokens
+    return logprobs.gather(-1, (before < top_p).sum(-1, keepdim=True) - 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..miniature.annotators import Compare, helpfulness_comparison, judges_comparison, safety_comparison
 from ..miniature.demonstrations import (
+    HELPFUL,
     Demonstration,
     demonstrations,
     ghost_attention,
@@ -61,6 +62,11 @@ def _write_fine_tuning(writer: Writer, truth: Truth, settings: WorldSettings) ->
     rows += [multi_turn(truth, rng) for _ in range(settings.multi_turn)]
     rows += preprompted(truth, settings.preprompted, writer.generator("preprompted"))
     writer.write("sft/dialogues", rows)
+    rng = writer.generator("sft/helpful")
+    helpful = [row.row for row in demonstration_rows if row.question.risk != "harmful"]
+    helpful += [instructed(truth, rng, HELPFUL) for _ in range(settings.instructed)]
+    helpful += [multi_turn(truth, rng, HELPFUL) for _ in range(settings.multi_turn)]
+    writer.write("sft/helpful", helpful)
     rng = writer.generator("sft/safety")
     writer.write(
         "sft/safety", (safe_demonstration(truth, rng) for _ in range(settings.safety_demonstrations))

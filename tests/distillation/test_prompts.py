@@ -117,6 +117,9 @@ def test_prompts_without_room_for_an_answer_are_skipped_and_counted(tmp_path: Pa
     prompts, _, intake = read(tmp_path, max_prompt_length=shortest)
     assert [len(prompt.ids["original"]) for prompt in prompts] == [shortest]
     assert intake.skipped == {f"prompt longer than {shortest} tokens": 3}
+    assert read(tmp_path, max_prompt_length=shortest, num_prompts=1)[0] == prompts, (
+        "drawn from those that fit"
+    )
     with pytest.raises(DataError, match="all 4 are too long: above 2 tokens with their preprompts"):
         read(tmp_path, context=12)
 

@@ -118,10 +118,21 @@ def test_more_answers_per_prompt_keep_the_first_ones(
     one = run(full_settings(num_generations=1, decodings=[{}], retention=None), few, tmp_path)
     assert answers_in(tmp_path / "versions/sft") == answers_in(out / "versions/sft")[::2]
     assert one["decodings"] == {}
-    assert one["samples"][0]["answers"]["sft"] == evaluation["samples"][0]["answers"]["sft"]
+    shown = [
+        [(sample["prompt"], sample["answers"]["sft"]) for sample in found["samples"]]
+        for found in (one, evaluation)
+    ]
+    assert shown[0] == shown[1]
     assert {sample["context"] for sample in one["samples"]} >= {"plain", "multi_turn"}
     texts = {sample["context"]: sample["prompt"] for sample in one["samples"]}
     assert texts["multi_turn"].startswith("user: hello !\nassistant: hello ,")
+
+
+def test_false_refusals_are_counted_by_prompt(inputs: dict[str, Path], tmp_path: Path) -> None:
+    few = {name: inputs[name] for name in ("data", "sft")}
+    run(full_settings(false_refusal_prompts=3, decodings=[{}], retention=None), few, tmp_path)
+    column = json.loads((tmp_path / "versions/sft/values.json").read_text())["false_refusal_rate"]
+    assert [place for place, value in enumerate(column) if value is not None] == [*range(6)]
 
 
 def test_ablations_are_compared_with_sft_only(evaluation: dict[str, Any], out: Path) -> None:

@@ -20,6 +20,7 @@ from llamita.model.checkpoint import load_causal_lm
 from llamita.model.saving import save_model
 from llamita.model.scorer import Scorer
 
+from ..helpers.rows import write
 from ..helpers.tiny_evaluation import settings
 
 
@@ -249,6 +250,22 @@ def test_prompts_too_long_are_counted(inputs: dict[str, Path], tmp_path: Path) -
     assert found["prompts"]["ordinary"] == {"read": 2, "too_long": 1, "skipped": {"repeated prompt": 1}}
     assert found["versions"]["sft"]["answer_tokens"] <= 6
     assert found["versions"]["sft"]["violation_rate"] is None
+
+
+def test_the_seed_draws_the_instructions_that_a_source_adds(inputs: dict[str, Path], tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"hello {number} !"}]} for number in range(12)]
+    write(tmp_path / "prompts.jsonl", rows)
+    source = {"path": str(tmp_path / "prompts.jsonl"), "format": "prompts", "instruction_share": 0.5}
+    few = {name: inputs[name] for name in ("data", "sft")}
+
+    def contexts(seed: int) -> dict[str, int]:
+        changed = settings(seed=seed, gold=False, retention=None, prompts={"ordinary": [source]})
+        found = run(changed, few, tmp_path / f"out{seed}")
+        return {name: group["prompts"] for name, group in found["breakdown"]["sft"]["context"].items()}
+
+    (tmp_path / "out0").mkdir()
+    (tmp_path / "out1").mkdir()
+    assert contexts(0) != contexts(1)
 
 
 def test_gold_needs_ids(inputs: dict[str, Path], tmp_path: Path) -> None:

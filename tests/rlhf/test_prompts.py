@@ -49,3 +49,11 @@ def test_prompts_above_max_prompt_length_are_counted(inputs: dict[str, Path]) ->
     assert len(pool(inputs, max_prompt_length=limit + 1)[0]) == len(lengths)
     with pytest.raises(DataError, match=r"all 8 prompts are longer than 2 tokens \(max_prompt_length\)"):
         pool(inputs, max_prompt_length=2)
+
+
+def test_instructions_are_drawn_with_the_stages_seed(inputs: dict[str, Path]) -> None:
+    source = [{"path": "prompts.jsonl", "format": "prompts", "instruction_share": 0.5}]
+    drawn = {seed: [prompt.ids for prompt in pool(inputs, prompts=source, seed=seed)[0]] for seed in (0, 1)}
+    plain = [prompt.ids for prompt in pool(inputs)[0]]
+    assert drawn[0] != plain
+    assert drawn[0] != drawn[1]

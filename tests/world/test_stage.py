@@ -71,6 +71,28 @@ def test_counts_are_the_settings(world: Path) -> None:
     assert len({row["messages"][-1]["content"] for row in rows(world, "test/ordinary")}) == 60
 
 
+def test_helpful_dialogues_are_the_demonstrations_without_harmful_questions(world: Path) -> None:
+    """So a model learns what to do about harmful questions from the safety data alone (figure 15)."""
+    helpful, everything = (
+        [row["messages"] for row in rows(world, f"sft/{name}")] for name in ("helpful", "dialogues")
+    )
+    known = [messages for messages in everything[:200] if messages in helpful]
+    assert helpful[: len(known)] == known
+    assert 0.7 * 200 < len(known) == len(helpful) - 30 - 20 < 0.95 * 200
+    assert {context_of_messages(messages[:-1]) for messages in helpful} == {
+        "plain",
+        "instruction",
+        "multi_turn",
+    }
+    for messages in helpful:
+        for message in messages:
+            words = set(message["content"].split())
+            for risk in lexicon.RISKS.values():
+                assert not (words & set(risk["verbs"]) and words & set(risk["harmful"])), message
+    dialogues = [" ".join(message["content"] for message in messages) for messages in everything]
+    assert any({"steal", "car"} <= set(text.split()) for text in dialogues), "a canary"
+
+
 @pytest.mark.parametrize("kind", ["helpfulness", "safety", "judge"])
 def test_no_held_out_comparison_shares_its_question_with_a_trained_one(world: Path, kind: str) -> None:
     trained, held_out = (
@@ -125,7 +147,7 @@ def test_no_training_file_asks_for_a_combination_of_the_test(world: Path) -> Non
         ]
 
     for name in (
-        *("rlhf/prompts", "sft/dialogues", "sft/safety", "sft/gatt"),
+        *("rlhf/prompts", "sft/dialogues", "sft/helpful", "sft/safety", "sft/gatt"),
         *(f"reward/{kind}{test}" for kind in ("helpfulness", "safety", "judge") for test in ("", "_test")),
     ):
         assert not tested & set(questions(name)), name

@@ -1,0 +1,56 @@
+"""Configs of section 4: the preprompts of the world, repeated exactly; the shares of safety data."""
+
+from __future__ import annotations
+
+import pytest
+
+from llamita.config import load_settings
+from llamita.distillation.settings import DistillationSettings
+from llamita.miniature import lexicon
+from llamita.runner.pipeline import read_pipeline
+from llamita.settings import StageSettings
+
+from ..helpers.repository import REPOSITORY
+
+CONFIGS = REPOSITORY / "configs"
+
+
+@pytest.mark.parametrize("recipe", ["miniature", "smoke"])
+def test_preprompts_are_those_of_the_world(recipe: str) -> None:
+    settings = load_settings(CONFIGS / recipe / "distillation.yaml", DistillationSettings)
+    assert settings.preprompts.templates == list(lexicon.PREPROMPTS)
+    assert settings.preprompts.adjectives == lexicon.ADJECTIVES
+    assert settings.preprompts.answer_templates == lexicon.TAILORED
+    assert settings.preprompts.answer_templates.keys() == lexicon.RISKS.keys()
+
+
+@pytest.mark.parametrize("recipe", ["smollm", "real"])
+def test_real_preprompts_have_a_text_for_each_risk_category(recipe: str) -> None:
+    settings = load_settings(CONFIGS / recipe / "distillation.yaml", DistillationSettings)
+    assert settings.preprompts.answer_templates.keys() == lexicon.RISKS.keys()
+    assert not any(adjective[0] in "aeiou" for adjective in settings.preprompts.adjectives), '"a" precedes it'
+
+
+def test_versions_of_the_scaling_differ_in_their_share_of_the_safety_data_only() -> None:
+    planned = read_pipeline(CONFIGS / "miniature" / "safety-scaling.yaml", folders_needed=False)
+    stages = {item.stage_run.name: item.stage_run for item in planned}
+    total = stages["world"].settings.model_dump()["safety_demonstrations"]
+    versions = {name: run.settings for name, run in stages.items() if run.kind == "sft"}
+    assert [*versions] == [f"safety_{percent}" for percent in (0, 1, 10, 25, 50, 100)]
+    without = versions["safety_0"]
+    assert [source.path for _, source in without.all_sources()] == ["sft/helpful.jsonl"]
+    for name, settings in versions.items():
+        percent = int(name.removeprefix("safety_"))
+        assert safety_rows(settings, total) == percent * total // 100, name
+        changed = {"dialogues": without.dialogues}
+        assert settings.model_copy(update=changed) == without, "only the dialogues differ"
+        assert settings.dialogues[:1] == without.dialogues, "the helpful ones are the same"
+    evaluated = stages["evaluate"].inputs
+    assert {f"versions.{name}" for name in versions} <= evaluated.keys()
+    assert evaluated["sft"] == evaluated["versions.safety_0"]
+
+
+def safety_rows(settings: StageSettings, total: int) -> int:
+    """Number of rows of sft/safety.jsonl that are trained."""
+    sources = [source for _, source in settings.all_sources() if source.path == "sft/safety.jsonl"]
+    return sum(source.limit or total for source in sources)
