@@ -114,13 +114,13 @@ def rejection_table(report: Report) -> Table | None:
     rows = [
         [title, *(_count_or_figure(metrics, key, percent) for metrics in stages.values())]
         for key, title, percent in REJECTION_COLUMNS
-        if any(metrics[key] is not None for metrics in stages.values())
+        if any(metrics.get(key) is not None for metrics in stages.values())
     ]
     return {"head": ["", *map(words, stages)], "rows": rows} if rows else None
 
 
 def _count_or_figure(group: Report, key: str, percent: bool) -> str:
-    return count(group[key]) if isinstance(group[key], int) else figure(group, key, percent)
+    return count(group.get(key)) if isinstance(group.get(key), int) else figure(group, key, percent)
 
 
 def retention_table(report: Report) -> Table | None:

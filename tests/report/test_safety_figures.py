@@ -15,6 +15,7 @@ from llamita.report.distillation_figures import ablations, distillation
 from llamita.report.ghost_attention import version_retention
 from llamita.report.refusal_figures import false_refusals
 from llamita.report.reward_figures import reward_accuracy, reward_groups
+from llamita.report.rlhf_figures import ppo_contexts, ppo_progress
 from llamita.report.safety_figures import data_scaling, scaling_series, score_shift
 from llamita.report.version_figures import reward_by_round
 
@@ -157,6 +158,20 @@ def test_the_third_reward_model_is_drawn_beside_the_two(safety_report: dict[str,
     assert bars(axes)[-1] == 0.79  # the judge has no ratings
 
 
+def test_ppo_is_drawn_by_context_and_with_the_third_model(safety_report: dict[str, Any], drawn: Draw) -> None:
+    series = safety_report["ppo"]["v2/ppo"]
+    axes = drawn(ppo_contexts, safety_report).axes
+    titles = ["plain", "system message", "several turns", "system message, turns"]
+    assert [one.get_title(loc="left") for one in axes] == titles
+    scores = series["adversarial_safety_score_multi_turn"]
+    assert scores[5] is None
+    assert lines(axes[2])["v2 ppo"] == [score for score in scores if score is not None]
+    panels = {one.get_title(loc="left"): one for one in drawn(ppo_progress, safety_report).axes}
+    assert lines(panels["third RM score"])["v2 ppo"] == series["judge_score"]
+    series["judge_score"] = [None] * 30
+    assert len(drawn(ppo_progress, safety_report).axes) == 4
+
+
 def test_accuracy_by_context_category_and_on_evasions(safety_report: dict[str, Any], drawn: Draw) -> None:
     models = safety_report["reward"]
     models["helpfulness"]["by_context"]["multi_turn"]["accuracy"] = None
@@ -177,7 +192,7 @@ def test_accuracy_by_context_category_and_on_evasions(safety_report: dict[str, A
     "draw",
     [
         *(score_shift, data_scaling, distillation, ablations, false_refusals),
-        *(version_retention, reward_groups),
+        *(version_retention, reward_groups, ppo_contexts),
     ],
 )
 def test_nothing_is_drawn_without_figures(draw: Callable[[dict[str, Any]], str | None]) -> None:

@@ -31,7 +31,7 @@ def test_sections_are_in_the_order_of_the_paper(safety_page: str) -> None:
         *("safety", "distillation", "false_refusals", "red_team", "safety_evaluation"),
         *("training", "samples", "run"),
     ]
-    assert safety_page.count("<svg ") == 9 + 12
+    assert safety_page.count("<svg ") == 9 + 13
     ids = check(safety_page).ids
     assert len(ids) == len(set(ids))
 
