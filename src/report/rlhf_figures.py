@@ -21,7 +21,7 @@ PPO_PANELS = (
     ("helpfulness_score", "helpfulness RM score", ""),
     ("safety_score", "safety RM score", ""),
     ("judge_score", "third RM score", ""),
-    ("kl", "KL to initial policy", "nats per answer"),
+    ("kl", "KL to start", "nats per answer"),
 )
 
 
