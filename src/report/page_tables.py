@@ -15,6 +15,7 @@ from .safety_tables import (
     classifier_table,
     distillation_table,
     false_refusals_table,
+    unsafe_table,
     version_retention_table,
     violations_table,
     worse_table,
@@ -41,7 +42,7 @@ def tables(section: str, report: Report) -> list[Table]:
     """Returns the tables of a section of the page that have any measured value."""
     makers = {
         "versions": (partial(versions_table, sizes=True), differences_table),
-        "reward": (reward_table,),
+        "reward": (reward_table, unsafe_table),
         "rejection": (rejection_table,),
         "retention": (retention_table, version_retention_table),
         "distillation": (distillation_table,),
