@@ -86,18 +86,19 @@ def _place(source: Path, configs: Path, recipe: str) -> Path:
 
 
 def _referred(source: Path, configs: Path) -> Iterator[Path]:
-    """The files of other folders of `configs` that a file refers to."""
+    """The files of other folders of `configs` that a file refers to, by themselves or by their folder."""
     for match in _REFERENCE.finditer(source.read_text(encoding="utf-8")):
         path = Path(os.path.normpath(source.parent / match[0]))
-        if path.is_relative_to(configs) and path.is_file():
-            yield path
+        if path.is_relative_to(configs) and path != configs:
+            yield from (one for one in (path, *sorted(path.glob("*"))) if one.is_file())
 
 
 def _with_new_references(source: Path, targets: dict[Path, Path]) -> str:
-    """The text of a file, its references to other copied files relative to its own copy."""
+    """The text of a file, its references to other copied files and folders relative to its own copy."""
+    copies = {one.parent: copy.parent for one, copy in targets.items()} | targets
 
     def rewritten(match: re.Match[str]) -> str:
-        referred = targets.get(Path(os.path.normpath(source.parent / match[0])))
+        referred = copies.get(Path(os.path.normpath(source.parent / match[0])))
         if referred is None:
             return match[0]
         return Path(os.path.relpath(referred, targets[source].parent)).as_posix()

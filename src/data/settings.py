@@ -10,7 +10,7 @@ from ..settings import Source, StageSettings
 
 
 class RowSettings(StageSettings):
-    """Settings of a stage that reads rows: documents, dialogues, comparisons or prompts."""
+    """Settings of a stage that reads rows: documents, dialogues, comparisons, prompts or labelled answers."""
 
     max_bad_rows: int = Field(0, ge=0)
     """number of bad rows (broken, or not writable in the model's chat format) to skip and list in

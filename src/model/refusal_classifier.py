@@ -24,7 +24,7 @@ from ..yaml_file import parse_json
 NAMES, WEIGHTS = "classifier.json", "classifier.safetensors"
 OPENING = 200
 """Number of characters that are read; later in a text the words of refusals are mostly part of an answer."""
-LONGEST = 3
+LONGEST = 2
 """Maximum number of words of an n-gram."""
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[.,:;!?]")
 _START = "^"
@@ -32,7 +32,7 @@ REMEDY = "expected the folder of a stage `refusal_classifier`; run that stage ag
 
 
 def ngrams_of(answer: str) -> set[str]:
-    """Returns the n-grams of one to three words in an answer's opening, in lower case.
+    """Returns the words and pairs of adjacent words of an answer's opening, in lower case.
 
     Punctuation that ends or divides sentences counts as a word, and so does the start of the answer, `^`.
     """

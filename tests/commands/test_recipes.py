@@ -54,7 +54,9 @@ def test_a_copy_has_everything_and_is_valid(recipe: str, tmp_path: Path) -> None
     for source in (REPOSITORY / "configs" / recipe).iterdir():
         copy = folder / source.name
         assert copy in written
-        assert read_yaml(copy).data == read_yaml(source).data
+        expected = tmp_path / "expected.yaml"
+        expected.write_text(source.read_text().replace("../refusals", "refusals"))  # copied as well
+        assert read_yaml(copy).data == read_yaml(expected).data
         assert len(copy.read_text().splitlines()) == len(source.read_text().splitlines())  # comments too
         schema = copy.read_text().splitlines()[0].rpartition("=")[2]
         assert folder / schema in written
@@ -62,6 +64,24 @@ def test_a_copy_has_everything_and_is_valid(recipe: str, tmp_path: Path) -> None
     assert f"  llamita validate {folder}/pipeline.yaml\n  llamita run {folder}/pipeline.yaml" in result.stdout
     assert f"configs/{recipe}/" not in (folder / "pipeline.yaml").read_text()
     assert pipeline.read_pipeline(folder / "pipeline.yaml", folders_needed=False)
+
+
+def test_a_folder_that_a_recipe_refers_to_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = tmp_path / "configs"
+    for name, text in {
+        "mine/pipeline.yaml": "roots: {answers: ../answers, data: ../../data}\n",
+        "answers/rows.jsonl": "{}\n",
+        "answers/README.md": "# Rows\n",
+        "other/pipeline.yaml": "{}\n",
+    }.items():
+        (configs / name).parent.mkdir(parents=True, exist_ok=True)
+        (configs / name).write_text(text)
+    monkeypatch.setattr(recipes, "configs_folder", lambda: configs)
+    written = recipes.copy_recipe("mine", tmp_path / "copy")
+    names = {path.relative_to(tmp_path / "copy").as_posix() for path in written}
+    assert names == {"pipeline.yaml", "answers/rows.jsonl", "answers/README.md"}
+    copied = read_yaml(tmp_path / "copy" / "pipeline.yaml").data
+    assert copied == {"roots": {"answers": "answers", "data": "../../data"}}
 
 
 def test_the_next_command_names_the_folders_that_the_pipeline_needs(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from llamita.errors import DataError
 from llamita.model.refusal_classifier import (
+    LONGEST,
     NAMES,
     OPENING,
     WEIGHTS,
@@ -25,9 +26,7 @@ CLASSIFIER = RefusalClassifier({"^ no": 2.0, "no": 0.5, "paris": -3.0}, -1.0)
 
 
 def test_ngrams_of_an_opening() -> None:
-    assert ngrams_of("I\u2019m HERE.") == {
-        "^", "^ i'm", "^ i'm here", "i'm", "i'm here", "i'm here .", "here", "here .", ".",
-    }  # fmt: skip
+    assert ngrams_of("I\u2019m HERE.") == {"^", "^ i'm", "i'm", "i'm here", "here", "here .", "."}
     assert ngrams_of("") == {"^"}
     assert "late" not in ngrams_of("x " * (OPENING // 2) + "late")
     assert "late" in ngrams_of("x " * (OPENING // 2 - 2) + "late")
@@ -60,7 +59,7 @@ def test_loading_needs_no_torch(tmp_path: Path) -> None:
 
 
 def names(**changes: object) -> str:
-    return json.dumps({"opening": OPENING, "longest": 3, "ngrams": ["^ no", "no", "paris"]} | changes)
+    return json.dumps({"opening": OPENING, "longest": LONGEST, "ngrams": ["^ no", "no", "paris"]} | changes)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +67,8 @@ def names(**changes: object) -> str:
     [
         (None, "no such file"),
         ("{", "can't be read"),
-        ("[]", "opening and longest are None, not 200 and 3"),
-        (names(opening=100), r"opening and longest are \(100, 3\), not 200 and 3"),
+        ("[]", "opening and longest are None, not 200 and 2"),
+        (names(opening=100), r"opening and longest are \(100, 2\), not 200 and 2"),
         (names(ngrams={"no": 1}), "'ngrams' is not a list of texts"),
         (names(ngrams=["^ no", "no", 3]), "'ngrams' is not a list of texts"),
         (names(ngrams=["no", "no", "paris"]), "'ngrams' lists an n-gram twice"),

@@ -87,6 +87,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     write(distilled / "distilled.jsonl", [{"messages": turn("how ?", "no")}])
     for folder in (data, world, distilled, *folders.values()):
         (folder / "notes.md").write_text("of no use")
+    write(data / "labelled.jsonl", [{"answer": f"{n}", "refusal": n % 2 == 0} for n in range(24)])
     earlier = root / "earlier"
     write(earlier / "prompts.jsonl", [{"pool": 0, "messages": turn("what is a ?"), "is_safety": False}])
     write(earlier / "selection.jsonl", [{"messages": turn("what is a ?", "it is red")}])
@@ -145,6 +146,7 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
     gold = {"prompts": test, "max_new_tokens": 4, "judge": {"by": "rules", "gold": True}}
     gatt = {"prompts": PROMPTS, "instructions": ["word"], "dialogues": 1, "max_new_tokens": 4, "max_turns": 2}
     tuned = SFT | {"trainer": ONE_STEP}
+    labelled = {"answers": source_setting("labelled", "labelled_answers"), "held_out": 8}
     distilled = {"distillation": source_setting("distilled", "messages")}
     distillation = {
         "prompts": PROMPTS,
@@ -170,6 +172,7 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
             "reward", HELPFULNESS | {"trainer": ONE_STEP}, inputs, data="data", model="sft"
         ),
         "safety": stage_run_of("reward", SAFETY | {"trainer": ONE_STEP}, inputs, data="data", model="sft"),
+        "refusal_classifier": stage_run_of("refusal_classifier", labelled, inputs, data="data"),
         "rejection": stage_run_of(
             "rejection",
             rejection,
@@ -199,8 +202,8 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
 
 
 NAMES = (
-    "tokenizer prepare pretrain gatt distillation sft sft_gatt sft_distilled reward rejection ppo evaluate "
-    "red_team red_team_gold report"
+    "tokenizer prepare pretrain gatt distillation sft sft_gatt sft_distilled reward refusal_classifier "
+    "rejection ppo evaluate red_team red_team_gold report"
 ).split()
 SAMPLED = ("gatt", "distillation")  # select among the answers of a model whose weights are random
 
@@ -252,6 +255,7 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
         ("data", "dialogues.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection"}),
         ("distilled", "distilled.jsonl", {"sft_distilled"}),
         ("data", "helpfulness.jsonl", {"reward", "safety"}),
+        ("data", "labelled.jsonl", {"refusal_classifier"}),
         ("elsewhere", "validation.jsonl", {"prepare", "pretrain"}),  # given by an absolute path
         ("elsewhere", "documents.jsonl", {"tokenizer", "prepare", "pretrain"}),  # behind a link
         ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection"}),
