@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,7 @@ Table = dict[str, Any]
 
 def tables(section: str, report: Report) -> list[Table]:
     """Returns the tables of a section of the page that have any measured value."""
-    makers = {
+    makers: dict[str, tuple[Callable[[Report], Table | None], ...]] = {
         "versions": (partial(versions_table, sizes=True), differences_table),
         "reward": (reward_table, unsafe_table),
         "rejection": (rejection_table,),
