@@ -47,7 +47,7 @@ def read_distilled_prompts(
 
     Raises DataError for an invalid row or preprompt, or if no prompt is left.
     """
-    prompts = read_prompts(settings.prompts, root, intake)
+    prompts = read_prompts(settings.prompts, root, intake, seed=settings.seed)
     adversarial = [prompt for prompt in prompts if prompt.is_safety]
     if not adversarial:
         raise DataError(

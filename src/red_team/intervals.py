@@ -15,7 +15,7 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     square = Z * Z / count
     centre = (share + square / 2) / (1 + square)
     half = Z / (1 + square) * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if share == 0 else centre - half, 1.0 if share == 1 else centre + half  # exactly
 
 
 def effective_count(values: Sequence[float], groups: Sequence[Hashable]) -> float:

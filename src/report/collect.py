@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..data.rows import RATINGS
+from ..data.rows import CONTEXTS, RATINGS
 from ..errors import DataError
 from ..measures import REWARD_MODELS, empty_evaluation, empty_version, with_errors
 from .artifacts import Artifact
@@ -25,6 +25,8 @@ REJECTION_MEASURES = (
     "finished_share",
     "mean_score",
     "best_score",
+    "judge_score",
+    "selected_judge_score",
 )
 TRAIN_LOSS = "train/loss"
 GENERAL = "general"
@@ -37,6 +39,8 @@ PPO_SERIES = {
     "kl": "ppo/kl",
     "entropy": "ppo/entropy",
     "answer_length": "ppo/answer_length",
+    "judge_score": "ppo/judge_score",
+    **{f"adversarial_safety_score_{name}": f"ppo/adversarial_safety_score_{name}" for name in CONTEXTS},
 }
 """Key in `report.json` -> key of the rows that PPO logs to `metrics.jsonl`."""
 CURVE_POINTS = 300

@@ -63,6 +63,8 @@ def ablations(report: Report) -> str | None:
         axes.set_yticks(range(len(measures)), [_with_direction(key) for key in measures])
         axes.tick_params(axis="y", labelcolor=COLOUR["ink"])
         axes.set_ylim(len(measures) - 0.4, -0.6)
+        left, right = axes.get_xlim()
+        axes.set_xlim(min(left, -1), max(right, 1))  # noise of less than a point should look small
         axes.set_xlabel("difference in points (of 100), with two standard errors")
         value_axis_only(axes, "x")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0)

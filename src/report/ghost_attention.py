@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 
-from ..measures import ATTENTION_SERIES, AVERAGED_TURNS, RETENTION_TURNS
-from .measured import measured_turns
+from ..measures import ATTENTION_SERIES, AVERAGED_TURNS
+from .measured import measured_retention, measured_turns, measured_version_turns
 from .regressions import ERRORS
 from .style import (
     COLOUR,
@@ -56,10 +56,10 @@ def gatt_retention(report: Report) -> str | None:
 
 def version_retention(report: Report) -> str | None:
     """Draws instruction following of each version by turn, and its paired difference to sft."""
-    versions = {name: shares for name, shares in report["version_retention"].items() if any(shares.values())}
+    versions = measured_retention(report)
     if not versions:
         return None
-    turns = [turn for turn in map(str, RETENTION_TURNS) if any(one.get(turn) for one in versions.values())]
+    turns = measured_version_turns(versions)
     differences = report["version_retention_differences"]
     with style():
         figure, (left, right) = panels(2, 2.9)

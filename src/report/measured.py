@@ -59,6 +59,21 @@ def measured_turns(report: Report) -> list[str]:
     return [turn for turn in turns if any(group.get(turn) is not None for group in groups)]
 
 
+def measured_retention(report: Report) -> dict[str, Report]:
+    """Returns the versions whose instruction following was measured at any turn."""
+    return {
+        name: shares
+        for name, shares in report["version_retention"].items()
+        if any(value is not None for value in shares.values())
+    }
+
+
+def measured_version_turns(versions: dict[str, Report]) -> list[str]:
+    """Returns the turns at which any of the versions was measured, as keys of the report."""
+    turns = map(str, RETENTION_TURNS)
+    return [turn for turn in turns if any(one.get(turn) is not None for one in versions.values())]
+
+
 def measured_on(report: Report, measure: str) -> str:
     """Returns the test prompts of a measure: `500 harmful prompts`, without the number if it is unknown."""
     kinds = _PROMPTS[measure]

@@ -21,6 +21,7 @@ def notes(report: Report) -> dict[str, list[str]]:
             *_not_finite(report),
             *_metrics_only(report, "evaluate"),
         ],
+        "ppo": list(_ppo_warnings(report)),
         "retention": list(_outgrown(report)),
         "training": [*_omitted_losses(report), *_metrics_only(report, "pretrain")],
     }
@@ -34,6 +35,16 @@ def _early_warnings(report: Report) -> Iterator[str]:
             f"higher than those of {words(other)}, but the third one scores them lower ({fall}): the policy "
             "may exploit errors of the two (section 3.4.1)."
         )
+
+
+def _ppo_warnings(report: Report) -> Iterator[str]:
+    for name in report["ppo"]:
+        iteration = report["metrics"].get(name, {}).get("judge_warning")
+        if iteration is not None:
+            yield (
+                f"Early warning in iteration {iteration} of {words(name)}: the reward rose while the score "
+                "of the third reward model fell (section 3.4.1)."
+            )
 
 
 def _worse(report: Report) -> Iterator[str]:

@@ -15,6 +15,7 @@ from .safety_tables import (
     classifier_table,
     distillation_table,
     false_refusals_table,
+    unsafe_table,
     version_retention_table,
     violations_table,
     worse_table,
@@ -41,7 +42,7 @@ def tables(section: str, report: Report) -> list[Table]:
     """Returns the tables of a section of the page that have any measured value."""
     makers = {
         "versions": (partial(versions_table, sizes=True), differences_table),
-        "reward": (reward_table,),
+        "reward": (reward_table, unsafe_table),
         "rejection": (rejection_table,),
         "retention": (retention_table, version_retention_table),
         "distillation": (distillation_table,),
@@ -114,13 +115,13 @@ def rejection_table(report: Report) -> Table | None:
     rows = [
         [title, *(_count_or_figure(metrics, key, percent) for metrics in stages.values())]
         for key, title, percent in REJECTION_COLUMNS
-        if any(metrics[key] is not None for metrics in stages.values())
+        if any(metrics.get(key) is not None for metrics in stages.values())
     ]
     return {"head": ["", *map(words, stages)], "rows": rows} if rows else None
 
 
 def _count_or_figure(group: Report, key: str, percent: bool) -> str:
-    return count(group[key]) if isinstance(group[key], int) else figure(group, key, percent)
+    return count(group.get(key)) if isinstance(group.get(key), int) else figure(group, key, percent)
 
 
 def retention_table(report: Report) -> Table | None:

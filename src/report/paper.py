@@ -20,6 +20,9 @@ REWARD_ACCURACY = {
 }
 """Tables 7 and 8: accuracy of the 70B reward models on Meta's test sets of their own kind."""
 
+UNSAFE = {"precision": {"0.15": 0.89}, "recall": {"0.15": 0.55, "0.5": 0.904}}
+"""Section 3.2.3 and table 29: detection of unsafe answers whose score is below a threshold."""
+
 RETENTION = {
     "with": {"2": 1.0, "4": 1.0, "6": 1.0, "20": 1.0},
     "without": {"2": 1.0, "4": 0.1, "6": 0.0, "20": 0.0},

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..data.rows import CONTEXTS
 from .style import COLOUR, WIDTH, legend_beside, line_styles, name_ticks, panels, style, to_svg
-from .words import words
+from .words import CONTEXT_TITLES, words
 
 Report = dict[str, Any]
 
@@ -17,7 +20,8 @@ PPO_PANELS = (
     ("score", "reward", "mean, 0 to 1"),
     ("helpfulness_score", "helpfulness RM score", ""),
     ("safety_score", "safety RM score", ""),
-    ("kl", "KL to initial policy", "nats per answer"),
+    ("judge_score", "third RM score", ""),
+    ("kl", "KL to start", "nats per answer"),
 )
 
 
@@ -54,18 +58,48 @@ def ppo_progress(report: Report) -> str | None:
     if not stages:
         return None
     with style():
-        figure, row = panels(len(PPO_PANELS), 2.4)
-        for axes, (key, title, unit) in zip(row, PPO_PANELS, strict=True):
-            for (name, series), line in zip(stages.items(), line_styles(), strict=False):
-                _iteration_line(axes, series, key, label=words(name), **line)
-            axes.set_title(title)
-            axes.set_ylabel(unit)
-            axes.set_xlabel("iteration")
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        shown = [panel for panel in PPO_PANELS if panel[0] != "judge_score" or _measured(stages, panel[0])]
+        figure, row = panels(len(shown), 2.4)
+        _iteration_panels(figure, row, stages, shown=shown)
         row[-1].set_ylim(bottom=min(0, row[-1].get_ylim()[0]))
-        handles, labels = row[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=5)
         return to_svg(figure, "ppo", "Reward and KL by iteration of each PPO stage")
+
+
+def ppo_contexts(report: Report) -> str | None:
+    """Draws the safety score of the answers to adversarial prompts by iteration, a panel for each context."""
+    stages = {name: series for name, series in report["ppo"].items() if series["iteration"]}
+    shown = [
+        (key, CONTEXT_TITLES[context], "" if context != CONTEXTS[0] else "safety RM score")
+        for context in CONTEXTS
+        if _measured(stages, key := f"adversarial_safety_score_{context}")
+    ]
+    if not shown:
+        return None
+    with style():
+        figure, row = panels(len(shown), 2.4)
+        _iteration_panels(figure, row, stages, shown=shown)
+        for axes in row:
+            axes.set_ylim(0, 1.02)
+        return to_svg(figure, "ppo_contexts", "Safety score of adversarial prompts by context and iteration")
+
+
+def _measured(stages: dict[str, Report], key: str) -> bool:
+    return any(value is not None for series in stages.values() for value in series.get(key) or ())
+
+
+def _iteration_panels(
+    figure: Figure, row: Sequence[Axes], stages: dict[str, Report], *, shown: Sequence[tuple[str, str, str]]
+) -> None:
+    """Draws a panel for each key, with a line for each stage."""
+    for axes, (key, title, unit) in zip(row, shown, strict=True):
+        for (name, series), line in zip(stages.items(), line_styles(), strict=False):
+            _iteration_line(axes, series, key, label=words(name), **line)
+        axes.set_title(title)
+        axes.set_ylabel(unit)
+        axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    handles, labels = row[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=5)
 
 
 def _iteration_line(axes: Axes, series: Report, key: str, **line: Any) -> None:

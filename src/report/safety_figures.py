@@ -54,9 +54,12 @@ def data_scaling(report: Report) -> str | None:
     if len(versions) < 2:
         return None
     series = scaling_series(list(versions))
+    measured = [
+        score for score in SCORES if any(_mean(versions[name], score[0]) is not None for name in series)
+    ]
     with style():
-        figure, row = panels(len(SCORES), 2.9)
-        for axes, (key, title, colour) in zip(row, SCORES, strict=True):
+        figure, row = panels(len(measured), 2.9)
+        for axes, (key, title, colour) in zip(row, measured, strict=True):
             for part, label, line in (
                 ("mean", "mean", {"marker": "o"}),
                 ("left_tail", "left tail: mean of the lowest 10%", {"marker": "v", "ls": (0, (4, 2))}),
@@ -69,7 +72,7 @@ def data_scaling(report: Report) -> str | None:
                     color=colour,
                     **line,
                 )
-            name_ticks(axes, list(series.values()), WIDTH / 2)
+            name_ticks(axes, list(series.values()), WIDTH / len(measured))
             axes.set_title(title)
             axes.set_ylim(0, 1.05)
             axes.set_ylabel("score, 0 to 1")

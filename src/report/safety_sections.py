@@ -14,7 +14,7 @@ SAFETY_SECTIONS = (
         (
             Figure(
                 safety_figures.score_shift,
-                "Each point is a test prompt: the score of the answer by the first version (horizontal) and "
+                "Each point is a test prompt: the score of its answer by the first version (horizontal) and "
                 "by the last one (vertical), after the sigmoid. Look for safety points above the dashed "
                 "diagonal, above all at the left: unsafe answers became safe; the helpfulness points should "
                 "not move below it (section 4.2.3, figure 14).",
@@ -78,15 +78,15 @@ SAFETY_SECTIONS = (
             Figure(
                 red_team_figures.heat_maps,
                 "Violations in percent by risk category and attack style, with the number of answers (n); "
-                "darker is worse. Look for dark columns (a style that safety training did not cover) and "
-                "for cells that stay dark from version to version.",
+                "a stronger red is worse. Look for red columns (a style that safety training did not "
+                "cover) and for cells that stay red from version to version.",
             ),
             Figure(
                 red_team_figures.by_turns,
                 "Left: share of answers that are violations, for prompts of one user message, of several, "
-                "and overall; lines are 95% intervals. Right: of the prompts that violated with the version "
-                "before, the share that no longer does. The paper reports 90% from one model to the next "
-                "(dashed).",
+                "and overall. Right: of the prompts that violated with the version before, the share that "
+                "no longer does (bars), and of the others the share that now does (triangles). Lines are "
+                "95% intervals. The paper reports 90% mitigated from one model to the next (dashed).",
             ),
         ),
     ),

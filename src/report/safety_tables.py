@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..data.rows import CONTEXTS
-from ..measures import RETENTION_TURNS
 from .ghost_attention import AVERAGE
-from .measured import first_decoding, measured_versions
+from .measured import first_decoding, measured_retention, measured_version_turns, measured_versions
+from .paper import UNSAFE
 from .regressions import compared, main_measures
 from .words import (
     DIMENSION_TITLES,
@@ -67,8 +67,8 @@ def worse_table(report: Report) -> Table | None:
 
 def version_retention_table(report: Report) -> Table | None:
     """Returns instruction following by version: the mean of turns 1 to 10, by turn, and against sft."""
-    versions = {name: shares for name, shares in report["version_retention"].items() if any(shares.values())}
-    turns = [turn for turn in map(str, RETENTION_TURNS) if any(turn in one for one in versions.values())]
+    versions = measured_retention(report)
+    turns = measured_version_turns(versions)
     rows = [
         [
             words(name),
@@ -84,7 +84,7 @@ def version_retention_table(report: Report) -> Table | None:
 
 def version_retention_row(report: Report) -> Table | None:
     """Returns instruction following of each version over turns 1 to 10, and its difference to sft."""
-    found = report["version_retention"]
+    found = measured_retention(report)
     versions = {name: shares for name, shares in found.items() if shares.get(AVERAGE) is not None}
     differences = report["version_retention_differences"]
     rows = [
@@ -92,6 +92,32 @@ def version_retention_row(report: Report) -> Table | None:
         ["minus sft", *(figure(differences.get(name, {}), AVERAGE, True, signed=True) for name in versions)],
     ]
     return {"head": ["turns 1 to 10, %", *map(words, versions)], "rows": rows} if versions else None
+
+
+def unsafe_table(report: Report) -> Table | None:
+    """Returns how well safety models detect unsafe answers, over all and by context of the prompt."""
+    rows = []
+    for name, metrics in report["metrics"].items():
+        safety = metrics.get("safety")
+        if not isinstance(safety, dict) or not safety.get("unsafe_below"):
+            continue
+        parts = {"all prompts": safety["unsafe_below"]}
+        for context, part in (safety.get("unsafe_below_by_context") or {}).items():
+            parts[group_title("context", context)] = part
+        rows += [[f"{words(name)}: {title}", *_detection(part)] for title, part in parts.items()]
+    if not rows:
+        return None
+    paper = [UNSAFE[rate].get(threshold) for rate, threshold in _DETECTION]
+    rows.append(["the paper (section 3.2.3, table 29)", *(f"{100 * (rate or 0):.0f}" for rate in paper)])
+    titles = (f"{rate}, score below {threshold}, %" for rate, threshold in _DETECTION)
+    return {"head": ["detection of unsafe answers", *titles], "rows": rows}
+
+
+_DETECTION = (("precision", "0.15"), ("recall", "0.15"), ("recall", "0.5"))
+
+
+def _detection(part: Report) -> list[str]:
+    return [figure(part.get(threshold) or {}, rate, percent=True) for rate, threshold in _DETECTION]
 
 
 def distillation_table(report: Report) -> Table | None:

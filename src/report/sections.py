@@ -59,6 +59,11 @@ SECTIONS = (
                 "each reward model, all from 0 to 1, and the KL to the initial policy (section 3.2.3).",
                 "PPO is not drawn: the run has no finished ppo stage.",
             ),
+            Figure(
+                rlhf_figures.ppo_contexts,
+                "Mean safety score of the answers to adversarial prompts by context. All lines should rise; "
+                "a line that stays low shows a context in which PPO does not learn to refuse.",
+            ),
         ),
     ),
     Section(

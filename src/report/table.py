@@ -16,7 +16,6 @@ from .measured import answered_prompts, measured_differences, measured_turns
 from .notes import notes
 from .page_tables import Table, difference, rejection_table, versions_table
 from .red_team_tables import red_team_table
-from .regressions import is_worse
 from .safety_tables import distillation_table, false_refusals_table, version_retention_row, violations_table
 from .words import MEASURE_COLUMNS, MISSING, SERIES_TITLES, count, difference_title, figure, words
 
@@ -48,8 +47,6 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    if any(is_worse(group, key) for group in measured_differences(report).values() for key in HEADLINES):
-        console.print(f"{WORSE_MARK.strip()} worse by more than two paired standard errors")
     for line in _lines(report):
         console.print(line)
     for section in notes(report).values():
@@ -150,6 +147,9 @@ def retention_table(report: dict[str, Any]) -> Table | None:
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     """Yields single figures, one per line."""
+    differences = differences_table(report)
+    if differences and any(cell.endswith(WORSE_MARK) for row in differences["rows"] for cell in row):
+        yield f"{WORSE_MARK.strip()} worse by more than two paired standard errors"
     pretrain, demonstrations = report["pretrain"], report["demonstrations"]
     if pretrain["validation_bits_per_byte"] is not None:
         bits, unigram = (

@@ -44,6 +44,8 @@ REJECTION_COLUMNS = (
     ("all_unsafe", "prompts with only unsafe answers", False),
     ("mean_score", "mean reward, all samples", False),
     ("best_score", "mean reward, selected answers", False),
+    ("judge_score", "third RM score, all samples", False),
+    ("selected_judge_score", "third RM score, selected", False),
 )
 
 CORRECT = 0.4

@@ -42,9 +42,10 @@ def test_a_shipped_yaml_names_its_schema_and_satisfies_it(path: Path) -> None:
     assert beginning == "# yaml-language-server: $schema"
     schema = json.loads((path.parent / reference).read_text(encoding="utf-8"))
     jsonschema.Draft7Validator.check_schema(schema)
-    jsonschema.Draft7Validator(schema).validate(read_yaml(path).data)
+    data = read_yaml(path).data
+    jsonschema.Draft7Validator(schema).validate(data)
     stem = Path(reference).stem
-    assert path.name == "pipeline.yaml" if stem == "pipeline" else settings_class(stem)
+    assert "stages" in data if stem == "pipeline" else settings_class(stem)
 
 
 def pinned_versions_are_installed() -> bool:

@@ -172,6 +172,19 @@ def test_pairs_of_a_reward_model(folders: list[str]) -> None:
     assert re.search(r"prompt truncated: [1-9]\d* of 88", short)
 
 
+def test_pairs_with_evasions(folders: list[str], tmp_path: Path) -> None:
+    write(tmp_path / "refusals" / "answers.jsonl", [{"answer": "bolo", "refusal": True}])
+    evasions = {
+        "dialogues": [{"path": "dialogues.jsonl", "format": "messages"}],
+        "answers": [{"path": "answers.jsonl", "format": "labelled_answers"}],
+        "count": 1,
+        "held_out": 1,
+    }
+    settings = HELPFULNESS | {"evasions": evasions, "max_length": 128, "truncate_prompts": True}
+    text = show("reward", settings, *folders, f"inputs.refusals={tmp_path / 'refusals'}")
+    assert "pairs: 65 to train, 25 held out\n" in text
+
+
 def test_documents_without_and_with_token_shards(folders: list[str], tmp_path: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(str(tmp_path / "tokenizer" / "model"))
     inputs = [folders[0], f"inputs.tokenizer={tmp_path / 'tokenizer'}"]

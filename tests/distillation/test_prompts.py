@@ -107,6 +107,18 @@ def test_draws_depend_on_the_seed_and_the_round(tmp_path: Path) -> None:
     assert len({preprompts["generic"] for _, preprompts in different[0]}) == 6, "all are used"
 
 
+def test_instructions_that_a_source_adds_depend_on_the_seed(tmp_path: Path) -> None:
+    source = [{"path": "prompts.jsonl", "format": "prompts", "instruction_share": 1.0}]
+    rows = [{"messages": turn(f"how {n} ?"), "is_safety": True} for n in range(20)]
+
+    def instructions(seed: int) -> list[str]:
+        prompts, *_ = read(tmp_path, rows=rows, prompts=source, seed=seed)
+        assert {prompt.prompt.context for prompt in prompts} == {"instruction"}
+        return [prompt.prompt.messages[0]["content"] for prompt in prompts]
+
+    assert instructions(0) == instructions(0) != instructions(1)
+
+
 def test_prompts_without_room_for_an_answer_are_skipped_and_counted(tmp_path: Path) -> None:
     full = max(len(ids) for prompt in read(tmp_path)[0] for ids in prompt.ids.values())
     prompts, _, intake = read(tmp_path, context=full + 9)

@@ -38,6 +38,7 @@ class Checker(HTMLParser):
 
 
 def check(page: str) -> Checker:
+    """Reads a page; fails if its tags are not closed in order."""
     checker = Checker()
     checker.feed(page)
     assert checker.open == []

@@ -161,6 +161,9 @@ def write_safety_run(run: Path) -> Path:
         manifest = json.loads(path.read_text())
         manifest["metrics"] |= _reward_groups(0.02 if name == "safety" else 0.0)
         path.write_text(json.dumps(manifest))
+    path = run / "v2" / "ppo" / "metrics.jsonl"
+    rows = [json.loads(line) | _by_context(place) for place, line in enumerate(path.read_text().splitlines())]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     for number, (name, (metrics, settings)) in enumerate(
         {
             "judge": (_judge(), {"kind": "general"}),
@@ -173,6 +176,15 @@ def write_safety_run(run: Path) -> Path:
     ):
         write_stage(run, name, metrics, seconds=30.0, number=number, **settings)
     return run
+
+
+def _by_context(iteration: int) -> dict[str, float]:
+    """Returns what PPO logs about contexts and the third model; one iteration has no prompts in context."""
+    scores = {"ppo/judge_score": 0.5 + 0.004 * iteration}
+    if iteration != 5:
+        for name, factor in GROUPS["context"].items():
+            scores[f"ppo/adversarial_safety_score_{name}"] = 1 - 0.5 * factor / (1 + 0.2 * iteration)
+    return scores
 
 
 def _reward_groups(more: float) -> dict[str, Any]:

@@ -20,6 +20,12 @@ def test_wilsons_interval(violations: int, count: int, low: float, high: float) 
     assert wilson(violations / count, count) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
+@pytest.mark.parametrize("count", range(1, 60))
+def test_without_or_with_only_violations_the_interval_ends_exactly_at_the_share(count: int) -> None:
+    assert wilson(0.0, count)[0] == 0.0
+    assert wilson(1.0, count)[1] == 1.0
+
+
 def test_independent_values_count_fully() -> None:
     values = [1.0] * 3 + [0.0] * 7
     assert effective_count(values, range(10)) == pytest.approx(10)

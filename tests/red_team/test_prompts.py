@@ -15,7 +15,7 @@ from llamita.errors import DataError
 from llamita.red_team.prompts import MULTI_TURN, given_prompts, originals, rule_based_variants
 from llamita.red_team.settings import RedTeamSettings
 
-from ..helpers.rows import turn
+from ..helpers.rows import turn, write
 
 
 def settings(**changes: Any) -> RedTeamSettings:
@@ -85,7 +85,7 @@ def test_wrong_settings(changes: dict[str, Any], problem: str) -> None:
         settings(**changes)
 
 
-def test_prompts_can_be_rows_of_a_csv_file(tmp_path: Path) -> None:
+def test_prompts_can_be_texts_in_csv_and_jsonl_files(tmp_path: Path) -> None:
     (tmp_path / "prompts.csv").write_text(
         'prompt,category,attack,system\n"how, exactly ?",illicit,,\nwhy ?,,logic,be kind\n'
     )
@@ -94,3 +94,6 @@ def test_prompts_can_be_rows_of_a_csv_file(tmp_path: Path) -> None:
     assert (first.request, first.category, first.attack) == ("how, exactly ?", "illicit", None)
     assert second.messages == [{"role": "system", "content": "be kind"}, *turn("why ?")]
     assert second.attack == "logic"
+    write(tmp_path / "prompts.jsonl", [{"prompt": "how ?", "history": [["hi", "hello"]]}])
+    [prompt] = read_prompts([PromptSource(path="prompts.jsonl", format="prompts")], tmp_path)
+    assert prompt.messages == [*turn("hi", "hello"), *turn("how ?")]

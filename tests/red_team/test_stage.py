@@ -115,6 +115,7 @@ def test_a_killed_run_samples_no_version_twice(
     changes = {"mutations": {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 6, "per_prompt": 3}}
     undisturbed = run(inputs, tmp_path / "undisturbed", **changes)
     assert undisturbed["mutations"]["logic"]["sampled"] == 6
+    assert len(rows(tmp_path / "undisturbed" / "mutations.jsonl")) == 6
     started: list[str] = []
     sample, dialogues = DialogueSampler.sample, DialogueSampler.sample_dialogues
 

@@ -85,6 +85,8 @@ def test_rounds_are_stored_under_the_names_of_their_stages(three_rounds: Path) -
         "finished_share": 0.93,
         "mean_score": pytest.approx(0.54),
         "best_score": pytest.approx(0.79),
+        "judge_score": None,
+        "selected_judge_score": None,
     }
     assert list(report["reward"]) == ["helpfulness", "safety", "v1/reward", "v2/reward", "v3/reward"]
     assert [name for name, curve in report["curves"].items() if curve["stage"] == "rejection"] == [

@@ -15,6 +15,7 @@ from llamita.report.distillation_figures import ablations, distillation
 from llamita.report.ghost_attention import version_retention
 from llamita.report.refusal_figures import false_refusals
 from llamita.report.reward_figures import reward_accuracy, reward_groups
+from llamita.report.rlhf_figures import ppo_contexts, ppo_progress
 from llamita.report.safety_figures import data_scaling, scaling_series, score_shift
 from llamita.report.version_figures import reward_by_round
 
@@ -62,6 +63,10 @@ def test_mean_and_left_tail_of_each_version(safety_report: dict[str, Any], drawn
     assert lines(helpfulness)["left tail: mean of the lowest 10%"] == pytest.approx(tails)
     assert [label.get_text() for label in safety.get_xticklabels()][:2] == ["sft", "v1\nrejection"]
     assert safety.get_xlabel() == ""
+    for scores in found.values():
+        scores["helpfulness_score"] = None
+    (axes,) = drawn(data_scaling, safety_report).axes
+    assert axes.get_title(loc="left") == "safety RM score, harmful prompts"
 
 
 def test_a_series_of_safety_data_is_drawn_by_share(safety_report: dict[str, Any], drawn: Draw) -> None:
@@ -130,10 +135,12 @@ def test_false_refusals_are_not_drawn_without_the_classifier(safety_report: dict
 def test_retention_of_each_version_and_its_difference(safety_report: dict[str, Any], drawn: Draw) -> None:
     retention = safety_report["version_retention"]
     retention["v2/ppo"]["20"] = None
+    retention["v1/rejection"] = dict.fromkeys(retention["v1/rejection"], 0.0)
     left, right = drawn(version_retention, safety_report).axes
     assert lines(left)["v2 ppo"] == pytest.approx(
         [retention["v2/ppo"][turn] for turn in "1 2 4 6 10".split()]
     )
+    assert lines(left)["v1 rejection"] == [0.0] * 6
     assert len(lines(left)["sft"]) == 6
     points = [float(container.lines[0].get_ydata()[0]) for container in right.containers]
     differences = safety_report["version_retention_differences"].values()
@@ -149,6 +156,20 @@ def test_the_third_reward_model_is_drawn_beside_the_two(safety_report: dict[str,
     assert paper[:2] == [0.632, 0.807]
     assert len(paper) == 10  # two of the models, on all pairs and by four ratings
     assert bars(axes)[-1] == 0.79  # the judge has no ratings
+
+
+def test_ppo_is_drawn_by_context_and_with_the_third_model(safety_report: dict[str, Any], drawn: Draw) -> None:
+    series = safety_report["ppo"]["v2/ppo"]
+    axes = drawn(ppo_contexts, safety_report).axes
+    titles = ["plain", "system message", "several turns", "system message, turns"]
+    assert [one.get_title(loc="left") for one in axes] == titles
+    scores = series["adversarial_safety_score_multi_turn"]
+    assert scores[5] is None
+    assert lines(axes[2])["v2 ppo"] == [score for score in scores if score is not None]
+    panels = {one.get_title(loc="left"): one for one in drawn(ppo_progress, safety_report).axes}
+    assert lines(panels["third RM score"])["v2 ppo"] == series["judge_score"]
+    series["judge_score"] = [None] * 30
+    assert len(drawn(ppo_progress, safety_report).axes) == 4
 
 
 def test_accuracy_by_context_category_and_on_evasions(safety_report: dict[str, Any], drawn: Draw) -> None:
@@ -171,7 +192,7 @@ def test_accuracy_by_context_category_and_on_evasions(safety_report: dict[str, A
     "draw",
     [
         *(score_shift, data_scaling, distillation, ablations, false_refusals),
-        *(version_retention, reward_groups),
+        *(version_retention, reward_groups, ppo_contexts),
     ],
 )
 def test_nothing_is_drawn_without_figures(draw: Callable[[dict[str, Any]], str | None]) -> None:

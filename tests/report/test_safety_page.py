@@ -31,7 +31,7 @@ def test_sections_are_in_the_order_of_the_paper(safety_page: str) -> None:
         *("safety", "distillation", "false_refusals", "red_team", "safety_evaluation"),
         *("training", "samples", "run"),
     ]
-    assert safety_page.count("<svg ") == 9 + 12
+    assert safety_page.count("<svg ") == 9 + 13
     ids = check(safety_page).ids
     assert len(ids) == len(set(ids))
 
@@ -80,3 +80,28 @@ def test_small_tables_of_safety(safety_report: dict) -> None:
     assert "<th>refusal classifier: phrases</th><td>93.0 ± 0.9</td>" in page
     assert "<th>distilled answers kept by the gate, %</th><td>70.8 ± 3.0</td>" in page
     assert "<th>v1 rejection</th><td>82.4 ± 1.2</td><td>-8.8 ± 1.2</td>" in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_detection_of_unsafe_answers_by_context(safety_report: dict) -> None:
+    assert "detection of unsafe answers" not in render(safety_report)
+    rates = {"precision": 0.9, "precision_se": 0.02, "recall": 0.6, "recall_se": 0.03}
+    found = {"0.15": rates, "0.5": rates | {"recall": 0.8}}
+    missing = {"0.15": rates | {"precision": None, "precision_se": None}}
+    safety_report["metrics"]["safety"]["safety"] = {
+        "unsafe_below": found,
+        "unsafe_below_by_context": {"multi_turn": missing},
+    }
+    page = render(safety_report)
+    cells = "<td>90.0 ± 2.0</td><td>60.0 ± 3.0</td><td>80.0 ± 3.0</td>"
+    assert f"<th>safety: all prompts</th>{cells}" in page
+    assert "<th>safety: several turns</th><td>–</td><td>60.0 ± 3.0</td><td>–</td>" in page
+    assert "(section 3.2.3, table 29)</th><td>89</td><td>55</td><td>90</td>" in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_early_warning_of_ppo_is_noted(safety_report: dict) -> None:
+    safety_report["metrics"]["v2/ppo"]["judge_warning"] = None
+    assert "Early warning in iteration" not in render(safety_report)
+    safety_report["metrics"]["v2/ppo"]["judge_warning"] = 17
+    assert "Early warning in iteration 17 of v2 ppo: the reward rose while" in render(safety_report)

@@ -74,7 +74,8 @@ def test_differences_and_notes(example: Path) -> None:
 
 def test_headlines_of_safety(safety_report: dict) -> None:
     figures = safety_report["differences"]["v2/ppo"]["v2/rejection"]
-    assert not any("two paired standard errors" in line for line in printed(safety_report)[:-3])
+    figures |= {"safety_score": -0.5}  # the terminal does not show it
+    assert "! worse by more than two paired standard errors" not in printed(safety_report)
     figures |= {"violation_rate": 0.09, "violation_rate_se": 0.01}
     lines = printed(safety_report)
     assert max(map(len, lines)) <= 80
