@@ -15,7 +15,7 @@ from ..console import track
 from ..data.rows import LabelledAnswer
 from ..model.refusal_classifier import RefusalClassifier, ngrams_of
 
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Strengths λ of the L2 penalty that are tried: the loss is the sum over answers plus λ / 2 · |weights|²."""
 FOLDS = 5
 FEWEST = 2  # training answers that an n-gram must occur in

@@ -101,6 +101,13 @@ def test_test_answers_that_are_also_trained_on_are_counted(data: Path, tmp_path:
     assert run(data, tmp_path / "out")["held_out_seen"] == 12
 
 
+def test_bad_rows_are_skipped_and_listed(data: Path, tmp_path: Path) -> None:
+    write(data / "answers.jsonl", [{"answer": "no label"}, *rows(THINGS)])
+    metrics = run(data, tmp_path / "out", max_bad_rows=1)
+    assert (metrics["answers"], metrics["bad_rows"]) == (72, 1)
+    assert "answers.jsonl:1: field 'refusal' is missing" in (tmp_path / "out" / "bad_rows.jsonl").read_text()
+
+
 def test_rates_that_are_undefined_are_null() -> None:
     answers = [LabelledAnswer("the castle is red", False), LabelledAnswer("a river", False)]
     found = stage.compare(answers, [False, False])["classifier"]
