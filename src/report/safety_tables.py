@@ -147,7 +147,7 @@ def agreement_table(report: Report) -> Table | None:
         ]
         for name, sources in report["refusal_agreement"].items()
         for source, found in sources.items()
-        if found.get("agreement") is not None
+        if found and found.get("agreement") is not None
     ]
     head = ["agreement of the refusal classifier", "agreement %", "Cohen's kappa", "answers"]
     return {"head": head, "rows": rows} if rows else None

@@ -47,6 +47,16 @@ def test_a_run_without_stages_of_safety_has_no_sections_on_them(finished_run: Pa
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_agreement_of_the_classifier_without_ground_truth(safety_report: dict) -> None:
+    """As `evaluate` writes it with `gold: false` and the input `refusal_classifier`."""
+    for sources in safety_report["refusal_agreement"].values():
+        sources["gold"] = None
+    page = render(safety_report)
+    assert "v2 ppo: against phrases<" in page
+    assert "against the ground truth" not in page
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_the_tile_of_violations_names_the_worst_context(safety_report: dict) -> None:
     contexts = safety_report["breakdown"]["v2/ppo"]["context"]
     contexts["multi_turn"]["violation_rate"] = 0.031
