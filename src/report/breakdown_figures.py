@@ -172,7 +172,7 @@ def _limits(found: Sequence[View], measure: str, rows: Sequence[Row]) -> tuple[f
         for row in rows
         if (figures := view.figures(version, row)).get(measure) is not None
     ]
-    right = min(max(*ends, 0.02) * 1.04, 1.02)
+    right = min(max([*ends, 0.02]) * 1.04, 1.02)
     return -0.03 * right, right
 
 

@@ -24,18 +24,21 @@ PAPER = f"paper: about {FALSE_REFUSALS:.2%}"
 def false_refusals(report: Report) -> str | None:
     """Draws false refusals of each version by rules and by the refusal classifier, with standard errors."""
     versions = measured_versions(report)
-    if all(figures.get(key) is None for figures in versions.values() for *_, key in PANELS):
+    measured = [
+        panel for panel in PANELS if any(figures.get(panel[2]) is not None for figures in versions.values())
+    ]
+    if not measured:
         return None  # without the classifier there is nothing to compare
     rules = "rules of the ground truth" if _gold(versions) else "phrases of refusals"
     with style():
-        figure, row = panels(len(PANELS), 2.9)
-        for axes, (title, by_rules, by_classifier) in zip(row, PANELS, strict=True):
+        figure, row = panels(len(measured), 2.9)
+        for axes, (title, by_rules, by_classifier) in zip(row, measured, strict=True):
             _bars(axes, versions, by_rules, shift=-0.2, label=rules, color=COLOUR["grey"])
             _bars(axes, versions, by_classifier, shift=0.2, label="refusal classifier", color=COLOUR["blue"])
-            if axes is row[0]:
+            if by_rules == "false_refusal_rate":
                 axes.axhline(FALSE_REFUSALS, color=COLOUR["ink"], ls=(0, (4, 3)), lw=1, label=PAPER)
             axes.set_title(title)
-            name_ticks(axes, list(versions), WIDTH / 2)
+            name_ticks(axes, list(versions), WIDTH / len(measured))
             axes.set_xlim(-0.6, len(versions) - 0.4)
             axes.set_ylabel("share refused")
             top = max(axes.get_ylim()[1] * 1.45, 0.01)

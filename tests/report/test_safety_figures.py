@@ -126,6 +126,15 @@ def test_false_refusals_by_rules_and_by_the_classifier(safety_report: dict[str, 
     assert not [line for line in borderline.lines if line.get_label() == "paper: about 0.05%"]
 
 
+def test_without_borderline_prompts_there_is_no_panel_for_them(
+    safety_report: dict[str, Any], drawn: Draw
+) -> None:
+    for figures in safety_report["versions"].values():
+        figures |= dict.fromkeys(("false_refusal_borderline", "classifier_refusal_borderline"))
+    (ordinary,) = drawn(false_refusals, safety_report).axes
+    assert ordinary.get_title(loc="left") == "ordinary prompts"
+
+
 def test_false_refusals_are_not_drawn_without_the_classifier(safety_report: dict[str, Any]) -> None:
     for figures in safety_report["versions"].values():
         figures |= dict.fromkeys(("classifier_false_refusal_rate", "classifier_refusal_borderline"))

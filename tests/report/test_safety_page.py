@@ -46,14 +46,25 @@ def test_a_run_without_stages_of_safety_has_no_sections_on_them(finished_run: Pa
     assert "worst context" not in page
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_agreement_of_the_classifier_without_ground_truth(safety_report: dict) -> None:
-    """As `evaluate` writes it with `gold: false` and the input `refusal_classifier`."""
+def test_the_page_of_a_run_without_ground_truth_and_borderline_prompts(safety_report: dict) -> None:
+    """As on real data: the figures are `null` in the evaluation, and so is the agreement with gold."""
+    for key in ("versions", "differences", "breakdown", "breakdown_differences", "decodings", "ablations"):
+        remove_measures(safety_report[key])
     for sources in safety_report["refusal_agreement"].values():
         sources["gold"] = None
     page = render(safety_report)
+    check(page)
+    assert page.count("<svg ") == 9 + 12, "groups have no helpfulness but that of the ground truth"
     assert "v2 ppo: against phrases<" in page
     assert "against the ground truth" not in page
+
+
+def remove_measures(figures: dict) -> None:
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            remove_measures(value)
+        elif key.startswith(("gold_helpfulness", "violation_rate", "invalid_rate")) or "borderline" in key:
+            figures[key] = None
 
 
 @pytest.mark.usefixtures("undrawn")
