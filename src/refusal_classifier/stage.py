@@ -60,7 +60,7 @@ def compare(answers: Sequence[LabelledAnswer], verdicts: Sequence[bool]) -> dict
         "refusals": sum(row.refusal for row in answers),
         "classifier": _rates(answers, verdicts),
         "phrases": _rates(answers, phrases),
-        "agreement": agreement(verdicts, phrases),
+        "agreement": agreement(verdicts, phrases, [row.answer for row in answers]),
     }
 
 

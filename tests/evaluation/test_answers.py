@@ -126,6 +126,8 @@ def test_the_classifier_against_phrases_and_gold() -> None:
     assert (found["gold"]["kappa"], found["gold"]["answers"]) == (0.5, 4)
     assert refusal_agreement(rows, [True, False, False, False], StubScorer())["gold"]["kappa"] == 1.0
     assert refusal_agreement(rows, [True] * 4, None)["gold"] is None
+    one_prompt = refusal_agreement(rows, [True, True, False, False], StubScorer(), groups="aaaa")
+    assert one_prompt["gold"]["agreement_se"] is one_prompt["phrases"]["kappa_se"] is None
 
 
 def test_kl_is_the_mean_summed_log_ratio() -> None:

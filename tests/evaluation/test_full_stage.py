@@ -173,6 +173,9 @@ def test_the_classifier_is_compared_with_phrases_and_the_ground_truth(evaluation
         rates = [evaluation["versions"][name][measure] for measure in CLASSIFIER_MEASURES]
         assert found["gold"]["agreement"] == pytest.approx(1 - statistics.fmean(rates)), "gold finds none"
     assert any(evaluation["versions"][name]["classifier_refusal_rate"] > 0 for name in VERSIONS)
+    shares = [evaluation["refusal_agreement"][name]["gold"] for name in VERSIONS]
+    independent = [(found["agreement"] * (1 - found["agreement"]) / 119) ** 0.5 for found in shares]
+    assert [found["agreement_se"] for found in shares] != pytest.approx(independent), "clustered by prompt"
 
 
 def test_every_version_follows_instructions_or_not(evaluation: dict[str, Any], out: Path) -> None:

@@ -36,8 +36,16 @@ def test_agreement_is_corrected_by_that_of_independent_verdicts() -> None:
     assert found["answers"] == 50
     assert found["agreement"] == pytest.approx(0.7)
     assert found["kappa"] == pytest.approx(0.4)
-    assert found["agreement_se"] == pytest.approx((0.7 * 0.3 / 50) ** 0.5)
-    assert found["kappa_se"] == pytest.approx(2 * (0.7 * 0.3 / 50) ** 0.5)
+    assert found["agreement_se"] == pytest.approx((0.7 * 0.3 / 49) ** 0.5)
+    assert found["kappa_se"] == pytest.approx(2 * (0.7 * 0.3 / 49) ** 0.5)
+
+
+def test_errors_of_the_agreement_are_clustered() -> None:
+    first, second = [True, True, False, False, True], [True, False, False, True, True]
+    twice = agreement(first * 2, second * 2, [*range(5)] * 2)
+    once = agreement(first, second)
+    assert twice.pop("answers") == 2 * once.pop("answers")
+    assert twice == pytest.approx(once)
 
 
 def test_agreement_where_kappa_is_undefined() -> None:
