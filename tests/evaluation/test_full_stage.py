@@ -25,9 +25,9 @@ COLD = "temperature 0.1, top-p 0.9"
 VERSIONS = ("sft", "v1/rejection", "v2/ppo")
 
 
-def is_short(texts: Sequence[str]) -> list[bool]:
-    """A stub of the classifier: short answers are refusals."""
-    return [len(text) < 20 for text in texts]
+def is_odd(texts: Sequence[str]) -> list[bool]:
+    """A stub of the classifier: about half of the answers are refusals."""
+    return [len(text) % 2 == 1 for text in texts]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evaluation(everything: dict[str, Path], out: Path) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "load_refusal_classifier", lambda folder: is_short)
+        patch.setattr(stage, "load_refusal_classifier", lambda folder: is_odd)
         return run(full_settings(), everything, out)
 
 
@@ -172,7 +172,7 @@ def test_the_classifier_is_compared_with_phrases_and_the_ground_truth(evaluation
         assert found["gold"]["answers"] == found["phrases"]["answers"] == 120
         rates = [evaluation["versions"][name][measure] for measure in CLASSIFIER_MEASURES]
         assert found["gold"]["agreement"] == pytest.approx(1 - statistics.fmean(rates)), "gold finds none"
-    assert any(evaluation["versions"][name]["classifier_refusal_rate"] > 0 for name in VERSIONS)
+    assert all(0 < evaluation["versions"][name]["classifier_refusal_rate"] < 1 for name in VERSIONS)
     shares = [evaluation["refusal_agreement"][name]["gold"] for name in VERSIONS]
     independent = [(found["agreement"] * (1 - found["agreement"]) / 119) ** 0.5 for found in shares]
     assert [found["agreement_se"] for found in shares] != pytest.approx(independent), "clustered by prompt"
@@ -223,7 +223,7 @@ def test_a_resumed_run_repeats_nothing_and_each_model_is_loaded_once(
         return load_causal_lm(folder, dtype)
 
     monkeypatch.setattr(responder, "load_causal_lm", load)
-    monkeypatch.setattr(stage, "load_refusal_classifier", lambda folder: is_short)
+    monkeypatch.setattr(stage, "load_refusal_classifier", lambda folder: is_odd)
     monkeypatch.setattr(Responder, "answer", None)
     monkeypatch.setattr(Responder, "answer_dialogues", None)
     assert run(full_settings(), everything, out) == evaluation
