@@ -108,7 +108,7 @@ def _reward_models(settings: GattSettings, inputs: Mapping[str, Path], tokenizer
 
 def _read_user_messages(settings: GattSettings, root: Path, intake: Intake) -> list[str]:
     """The last messages of the prompts, without duplicates."""
-    prompts = read_prompts(settings.prompts, root, intake)
+    prompts = read_prompts(settings.prompts, root, intake, seed=settings.seed)
     return list(dict.fromkeys(prompt.messages[-1]["content"].strip() for prompt in prompts))
 
 

@@ -102,7 +102,7 @@ def _prompts(
     intake: Intake,
 ) -> tuple[list[RedTeamPrompt], dict[str, Counter[str]]]:
     """Reads the prompts, adds their variants, writes them all, and returns them with counts of mutations."""
-    given = given_prompts(read_prompts(settings.prompts, inputs["data"], intake))
+    given = given_prompts(read_prompts(settings.prompts, inputs["data"], intake, seed=settings.seed))
     prompts = [*given, *rule_based_variants(settings, originals(given))]
     mutations: dict[str, Counter[str]] = {}
     if settings.mutations is not None:

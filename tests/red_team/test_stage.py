@@ -93,6 +93,16 @@ def test_files_and_figures_agree(inputs: dict[str, Path], tmp_path: Path) -> Non
     assert metrics["unjudged"] == metrics["too_long"] == {"sft": 0, "v1/ppo": 0}
 
 
+def test_instructions_are_drawn_with_the_seed_of_the_stage(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write(inputs["data"] / "prompts.jsonl", [{"messages": turn(f"is it {word}?")} for word in "abcdefgh"])
+    source = CHOSEN["prompts"][0] | {"instruction_share": 1.0}
+    drawn = []
+    for seed in (0, 1):
+        run(inputs, tmp_path / str(seed), seed=seed, prompts=[source], attacks={}, openings=[])
+        drawn.append([row["messages"][0]["content"] for row in rows(tmp_path / str(seed) / "prompts.jsonl")])
+    assert drawn[0] != drawn[1]
+
+
 def test_openings_are_answered_by_the_model_under_test(inputs: dict[str, Path], tmp_path: Path) -> None:
     write(inputs["data"] / "prompts.jsonl", [ROWS[0], {"messages": turn("hello friend"), "attack": "other"}])
     run(inputs, tmp_path / "out", temperature=0, num_generations=1)
