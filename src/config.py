@@ -22,6 +22,8 @@ from .yaml_file import KeyPath, YamlFile, nearest, read_yaml, shown
 
 S = TypeVar("S", bound="Settings")
 
+_QUOTED = re.compile("'([^']+)'")
+
 RENAMED = {  # former name of a setting -> its name now, in every section that has the new name
     "validation_steps": "eval_steps",
     "cut_prompts": "truncate_prompts",
@@ -113,6 +115,8 @@ def _messages(errors: Sequence[ErrorDetails], yaml_file: YamlFile, schema: type[
         key = _existing(error["loc"], yaml_file.data, error["type"] == "missing")
         if error["type"] == "value_error":
             key = _named_key(key, error["msg"], yaml_file.data)
+        if error["type"].startswith("union_tag"):
+            key = (*key, error["ctx"]["discriminator"].strip("'"))
         if error["type"] == "missing" and _has_former_name(key, yaml_file.data):
             continue  # the former name is reported
         reported = problems.setdefault(key, [])
@@ -155,12 +159,15 @@ def _problem(error: ErrorDetails, key: KeyPath, schema: type[Settings], *, data:
     if error["type"] == "extra_forbidden":
         section = _section_schema(schema, key[:-1], data)
         return _unknown_key(key[-1], list(_fields(section)) if section else [], schema)
-    if error["type"] == "missing":
+    if error["type"] in ("missing", "union_tag_not_found"):
         return "this key is required"
+    if error["type"] == "union_tag_invalid":
+        tag, tags = error["ctx"]["tag"], error["ctx"]["expected_tags"]
+        return f"expected one of {tags}, found {tag!r}{nearest(tag, _QUOTED.findall(tags))}"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if error["type"] == "value_error":
-        return message
-    hint = nearest(error["input"], re.findall(r"'([^']+)'", message)) if "literal" in error["type"] else ""
+        return message.removeprefix(f"{key[-1]}: ") if key else message
+    hint = nearest(error["input"], _QUOTED.findall(message)) if "literal" in error["type"] else ""
     return f"{message}, found {shown(error['input'])}{hint}"
 
 

@@ -146,6 +146,27 @@ def test_former_names_are_reported_with_the_new_one(write: Any, kinds: str, old:
         assert f"{place}: {old}: renamed to {new}" in errors
 
 
+@pytest.mark.parametrize(
+    ("judge", "words"),
+    [
+        (
+            "{by: rule}",
+            "expected one of 'safety', 'rules', 'endpoint', 'people', found 'rule'; did you mean 'rules'",
+        ),
+        ("{gold: true}", "this key is required"),
+    ],
+)
+def test_the_kind_of_a_section_is_wrong_or_missing(write: Any, judge: str, words: str) -> None:
+    path = write(f"judge: {judge}\n")
+    assert f"{path}:1: judge.by: {words}" in problem(path, schema=settings_class("red_team"))
+
+
+def test_a_combination_is_reported_under_the_name_of_its_key_once(write: Any) -> None:
+    path = write("kind: safety\nmix: []\nmargin: none\nheld_out: 1\ntest: [{path: a, format: comparison}]\n")
+    path.write_text(path.read_text() + "max_length: 8\ncomparisons: [{path: a, format: comparison}]\n")
+    assert f"{path}:4: held_out: `test` already names" in problem(path, schema=settings_class("reward"))
+
+
 def test_a_key_under_its_former_name_is_not_reported_as_missing(write: Any) -> None:
     path = write("vocabulary_size: 320\n")
     errors = problem(path, schema=settings_class("tokenizer"))
