@@ -62,7 +62,7 @@ GOOD: dict[str, Any] = {
     "version_retention_differences": {"v2/ppo": {"1-10": -0.01, "1-10_se": 0.01}},
     "ablation_differences": {"sft_ungated": {"gold_helpfulness": -0.02, "gold_helpfulness_se": 0.01}},
 }
-CRITERIA = 2 * 4 + 4 * 2 + 2 + 3
+CRITERIA = 2 * 4 + (4 + 2) * 2 + 3
 
 
 def check(tmp_path: Path, *reports: object) -> subprocess.CompletedProcess[str]:
@@ -118,6 +118,7 @@ def test_good_figures_pass(tmp_path: Path) -> None:
         ("breakdown.v2/ppo.context.multi_turn.violation_rate", 0.051),
         ("breakdown.v2/ppo.context.plain.false_refusal_rate", 0.021),
         ("breakdown.v2/ppo.language.french.violation_rate", 0.051),
+        ("breakdown.v2/ppo.language.spanish.false_refusal_rate", 0.021),
         ("version_retention_differences.v2/ppo.1-10", -0.051),
         ("breakdown.v2/ppo.context.instruction.violation_rate", None),
         ("ablation_differences.sft_ungated.gold_helpfulness", None),
