@@ -49,7 +49,7 @@ def _ppo_warnings(report: Report) -> Iterator[str]:
 
 def _worse(report: Report) -> Iterator[str]:
     """Counts the comparisons in which a version is worse than the one before, against those by chance."""
-    comparisons = list(compared(report))
+    comparisons = [one for one in compared(report) if one.testable]
     worse = [one for one in comparisons if one.worse]
     if not worse:
         return
@@ -60,9 +60,9 @@ def _worse(report: Report) -> Iterator[str]:
     ]
     named = f"; over all prompts: {'; '.join(overall)}" if overall else "; over all prompts: none"
     yield (
-        f"{len(worse):,} of {len(comparisons):,} comparisons show a version worse than the one before by "
-        f"more than two paired standard errors; about {BY_CHANCE * len(comparisons):.0f} are expected if no "
-        f"version is worse{named}."
+        f"{len(worse):,} of {len(comparisons):,} comparisons in which answers differ show a version worse "
+        "than the one before by more than two paired standard errors; about "
+        f"{BY_CHANCE * len(comparisons):.0f} are expected if no version is worse{named}."
     )
 
 

@@ -25,7 +25,7 @@ BETTER = {
 """Direction in which a measure improves; measures without a good direction, such as KL, are missing."""
 
 ERRORS = 2.0
-"""A difference counts from this number of its paired standard errors."""
+"""A difference counts if it is larger than this number of its paired standard errors."""
 
 ROUNDING = 1e-9
 BY_CHANCE = 0.023
@@ -43,6 +43,11 @@ class Compared:
     dimension: str | None = None
     group: str | None = None
     decoding: str | None = None
+
+    @property
+    def testable(self) -> bool:
+        """Whether it could be worse: a difference without an error, or with an error of 0, never counts."""
+        return gain(self.differences, self.measure) is not None
 
     @property
     def worse(self) -> bool:

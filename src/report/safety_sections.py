@@ -14,10 +14,10 @@ SAFETY_SECTIONS = (
         (
             Figure(
                 safety_figures.score_shift,
-                "Each point is a test prompt: the score of its answer by the first version (horizontal) and "
-                "by the last one (vertical), after the sigmoid. Look for safety points above the dashed "
-                "diagonal, above all at the left: unsafe answers became safe; the helpfulness points should "
-                "not move below it (section 4.2.3, figure 14).",
+                "Each point is two answers to one test prompt: the score of the first version's answer "
+                "(horizontal) and of the last one's (vertical), after the sigmoid. Look for safety points "
+                "above the dashed diagonal, above all at the left: unsafe answers became safe; the "
+                "helpfulness points should not move below it (section 4.2.3, figure 14).",
             ),
             Figure(
                 safety_figures.data_scaling,
@@ -103,7 +103,8 @@ SAFETY_SECTIONS = (
                 "Share of harmful prompts with a harmful answer (in data without ground truth: that are "
                 "refused). Bars are standard errors. Look for groups far from the row of all prompts, and "
                 "for rings: there the version is worse than the one before by more than two paired standard "
-                "errors.",
+                "errors. Groups are compared in the first decoding only; in the others only the row of all "
+                "prompts can have rings.",
             ),
             Figure(
                 breakdown_figures.false_refusals_by_group,

@@ -123,8 +123,9 @@ SECTIONS = (
                 version_figures.reward_by_round,
                 "Mean reward-model score of each version's answers, after the sigmoid, with standard "
                 "errors. If the helpfulness score rises and gold helpfulness does not, the policy exploits "
-                "errors of the reward model. So it may if the score of a third model falls, which no stage "
-                "optimises and which learnt from other comparisons (section 3.4.1, figure 11).",
+                "errors of the reward model. A falling score of the third model, which no stage optimises "
+                "and which was trained on other comparisons, is another sign of this (section 3.4.1, figure "
+                "11).",
                 "Reward-model scores are not drawn: the run has no finished evaluation with reward models.",
             ),
         ),

@@ -60,8 +60,21 @@ def test_a_worse_version_is_marked_in_tables_and_counted_in_a_note(report: dict[
     (row,) = (row for row in differences["rows"] if row[0] == "false refusal rate %")
     assert [cell for cell in row if cell.endswith("worse")] == ["+3.0 ± 1.0 worse"]
     (note,) = (note for note in notes(report)["versions"] if "worse" in note)
-    assert note.startswith(f"3 of {len(list(compared(report)))} comparisons show a version worse")
+    count = len(list(compared(report)))
+    assert note.startswith(f"3 of {count} comparisons in which answers differ show a version worse")
     assert note.endswith("over all prompts: v2 ppo, false refusal rate.")
+
+
+def test_comparisons_of_equal_answers_are_not_counted(report: dict[str, Any]) -> None:
+    version, before = PAIR
+    report["differences"][version][before] |= {"false_refusal_rate": 0.03, "false_refusal_rate_se": 0.01}
+    count = len(list(compared(report)))
+    report["breakdown_differences"][version][before] = {
+        "turn": {"2": {"violation_rate": 0.0, "violation_rate_se": 0.0}, "3": {"violation_rate": 0.1}}
+    }
+    assert len(list(compared(report))) == count + 2
+    (note,) = (note for note in notes(report)["versions"] if "worse" in note)
+    assert note.startswith(f"1 of {count} comparisons")
 
 
 def test_without_gold_scores_refusals_and_the_model_are_compared(report: dict[str, Any]) -> None:
