@@ -61,7 +61,7 @@ class PpoSettings(RlhfSettings):
     """path of a DeepSpeed file with ZeRO stage 0, 1 or 2, relative to this YAML; the stage then runs under
     the `deepspeed` launcher"""
     lora: LoraSettings | None = None
-    """LoRA settings: trains adapters on one frozen base model, shared by policy, critic, reference and both
+    """LoRA settings: trains adapters on one frozen base model, shared by policy, critic, reference and all
     reward models"""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"start", "helpfulness", "safety", "data"})
