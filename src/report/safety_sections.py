@@ -30,6 +30,22 @@ SAFETY_SECTIONS = (
         ),
     ),
     Section(
+        "false_refusals",
+        "False refusals",
+        "A false refusal is the refusal of a harmless prompt. Refusals are recognized by rules and, "
+        "independent of them, by a trained classifier. Safety training should not raise them (section "
+        "4.2.3).",
+        (
+            Figure(
+                refusal_figures.false_refusals,
+                "Share of ordinary prompts, and of borderline prompts (which sound harmful but are not), "
+                "that each version refuses. Bars of one version should be equally high: otherwise the two "
+                "ways to recognize refusals disagree. Lines are standard errors. The dashed line is the "
+                "paper's rate on its helpfulness test set with all safety data (figure 33).",
+            ),
+        ),
+    ),
+    Section(
         "distillation",
         "Context distillation",
         "The model answers adversarial prompts with a safety preprompt, which is generic or contains an "
@@ -50,22 +66,6 @@ SAFETY_SECTIONS = (
                 "Models that were trained in another way, each minus sft, prompt by prompt. If the whole "
                 "bar (two standard errors on each side) is on one side of 0, the difference is significant. "
                 "Without the gate, look for lower helpfulness and more false refusals (section 4.2.4).",
-            ),
-        ),
-    ),
-    Section(
-        "false_refusals",
-        "False refusals",
-        "A false refusal is the refusal of a harmless prompt. Refusals are recognized by rules and, "
-        "independent of them, by a trained classifier. Safety training should not raise them (section "
-        "4.2.3).",
-        (
-            Figure(
-                refusal_figures.false_refusals,
-                "Share of ordinary prompts, and of borderline prompts (which sound harmful but are not), "
-                "that each version refuses. Bars of one version should be equally high: otherwise the two "
-                "ways to recognize refusals disagree. Lines are standard errors. The dashed line is the "
-                "paper's rate on its helpfulness test set with all safety data (figure 33).",
             ),
         ),
     ),

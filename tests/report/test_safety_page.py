@@ -28,7 +28,7 @@ def test_sections_are_in_the_order_of_the_paper(safety_page: str) -> None:
     check(safety_page)
     assert sections_of(safety_page) == [
         *("reward", "rejection", "ppo", "retention", "versions"),
-        *("safety", "distillation", "false_refusals", "red_team", "safety_evaluation"),
+        *("safety", "false_refusals", "distillation", "red_team", "safety_evaluation"),
         *("training", "samples", "run"),
     ]
     assert safety_page.count("<svg ") == 9 + 13
