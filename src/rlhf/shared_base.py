@@ -1,7 +1,7 @@
 """One frozen base model with LoRA adapters for policy, reference, critic and all reward models.
 
-Five models, or six with a judge, need the memory of one. Each of them is the base model with its own adapter active; reward models
-and critic also have their own head.
+Five models, or six with a judge, need the memory of one. Each of them is the base model with its own adapter
+active; reward models and critic also have their own head.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from ...console import say
-from ...statistics import mean_and_error
 
 WINDOW = 5  # iterations in each of the two windows that are compared
-SIGNIFICANT = 2.0  # standard errors
+RISE, FALL = 2.0, 4.0  # of the reward and of the judge's score, in standard errors
 REWARD, JUDGE_SCORE = "ppo/reward", "ppo/judge_score"
 
 
@@ -18,8 +19,12 @@ class EarlyWarning:
     """Warns once if the policy seems to exploit the reward models (section 3.4.1).
 
     The last five iterations are compared with the five before them. The warning is printed at the first
-    iteration where the mean of `ppo/reward` has risen and that of `ppo/judge_score` has fallen, each by more
-    than two standard errors of the difference (of the iterations' means). Nothing else depends on it.
+    iteration where the mean of `ppo/reward` has risen by more than two and that of `ppo/judge_score` has
+    fallen by more than four standard errors of the difference. Nothing else depends on it.
+
+    The reward rises most of the time and every iteration is tested, so only the judge's threshold limits
+    false warnings: with two standard errors nearly every run of 300 iterations with a constant judge would
+    warn, with four less than 2% do.
 
     Args:
         rows: metrics of the iterations before a resumed run, with `step`; they cause no second warning.
@@ -49,22 +54,22 @@ class EarlyWarning:
         if JUDGE_SCORE not in metrics:
             return False
         self._scores.append((metrics[REWARD], metrics[JUDGE_SCORE]))
-        last = self._scores[-2 * WINDOW :]
-        if self.iteration is not None or len(last) < 2 * WINDOW:
+        if self.iteration is not None or len(self._scores) < 2 * WINDOW:
             return False
-        reward, judge = (_change(series) for series in zip(*last, strict=True))
-        if reward > SIGNIFICANT and judge < -SIGNIFICANT:
+        reward, judge = (_change(series) for series in zip(*self._scores, strict=True))
+        if reward > RISE and judge < -FALL:
             self.iteration = iteration
             return True
         return False
 
 
 def _change(series: Sequence[float]) -> float:
-    """Difference of the means of the two halves, in its standard errors."""
-    (before, before_error), (after, after_error) = (
-        mean_and_error(half) for half in (series[:WINDOW], series[WINDOW:])
-    )
-    assert before is not None
-    assert after is not None
-    error = math.hypot(before_error or 0.0, after_error or 0.0)
-    return (after - before) / max(error, 1e-12)  # no division by 0 if all values are equal
+    """Mean of the last window minus that of the one before, in standard errors.
+
+    The error is that of independent iterations, whose standard deviation follows from the differences of all
+    successive ones (von Neumann, 1941): unlike the spread within a window, it contains no trend.
+    """
+    variance = fmean((after - before) ** 2 for before, after in pairwise(series)) / 2
+    error = math.sqrt(variance * 2 / WINDOW)
+    change = fmean(series[-WINDOW:]) - fmean(series[-2 * WINDOW : -WINDOW])
+    return change / max(error, 1e-12)  # no division by 0 if all values are equal

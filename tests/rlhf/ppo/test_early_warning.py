@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -38,13 +39,32 @@ def warned_at(reward: Sequence[float], judge: Sequence[float]) -> int | None:
         (FLAT, FALLING, None),
         (RISING[1:], FALLING[1:], None),  # too few iterations
         ([0.5] * 5 + [0.6] * 5, [0.5] * 5 + [0.4] * 5, 10),  # no spread within the windows
-        (FLAT[:5] + RISING, FLAT[:5] + FALLING, 13),  # only the last ten iterations count
+        (FLAT[:5] + RISING, FLAT[:5] + FALLING, 14),  # only the last ten iterations count
     ],
 )
 def test_it_needs_a_rise_and_a_fall(
     reward: Sequence[float], judge: Sequence[float], expected: int | None
 ) -> None:
     assert warned_at(reward, judge) == expected
+
+
+def test_a_constant_judge_causes_few_false_warnings() -> None:
+    """While the reward rises from iteration to iteration, as in PPO; every iteration is tested."""
+    warned = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        reward = [0.3 * step + rng.gauss(0, 1) for step in range(100)]
+        warned += warned_at(reward, [rng.gauss(0, 1) for _ in reward]) is not None
+    assert warned <= 1
+
+
+def test_a_steady_fall_of_the_judge_is_found() -> None:
+    warned = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        reward = [0.3 * step + rng.gauss(0, 1) for step in range(25)]
+        warned += warned_at(reward, [-0.6 * step + rng.gauss(0, 1) for step in range(25)]) is not None
+    assert warned >= 35
 
 
 def test_it_warns_once_also_after_a_resume(capsys: pytest.CaptureFixture[str]) -> None:
