@@ -219,7 +219,7 @@ def test_half_precision_reaches_every_model(
         return Scorer(folder, tokenizer, dtype=dtype)
 
     monkeypatch.setattr(responder, "load_causal_lm", load)
-    monkeypatch.setattr(stage, "Scorer", scorer)
+    monkeypatch.setattr(stage, "OffloadedScorer", scorer)
     found = run(settings(dtype="bfloat16"), inputs, tmp_path)["versions"]
     assert seen == ["bfloat16"] * 6  # sft, safety, v1, v2, v2's start; without
     for name, measure in (("v1/rejection", "kl_to_sft"), ("sft", "safety_score")):

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 
 from llamita.errors import DataError, LlamitaError
 from llamita.model import scorer as scorer_module
-from llamita.model.scorer import Scorer
+from llamita.model.scorer import OffloadedScorer, Scorer
 
 from ..helpers.tiny import EOS, ragged_prompts, save_tiny_model, save_tiny_reward_model
 
@@ -53,6 +53,21 @@ def test_the_score_is_read_at_the_eos(folder: Path, tokenizer: Any) -> None:
     assert one != other, "a canary: two answers must not score alike"
     scorer.model.config.pad_token_id = EOS
     assert scorer.raw([[1, 5]], [[8]]) == one, "nothing is inferred from pads"
+
+
+def test_weights_are_on_the_device_only_while_it_scores(
+    folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Scorer(folder, tokenizer).raw([[1, 5]], [[8]])
+    scorer, moves = OffloadedScorer(folder, tokenizer), list[str]()
+    monkeypatch.setattr(scorer_module, "device", lambda: "gpu")
+    monkeypatch.setattr(scorer.model, "to", moves.append)
+    assert scorer.raw([[1, 5]], [[8]]) == expected
+    assert moves == ["gpu", "cpu"]
+    monkeypatch.setattr(scorer_module, "terminal_scores", None)
+    with pytest.raises(TypeError):
+        scorer.raw([[1, 5]], [[8]])
+    assert moves == ["gpu", "cpu"] * 2, "an error leaves no weights behind"
 
 
 def test_another_tokenizer_raises_an_error_before_the_weights_are_loaded(
