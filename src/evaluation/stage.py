@@ -18,7 +18,7 @@ from ..settings import listed
 from .answering import AnswerTest, Results
 from .comparison import compare_answers
 from .ghost_attention import measure_ghost_attention
-from .instructed import InstructedTests
+from .instructed import InstructedTests, InstructionChecks
 from .prompts import read_evaluation_prompts
 from .responder import Models
 from .settings import EvaluateSettings
@@ -46,7 +46,7 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
 
     folders = {version.name: version.folder for version in versions}
     test, counts = _answer_test(settings, inputs, models, folders=folders, gold=gold, intake=intake)
-    instructed = _instructed_tests(settings, inputs, intake)
+    instructed = _instructed_tests(settings, inputs, gold, intake=intake)
     retention = None
     if instructed is not None and instructed.settings.versions:
         retention = RetentionTest(settings, models, instructed, gold)
@@ -104,8 +104,13 @@ def _answer_test(
 
 
 def _instructed_tests(
-    settings: EvaluateSettings, inputs: Mapping[str, Path], intake: Intake
+    settings: EvaluateSettings, inputs: Mapping[str, Path], gold: Gold | None, *, intake: Intake
 ) -> InstructedTests | None:
+    """Returns the dialogues with instructions; checks them now, before hours of sampling."""
     if settings.retention is None:
         return None
-    return InstructedTests(settings.retention, inputs.get("gatt", inputs["data"]), intake)
+    tests = InstructedTests(settings.retention, inputs.get("gatt", inputs["data"]), intake)
+    for dialogues in (tests.trained, tests.for_versions, tests.unseen or []):
+        if gold is None:
+            InstructionChecks(dialogues)
+    return tests

@@ -302,3 +302,4 @@ def test_retention_without_gold_uses_the_checks_of_the_rows(inputs: dict[str, Pa
 def test_retention_without_gold_and_checks(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no `check`, which gold: false requires"):
         run(settings(gold=False), inputs, tmp_path)
+    assert not (tmp_path / "versions").exists(), "before anything is sampled"
