@@ -86,14 +86,8 @@ def read_pairs(
         mixed_pairs = _sample_mix(settings, mixed_pairs, len(pairs))
     for reason, count in (+skipped).items():
         say(f"{count:,} comparisons skipped: {reason}")
-    for name, rows in (("training", pairs), ("held-out", test)):
-        if not rows:
-            reasons = [f"{count:,} skipped: {reason}" for reason, count in (+skipped).items()]
-            reasons += [f"{len(held_out):,} of {len(comparisons):,} held out"] if settings.held_out else []
-            raise DataError(
-                f"no {name} pair is left ({', '.join(reasons) or 'the sources are empty'}); "
-                "expected at least one"
-            )
+    held_out_share = f"{len(held_out):,} of {len(comparisons):,} held out" if settings.held_out else None
+    _check_any_left(pairs, test, skipped, held_out=held_out_share)
     pairs += [*mixed_pairs, *evasions]
     test += held_out_evasions
     if truncated := sum(pair.prompt_truncated for pair in [*pairs, *test]):
@@ -106,6 +100,20 @@ def read_pairs(
     }
     intake.skipped.update(skipped)
     return pairs, test, counts | intake.metrics()
+
+
+def _check_any_left(
+    pairs: Sequence[Pair], test: Sequence[Pair], skipped: Counter[str], *, held_out: str | None
+) -> None:
+    """Raises DataError, with the reasons, if no training pair or no held-out pair is left."""
+    reasons = [f"{count:,} skipped: {reason}" for reason, count in (+skipped).items()]
+    reasons += [held_out] if held_out else []
+    for name, rows in (("training", pairs), ("held-out", test)):
+        if not rows:
+            raise DataError(
+                f"no {name} pair is left ({', '.join(reasons) or 'the sources are empty'}); "
+                "expected at least one"
+            )
 
 
 def _skip_held_out(
