@@ -31,7 +31,7 @@ from .judges import (
     judge_by_safety,
 )
 from .mutations import mutate
-from .prompts import Kind, RedTeamPrompt, given_prompts, originals, rule_based_variants
+from .prompts import Kind, RedTeamPrompt, check_ids, given_prompts, originals, rule_based_variants
 from .settings import EndpointJudge, PeopleJudge, RedTeamSettings, SafetyJudge
 
 PROMPTS, MUTATIONS, ANSWERS, JUDGEMENTS = (
@@ -102,8 +102,10 @@ def _prompts(
     intake: Intake,
 ) -> tuple[list[RedTeamPrompt], dict[str, Counter[str]]]:
     """Reads the prompts, adds their variants, writes them all, and returns them with counts of mutations."""
-    given = given_prompts(read_prompts(settings.prompts, inputs["data"], intake))
-    prompts = [*given, *rule_based_variants(settings, originals(given))]
+    given = given_prompts(read_prompts(settings.prompts, inputs["data"], intake, seed=settings.seed))
+    attacked = originals(settings, given)
+    prompts = [*given, *rule_based_variants(settings, attacked)]
+    check_ids(prompts)  # before a model is loaded
     mutations: dict[str, Counter[str]] = {}
     if settings.mutations is not None:
         control_strings = {
@@ -114,11 +116,12 @@ def _prompts(
         mutated, mutations = mutate(
             settings,
             inputs["attacker"],
-            originals(given),
+            attacked,
             control_strings=sorted(control_strings),
             path=out / MUTATIONS,
         )
         prompts += mutated
+        check_ids(prompts)
     write_rows(out / PROMPTS, [prompt.row() for prompt in prompts])
     say(f"{len(prompts):,} prompts, {len(given):,} of them from the sources")
     return prompts, mutations

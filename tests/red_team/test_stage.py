@@ -93,6 +93,40 @@ def test_files_and_figures_agree(inputs: dict[str, Path], tmp_path: Path) -> Non
     assert metrics["unjudged"] == metrics["too_long"] == {"sft": 0, "v1/ppo": 0}
 
 
+def test_instructions_that_a_source_adds_depend_on_the_seed(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write(inputs["data"] / "prompts.jsonl", [{"messages": turn(f"is it {n} ?")} for n in range(20)])
+    source = {"path": "prompts.jsonl", "format": "prompts", "instruction_share": 0.5}
+    del inputs["versions.v1/ppo"]
+
+    def instructions(seed: int) -> list[str]:
+        out = tmp_path / f"seed {seed}"
+        run(inputs, out, seed=seed, prompts=[source], attacks={}, openings=[], judge={"by": "rules"})
+        return [row["messages"][0]["content"] for row in rows(out / "prompts.jsonl")]
+
+    assert instructions(0) != instructions(1)
+
+
+def test_variants_need_a_prompt_without_attack_style(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write(inputs["data"] / "prompts.jsonl", [ROWS[1]])
+    mutations = {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 6}
+    for changes in (
+        {"openings": []},
+        {"attacks": {}},
+        {"attacks": {}, "openings": [], "mutations": mutations},
+    ):
+        with pytest.raises(DataError, match="all 1 prompts have an attack style, so that none has variants"):
+            run(inputs, tmp_path / "out", **changes)
+    run(inputs, tmp_path / "out", attacks={}, openings=[], judge={"by": "rules"})
+
+
+def test_two_prompts_with_one_id_are_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 ids belong to several prompts, the first: 'r1/opening'"):
+        run(inputs, tmp_path / "out", attacks={"opening": ["so, {prompt}"]})
+    write(inputs["data"] / "prompts.jsonl", [ROWS[0], ROWS[1] | {"id": "r1/logic"}])
+    with pytest.raises(DataError, match="the first: 'r1/logic'"):
+        run(inputs, tmp_path / "out")
+
+
 def test_openings_are_answered_by_the_model_under_test(inputs: dict[str, Path], tmp_path: Path) -> None:
     write(inputs["data"] / "prompts.jsonl", [ROWS[0], {"messages": turn("hello friend"), "attack": "other"}])
     run(inputs, tmp_path / "out", temperature=0, num_generations=1)
