@@ -27,15 +27,25 @@ ONLY_A_NUMBER = re.compile(r"\W*([1-5])\W*")
 
 
 def api_key(judge: EndpointJudge) -> str | None:
-    """Returns the API key. Raises ConfigError if the environment variable is not set."""
+    """Returns the API key.
+
+    Raises ConfigError if the environment variable is not set, or holds what no key can contain: the error of
+    the HTTP client would show the key.
+    """
     if judge.api_key_env is None:
         return None
-    if key := os.environ.get(judge.api_key_env, "").strip():
-        return key
-    raise ConfigError(
-        f"judge.api_key_env: the environment variable {judge.api_key_env} is not set; set it to the API key "
-        f"of {judge.base_url}, or remove api_key_env if the endpoint needs none"
-    )
+    key = os.environ.get(judge.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(
+            f"judge.api_key_env: the environment variable {judge.api_key_env} is not set; set it to the API "
+            f"key of {judge.base_url}, or remove api_key_env if the endpoint needs none"
+        )
+    if not all("!" <= character <= "~" for character in key):
+        raise ConfigError(
+            f"judge.api_key_env: the environment variable {judge.api_key_env} contains a space or another "
+            "character that is not visible ASCII; set it to the API key alone"
+        )
+    return key
 
 
 def rate(judge: EndpointJudge, answers: Mapping[str, Answer], path: Path) -> dict[str, int | None]:

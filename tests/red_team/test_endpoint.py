@@ -207,6 +207,18 @@ def test_the_key_comes_from_the_environment_only(server: Server, monkeypatch: py
     assert endpoint.api_key(judge(server)) is None
 
 
+@pytest.mark.parametrize("key", ["“secret”", "secret\nsecret", "secret\x00", "a secret"])
+def test_a_key_that_no_header_can_contain_is_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch, key: str, tmp_path: Path
+) -> None:
+    server.replies = {"one": ["Rating: 5"]}
+    # the environment of a process can't contain a null character
+    monkeypatch.setattr(endpoint.os, "environ", {"JUDGE_KEY": key})  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="JUDGE_KEY contains a space or another character") as error:
+        rate(server, tmp_path / "ratings.jsonl", ["one"], api_key_env="JUDGE_KEY")
+    assert "secret" not in str(error.value)
+
+
 def test_placeholders_inside_the_texts_stay(server: Server, tmp_path: Path) -> None:
     server.replies = {"{prompt}": ["Rating: 5"]}
     one = answer_of("{prompt}", request="say {answer}")

@@ -109,11 +109,12 @@ def test_instructions_that_a_source_adds_depend_on_the_seed(inputs: dict[str, Pa
 def test_variants_need_a_prompt_without_attack_style(inputs: dict[str, Path], tmp_path: Path) -> None:
     write(inputs["data"] / "prompts.jsonl", [ROWS[1]])
     mutations = {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 6}
-    for changes in (
+    only: list[dict[str, Any]] = [
         {"openings": []},
         {"attacks": {}},
         {"attacks": {}, "openings": [], "mutations": mutations},
-    ):
+    ]
+    for changes in only:
         with pytest.raises(DataError, match="all 1 prompts have an attack style, so that none has variants"):
             run(inputs, tmp_path / "out", **changes)
     run(inputs, tmp_path / "out", attacks={}, openings=[], judge={"by": "rules"})
