@@ -25,7 +25,7 @@ SMOKE = str(REPOSITORY / "configs" / "smoke" / "pipeline.yaml")
             ["reward", "refusal_classifier", "rejection", "red_team", "report"],
         ),
         (["run", SMOKE, "--until", "v"], ["v1/rejection", "v1/ppo", "v2/rejection", "v2/ppo"]),
-        (["run", SMOKE, "--from", "s"], ["sft", "safety"]),
+        (["run", SMOKE, "--from", "s"], ["sft_first", "safety_first", "sft", "safety"]),
         (["run", "--dry-run", SMOKE, "--until", "wor"], ["world"]),
         (["run", "nothing.yaml", "--until", "v"], []),
         (["run", "--until", "v"], []),
