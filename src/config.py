@@ -111,6 +111,8 @@ def _messages(errors: Sequence[ErrorDetails], yaml_file: YamlFile, schema: type[
     problems: dict[KeyPath, list[str]] = {}
     for error in errors:
         key = _existing(error["loc"], yaml_file.data, error["type"] == "missing")
+        if error["type"].startswith("union_tag"):  # the key that decides between several kinds of sections
+            key = (*key, error["ctx"]["discriminator"].strip("'"))
         if error["type"] == "value_error":
             key = _named_key(key, error["msg"], yaml_file.data)
         if error["type"] == "missing" and _has_former_name(key, yaml_file.data):
@@ -155,11 +157,15 @@ def _problem(error: ErrorDetails, key: KeyPath, schema: type[Settings], *, data:
     if error["type"] == "extra_forbidden":
         section = _section_schema(schema, key[:-1], data)
         return _unknown_key(key[-1], list(_fields(section)) if section else [], schema)
-    if error["type"] == "missing":
+    if error["type"] in ("missing", "union_tag_not_found"):
         return "this key is required"
+    if error["type"] == "union_tag_invalid":
+        tag, tags = error["ctx"]["tag"], error["ctx"]["expected_tags"]
+        hint = nearest(tag, re.findall(r"'([^']+)'", tags))
+        return f"expected {' or '.join(tags.rsplit(', ', 1))}, found {shown(tag)}{hint}"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if error["type"] == "value_error":
-        return message
+        return message.removeprefix(f"{key[-1]}: ") if key else message
     hint = nearest(error["input"], re.findall(r"'([^']+)'", message)) if "literal" in error["type"] else ""
     return f"{message}, found {shown(error['input'])}{hint}"
 

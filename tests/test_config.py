@@ -46,6 +46,25 @@ class ExampleSettings(StageSettings):
         return self
 
 
+class MeanJudge(Settings):
+    by: Literal["mean"]
+
+
+class LimitJudge(Settings):
+    by: Literal["limit"]
+    limit: int
+
+    @model_validator(mode="after")
+    def _positive(self) -> LimitJudge:
+        if self.limit <= 0:
+            raise ValueError("limit: must be above 0")
+        return self
+
+
+class JudgedSettings(StageSettings):
+    judge: Annotated[MeanJudge | LimitJudge, Field(discriminator="by")]
+
+
 GOOD = "optimizer: {learning_rate: 1e-3}\n"
 
 
@@ -113,6 +132,20 @@ def test_wrong_keys_and_values_name_their_line(
     errors = [error for error in problem(path).splitlines() if error.startswith(f"{path}:{line}: {key}: ")]
     assert len(errors) == 1, problem(path)
     assert all(word in errors[0] for word in words), errors[0]
+
+
+@pytest.mark.parametrize(
+    ("judge", "words"),
+    [
+        ("{by: model}", "judge.by: expected 'mean' or 'limit', found \"model\" (text)"),
+        ("{by: limits}", "found \"limits\" (text); did you mean 'limit'?"),
+        ("{limit: 3}", "judge.by: this key is required"),
+        ("{by: limit}", "judge.limit: this key is required"),
+        ("{by: limit, limit: 0}", ":1: judge.limit: must be above 0"),
+    ],
+)
+def test_sections_of_several_kinds_name_the_key_that_decides(write: Any, judge: str, words: str) -> None:
+    assert words in problem(write(f"judge: {judge}\n"), schema=JudgedSettings)
 
 
 @pytest.mark.parametrize(

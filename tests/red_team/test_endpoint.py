@@ -235,7 +235,7 @@ def test_placeholders_inside_the_texts_stay(server: Server, tmp_path: Path) -> N
         ({"base_url": "localhost:8000"}, "no address of an endpoint"),
         ({"base_url": "http://user:key@host/v1"}, "without user, query and fragment"),
         ({"base_url": "http://host/v1?key=1"}, "without user, query and fragment"),
-        ({"prompt": "rate {prompt}"}, "has no {answer}"),
+        ({"prompt": "rate {prompt}"}, "does not contain {answer}"),
     ],
 )
 def test_wrong_settings(changes: dict[str, str], problem: str) -> None:

@@ -80,10 +80,13 @@ def test_ids_are_those_of_the_rows_or_of_the_messages() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"attacks": {"logic": ["no place"]}}, r"'no place' has no {prompt}"),
+        ({"attacks": {"logic": ["no place"]}}, r"'no place' does not contain {prompt}"),
         ({"attacks": {"logic": []}}, "at least 1 item"),
         ({"openings": [[]]}, "at least 1 item"),
-        ({"mutations": {"instructions": {"logic": "rewrite"}, "max_new_tokens": 4}}, r"'rewrite' has no"),
+        (
+            {"mutations": {"instructions": {"logic": "rewrite"}, "max_new_tokens": 4}},
+            r"'rewrite' does not contain",
+        ),
         ({"judge": {"by": "magic"}}, "'magic' found using 'by' does not match"),
     ],
 )

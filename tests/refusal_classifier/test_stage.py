@@ -115,7 +115,7 @@ def test_rates_that_are_undefined_are_null() -> None:
 
 
 def test_errors(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="held_out: no answers to test with"):
+    with pytest.raises(ValueError, match="held_out: nothing to test with"):
         run(data, tmp_path / "out", held_out=0)
     with pytest.raises(ValueError, match="held_out: `test` already names held-out answers"):
         run(data, tmp_path / "out", held_out=3, test=source_setting("test", "labelled_answers"))
