@@ -15,22 +15,35 @@ from typing import Any
 
 from report_file import read_report
 
-TRAINED = ("pretrain", "sft", "helpfulness", "safety", "v1/rejection", "v2/rejection")
+TRAINED = "pretrain sft_first safety_first sft helpfulness safety judge v1/rejection v2/rejection".split()
 VERSIONS = ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
 MEASURES = (
     "gold_helpfulness violation_rate invalid_rate refusal_rate false_refusal_rate false_refusal_borderline "
-    "kl_to_sft helpfulness_score safety_score answer_tokens truncated_rate"
+    "kl_to_sft helpfulness_score safety_score judge_score answer_tokens truncated_rate "
+    "classifier_refusal_rate classifier_false_refusal_rate classifier_refusal_borderline"
 ).split()
 RATINGS = ("significantly_better", "better", "slightly_better", "negligibly_better")
 TURNS = (1, 2, 4, 6, 10, 20)
+CONTEXTS = ("plain", "instruction", "multi_turn", "instruction_multi_turn")
 FIGURES = [
     ("pretrain", "validation_bits_per_byte"),
     ("pretrain", "unigram_bits_per_byte"),
     ("demonstrations", "gold_helpfulness"),
-    *(("reward", kind, "accuracy") for kind in ("helpfulness", "safety")),
+    *(("reward", kind, "accuracy") for kind in ("helpfulness", "safety", "judge")),
+    ("distillation", "distillation", "kept_share"),
+    ("distillation", "distillation", "score_differences", "gated", "difference"),
+    ("refusal_classifier", "refusal_classifier", "accuracy"),
     *(("reward", kind, "by_rating", rating) for kind in ("helpfulness", "safety") for rating in RATINGS),
     *(("rejection", stage, "selected") for stage in ("v1/rejection", "v2/rejection")),
     *(("versions", version, measure) for version in VERSIONS for measure in MEASURES),
+    *(
+        ("breakdown", version, "context", context, measure)
+        for version in VERSIONS
+        for context in CONTEXTS
+        for measure in ("violation_rate", "false_refusal_rate", "gold_helpfulness")
+    ),
+    *(("version_retention", version, "1-10") for version in VERSIONS),
+    *(("red_team", "red_team", "versions", version, "overall", "violation_rate") for version in VERSIONS),
     *(("gatt_retention", "with", str(turn)) for turn in TURNS),
 ]
 FINAL_SHARE = 0.1  # of a loss curve, compared with as much of its start

@@ -113,7 +113,10 @@ DOCUMENTS: dict[str, Format[str]] = {
 }
 DIALOGUES: dict[str, Format[Dialogue]] = {
     "messages": Format(
-        dialogue_formats.messages, records, _fields("instruction", "system", messages=["messages"])
+        dialogue_formats.messages,
+        records,
+        # the labels of the prompt are for readers of the file: fine-tuning treats all dialogues alike
+        _fields("instruction", "system", "is_safety", *PROMPT_LABELS, messages=["messages"]),
     ),
     "prompt_completion": Format(
         dialogue_formats.prompt_completion, records, _fields("prompt", "completion", *EARLIER)

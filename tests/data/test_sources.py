@@ -225,6 +225,16 @@ def test_prompts_of_dialogues_and_comparisons(tmp_path: Path) -> None:
     assert read == [Prompt([*PAIR, bye], False), Prompt([{"role": "user", "content": "bad"}], False)]
 
 
+def test_labels_of_a_dialogues_prompt_are_known_fields(tmp_path: Path) -> None:
+    labels = {"is_safety": True, "category": "illicit", "attack": "logic", "language": "french"}
+    write(tmp_path / "rows.jsonl", [{"messages": [*PAIR], **labels}])
+    intake = Intake()
+    assert len(read_dialogues(source("messages"), tmp_path, intake)) == 1
+    assert not intake.ignored
+    (prompt,) = read_prompts(source("messages"), tmp_path, intake)
+    assert prompt == Prompt([PAIR[0]], answer=PAIR[1]["content"], **labels)
+
+
 def test_prompts_of_transcripts_keep_the_whole_history(tmp_path: Path) -> None:
     history = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bad\n\nAssistant: "
     write(tmp_path / "rows.jsonl", [{"chosen": f"{history}no", "rejected": f"{history}ok"}])

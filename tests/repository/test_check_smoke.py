@@ -23,12 +23,18 @@ VERSION = dict.fromkeys(
         "kl_to_sft",
         "helpfulness_score",
         "safety_score",
+        "judge_score",
         "answer_tokens",
         "truncated_rate",
+        "classifier_refusal_rate",
+        "classifier_false_refusal_rate",
+        "classifier_refusal_borderline",
     ),
     0.1,
 )
-STAGES = ("pretrain", "sft", "helpfulness", "safety", "v1/rejection", "v2/rejection")
+STAGES = "pretrain sft_first safety_first sft helpfulness safety judge v1/rejection v2/rejection".split()
+CONTEXTS = ("plain", "instruction", "multi_turn", "instruction_multi_turn")
+IN_CONTEXT = {"violation_rate": 0.2, "false_refusal_rate": 0.0, "gold_helpfulness": 0.4}
 
 
 def good() -> dict[str, Any]:
@@ -38,11 +44,32 @@ def good() -> dict[str, Any]:
         "wall_seconds": {"world": 2.5},
         "pretrain": {"validation_bits_per_byte": 0.2, "unigram_bits_per_byte": 1.7},
         "demonstrations": {"gold_helpfulness": 0.5},
-        "reward": {kind: {"accuracy": 0.8, "by_rating": RATINGS} for kind in ("helpfulness", "safety")},
+        "reward": {
+            kind: {"accuracy": 0.8, "by_rating": RATINGS} for kind in ("helpfulness", "safety", "judge")
+        },
+        "distillation": {
+            "distillation": {"kept_share": 0.5, "score_differences": {"gated": {"difference": 0.2}}}
+        },
+        "refusal_classifier": {"refusal_classifier": {"accuracy": 0.99}},
         "rejection": {stage: {"selected": 300} for stage in STAGES[-2:]},
         "curves": {stage: {"loss": [3.0, 2.0, 1.0]} for stage in STAGES},
         "ppo": {"v2/ppo": {"score": [0.1, 0.2]}},
         "versions": {"sft": first, "v1/rejection": first, "v2/rejection": first, "v2/ppo": last},
+        "breakdown": {
+            version: {"context": dict.fromkeys(CONTEXTS, IN_CONTEXT)}
+            for version in ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
+        },
+        "version_retention": {
+            version: {"1-10": 0.5} for version in ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
+        },
+        "red_team": {
+            "red_team": {
+                "versions": {
+                    version: {"overall": {"violation_rate": 0.2}}
+                    for version in ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
+                }
+            }
+        },
         "gatt_retention": {"with": {str(turn): 0.5 for turn in (1, 2, 4, 6, 10, 20)}},
     }
     copied: dict[str, Any] = json.loads(json.dumps(report))
