@@ -139,7 +139,7 @@ class AnswerTest:
         if self.is_refusal is not None:
             classified = self.is_refusal([answer.text for answer in answers])
             values |= refusal_values(answered, classified, CLASSIFIER_MEASURES, limit=limit)
-            agreement = refusal_agreement(answered, classified, self.gold)
+            agreement = refusal_agreement(answered, classified, self.gold, groups=self.groups)
         finite, not_finite = drop_not_finite(values)
         for name, count in not_finite.items():
             say(f"{version.name}: {name} is null: {count:,} of its values are NaN or infinite")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..measures import JUDGE
@@ -89,19 +89,19 @@ def refusal_values(
 
 
 def refusal_agreement(
-    answered: Answered, classified: Sequence[bool], gold: AnswerScorer | None
+    answered: Answered, classified: Sequence[bool], gold: AnswerScorer | None, *, groups: Sequence[Hashable]
 ) -> dict[str, Any]:
     """Compares the refusal classifier with the phrases and with the ground truth (null if it is unknown).
 
-    `classified`: whether the classifier calls each answer a refusal.
+    `classified`: whether the classifier calls each answer a refusal; `groups`: see `mean_and_error`.
     """
     texts = [answer.text for _, answer in answered]
     found: dict[str, Any] = {
-        "phrases": refusal.agreement(classified, [refusal.is_refusal(text) for text in texts]),
+        "phrases": refusal.agreement(classified, [refusal.is_refusal(text) for text in texts], groups),
         "gold": None,
     }
     if gold is not None:
-        found["gold"] = refusal.agreement(classified, [gold.is_refusal(text) for text in texts])
+        found["gold"] = refusal.agreement(classified, [gold.is_refusal(text) for text in texts], groups)
     return found
 
 

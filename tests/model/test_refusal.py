@@ -36,8 +36,18 @@ def test_agreement_is_corrected_by_that_of_independent_verdicts() -> None:
     assert found["answers"] == 50
     assert found["agreement"] == pytest.approx(0.7)
     assert found["kappa"] == pytest.approx(0.4)
-    assert found["agreement_se"] == pytest.approx((0.7 * 0.3 / 50) ** 0.5)
-    assert found["kappa_se"] == pytest.approx(2 * (0.7 * 0.3 / 50) ** 0.5)
+    assert found["agreement_se"] == pytest.approx((0.7 * 0.3 / 49) ** 0.5)
+    assert found["kappa_se"] == pytest.approx(2 * (0.7 * 0.3 / 49) ** 0.5)
+
+
+def test_answers_of_one_group_do_not_narrow_the_errors() -> None:
+    """Four answers each to ten prompts, on seven of which the verdicts are equal."""
+    first = [True, False] * 20
+    second = [not verdict if number < 12 else verdict for number, verdict in enumerate(first)]
+    found = agreement(first, second, [number // 4 for number in range(40)])
+    assert found["agreement"] == pytest.approx(0.7)
+    assert found["agreement_se"] == pytest.approx((0.7 * 0.3 / 9) ** 0.5)
+    assert found["kappa_se"] == pytest.approx(2 * (0.7 * 0.3 / 9) ** 0.5)
 
 
 def test_agreement_where_kappa_is_undefined() -> None:
