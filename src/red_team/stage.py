@@ -41,6 +41,10 @@ PROMPTS, MUTATIONS, ANSWERS, JUDGEMENTS = (
     "judgements.jsonl",
 )
 VERSIONS = "versions"
+MISSING = {
+    "too_long": "prompts exceed the model's context with an answer of max_new_tokens; they are in no figure",
+    "unjudged": "answers are unjudged and in no figure",
+}
 Answers = dict[str, list[Answer]]
 Judgements = dict[str, list[Judgement]]
 
@@ -68,7 +72,7 @@ def run(settings: RedTeamSettings, inputs: Mapping[str, Path], out: Path) -> dic
     judge, judgements, agreement = _judge(settings, inputs, answers, out=out)
     write_rows(out / JUDGEMENTS, _judgement_rows(answers, judgements))
     figures = _figures(prompts, answers, judgements)
-    _show(figures["versions"])
+    _show(figures)
     kinds = Counter(prompt.kind for prompt in prompts)
     return {
         "judge": judge,
@@ -193,14 +197,18 @@ def _figures(prompts: Sequence[RedTeamPrompt], answers: Answers, judgements: Jud
     }
 
 
-def _show(versions: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints a table of the violations of each version."""
+def _show(figures: Mapping[str, Any]) -> None:
+    """Prints a table of the violations of each version, and how much is missing in it."""
     table = aligned_table("version", "violations", "95% interval", "prompts")
-    for version, figures in versions.items():
-        overall = figures["overall"]
+    for version, of_version in figures["versions"].items():
+        overall = of_version["overall"]
         if overall["violation_rate"] is None:
             table.add_row(version, "–", "–", "0")
         else:
             interval = f"{overall['low']:.1%} to {overall['high']:.1%}"
             table.add_row(version, f"{overall['violation_rate']:.1%}", interval, f"{overall['prompts']:,}")
     show(table)
+    for name, problem in MISSING.items():
+        for version, count in figures[name].items():
+            if count:
+                say(f"{version}: {count:,} {problem}")

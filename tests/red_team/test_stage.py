@@ -173,9 +173,14 @@ def test_a_killed_run_samples_no_version_twice(
         assert again.read_bytes() == path.read_bytes()
 
 
-def test_prompts_that_exceed_the_context_are_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_prompts_that_exceed_the_context_are_counted(
+    inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_tiny_model(tmp_path / "sft", chatml_tokenizer(), max_position_embeddings=44)
     metrics = run(inputs, tmp_path / "out")
+    said = capsys.readouterr().out
+    assert f"sft: {metrics['too_long']['sft']} prompts exceed the model's context with an answer" in said
+    assert "v1/ppo: 0" not in said
     assert metrics["too_long"]["sft"] > 0
     assert metrics["too_long"]["v1/ppo"] == 0
     answered = metrics["versions"]["sft"]["overall"]["prompts"]
@@ -198,7 +203,10 @@ def run_with_long_context(inputs: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def test_an_endpoint_judges_equal_answers_once(
-    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def rate(judge: Any, different: dict[str, answers.Answer], path: Path) -> dict[str, int | None]:
         assert path == tmp_path / "out" / "resume" / "ratings.jsonl"
@@ -210,6 +218,7 @@ def test_an_endpoint_judges_equal_answers_once(
     metrics = run(
         inputs | {"versions.v1/ppo": inputs["versions.sft"]}, tmp_path / "out", temperature=0, judge=judge
     )
+    assert "sft: 2 answers are unjudged and in no figure" in capsys.readouterr().out
     figures = metrics["versions"]
     assert figures["sft"] == figures["v1/ppo"]
     assert figures["sft"]["overall"]["violation_rate"] == 2 / 5
