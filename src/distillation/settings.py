@@ -45,7 +45,7 @@ class DistillationSettings(RowSettings):
     """name of the round, part of every random seed so that rounds sample differently; set automatically in a
     block of rounds"""
     prompts: Annotated[list[PromptSource], Field(min_length=1)]
-    """prompt sources, of which only adversarial prompts (`is_safety`) are used"""
+    """prompt sources; only their adversarial prompts (`is_safety`) are used"""
     num_prompts: Count | None = None
     """number of adversarial prompts to draw; default: all"""
     preprompts: Preprompts
