@@ -197,9 +197,12 @@ class RedTeamSettings(RowSettings):
         return isinstance(self.judge, RulesJudge) and self.judge.gold
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Those that the judge and the mutations use; another input would rerun the stage for nothing."""
         needed = {"safety"} if isinstance(self.judge, SafetyJudge) else set()
         needed |= {"attacker"} if self.mutations is not None else set()
-        return self.required_inputs | needed, self.optional_inputs - needed
+        detects_refusals = isinstance(self.judge, RulesJudge) and not self.judge.gold
+        optional = {"refusal_classifier"} if detects_refusals else set()
+        return self.required_inputs | needed, frozenset(optional)
 
     def all_sources(self) -> Iterator[tuple[str, Source]]:
         yield from super().all_sources()

@@ -281,12 +281,23 @@ def test_errors(inputs: dict[str, Path], tmp_path: Path) -> None:
         run(inputs | {"versions.../x": inputs["versions.sft"]}, tmp_path / "out")
 
 
-def test_inputs_depend_on_judge_and_mutations() -> None:
-    required, optional = settings().inputs_taken()
-    assert (required, optional) == ({"data", "safety"}, {"attacker", "refusal_classifier"})
+@pytest.mark.parametrize(
+    ("judge", "required", "optional"),
+    [
+        ({"by": "safety"}, {"safety"}, set()),
+        ({"by": "rules"}, set(), {"refusal_classifier"}),
+        ({"by": "rules", "gold": True}, set(), set()),
+        ({"by": "people", "to_label": "a.jsonl", "labels": "b.jsonl"}, set(), set()),
+    ],
+)
+def test_only_inputs_that_the_judge_and_mutations_use_are_taken(
+    judge: dict[str, Any], required: set[str], optional: set[str]
+) -> None:
+    """A change of any other would rerun the stage for nothing."""
+    assert settings(judge=judge).inputs_taken() == ({"data"} | required, optional)
     mutations = {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 6}
-    required, optional = settings(judge={"by": "rules"}, mutations=mutations).inputs_taken()
-    assert (required, optional) == ({"data", "attacker"}, {"safety", "refusal_classifier"})
+    rewriting = settings(judge=judge, mutations=mutations)
+    assert rewriting.inputs_taken() == ({"data", "attacker"} | required, optional)
 
 
 def test_the_gold_scorers_file_is_an_input() -> None:
