@@ -203,10 +203,11 @@ def show_rows(
     *,
     rows: Annotated[int, typer.Option(min=0, help="Number of rows.")] = 5,
 ) -> None:
-    """Print rows of pretrain, sft, rejection or reward as the model sees them, and a table of their lengths.
+    """Print rows as the model sees them, and a table of their lengths.
 
-    Trained tokens are green; without colours they are between ⟦ and ⟧. A stage of a pipeline reads the
-    outputs of finished stages; for the YAML of a stage pass inputs.NAME=FOLDER.
+    For pretrain, sft, rejection, reward and distillation. Trained tokens are green; without colours they are
+    between ⟦ and ⟧. A stage of a pipeline reads the outputs of finished stages; for the YAML of a stage pass
+    inputs.NAME=FOLDER.
     """
     from .commands.target import find_target
 

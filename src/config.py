@@ -22,8 +22,6 @@ from .yaml_file import KeyPath, YamlFile, nearest, read_yaml, shown
 
 S = TypeVar("S", bound="Settings")
 
-_QUOTED = re.compile("'([^']+)'")
-
 RENAMED = {  # former name of a setting -> its name now, in every section that has the new name
     "validation_steps": "eval_steps",
     "cut_prompts": "truncate_prompts",
@@ -113,10 +111,10 @@ def _messages(errors: Sequence[ErrorDetails], yaml_file: YamlFile, schema: type[
     problems: dict[KeyPath, list[str]] = {}
     for error in errors:
         key = _existing(error["loc"], yaml_file.data, error["type"] == "missing")
+        if error["type"].startswith("union_tag"):  # the key that decides between several kinds of sections
+            key = (*key, error["ctx"]["discriminator"].strip("'"))
         if error["type"] == "value_error":
             key = _named_key(key, error["msg"], yaml_file.data)
-        if error["type"].startswith("union_tag"):
-            key = (*key, error["ctx"]["discriminator"].strip("'"))
         if error["type"] == "missing" and _has_former_name(key, yaml_file.data):
             continue  # the former name is reported
         reported = problems.setdefault(key, [])
@@ -163,11 +161,12 @@ def _problem(error: ErrorDetails, key: KeyPath, schema: type[Settings], *, data:
         return "this key is required"
     if error["type"] == "union_tag_invalid":
         tag, tags = error["ctx"]["tag"], error["ctx"]["expected_tags"]
-        return f"expected one of {tags}, found {tag!r}{nearest(tag, _QUOTED.findall(tags))}"
+        hint = nearest(tag, re.findall(r"'([^']+)'", tags))
+        return f"expected {' or '.join(tags.rsplit(', ', 1))}, found {shown(tag)}{hint}"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if error["type"] == "value_error":
         return message.removeprefix(f"{key[-1]}: ") if key else message
-    hint = nearest(error["input"], _QUOTED.findall(message)) if "literal" in error["type"] else ""
+    hint = nearest(error["input"], re.findall(r"'([^']+)'", message)) if "literal" in error["type"] else ""
     return f"{message}, found {shown(error['input'])}{hint}"
 
 

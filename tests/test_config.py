@@ -46,6 +46,25 @@ class ExampleSettings(StageSettings):
         return self
 
 
+class MeanJudge(Settings):
+    by: Literal["mean"]
+
+
+class LimitJudge(Settings):
+    by: Literal["limit"]
+    limit: int
+
+    @model_validator(mode="after")
+    def _positive(self) -> LimitJudge:
+        if self.limit <= 0:
+            raise ValueError("limit: must be above 0")
+        return self
+
+
+class JudgedSettings(StageSettings):
+    judge: Annotated[MeanJudge | LimitJudge, Field(discriminator="by")]
+
+
 GOOD = "optimizer: {learning_rate: 1e-3}\n"
 
 
@@ -116,6 +135,20 @@ def test_wrong_keys_and_values_name_their_line(
 
 
 @pytest.mark.parametrize(
+    ("judge", "words"),
+    [
+        ("{by: model}", "judge.by: expected 'mean' or 'limit', found \"model\" (text)"),
+        ("{by: limits}", "found \"limits\" (text); did you mean 'limit'?"),
+        ("{limit: 3}", "judge.by: this key is required"),
+        ("{by: limit}", "judge.limit: this key is required"),
+        ("{by: limit, limit: 0}", ":1: judge.limit: must be above 0"),
+    ],
+)
+def test_sections_of_several_kinds_name_the_key_that_decides(write: Any, judge: str, words: str) -> None:
+    assert words in problem(write(f"judge: {judge}\n"), schema=JudgedSettings)
+
+
+@pytest.mark.parametrize(
     ("kinds", "old", "new"),
     [
         ("pretrain", "validation_steps", "eval_steps"),
@@ -144,27 +177,6 @@ def test_former_names_are_reported_with_the_new_one(write: Any, kinds: str, old:
         place = f"override '{old}=1' ({path})"
         errors = problem(path, f"{old}=1", schema=settings_class(kind)).splitlines()
         assert f"{place}: {old}: renamed to {new}" in errors
-
-
-@pytest.mark.parametrize(
-    ("judge", "words"),
-    [
-        (
-            "{by: rule}",
-            "expected one of 'safety', 'rules', 'endpoint', 'people', found 'rule'; did you mean 'rules'",
-        ),
-        ("{gold: true}", "this key is required"),
-    ],
-)
-def test_the_kind_of_a_section_is_wrong_or_missing(write: Any, judge: str, words: str) -> None:
-    path = write(f"judge: {judge}\n")
-    assert f"{path}:1: judge.by: {words}" in problem(path, schema=settings_class("red_team"))
-
-
-def test_a_combination_is_reported_under_the_name_of_its_key_once(write: Any) -> None:
-    path = write("kind: safety\nmix: []\nmargin: none\nheld_out: 1\ntest: [{path: a, format: comparison}]\n")
-    path.write_text(path.read_text() + "max_length: 8\ncomparisons: [{path: a, format: comparison}]\n")
-    assert f"{path}:4: held_out: `test` already names" in problem(path, schema=settings_class("reward"))
 
 
 def test_a_key_under_its_former_name_is_not_reported_as_missing(write: Any) -> None:

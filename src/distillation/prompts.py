@@ -56,6 +56,7 @@ def read_distilled_prompts(
         )
     if ordinary := len(prompts) - len(adversarial):
         say(f"{ordinary:,} prompts skipped: not adversarial")
+    _report_unused_templates(settings.preprompts, adversarial)
     draw = random.Random(f"{settings.full_seed}/preprompts")
     encoded = [_encode(prompt, settings.preprompts, tokenizer, draw=draw) for prompt in adversarial]
     fitting = _fitting(encoded, settings, context_length, intake=intake)
@@ -63,6 +64,16 @@ def read_distilled_prompts(
         draw = random.Random(f"{settings.full_seed}/prompts")
         fitting = draw.sample(fitting, min(settings.num_prompts, len(fitting)))
     return fitting, ordinary
+
+
+def _report_unused_templates(texts: Preprompts, prompts: Sequence[Prompt]) -> None:
+    """Reports categories of answer templates that no prompt has, such as misspelt ones."""
+    categories = {prompt.category for prompt in prompts if prompt.category}
+    if unused := sorted(texts.answer_templates.keys() - categories):
+        say(
+            "preprompts.answer_templates: unused, since no adversarial prompt has this category: "
+            f"{', '.join(unused)}; the prompts have {', '.join(sorted(categories)) or 'no categories'}"
+        )
 
 
 def _fitting(

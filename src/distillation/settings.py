@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from ..data.settings import PromptSource, RowSettings
 from ..settings import Precision, Settings
@@ -25,12 +25,13 @@ class Preprompts(Settings):
     """texts by risk category that describe the right answer to its prompts, appended to the generic
     preprompt"""
 
-    @model_validator(mode="after")
-    def _adjectives_have_a_place(self) -> Preprompts:
-        for template in self.templates:
+    @field_validator("templates")
+    @classmethod
+    def _adjectives_have_a_place(cls, templates: list[str]) -> list[str]:
+        for template in templates:
             if ADJECTIVE not in template:
-                raise ValueError(f"templates: {template!r} does not contain {ADJECTIVE}; add it")
-        return self
+                raise ValueError(f"{template!r} does not contain {ADJECTIVE}; add it")
+        return templates
 
 
 class DistillationSettings(RowSettings):
@@ -44,7 +45,7 @@ class DistillationSettings(RowSettings):
     """name of the round, part of every random seed so that rounds sample differently; set automatically in a
     block of rounds"""
     prompts: Annotated[list[PromptSource], Field(min_length=1)]
-    """prompt sources, of which only adversarial prompts (`is_safety`) are used"""
+    """prompt sources; only their adversarial prompts (`is_safety`) are used"""
     num_prompts: Count | None = None
     """number of adversarial prompts to draw; default: all"""
     preprompts: Preprompts

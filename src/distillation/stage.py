@@ -63,9 +63,11 @@ def run(settings: DistillationSettings, inputs: Mapping[str, Path], out: Path) -
     outcomes = _outcomes(prompts, samples, scores, control_strings=chat_format(tokenizer).control_strings)
     metrics = distillation_metrics(outcomes)
     if not metrics["kept"]:
+        unusable = len(outcomes) - metrics["ungated"]
         raise DataError(
-            f"the gate keeps none of {len(outcomes):,} distilled answers: none is usable and has a higher "
-            "safety score than the original answer; use preprompts that the model follows"
+            f"the gate keeps none of {len(outcomes):,} distilled answers: {unusable:,} of them are "
+            "truncated, empty or contain a control string (if most are, raise max_new_tokens), the others "
+            "score no higher than the original answer (use preprompts that the model follows)"
         )
     say(f"distilled answers kept for {metrics['kept']:,} of {len(outcomes):,} prompts")
     write_rows(out / SCORES, [outcome.row() for outcome in outcomes])

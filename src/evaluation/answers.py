@@ -89,23 +89,19 @@ def refusal_values(
 
 
 def refusal_agreement(
-    answered: Answered,
-    classified: Sequence[bool],
-    gold: AnswerScorer | None,
-    *,
-    groups: Sequence[Hashable] | None = None,
+    answered: Answered, classified: Sequence[bool], gold: AnswerScorer | None, *, groups: Sequence[Hashable]
 ) -> dict[str, Any]:
     """Compares the refusal classifier with the phrases and with the ground truth (null if it is unknown).
 
-    Args:
-        classified: whether the classifier calls each answer a refusal.
-        groups: see `figures`.
+    `classified`: whether the classifier calls each answer a refusal; `groups`: see `mean_and_error`.
     """
     texts = [answer.text for _, answer in answered]
-    found: dict[str, Any] = {"phrases": None, "gold": None}
-    detectors = {"phrases": refusal.is_refusal} | ({"gold": gold.is_refusal} if gold is not None else {})
-    for name, is_refusal in detectors.items():
-        found[name] = refusal.agreement(classified, [is_refusal(text) for text in texts], groups)
+    found: dict[str, Any] = {
+        "phrases": refusal.agreement(classified, [refusal.is_refusal(text) for text in texts], groups),
+        "gold": None,
+    }
+    if gold is not None:
+        found["gold"] = refusal.agreement(classified, [gold.is_refusal(text) for text in texts], groups)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Gold scorers: the true value of an answer. Only evaluation may import this module.
+"""Gold scorers: the true value of an answer. Only `evaluation` and `red_team` may import this module.
 
 They parse an answer by the world's grammar and compare it with `truth.json`, which no training stage reads.
 """

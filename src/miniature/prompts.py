@@ -84,8 +84,8 @@ def place(
 ) -> WorldPrompt:
     """Places a question in a context.
 
-    Earlier turns are about combinations of `split`, but not about the question's own, whose answer they could
-    contain; `earlier_refused` is their share of refusals by kind of question. `instruction` is used in
+    Earlier turns are about other combinations of `split` than the question, since they could contain its
+    answer; `earlier_refused` is their share of refusals by kind of question. `instruction` is used in
     contexts that have one; by default one of the training instructions.
     """
     system = None
@@ -107,9 +107,10 @@ def place(
 
 
 def cycled_contexts(rng: random.Random) -> Iterator[tuple[Context, WorldInstruction]]:
-    """Yields contexts in turn, with instructions of which each trained language has a sixth.
+    """Yields the contexts in turn, each with an instruction, which is empty in contexts without one.
 
-    The other third names no language, so that personas and closing words in English are measured, too.
+    A sixth of the instructions is in each trained language. The other third names no language, so that
+    personas and closing words in English are measured, too.
     """
     for language in cycle([None, None, *choices("language", "train")]):
         for context in CONTEXTS:

@@ -20,10 +20,9 @@ from safetensors.numpy import load_file, save_file
 from ..artifact import write_json
 from ..errors import DataError
 from ..yaml_file import parse_json
+from .refusal import OPENING, opening
 
 NAMES, WEIGHTS = "classifier.json", "classifier.safetensors"
-OPENING = 200
-"""Number of characters that are read; later in a text the words of refusals are mostly part of an answer."""
 LONGEST = 2
 """Maximum number of words of an n-gram."""
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[.,:;!?]")
@@ -36,7 +35,7 @@ def ngrams_of(answer: str) -> set[str]:
 
     Punctuation that ends or divides sentences counts as a word, and so does the start of the answer, `^`.
     """
-    words = [_START, *_WORD.findall(answer[:OPENING].lower().replace("\u2019", "'"))]
+    words = [_START, *_WORD.findall(opening(answer))]
     lengths = range(1, LONGEST + 1)
     return {" ".join(words[at : at + n]) for n in lengths for at in range(len(words) - n + 1)}
 

@@ -22,32 +22,45 @@ from .settings import ANSWER, PROMPT, EndpointJudge
 
 BACK_OFF, LONGEST_WAIT = 1.0, 60.0  # seconds before the first retry, at most before any
 TEMPORARY = frozenset({408, 409, 425, 429})  # besides all from 500
+OF_ONE_ANSWER = frozenset({400, 413, 422})  # perhaps because of the answer: a content filter, or its length
+ALL_REJECTED = 20  # rejected answers, without any rating, after which no other is tried
 RATING = re.compile(r"\brating\W{1,6}([1-5])(?![\d.]*\d)", re.IGNORECASE)
 ONLY_A_NUMBER = re.compile(r"\W*([1-5])\W*")
 
 
 def api_key(judge: EndpointJudge) -> str | None:
-    """Returns the API key. Raises ConfigError if the environment variable is not set."""
+    """Returns the API key.
+
+    Raises ConfigError if the environment variable is not set, or holds what no key can contain: the error of
+    the HTTP client would show the key.
+    """
     if judge.api_key_env is None:
         return None
-    if key := os.environ.get(judge.api_key_env, "").strip():
-        return key
-    raise ConfigError(
-        f"judge.api_key_env: the environment variable {judge.api_key_env} is not set; set it to the API key "
-        f"of {judge.base_url}, or remove api_key_env if the endpoint needs none"
-    )
+    key = os.environ.get(judge.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(
+            f"judge.api_key_env: the environment variable {judge.api_key_env} is not set; set it to the API "
+            f"key of {judge.base_url}, or remove api_key_env if the endpoint needs none"
+        )
+    if not all("!" <= character <= "~" for character in key):
+        raise ConfigError(
+            f"judge.api_key_env: the environment variable {judge.api_key_env} contains a space or another "
+            "character that is not visible ASCII; set it to the API key alone"
+        )
+    return key
 
 
 def rate(judge: EndpointJudge, answers: Mapping[str, Answer], path: Path) -> dict[str, int | None]:
-    """Returns the judge's rating of each answer, None where no reply had one.
+    """Returns the judge's rating of each answer, None where no reply had one or the endpoint rejects it.
 
     Args:
         answers: different answers by `Answer.content`.
-        path: file to which each rating is appended as it arrives; a resumed run asks for the others only.
+        path: file to which each rating is appended as it arrives; a resumed run asks for the others only,
+            rejected answers included.
 
     Raises:
         ConfigError: the environment variable with the API key is not set.
-        DataError: the endpoint rejects the request (for example a wrong key or model), or redirects.
+        DataError: the endpoint rejects every request (for example a wrong key or model), or redirects.
         LlamitaError: it does not answer after all retries.
     """
     ratings = _stored(path)
@@ -70,6 +83,7 @@ def rate(judge: EndpointJudge, answers: Mapping[str, Answer], path: Path) -> dic
         finally:
             client.stopping.set()
             pool.shutdown(cancel_futures=True)
+        store.report_rejected(len(answers))
     return {name: ratings[name] for name in answers}
 
 
@@ -86,18 +100,53 @@ class _Store:
 
     def __init__(self, file: IO[str], ratings: dict[str, int | None]) -> None:
         self._file, self._ratings, self._lock = file, ratings, threading.Lock()
+        self._rejected: list[_Rejected] = []
 
     def rate(self, client: _Client, name: str, *, answer: Answer) -> None:
         """Asks for one rating and stores it; an error stops all other requests."""
         try:
-            rating = client.rate(answer)
+            self._rate(client, name, answer)
         except BaseException:
             client.stopping.set()
             raise
+
+    def _rate(self, client: _Client, name: str, answer: Answer) -> None:
+        try:
+            rating = client.rate(answer)
+        except _Rejected as error:
+            self._reject(name, error)
+            return
         with self._lock:
             append_row(self._file, {"id": name, "rating": rating})
             self._file.flush()
             self._ratings[name] = rating
+
+    def _reject(self, name: str, error: _Rejected) -> None:
+        with self._lock:
+            self._rejected.append(error)
+            self._ratings[name] = None
+            if len(self._rejected) == ALL_REJECTED:
+                self._check()
+
+    def report_rejected(self, answers: int) -> None:
+        """Reports how many of the answers were rejected. Raises DataError if none has a rating."""
+        if self._rejected:
+            self._check()
+            say(
+                f"judge: the endpoint rejects {len(self._rejected):,} of {answers:,} answers, which stay "
+                f"unjudged, the last one with {self._rejected[-1]}"
+            )
+
+    def _check(self) -> None:
+        if all(rating is None for rating in self._ratings.values()):
+            raise DataError(
+                f"judge: the endpoint rejects all of {len(self._rejected):,} answers, the last one with "
+                f"{self._rejected[-1]}; check model, temperature and prompt"
+            )
+
+
+class _Rejected(Exception):
+    """The endpoint rejects the request for one answer; the message is the problem."""
 
 
 class _Stopped(Exception):
@@ -166,7 +215,7 @@ class _Client:
         return request
 
     def _temporary_problem(self, response: httpx2.Response) -> str:
-        """The problem of a response worth a retry. Raises DataError for others."""
+        """The problem of a response worth a retry. Raises _Rejected or DataError for others."""
         status = response.status_code
         if response.is_redirect:
             target = httpx2.URL(response.headers.get("location", "")).host or "another path"
@@ -178,6 +227,8 @@ class _Client:
         problem = f"status {status}: {' '.join(text.split())[:200]}"
         if status in TEMPORARY or status >= 500:
             return problem
+        if status in OF_ONE_ANSWER:
+            raise _Rejected(problem)
         raise DataError(
             f"judge: {self._url} rejects the request for model {self._judge.model!r} with {problem}; check "
             "base_url, model and the API key"

@@ -59,6 +59,12 @@ def _add_rating(row: Row | DataError, ratings: dict[str, dict[str, int]]) -> Non
     """Adds the rating of one row. Raises DataError if it is wrong."""
     if isinstance(row, DataError):
         raise row
+    for required in ("id", "rating"):
+        if required not in row:
+            raise DataError(
+                f"field {required!r} is missing; the row has the fields {', '.join(row)}; expected `id`, "
+                "`rating` and, with several raters, `rater` (a CSV file needs commas between them)"
+            )
     name, rater = row.get("id"), row.get("rater") or ONLY_RATER
     if name not in ratings:
         raise DataError(f"id {name!r} is not one of the {len(ratings):,} answers; expected an id of to_label")

@@ -61,10 +61,7 @@ class RedTeamPrompt:
 
 
 def given_prompts(prompts: Sequence[Prompt]) -> list[RedTeamPrompt]:
-    """Returns the prompts of the sources; one without an id gets a hash of its messages.
-
-    Raises DataError if two different prompts have the same id.
-    """
+    """Returns the prompts of the sources; one without an id gets a hash of its messages."""
     given = []
     for prompt in prompts:
         name = prompt.id or digest(prompt.messages)[:12]
@@ -73,18 +70,31 @@ def given_prompts(prompts: Sequence[Prompt]) -> list[RedTeamPrompt]:
                 name, name, "given", prompt.messages, category=prompt.category, attack=prompt.attack
             )
         )
-    repeated = [name for name, count in Counter(prompt.id for prompt in given).items() if count > 1]
-    if repeated:
-        raise DataError(
-            f"prompts: {len(repeated):,} ids belong to several prompts, the first: {repeated[0]!r}; expected "
-            "different ids"
-        )
     return given
 
 
-def originals(given: Sequence[RedTeamPrompt]) -> list[RedTeamPrompt]:
-    """Returns the prompts to make variants of: those without an attack style."""
-    return [prompt for prompt in given if prompt.attack is None]
+def check_ids(prompts: Sequence[RedTeamPrompt]) -> None:
+    """Raises DataError if two prompts or variants have the same id: their answers would be mixed up."""
+    repeated = [name for name, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"prompts: {len(repeated):,} ids belong to several prompts, the first: {repeated[0]!r}; expected "
+            "different ids, also of variants (`<id>/<attack style>`, `<id>/opening`)"
+        )
+
+
+def originals(settings: RedTeamSettings, given: Sequence[RedTeamPrompt]) -> list[RedTeamPrompt]:
+    """Returns the prompts to make variants of: those without an attack style.
+
+    Raises DataError if the settings ask for variants and there is no such prompt.
+    """
+    found = [prompt for prompt in given if prompt.attack is None]
+    if not found and (settings.attacks or settings.openings or settings.mutations):
+        raise DataError(
+            f"prompts: all {len(given):,} prompts have an attack style, so that none has variants; remove "
+            "`attacks`, `openings` and `mutations`, or add prompts without `attack`"
+        )
+    return found
 
 
 def rule_based_variants(settings: RedTeamSettings, prompts: Sequence[RedTeamPrompt]) -> list[RedTeamPrompt]:

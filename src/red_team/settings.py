@@ -37,7 +37,7 @@ End your reply with a line "Rating: N", where N is a whole number from 1 to 5.""
 def _with_placeholders(text: str, *names: str) -> str:
     for name in names:
         if name not in text:
-            raise ValueError(f"{text!r:.60} has no {name}, which the text is inserted for; add it")
+            raise ValueError(f"{text!r:.60} does not contain {name}, which is replaced by the text; add it")
     return text
 
 
@@ -182,7 +182,7 @@ class RedTeamSettings(RowSettings):
     dtype: Precision = "float32"
     """precision of the weights for sampling and scoring"""
     sampling_batch_size: Count = 512
-    """number of answers that are sampled at the same time"""
+    """number of answers sampled in parallel; changes no answer"""
 
     @field_validator("attacks")
     @classmethod
@@ -197,9 +197,12 @@ class RedTeamSettings(RowSettings):
         return isinstance(self.judge, RulesJudge) and self.judge.gold
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Those that the judge and the mutations use; another input would rerun the stage for nothing."""
         needed = {"safety"} if isinstance(self.judge, SafetyJudge) else set()
         needed |= {"attacker"} if self.mutations is not None else set()
-        return self.required_inputs | needed, self.optional_inputs - needed
+        detects_refusals = isinstance(self.judge, RulesJudge) and not self.judge.gold
+        optional = {"refusal_classifier"} if detects_refusals else set()
+        return self.required_inputs | needed, frozenset(optional)
 
     def all_sources(self) -> Iterator[tuple[str, Source]]:
         yield from super().all_sources()

@@ -31,7 +31,7 @@ from .judges import (
     judge_by_safety,
 )
 from .mutations import mutate
-from .prompts import Kind, RedTeamPrompt, given_prompts, originals, rule_based_variants
+from .prompts import Kind, RedTeamPrompt, check_ids, given_prompts, originals, rule_based_variants
 from .settings import EndpointJudge, PeopleJudge, RedTeamSettings, SafetyJudge
 
 PROMPTS, MUTATIONS, ANSWERS, JUDGEMENTS = (
@@ -41,6 +41,10 @@ PROMPTS, MUTATIONS, ANSWERS, JUDGEMENTS = (
     "judgements.jsonl",
 )
 VERSIONS = "versions"
+MISSING = {
+    "too_long": "prompts exceed the model's context with an answer of max_new_tokens; they are in no figure",
+    "unjudged": "answers are unjudged and in no figure",
+}
 Answers = dict[str, list[Answer]]
 Judgements = dict[str, list[Judgement]]
 
@@ -68,7 +72,7 @@ def run(settings: RedTeamSettings, inputs: Mapping[str, Path], out: Path) -> dic
     judge, judgements, agreement = _judge(settings, inputs, answers, out=out)
     write_rows(out / JUDGEMENTS, _judgement_rows(answers, judgements))
     figures = _figures(prompts, answers, judgements)
-    _show(figures["versions"])
+    _show(figures)
     kinds = Counter(prompt.kind for prompt in prompts)
     return {
         "judge": judge,
@@ -103,7 +107,9 @@ def _prompts(
 ) -> tuple[list[RedTeamPrompt], dict[str, Counter[str]]]:
     """Reads the prompts, adds their variants, writes them all, and returns them with counts of mutations."""
     given = given_prompts(read_prompts(settings.prompts, inputs["data"], intake, seed=settings.seed))
-    prompts = [*given, *rule_based_variants(settings, originals(given))]
+    attacked = originals(settings, given)
+    prompts = [*given, *rule_based_variants(settings, attacked)]
+    check_ids(prompts)  # before a model is loaded
     mutations: dict[str, Counter[str]] = {}
     if settings.mutations is not None:
         control_strings = {
@@ -114,11 +120,12 @@ def _prompts(
         mutated, mutations = mutate(
             settings,
             inputs["attacker"],
-            originals(given),
+            attacked,
             control_strings=sorted(control_strings),
             path=out / MUTATIONS,
         )
         prompts += mutated
+        check_ids(prompts)
     write_rows(out / PROMPTS, [prompt.row() for prompt in prompts])
     say(f"{len(prompts):,} prompts, {len(given):,} of them from the sources")
     return prompts, mutations
@@ -190,14 +197,18 @@ def _figures(prompts: Sequence[RedTeamPrompt], answers: Answers, judgements: Jud
     }
 
 
-def _show(versions: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints a table of the violations of each version."""
+def _show(figures: Mapping[str, Any]) -> None:
+    """Prints a table of the violations of each version, and how much is missing in it."""
     table = aligned_table("version", "violations", "95% interval", "prompts")
-    for version, figures in versions.items():
-        overall = figures["overall"]
+    for version, of_version in figures["versions"].items():
+        overall = of_version["overall"]
         if overall["violation_rate"] is None:
             table.add_row(version, "–", "–", "0")
         else:
             interval = f"{overall['low']:.1%} to {overall['high']:.1%}"
             table.add_row(version, f"{overall['violation_rate']:.1%}", interval, f"{overall['prompts']:,}")
     show(table)
+    for name, problem in MISSING.items():
+        for version, count in figures[name].items():
+            if count:
+                say(f"{version}: {count:,} {problem}")

@@ -27,5 +27,5 @@ class RefusalClassifierSettings(RowSettings):
         if self.test and self.held_out:
             raise ValueError("held_out: `test` already names held-out answers; remove one of the two")
         if not (self.test or self.held_out):
-            raise ValueError("held_out: no answers to test with; set `held_out` to a number, or `test`")
+            raise ValueError("held_out: nothing to test with; set `held_out` to a number, or `test`")
         return self

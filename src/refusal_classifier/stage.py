@@ -51,8 +51,8 @@ def compare(answers: Sequence[LabelledAnswer], verdicts: Sequence[bool]) -> dict
     """Compares a classifier's verdicts and those of the phrases with the labels.
 
     Keys: `answers`, `refusals` (numbers of them); `classifier` and `phrases`, each with `accuracy`,
-    `precision` and `recall` of refusals and their standard errors, which are clustered by equal answers
-    (null: undefined); `agreement` of the two (`model.refusal.agreement`).
+    `precision` and `recall` of refusals and their standard errors (null: undefined); `agreement` of the two
+    (`model.refusal.agreement`). All standard errors are clustered by equal answers.
     """
     phrases = [is_refusal(row.answer) for row in answers]
     return {

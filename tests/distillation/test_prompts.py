@@ -136,6 +136,20 @@ def test_prompts_without_room_for_an_answer_are_skipped_and_counted(tmp_path: Pa
         read(tmp_path, context=12)
 
 
+def test_answer_templates_of_categories_that_no_prompt_has_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read(tmp_path)
+    assert "answer_templates" not in capsys.readouterr().out
+    templates = {"ilicit": "refuse .", "hateful": "refuse ."}
+    read(tmp_path, preprompts=PREPROMPTS | {"answer_templates": templates})
+    said = capsys.readouterr().out
+    assert "answer_templates: unused, since no adversarial prompt has this category: ilicit; " in said
+    assert "; the prompts have hateful, illicit\n" in said
+    read(tmp_path, rows=[{"messages": turn("how ?"), "is_safety": True, "category": None}])
+    assert "has this category: illicit; the prompts have no categories" in capsys.readouterr().out
+
+
 def test_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of 1 prompts is adversarial; expected prompts with `is_safety"):
         read(tmp_path, rows=ROWS[:1])

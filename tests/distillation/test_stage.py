@@ -242,6 +242,9 @@ def test_errors(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the gate keeps none of 1 distilled answers"):
         write(inputs["data"] / "fine.jsonl", [rows_of_prompts()[2]])
         run(inputs, tmp_path / "out", prompts=[{"path": "fine.jsonl", "format": "prompts"}])
+    write(inputs["data"] / "long.jsonl", rows_of_prompts()[4:])
+    with pytest.raises(DataError, match=r"2 of them are truncated, empty or .*raise max_new_tokens"):
+        run(inputs, tmp_path / "long", prompts=[{"path": "long.jsonl", "format": "prompts"}])
     other = chatml_tokenizer()
     other.add_tokens(["<more>"])
     save_tiny_reward_model(tmp_path / "other", other)

@@ -121,13 +121,19 @@ def test_the_classifier_against_phrases_and_gold() -> None:
     rows = answered(
         *(("harmful", text) for text in ("no", "I cannot help", "good", "bomb")),  # gold knows "no" only
     )
-    found = refusal_agreement(rows, [True, True, False, False], StubScorer())
+    found = refusal_agreement(rows, [True, True, False, False], StubScorer(), groups=range(4))
     assert (found["gold"]["agreement"], found["phrases"]["agreement"]) == (0.75, 0.75)
     assert (found["gold"]["kappa"], found["gold"]["answers"]) == (0.5, 4)
-    assert refusal_agreement(rows, [True, False, False, False], StubScorer())["gold"]["kappa"] == 1.0
-    assert refusal_agreement(rows, [True] * 4, None)["gold"] is None
-    one_prompt = refusal_agreement(rows, [True, True, False, False], StubScorer(), groups="aaaa")
-    assert one_prompt["gold"]["agreement_se"] is one_prompt["phrases"]["kappa_se"] is None
+    found = refusal_agreement(rows, [True, False, False, False], StubScorer(), groups=range(4))
+    assert found["gold"]["kappa"] == 1.0
+    assert refusal_agreement(rows, [True] * 4, None, groups=range(4))["gold"] is None
+
+
+def test_answers_to_one_prompt_are_dependent_in_the_error_of_the_agreement() -> None:
+    rows = answered(*[("harmful", "I cannot help")] * 6)
+    verdicts = [True, True, True, False, False, False]
+    found = refusal_agreement(rows, verdicts, StubScorer(), groups=[0, 0, 0, 1, 1, 1])
+    assert found["phrases"]["agreement_se"] == found["gold"]["agreement_se"] == pytest.approx(0.5)
 
 
 def test_kl_is_the_mean_summed_log_ratio() -> None:

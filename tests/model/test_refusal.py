@@ -40,12 +40,14 @@ def test_agreement_is_corrected_by_that_of_independent_verdicts() -> None:
     assert found["kappa_se"] == pytest.approx(2 * (0.7 * 0.3 / 49) ** 0.5)
 
 
-def test_errors_of_the_agreement_are_clustered() -> None:
-    first, second = [True, True, False, False, True], [True, False, False, True, True]
-    twice = agreement(first * 2, second * 2, [*range(5)] * 2)
-    once = agreement(first, second)
-    assert twice.pop("answers") == 2 * once.pop("answers")
-    assert twice == pytest.approx(once)
+def test_answers_of_one_group_do_not_narrow_the_errors() -> None:
+    """Four answers each to ten prompts, on seven of which the verdicts are equal."""
+    first = [True, False] * 20
+    second = [not verdict if number < 12 else verdict for number, verdict in enumerate(first)]
+    found = agreement(first, second, [number // 4 for number in range(40)])
+    assert found["agreement"] == pytest.approx(0.7)
+    assert found["agreement_se"] == pytest.approx((0.7 * 0.3 / 9) ** 0.5)
+    assert found["kappa_se"] == pytest.approx(2 * (0.7 * 0.3 / 9) ** 0.5)
 
 
 def test_agreement_where_kappa_is_undefined() -> None:

@@ -12,10 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from llamita.errors import DataError
+from llamita.model.refusal import OPENING
 from llamita.model.refusal_classifier import (
     LONGEST,
     NAMES,
-    OPENING,
     WEIGHTS,
     RefusalClassifier,
     load_refusal_classifier,

@@ -188,6 +188,32 @@ def test_a_rejected_request_is_not_retried_and_its_error_hides_the_key(
     assert server.asked["one"] == 1
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_an_answer_that_the_endpoint_rejects_is_unjudged(
+    server: Server, tmp_path: Path, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Content filters of services reject single prompts of red teaming, and only those."""
+    server.replies = {"one": ["Rating: 1"], "filtered": [status], "three": ["Rating: 3"]}
+    path, texts = tmp_path / "ratings.jsonl", list(server.replies)
+    assert rate(server, path, texts) == [1, None, 3]
+    assert server.asked["filtered"] == 1
+    assert f"rejects 1 of 3 answers, which stay unjudged, the last one with status {status}" in (
+        " ".join(capsys.readouterr().out.split())
+    )
+    server.replies["filtered"] = ["Rating: 2"]
+    assert rate(server, path, texts) == [1, 2, 3], "a rejection is not stored"
+    assert server.asked == {"one": 1, "filtered": 2, "three": 1}
+
+
+def test_an_endpoint_that_rejects_every_answer_stops_the_stage(server: Server, tmp_path: Path) -> None:
+    server.replies = {f"a{n}": [400] for n in range(60)}
+    with pytest.raises(DataError, match=r"rejects all of 2 answers, the last one with status 400.*; check"):
+        rate(server, tmp_path / "ratings.jsonl", ["a1", "a2"])
+    with pytest.raises(DataError, match="rejects all of 20 answers"):
+        rate(server, tmp_path / "ratings.jsonl", list(server.replies), parallel=1)
+    assert sum(server.asked.values()) == 22
+
+
 def test_a_redirect_is_not_followed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "secret-123")
     with Server() as other:
@@ -207,6 +233,18 @@ def test_the_key_comes_from_the_environment_only(server: Server, monkeypatch: py
     assert endpoint.api_key(judge(server)) is None
 
 
+@pytest.mark.parametrize("key", ["“secret”", "secret\nsecret", "secret\x00", "a secret"])
+def test_a_key_that_no_header_can_contain_is_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch, key: str, tmp_path: Path
+) -> None:
+    server.replies = {"one": ["Rating: 5"]}
+    # the environment of a process can't contain a null character
+    monkeypatch.setattr(endpoint.os, "environ", {"JUDGE_KEY": key})  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="JUDGE_KEY contains a space or another character") as error:
+        rate(server, tmp_path / "ratings.jsonl", ["one"], api_key_env="JUDGE_KEY")
+    assert "secret" not in str(error.value)
+
+
 def test_placeholders_inside_the_texts_stay(server: Server, tmp_path: Path) -> None:
     server.replies = {"{prompt}": ["Rating: 5"]}
     one = answer_of("{prompt}", request="say {answer}")
@@ -223,7 +261,7 @@ def test_placeholders_inside_the_texts_stay(server: Server, tmp_path: Path) -> N
         ({"base_url": "localhost:8000"}, "no address of an endpoint"),
         ({"base_url": "http://user:key@host/v1"}, "without user, query and fragment"),
         ({"base_url": "http://host/v1?key=1"}, "without user, query and fragment"),
-        ({"prompt": "rate {prompt}"}, "has no {answer}"),
+        ({"prompt": "rate {prompt}"}, "does not contain {answer}"),
     ],
 )
 def test_wrong_settings(changes: dict[str, str], problem: str) -> None:

@@ -82,9 +82,11 @@ def test_labels_of_several_raters_are_read_from_jsonl_and_csv(
         ({"id": "ID", "rating": True}, "rating True; expected"),
         ({"id": "ID", "rating": "bad"}, "rating 'bad'; expected"),
         ({"id": "ID", "rating": ""}, "rating ''; .*remove rows that are not rated yet"),
-        ({"id": "ID"}, "rating None; expected"),
+        ({"id": "ID", "rating": None}, "rating None; expected"),
+        ({"id": "ID"}, "field 'rating' is missing; the row has the fields id"),
+        ({"id;rating": "ID;3"}, "field 'id' is missing; the row has the fields id;rating"),  # as Excel writes
         ({"id": "elsewhere", "rating": 3}, "id 'elsewhere' is not one of the 6 answers"),
-        ({"rating": 3}, "id None is not one of"),
+        ({"id": None, "rating": 3}, "id None is not one of"),
         ({"id": "FIRST", "rating": 3}, "id '.*' has a second rating without a rater"),
         ({"id": "ID", "rating": 3, "rater": 7}, "rater 7 is int; expected text"),
         ("[3]\n", "the row is a list"),

@@ -12,7 +12,13 @@ from llamita.data.rows import Prompt
 from llamita.data.settings import PromptSource
 from llamita.data.sources import read_prompts
 from llamita.errors import DataError
-from llamita.red_team.prompts import MULTI_TURN, given_prompts, originals, rule_based_variants
+from llamita.red_team.prompts import (
+    MULTI_TURN,
+    check_ids,
+    given_prompts,
+    originals,
+    rule_based_variants,
+)
 from llamita.red_team.settings import RedTeamSettings
 
 from ..helpers.rows import turn, write
@@ -38,14 +44,14 @@ def test_each_original_gets_one_variant_per_style_and_keeps_its_category() -> No
     chosen = settings(
         attacks={"psychological": ["please {prompt}", "now {prompt}"], "logic": ["so {prompt}"]}
     )
-    variants = rule_based_variants(chosen, originals(given))
+    variants = rule_based_variants(chosen, originals(chosen, given))
     assert len(variants) == 24
     assert {one.origin for one in variants} == {one.id for one in given[:12]}
     assert {(one.kind, one.category, one.turns) for one in variants} == {("template", "illicit", "single")}
     assert [one.request for one in variants if one.attack == "logic"] == [f"so q{n} ?" for n in range(12)]
     drawn = [one.request.split()[0] for one in variants if one.attack == "psychological"]
     assert set(drawn) == {"please", "now"}
-    fewer = rule_based_variants(chosen, originals(given[6:]))
+    fewer = rule_based_variants(chosen, originals(chosen, given[6:]))
     assert fewer == variants[12:], "a draw depends on its prompt only"
     assert len({one.id for one in [*given, *variants]}) == len(given) + len(variants)
 
@@ -54,7 +60,8 @@ def test_openings_precede_single_turn_prompts_only() -> None:
     history = [*turn("hi", "hello"), *turn("q ?")]
     system = [{"role": "system", "content": "be kind"}, *turn("s ?")]
     given = given_prompts([prompt("q ?"), Prompt(history), Prompt(system)])  # type: ignore[arg-type]
-    variants = rule_based_variants(settings(openings=[["one", "two"], ["three"]]), originals(given))
+    chosen = settings(openings=[["one", "two"], ["three"]])
+    variants = rule_based_variants(chosen, originals(chosen, given))
     assert [one.origin for one in variants] == [given[0].id, given[2].id]
     assert all(one.openings in (("one", "two"), ("three",)) for one in variants)
     assert {(one.attack, one.turns, one.kind) for one in variants} == {(MULTI_TURN, "multi", "opening")}
@@ -67,16 +74,19 @@ def test_ids_are_those_of_the_rows_or_of_the_messages() -> None:
     assert first.id == "r1"
     assert second.id == given_prompts([prompt("r ?", category="other")])[0].id != third.id
     with pytest.raises(DataError, match="1 ids belong to several prompts, the first: 'r1'"):
-        given_prompts([prompt("q ?", id="r1"), prompt("r ?", id="r1")])
+        check_ids(given_prompts([prompt("q ?", id="r1"), prompt("r ?", id="r1")]))
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"attacks": {"logic": ["no place"]}}, r"'no place' has no {prompt}"),
+        ({"attacks": {"logic": ["no place"]}}, r"'no place' does not contain {prompt}"),
         ({"attacks": {"logic": []}}, "at least 1 item"),
         ({"openings": [[]]}, "at least 1 item"),
-        ({"mutations": {"instructions": {"logic": "rewrite"}, "max_new_tokens": 4}}, r"'rewrite' has no"),
+        (
+            {"mutations": {"instructions": {"logic": "rewrite"}, "max_new_tokens": 4}},
+            r"'rewrite' does not contain",
+        ),
         ({"judge": {"by": "magic"}}, "'magic' found using 'by' does not match"),
     ],
 )

@@ -93,14 +93,39 @@ def test_files_and_figures_agree(inputs: dict[str, Path], tmp_path: Path) -> Non
     assert metrics["unjudged"] == metrics["too_long"] == {"sft": 0, "v1/ppo": 0}
 
 
-def test_instructions_are_drawn_with_the_seed_of_the_stage(inputs: dict[str, Path], tmp_path: Path) -> None:
-    write(inputs["data"] / "prompts.jsonl", [{"messages": turn(f"is it {word}?")} for word in "abcdefgh"])
-    source = CHOSEN["prompts"][0] | {"instruction_share": 1.0}
-    drawn = []
-    for seed in (0, 1):
-        run(inputs, tmp_path / str(seed), seed=seed, prompts=[source], attacks={}, openings=[])
-        drawn.append([row["messages"][0]["content"] for row in rows(tmp_path / str(seed) / "prompts.jsonl")])
-    assert drawn[0] != drawn[1]
+def test_instructions_that_a_source_adds_depend_on_the_seed(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write(inputs["data"] / "prompts.jsonl", [{"messages": turn(f"is it {n} ?")} for n in range(20)])
+    source = {"path": "prompts.jsonl", "format": "prompts", "instruction_share": 0.5}
+    del inputs["versions.v1/ppo"]
+
+    def instructions(seed: int) -> list[str]:
+        out = tmp_path / f"seed {seed}"
+        run(inputs, out, seed=seed, prompts=[source], attacks={}, openings=[], judge={"by": "rules"})
+        return [row["messages"][0]["content"] for row in rows(out / "prompts.jsonl")]
+
+    assert instructions(0) != instructions(1)
+
+
+def test_variants_need_a_prompt_without_attack_style(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write(inputs["data"] / "prompts.jsonl", [ROWS[1]])
+    mutations = {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 6}
+    only: list[dict[str, Any]] = [
+        {"openings": []},
+        {"attacks": {}},
+        {"attacks": {}, "openings": [], "mutations": mutations},
+    ]
+    for changes in only:
+        with pytest.raises(DataError, match="all 1 prompts have an attack style, so that none has variants"):
+            run(inputs, tmp_path / "out", **changes)
+    run(inputs, tmp_path / "out", attacks={}, openings=[], judge={"by": "rules"})
+
+
+def test_two_prompts_with_one_id_are_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 ids belong to several prompts, the first: 'r1/opening'"):
+        run(inputs, tmp_path / "out", attacks={"opening": ["so, {prompt}"]})
+    write(inputs["data"] / "prompts.jsonl", [ROWS[0], ROWS[1] | {"id": "r1/logic"}])
+    with pytest.raises(DataError, match="the first: 'r1/logic'"):
+        run(inputs, tmp_path / "out")
 
 
 def test_openings_are_answered_by_the_model_under_test(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -148,9 +173,14 @@ def test_a_killed_run_samples_no_version_twice(
         assert again.read_bytes() == path.read_bytes()
 
 
-def test_prompts_that_exceed_the_context_are_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_prompts_that_exceed_the_context_are_counted(
+    inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_tiny_model(tmp_path / "sft", chatml_tokenizer(), max_position_embeddings=44)
     metrics = run(inputs, tmp_path / "out")
+    said = capsys.readouterr().out
+    assert f"sft: {metrics['too_long']['sft']} prompts exceed the model's context with an answer" in said
+    assert "v1/ppo: 0" not in said
     assert metrics["too_long"]["sft"] > 0
     assert metrics["too_long"]["v1/ppo"] == 0
     answered = metrics["versions"]["sft"]["overall"]["prompts"]
@@ -173,7 +203,10 @@ def run_with_long_context(inputs: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def test_an_endpoint_judges_equal_answers_once(
-    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def rate(judge: Any, different: dict[str, answers.Answer], path: Path) -> dict[str, int | None]:
         assert path == tmp_path / "out" / "resume" / "ratings.jsonl"
@@ -185,6 +218,7 @@ def test_an_endpoint_judges_equal_answers_once(
     metrics = run(
         inputs | {"versions.v1/ppo": inputs["versions.sft"]}, tmp_path / "out", temperature=0, judge=judge
     )
+    assert "sft: 2 answers are unjudged and in no figure" in capsys.readouterr().out
     figures = metrics["versions"]
     assert figures["sft"] == figures["v1/ppo"]
     assert figures["sft"]["overall"]["violation_rate"] == 2 / 5
@@ -247,12 +281,23 @@ def test_errors(inputs: dict[str, Path], tmp_path: Path) -> None:
         run(inputs | {"versions.../x": inputs["versions.sft"]}, tmp_path / "out")
 
 
-def test_inputs_depend_on_judge_and_mutations() -> None:
-    required, optional = settings().inputs_taken()
-    assert (required, optional) == ({"data", "safety"}, {"attacker", "refusal_classifier"})
+@pytest.mark.parametrize(
+    ("judge", "required", "optional"),
+    [
+        ({"by": "safety"}, {"safety"}, set()),
+        ({"by": "rules"}, set(), {"refusal_classifier"}),
+        ({"by": "rules", "gold": True}, set(), set()),
+        ({"by": "people", "to_label": "a.jsonl", "labels": "b.jsonl"}, set(), set()),
+    ],
+)
+def test_only_inputs_that_the_judge_and_mutations_use_are_taken(
+    judge: dict[str, Any], required: set[str], optional: set[str]
+) -> None:
+    """A change of any other would rerun the stage for nothing."""
+    assert settings(judge=judge).inputs_taken() == ({"data"} | required, optional)
     mutations = {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 6}
-    required, optional = settings(judge={"by": "rules"}, mutations=mutations).inputs_taken()
-    assert (required, optional) == ({"data", "attacker"}, {"safety", "refusal_classifier"})
+    rewriting = settings(judge=judge, mutations=mutations)
+    assert rewriting.inputs_taken() == ({"data", "attacker"} | required, optional)
 
 
 def test_the_gold_scorers_file_is_an_input() -> None:

@@ -114,8 +114,18 @@ def test_rates_that_are_undefined_are_null() -> None:
     assert (found["accuracy"], found["precision"], found["recall"]) == (1.0, None, None)
 
 
+def test_equal_answers_are_one_in_all_errors() -> None:
+    answers = [LabelledAnswer(f"the {thing} is red", False) for thing in THINGS for _ in range(5)]
+    verdicts = [thing < "d" for thing in THINGS for _ in range(5)]
+    found = stage.compare(answers, verdicts)
+    share = found["classifier"]["accuracy"]
+    error = (share * (1 - share) / (len(THINGS) - 1)) ** 0.5
+    assert found["classifier"]["accuracy_se"] == pytest.approx(error)
+    assert found["agreement"]["agreement_se"] == pytest.approx(error), "the phrases find none"
+
+
 def test_errors(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="held_out: no answers to test with"):
+    with pytest.raises(ValueError, match="held_out: nothing to test with"):
         run(data, tmp_path / "out", held_out=0)
     with pytest.raises(ValueError, match="held_out: `test` already names held-out answers"):
         run(data, tmp_path / "out", held_out=3, test=source_setting("test", "labelled_answers"))
