@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from .regressions import BETTER, ERRORS
 from .style import COLOUR, WIDTH, panels, point_styles, style, to_svg, value_axis_only
-from .words import MEASURE_TITLES, difference_title, words
+from .words import MEASURE_TITLES, difference_title, group_title, words
 
 Report = dict[str, Any]
 
@@ -114,7 +114,9 @@ def _changes(axes: Axes, metrics: Report) -> None:
 def _kept(axes: Axes, metrics: Report) -> None:
     """Draws the share of prompts whose distilled answer is kept, over all and by group."""
     groups = {"all prompts": metrics}
-    groups |= {words(name): part for name, part in (metrics.get("by_category") or {}).items()}
+    groups |= {
+        group_title("category", name): part for name, part in (metrics.get("by_category") or {}).items()
+    }
     groups |= {words(name): part for name, part in (metrics.get("by_preprompt") or {}).items()}
     groups = {name: part for name, part in groups.items() if part.get("kept_share") is not None}
     for place, part in enumerate(groups.values()):

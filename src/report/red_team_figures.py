@@ -121,7 +121,7 @@ def _heat_map(axes: Axes, figures: Report, *, categories: Sequence[str], attacks
     axes.set_xticks([x + more for x, more in enumerate(shift)], titles)
     axes.set_yticks(
         [y + 0.47 + 0.15 * (name == ALL) for y, name in enumerate(categories)],
-        ["no category" if name == "none" else words(name) for name in categories],
+        [group_title("category", name) for name in categories],
     )
     axes.tick_params(labelcolor=COLOUR["ink"])
     axes.grid(visible=False)

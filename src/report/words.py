@@ -91,7 +91,9 @@ def group_title(dimension: str, group: str) -> str:
     """Returns the title of a group of prompts: `instruction` of `context` -> `system message`."""
     if dimension == "context":
         return CONTEXT_TITLES.get(group, words(group))
-    return "no attack style" if (dimension, group) == ("attack", "none") else words(group)
+    if group == "none" and dimension in ("attack", "category"):
+        return f"no {DIMENSION_TITLES[dimension].removeprefix('risk ')}"
+    return words(group)
 
 
 def difference_title(name: str, other: str) -> str:

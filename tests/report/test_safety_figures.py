@@ -82,6 +82,7 @@ def test_a_series_of_safety_data_is_drawn_by_share(safety_report: dict[str, Any]
 def test_distillation_scores_changes_and_kept_share(safety_report: dict[str, Any], drawn: Draw) -> None:
     metrics = safety_report["distillation"]["distillation"]
     metrics["by_category"]["hateful"]["kept_share"] = None
+    metrics["by_category"]["none"] = metrics["by_category"].pop("unqualified")
     scores, changes, kept = drawn(distillation, safety_report).axes
     original = metrics["score_histograms"]["original"]
     steps = {patch.get_label(): patch.get_data().values for patch in scores.patches}
@@ -91,7 +92,7 @@ def test_distillation_scores_changes_and_kept_share(safety_report: dict[str, Any
     assert list(generic.get_ydata()) == [part["generic"] for part in metrics["score_changes"]]
     assert len(tailored.get_ydata()) == 19  # one bin has no tailored answer
     names = [label.get_text() for label in kept.get_yticklabels()]
-    assert names == ["all prompts", "illicit", "unqualified", "generic", "tailored"]
+    assert names == ["all prompts", "illicit", "no category", "generic", "tailored"]
     widths = [float(patch.get_width()) for patch in kept.patches]
     assert widths == pytest.approx([170 / 240, 0.72, 0.76, 0.5, 160 / 220])
 
