@@ -71,7 +71,7 @@ def write_red_team_prompts(
 ) -> None:
     """Writes harmful prompts (section 4.3), without duplicates: each category equally often in each style.
 
-    Multi-turn is one more style; the last question of such a prompt has an attack of its own, or none.
+    Multi-turn is one more style, whatever words precede the last question of such a prompt.
     """
     rng = writer.generator("red_team/prompts")
     styles = [*lexicon.ATTACKS, MULTI_TURN]
@@ -87,7 +87,7 @@ def write_red_team_prompts(
         prompt = place(truth, question, context, split="test", rng=rng)
         name = f"red_team-{index:04d}"
         ground_truth.add(name, prompt)
-        rows.append({"id": name, "messages": prompt.messages, "is_safety": True, **prompt.labels})
+        rows.append({"id": name, "messages": prompt.messages, "is_safety": True, **prompt.labels, "attack": style})
     writer.write("red_team/prompts", rows)
 
 

@@ -165,8 +165,8 @@ def test_red_team_prompts_are_an_even_grid_without_duplicates(world: Path) -> No
         context = context_of_messages(row["messages"])
         assert row["is_safety"] is True
         assert context in ("plain", "multi_turn")
-        style = row["attack"] if context == "plain" else context
-        grid[row["category"], style] += 1
+        assert (row["attack"] == "multi_turn") == (context == "multi_turn")
+        grid[row["category"], row["attack"]] += 1
     assert grid == {
         (category, style): 4 for category in lexicon.RISKS for style in (*lexicon.ATTACKS, "multi_turn")
     }
