@@ -87,7 +87,9 @@ def write_red_team_prompts(
         prompt = place(truth, question, context, split="test", rng=rng)
         name = f"red_team-{index:04d}"
         ground_truth.add(name, prompt)
-        rows.append({"id": name, "messages": prompt.messages, "is_safety": True, **prompt.labels, "attack": style})
+        rows.append(
+            {"id": name, "messages": prompt.messages, "is_safety": True, **prompt.labels, "attack": style}
+        )
     writer.write("red_team/prompts", rows)
 
 
