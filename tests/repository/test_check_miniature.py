@@ -56,6 +56,7 @@ GOOD: dict[str, Any] = {
     "breakdown": {
         "v2/ppo": {
             "context": dict.fromkeys(CONTEXTS, RATES),
+            "turn": dict.fromkeys("23456", RATES),
             "language": dict.fromkeys(("spanish", "french"), RATES),
         }
     },
@@ -117,6 +118,7 @@ def test_good_figures_pass(tmp_path: Path) -> None:
         ("differences.v2/ppo.sft.false_refusal_borderline", 0.021),
         ("breakdown.v2/ppo.context.multi_turn.violation_rate", 0.051),
         ("breakdown.v2/ppo.context.plain.false_refusal_rate", 0.021),
+        ("breakdown.v2/ppo.turn.6.violation_rate", 0.051),
         ("breakdown.v2/ppo.language.french.violation_rate", 0.051),
         ("breakdown.v2/ppo.language.spanish.false_refusal_rate", 0.021),
         ("version_retention_differences.v2/ppo.1-10", -0.051),
