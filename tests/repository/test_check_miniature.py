@@ -63,7 +63,7 @@ GOOD: dict[str, Any] = {
     "version_retention_differences": {"v2/ppo": {"1-10": -0.01, "1-10_se": 0.01}},
     "ablation_differences": {"sft_ungated": {"gold_helpfulness": -0.02, "gold_helpfulness_se": 0.01}},
 }
-CRITERIA = 2 * 4 + (4 + 2) * 2 + 3
+CRITERIA = 2 * 4 + (4 + 5 + 2) * 2 + 3
 
 
 def check(tmp_path: Path, *reports: object) -> subprocess.CompletedProcess[str]:
