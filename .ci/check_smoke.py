@@ -32,7 +32,7 @@ FIGURES = [
     *(("reward", kind, "accuracy") for kind in ("helpfulness", "safety", "judge")),
     ("distillation", "distillation", "kept_share"),
     ("distillation", "distillation", "score_differences", "gated", "difference"),
-    ("refusal_classifier", "refusal_classifier", "accuracy"),
+    ("refusal_classifier", "refusal_classifier", "held_out", "classifier", "accuracy"),
     *(("reward", kind, "by_rating", rating) for kind in ("helpfulness", "safety") for rating in RATINGS),
     *(("rejection", stage, "selected") for stage in ("v1/rejection", "v2/rejection")),
     *(("versions", version, measure) for version in VERSIONS for measure in MEASURES),

@@ -50,7 +50,7 @@ def good() -> dict[str, Any]:
         "distillation": {
             "distillation": {"kept_share": 0.5, "score_differences": {"gated": {"difference": 0.2}}}
         },
-        "refusal_classifier": {"refusal_classifier": {"accuracy": 0.99}},
+        "refusal_classifier": {"refusal_classifier": {"held_out": {"classifier": {"accuracy": 0.99}}}},
         "rejection": {stage: {"selected": 300} for stage in STAGES[-2:]},
         "curves": {stage: {"loss": [3.0, 2.0, 1.0]} for stage in STAGES},
         "ppo": {"v2/ppo": {"score": [0.1, 0.2]}},
