@@ -41,6 +41,8 @@ def preprompted(truth: Truth, count: int, rng: random.Random) -> Iterator[dict[s
     """
     for preprompt in itertools.islice(itertools.cycle(generic_preprompts()), count):
         prompt = _draw_prompt(truth, rng.choices(list(RISKS), list(RISKS.values()))[0], rng)
+        if prompt.instruction:  # only Ghost Attention's dialogues follow an instruction over several turns
+            prompt = replace(prompt, earlier=())
         category = prompt.question.category
         if category is None or rng.random() >= TAILORED_SHARE:
             answer = demonstrate(truth, prompt.question, rng, refused=GENERIC_REFUSED).text

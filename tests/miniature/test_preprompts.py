@@ -83,6 +83,16 @@ def test_instructions_come_after_preprompts_and_are_followed() -> None:
     assert found > 20
 
 
+def test_no_instruction_is_followed_over_several_turns() -> None:
+    """Such dialogues would teach the control without Ghost Attention what it must not learn."""
+    rows = list(preprompts.preprompted(TRUTH, 500, random.Random(1)))
+    several = [row["messages"] for row in rows if context_of_messages(row["messages"]).endswith("multi_turn")]
+    assert len(several) > 50
+    generic = set(preprompts.generic_preprompts())
+    tailored = {f"{text} {end}" for text in generic for end in lexicon.TAILORED.values()}
+    assert {messages[0]["content"] for messages in several} <= generic | tailored
+
+
 def test_safe_demonstrations_are_the_best_refusals_in_every_context() -> None:
     rng = random.Random(2)
     dialogues = [preprompts.safe_demonstration(TRUTH, rng)["messages"] for _ in range(300)]
