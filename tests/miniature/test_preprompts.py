@@ -69,7 +69,7 @@ def test_preprompts_decide_what_is_refused() -> None:
     )
     assert set(used) == set(generic)
     assert max(used.values()) - min(used.values()) <= 1
-    assert contexts["multi_turn"] > 1000
+    assert contexts["multi_turn"] > 500
 
 
 def test_instructions_come_after_preprompts_and_are_followed() -> None:
