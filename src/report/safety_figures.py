@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ SCORES = (
     ("safety", "safety RM score, harmful prompts", SAFETY),
     ("helpfulness", "helpfulness RM score, ordinary prompts", HELPFULNESS),
 )
+CELL = 0.005  # side of the squares in which points are merged, of scores from 0 to 1
 _SHARE = re.compile(r"_(\d+)$")
 
 
@@ -31,17 +33,26 @@ def score_shift(report: Report) -> str | None:
         for axes in row[len(measured) :]:
             axes.remove()
         for axes, (key, title, colour) in zip(row, measured, strict=False):
-            before, after = zip(*shift[key], strict=True)
+            total = len(shift[key])
             axes.plot((0, 1), (0, 1), color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
-            alpha = 0.75 if len(before) < 100 else 0.4
-            axes.scatter(before, after, s=14, color=colour, alpha=alpha, lw=0, clip_on=False)
-            higher = sum(y > x for x, y in shift[key]) / len(before)
-            lower = sum(y < x for x, y in shift[key]) / len(before)
-            axes.set_title(f"{title}\nhigher: {higher:.0%}, lower: {lower:.0%} of {len(before)} answers")
+            points, counts = _coinciding(shift[key])
+            areas = [14 * number for number in counts]
+            axes.scatter(*zip(*points, strict=True), s=areas, color=colour, alpha=0.4, lw=0, clip_on=False)
+            higher = sum(y > x for x, y in shift[key]) / total
+            lower = sum(y < x for x, y in shift[key]) / total
+            axes.set_title(f"{title}\nhigher: {higher:.0%}, lower: {lower:.0%} of {total} answers")
             axes.set_xlabel(f"score of {words(shift['before'])}")
             axes.set_ylabel(f"score of {words(shift['after'])}")
             axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         return to_svg(figure, "score_shift", "Reward-model scores of answers before and after RLHF")
+
+
+def _coinciding(points: Sequence[Sequence[float]]) -> tuple[list[tuple[float, float]], list[int]]:
+    """Merges points that would hide each other; returns the first point of each cell, and their numbers."""
+    cells: dict[tuple[int, int], list[Sequence[float]]] = {}
+    for x, y in points:
+        cells.setdefault((round(x / CELL), round(y / CELL)), []).append((x, y))
+    return [(x, y) for (x, y), *_ in cells.values()], [len(cell) for cell in cells.values()]
 
 
 def data_scaling(report: Report) -> str | None:

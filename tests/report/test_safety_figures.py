@@ -49,6 +49,10 @@ def test_score_shift_has_a_point_per_prompt_and_the_diagonal(
     assert safety.get_title(loc="left").endswith("higher: 50%, lower: 25% of 4 answers")
     assert (safety.get_xlabel(), safety.get_ylabel()) == ("score of sft", "score of v2 ppo")
     assert len(helpfulness.collections[0].get_offsets()) == 60
+    safety_report["score_shift"]["safety"] = [[0.0, 1.0], [0.001, 0.999], [0.5, 0.5]]
+    merged = drawn(score_shift, safety_report).axes[0].collections[0]
+    assert numpy.allclose(merged.get_offsets(), [[0.0, 1.0], [0.5, 0.5]])
+    assert list(merged.get_sizes()) == [28, 14], "the area of a point is the number of answers"
     safety_report["score_shift"]["helpfulness"] = None
     assert len(drawn(score_shift, safety_report).axes) == 1
 
