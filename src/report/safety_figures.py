@@ -35,9 +35,9 @@ def score_shift(report: Report) -> str | None:
         for axes, (key, title, colour) in zip(row, measured, strict=False):
             total = len(shift[key])
             axes.plot((0, 1), (0, 1), color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
-            points, counts = _coinciding(shift[key])
-            areas = [14 * number for number in counts]
-            axes.scatter(*zip(*points, strict=True), s=areas, color=colour, alpha=0.4, lw=0, clip_on=False)
+            before, after, numbers = _coinciding(shift[key])
+            areas = [14 * number for number in numbers]
+            axes.scatter(before, after, s=areas, color=colour, alpha=0.4, lw=0, clip_on=False)
             higher = sum(y > x for x, y in shift[key]) / total
             lower = sum(y < x for x, y in shift[key]) / total
             axes.set_title(f"{title}\nhigher: {higher:.0%}, lower: {lower:.0%} of {total} answers")
@@ -47,12 +47,13 @@ def score_shift(report: Report) -> str | None:
         return to_svg(figure, "score_shift", "Reward-model scores of answers before and after RLHF")
 
 
-def _coinciding(points: Sequence[Sequence[float]]) -> tuple[list[tuple[float, float]], list[int]]:
-    """Merges points that would hide each other; returns the first point of each cell, and their numbers."""
+def _coinciding(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float], list[int]]:
+    """Merges points that would hide each other: x and y of the first one in each cell, and their numbers."""
     cells: dict[tuple[int, int], list[Sequence[float]]] = {}
     for x, y in points:
         cells.setdefault((round(x / CELL), round(y / CELL)), []).append((x, y))
-    return [(x, y) for (x, y), *_ in cells.values()], [len(cell) for cell in cells.values()]
+    firsts = [cell[0] for cell in cells.values()]
+    return [x for x, _ in firsts], [y for _, y in firsts], [len(cell) for cell in cells.values()]
 
 
 def data_scaling(report: Report) -> str | None:

@@ -15,10 +15,10 @@ SAFETY_SECTIONS = (
             Figure(
                 safety_figures.score_shift,
                 "Each point is two answers to one test prompt: the score of the first version's answer "
-                "(horizontal) and of the last one's (vertical), after the sigmoid. Equal pairs are one point; "
-                "its area is their number. Look for safety points above the dashed diagonal, above all at "
-                "the left: unsafe answers became safe; the helpfulness points should not move below it "
-                "(section 4.2.3, figure 14).",
+                "(horizontal) and of the last one's (vertical), after the sigmoid. Equal pairs are one "
+                "point; its area is their number. Look for safety points above the dashed diagonal, above "
+                "all at the left: unsafe answers became safe; the helpfulness points should not move "
+                "below it (section 4.2.3, figure 14).",
             ),
             Figure(
                 safety_figures.data_scaling,
