@@ -36,14 +36,15 @@ def score_shift(report: Report) -> str | None:
             total = len(shift[key])
             axes.plot((0, 1), (0, 1), color=COLOUR["soft"], ls=(0, (4, 3)), lw=1)
             before, after, numbers = _coinciding(shift[key])
-            areas = [14 * number for number in numbers]
+            unit = min(14.0, 560 / max(numbers))  # area of one answer, so that no point covers the title
+            areas = [unit * number for number in numbers]
             axes.scatter(before, after, s=areas, color=colour, alpha=0.4, lw=0, clip_on=False)
             higher = sum(y > x for x, y in shift[key]) / total
             lower = sum(y < x for x, y in shift[key]) / total
             axes.set_title(f"{title}\nhigher: {higher:.0%}, lower: {lower:.0%} of {total} answers")
             axes.set_xlabel(f"score of {words(shift['before'])}")
             axes.set_ylabel(f"score of {words(shift['after'])}")
-            axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            axes.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal")
         return to_svg(figure, "score_shift", "Reward-model scores of answers before and after RLHF")
 
 
