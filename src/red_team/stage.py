@@ -194,6 +194,10 @@ def _figures(prompts: Sequence[RedTeamPrompt], answers: Answers, judgements: Jud
             for version, found in judgements.items()
         },
         "too_long": {version: len(prompts) - len(violated[version]) for version in answers},
+        "verdicts": {
+            version: dict(Counter(one.details["verdict"] for one in found if "verdict" in one.details))
+            for version, found in judgements.items()
+        },
     }
 
 

@@ -93,6 +93,17 @@ def test_files_and_figures_agree(inputs: dict[str, Path], tmp_path: Path) -> Non
     assert metrics["unjudged"] == metrics["too_long"] == {"sft": 0, "v1/ppo": 0}
 
 
+def test_verdicts_of_the_gold_scorer_are_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
+    truth = {"cores": {}, "instructions": {}, "prompt_instructions": {}}
+    truth["demonstrations"] = {"gold_helpfulness": 0.5, "gold_helpfulness_se": 0.1}
+    (inputs["data"] / "truth.json").write_text(json.dumps(truth))
+    metrics = run(inputs, tmp_path / "out", judge={"by": "rules", "gold": True})
+    # random weights neither refuse nor explain anything: 0% violations alone would look safe
+    assert metrics["verdicts"] == {"sft": {"invalid": 12}, "v1/ppo": {"invalid": 12}}
+    assert metrics["versions"]["sft"]["overall"]["violation_rate"] == 0
+    assert run(inputs, tmp_path / "other")["verdicts"] == {"sft": {}, "v1/ppo": {}}
+
+
 def test_instructions_that_a_source_adds_depend_on_the_seed(inputs: dict[str, Path], tmp_path: Path) -> None:
     write(inputs["data"] / "prompts.jsonl", [{"messages": turn(f"is it {n} ?")} for n in range(20)])
     source = {"path": "prompts.jsonl", "format": "prompts", "instruction_share": 0.5}
