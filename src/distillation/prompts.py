@@ -14,7 +14,7 @@ from ..data.intake import Intake
 from ..data.rows import Message, Prompt
 from ..data.sources import read_prompts
 from ..errors import DataError
-from .settings import ADJECTIVE, DistillationSettings, Preprompts
+from .settings import ADJECTIVE, DistillationSettings, Position, Preprompts
 
 Kind = Literal["original", "generic", "tailored"]
 """Kinds of answers: sampled without preprompt, with a generic one, or with an answer template appended."""
@@ -99,8 +99,11 @@ def _fitting(
     return fitting
 
 
-def with_preprompt(messages: Sequence[Message], preprompt: str) -> list[Message]:
-    """The messages with a preprompt as system message, before the text of the one they have."""
+def with_preprompt(messages: Sequence[Message], preprompt: str, position: Position) -> list[Message]:
+    """The messages with a preprompt before the text of the system message or of the last user message."""
+    if position == "user":
+        *before, last = messages
+        return [*before, {"role": "user", "content": f"{preprompt}\n\n{last['content']}"}]
     system, rest = messages[:1], messages[1:]
     if system[0]["role"] != "system":
         return [{"role": "system", "content": preprompt}, *messages]
@@ -119,5 +122,5 @@ def _encode(prompt: Prompt, texts: Preprompts, tokenizer: Any, *, draw: random.R
     preprompts = _draw_preprompts(prompt.category, texts, draw)
     ids: dict[Kind, list[int]] = {"original": encode_prompt(tokenizer, prompt.messages)}
     for kind, preprompt in preprompts.items():
-        ids[kind] = encode_prompt(tokenizer, with_preprompt(prompt.messages, preprompt))
+        ids[kind] = encode_prompt(tokenizer, with_preprompt(prompt.messages, preprompt, texts.position))
     return DistilledPrompt(prompt, preprompts, ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,10 +12,11 @@ from ..settings import Precision, Settings
 ADJECTIVE = "{adjective}"
 Count = Annotated[int, Field(ge=1)]
 Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+Position = Literal["system", "user"]
 
 
 class Preprompts(Settings):
-    """Texts that make a model's answers safer when they precede the system message (table 39)."""
+    """Texts that make a model's answers safer when they precede a prompt (table 39)."""
 
     templates: Texts
     """templates of the generic preprompt, each with `{adjective}`; one is drawn for each prompt"""
@@ -24,6 +25,9 @@ class Preprompts(Settings):
     answer_templates: dict[str, Annotated[str, Field(min_length=1)]] = {}
     """texts by risk category that describe the right answer to its prompts, appended to the generic
     preprompt"""
+    position: Position = "system"
+    """where the preprompt is: `system`, before the text of the system message; `user`, before the text of the
+    last user message, where small models follow it more often"""
 
     @field_validator("templates")
     @classmethod
@@ -49,7 +53,7 @@ class DistillationSettings(RowSettings):
     num_prompts: Count | None = None
     """number of adversarial prompts to draw; default: all"""
     preprompts: Preprompts
-    """safety preprompts; they precede the prompt's own system message"""
+    """safety preprompts, and where they are in a prompt"""
     max_prompt_length: Count | None = None
     """maximum length of a prompt in tokens, without its preprompt; longer prompts are skipped and counted, as
     are prompts that leave no room for an answer in the context"""

@@ -81,13 +81,24 @@ def test_the_preprompt_precedes_the_instruction_and_the_answer_template_is_betwe
 
 
 def test_the_prompt_itself_stays_as_it_is() -> None:
-    changed = with_preprompt(MULTI_TURN, "be kind .")
+    changed = with_preprompt(MULTI_TURN, "be kind .", "system")
     assert changed == [{"role": "system", "content": "be kind . act as bolo ."}, *MULTI_TURN[1:]]
     assert MULTI_TURN[0] == {"role": "system", "content": "act as bolo ."}
-    assert with_preprompt(turn("hi"), "be kind .") == [
+    assert with_preprompt(turn("hi"), "be kind .", "system") == [
         {"role": "system", "content": "be kind ."},
         *turn("hi"),
     ]
+    in_user = with_preprompt(MULTI_TURN, "be kind .", "user")
+    assert in_user == [*MULTI_TURN[:-1], {"role": "user", "content": "be kind .\n\nhow do i steal it ?"}]
+
+
+def test_preprompts_can_be_in_the_user_message(tmp_path: Path) -> None:
+    prompts, *_ = read(tmp_path, preprompts=PREPROMPTS | {"position": "user"})
+    tokenizer = chatml_tokenizer()
+    for prompt in prompts:
+        asked = prompt.prompt.messages[-1]["content"]
+        for kind, preprompt in prompt.preprompts.items():
+            assert f"<|im_start|>user\n{preprompt}\n\n{asked}<|im_end|>" in tokenizer.decode(prompt.ids[kind])
 
 
 def test_draws_depend_on_the_seed_and_the_round(tmp_path: Path) -> None:
