@@ -7,11 +7,11 @@ OLDEST_INSTALLED := $(OLDEST)/.installed
 
 .PHONY: smoke miniature smollm test test-oldest test-long coverage lint format hooks
 
-# Five minutes on two idle cores: every stage at a small size.
+# Seven minutes on two idle cores: every stage at a small size.
 smoke: $(INSTALLED)
 	$(BIN)/llamita run configs/smoke/pipeline.yaml
 
-# A quarter of an hour: the run shown in the tables and the picture of the README.
+# About half an hour: the run shown in the tables and the picture of the README.
 miniature: $(INSTALLED)
 	$(BIN)/llamita run configs/miniature/pipeline.yaml
 
