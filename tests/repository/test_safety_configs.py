@@ -25,9 +25,10 @@ def test_preprompts_are_those_of_the_world(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["smollm", "real"])
-def test_real_preprompts_have_a_text_for_each_risk_category(recipe: str) -> None:
+def test_real_preprompts(recipe: str) -> None:
     settings = load_settings(CONFIGS / recipe / "distillation.yaml", DistillationSettings)
-    assert settings.preprompts.answer_templates.keys() == lexicon.RISKS.keys()
+    templates = settings.preprompts.answer_templates
+    assert not templates or templates.keys() == lexicon.RISKS.keys()
     assert not any(adjective[0] in "aeiou" for adjective in settings.preprompts.adjectives), '"a" precedes it'
 
 
