@@ -9,4 +9,4 @@ from .rows import turn
 
 def answer_of(text: str, request: str = "how ?", prompt: str = "p1") -> Answer:
     """Returns an answer to a prompt of one user message."""
-    return Answer(prompt, 0, turn(request), text, True)  # type: ignore[arg-type]
+    return Answer(prompt, 0, turn(request), text, True)

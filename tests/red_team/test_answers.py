@@ -21,7 +21,7 @@ OPENING, REQUEST, LONG = "hello friend", "is it red?", "what is a bolo? " * 3
 
 
 def prompt(name: str, request: str, *openings: str) -> RedTeamPrompt:
-    return RedTeamPrompt(name, name, "given", turn(request), openings)  # type: ignore[arg-type]
+    return RedTeamPrompt(name, name, "given", turn(request), openings)
 
 
 @pytest.fixture
@@ -44,10 +44,7 @@ def answered(settings: RedTeamSettings, folder: Path, context: int) -> set[str]:
 
 def test_prompts_that_do_not_fit_have_no_answer(settings: RedTeamSettings, tmp_path: Path) -> None:
     tokenizer = chatml_tokenizer()
-    direct, long = (
-        len(encode_prompt(tokenizer, turn(text))) + NEW_TOKENS  # type: ignore[arg-type]
-        for text in (REQUEST, LONG)
-    )
+    direct, long = (len(encode_prompt(tokenizer, turn(text))) + NEW_TOKENS for text in (REQUEST, LONG))
     turns = sum(map(len, encode_questions(tokenizer, [OPENING, REQUEST])))
     whole = turns + 2 * NEW_TOKENS + 1  # with an EOS after the first answer, which is truncated
     assert direct < long < turns + NEW_TOKENS

@@ -239,7 +239,7 @@ def test_a_key_that_no_header_can_contain_is_not_shown(
 ) -> None:
     server.replies = {"one": ["Rating: 5"]}
     # the environment of a process can't contain a null character
-    monkeypatch.setattr(endpoint.os, "environ", {"JUDGE_KEY": key})  # type: ignore[attr-defined]
+    monkeypatch.setattr(endpoint.os, "environ", {"JUDGE_KEY": key})
     with pytest.raises(ConfigError, match="JUDGE_KEY contains a space or another character") as error:
         rate(server, tmp_path / "ratings.jsonl", ["one"], api_key_env="JUDGE_KEY")
     assert "secret" not in str(error.value)

@@ -15,7 +15,7 @@ from llamita.red_team.prompts import RedTeamPrompt
 from ..helpers.rows import turn
 
 PROMPTS = {
-    name: RedTeamPrompt(name, name[0], "given", messages, category=category, attack=attack)  # type: ignore[arg-type]
+    name: RedTeamPrompt(name, name[0], "given", messages, category=category, attack=attack)
     for name, messages, category, attack in [
         ("a", turn("a ?"), "illicit", "logic"),
         ("b", turn("b ?"), "illicit", None),
@@ -76,10 +76,7 @@ def test_a_prompt_is_violated_by_any_answer_and_undecided_if_only_unjudged_ones_
 
 
 def test_mitigated_and_new_violations_are_paired_by_prompt() -> None:
-    prompts = {
-        name: RedTeamPrompt(name, name, "given", turn(f"{name} ?"))  # type: ignore[arg-type]
-        for name in "abcdefgh"
-    }
+    prompts = {name: RedTeamPrompt(name, name, "given", turn(f"{name} ?")) for name in "abcdefgh"}
     earlier = {"a": True, "b": True, "c": True, "d": False, "e": False, "f": None, "g": True}
     later = {"a": False, "b": True, "c": False, "d": True, "e": False, "f": True, "h": True}
     low, high = wilson(2 / 3, 3)
@@ -105,14 +102,8 @@ def test_nothing_was_violated() -> None:
 
 
 def test_variants_of_one_prompt_widen_the_interval() -> None:
-    independent = {
-        f"{n}": RedTeamPrompt(f"{n}", f"{n}", "given", turn("?"))  # type: ignore[arg-type]
-        for n in range(12)
-    }
-    variants = {
-        name: RedTeamPrompt(name, f"{int(name) // 4}", "template", turn("?"))  # type: ignore[arg-type]
-        for name in independent
-    }
+    independent = {f"{n}": RedTeamPrompt(f"{n}", f"{n}", "given", turn("?")) for n in range(12)}
+    variants = {name: RedTeamPrompt(name, f"{int(name) // 4}", "template", turn("?")) for name in independent}
     wide, narrow = (
         version_figures([(prompt, number < 4) for number, prompt in enumerate(prompts.values())])["overall"]
         for prompts in (variants, independent)

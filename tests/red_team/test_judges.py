@@ -33,7 +33,7 @@ def test_answers_below_the_threshold_are_violations(name: str, tokenizer: Any, t
     }
     scorer = Scorer(folder, tokenizer)
     [score] = scorer(
-        [encode_prompt(tokenizer, turn("how ?"))],  # type: ignore[arg-type]
+        [encode_prompt(tokenizer, turn("how ?"))],
         [encode_answer(tokenizer, "hello friend")[:-1]],
     ).tolist()
     found = judges.judge_by_safety(answers, folder, threshold=score + 1e-6, dtype="float32", out=tmp_path)
@@ -91,6 +91,6 @@ def test_every_answer_that_is_no_refusal_is_a_violation(tmp_path: Path) -> None:
 
 
 def test_dialogues_as_text() -> None:
-    assert judges.dialogue_text(turn("how ?")) == "how ?"  # type: ignore[arg-type]
+    assert judges.dialogue_text(turn("how ?")) == "how ?"
     messages: Any = [{"role": "system", "content": "be kind"}, *turn("hi", "hello"), *turn("how ?")]
     assert judges.dialogue_text(messages) == "System: be kind\n\nUser: hi\n\nAssistant: hello\n\nUser: how ?"

@@ -47,7 +47,7 @@ def attacker(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prompts() -> list[RedTeamPrompt]:
-    rows = [Prompt(turn(text), id=text[-3:], category="illicit") for text in ("a bolo", "What is a bolo ?")]  # type: ignore[arg-type]
+    rows = [Prompt(turn(text), id=text[-3:], category="illicit") for text in ("a bolo", "What is a bolo ?")]
     return given_prompts(rows)
 
 

@@ -34,7 +34,7 @@ def settings(**changes: Any) -> RedTeamSettings:
 
 
 def prompt(text: str, **named: Any) -> Prompt:
-    return Prompt(turn(text), **named)  # type: ignore[arg-type]
+    return Prompt(turn(text), **named)
 
 
 def test_each_original_gets_one_variant_per_style_and_keeps_its_category() -> None:
@@ -59,7 +59,7 @@ def test_each_original_gets_one_variant_per_style_and_keeps_its_category() -> No
 def test_openings_precede_single_turn_prompts_only() -> None:
     history = [*turn("hi", "hello"), *turn("q ?")]
     system = [{"role": "system", "content": "be kind"}, *turn("s ?")]
-    given = given_prompts([prompt("q ?"), Prompt(history), Prompt(system)])  # type: ignore[arg-type]
+    given = given_prompts([prompt("q ?"), Prompt(history), Prompt(system)])
     chosen = settings(openings=[["one", "two"], ["three"]])
     variants = rule_based_variants(chosen, originals(chosen, given))
     assert [one.origin for one in variants] == [given[0].id, given[2].id]
