@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -68,6 +69,15 @@ def run_name(folder: Path) -> str:
 def model_folder(folder: Path) -> Path:
     """The Hugging Face folder: `folder/model` of an artifact, otherwise `folder` itself."""
     return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def check_version_name(name: str, input_name: str) -> None:
+    """Raises DataError if a name in the listed input `input_name` can't be a folder of results."""
+    if not re.fullmatch(r"[\w@-][\w.@-]*(/[\w@-][\w.@-]*)*", name, re.ASCII):
+        raise DataError(
+            f"input {input_name}: {name!r} can't name a folder; expected parts of letters, digits, '.', '-', "
+            "'_' and '@', separated by '/' and not beginning with '.'"
+        )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

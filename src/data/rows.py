@@ -71,8 +71,24 @@ class Comparison:
         return context_of_messages(self.prompt)
 
 
+class InContext:
+    """Base class of prompts: what their messages are, apart from the last one."""
+
+    messages: list[Message]
+
+    @property
+    def context(self) -> Context:
+        """What precedes the last user message, see `context_of_messages`."""
+        return context_of_messages(self.messages)
+
+    @property
+    def turn(self) -> int:
+        """Number of user messages: 1 for a single-turn prompt."""
+        return sum(message["role"] == "user" for message in self.messages)
+
+
 @dataclass(frozen=True)
-class Prompt:
+class Prompt(InContext):
     """Messages that end with the user's.
 
     Attributes:
@@ -92,16 +108,6 @@ class Prompt:
     attack: str | None = None
     language: str | None = None
     answer: str | None = field(default=None, compare=False)
-
-    @property
-    def context(self) -> Context:
-        """What precedes the last user message, see `context_of_messages`."""
-        return context_of_messages(self.messages)
-
-    @property
-    def turn(self) -> int:
-        """Number of user messages: 1 for a single-turn prompt."""
-        return sum(message["role"] == "user" for message in self.messages)
 
     def row(self) -> dict[str, Any]:
         """Returns the prompt as a JSONL row in the format `prompts` of sources, without empty fields."""

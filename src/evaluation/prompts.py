@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from ..chat_format.encoding import encode_prompt
 from ..console import say
 from ..data.intake import Intake
-from ..data.rows import Context, Message, Prompt, context_of_messages
+from ..data.rows import InContext, Message, Prompt
 from ..data.sources import read_prompts
 from ..errors import DataError
 from .settings import EvaluateSettings
@@ -20,7 +20,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
-class EvaluationPrompt:
+class EvaluationPrompt(InContext):
     """A test prompt.
 
     Attributes:
@@ -49,16 +49,6 @@ class EvaluationPrompt:
             attack=prompt.attack,
             language=prompt.language,
         )
-
-    @property
-    def context(self) -> Context:
-        """What precedes the last user message, see `context_of_messages`."""
-        return context_of_messages(self.messages)
-
-    @property
-    def turn(self) -> int:
-        """Number of user messages."""
-        return sum(message["role"] == "user" for message in self.messages)
 
 
 def read_evaluation_prompts(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..artifact import MANIFEST, read_manifest
+from ..artifact import MANIFEST, check_version_name, read_manifest
 from ..console import say
 from ..errors import DataError
 from ..hashes import input_hash
@@ -69,11 +68,7 @@ def check_tokenizers(models: Iterable[Version], sft: Path) -> None:
 
 
 def _check_name(name: str, others: Mapping[str, Any], kind: str) -> None:
-    if not re.fullmatch(r"[\w@-][\w.@-]*(/[\w@-][\w.@-]*)*", name, re.ASCII):
-        raise DataError(
-            f"input {kind}: {name!r} can't name a folder; expected parts of letters, digits, '.', '-', '_' "
-            "and '@', separated by '/' and not beginning with '.'"
-        )
+    check_version_name(name, kind)
     for other in others:
         if f"{name}/".startswith(f"{other}/") or f"{other}/".startswith(f"{name}/"):
             raise DataError(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
-from ..artifact import RESUME
+from ..artifact import RESUME, check_version_name
 from ..chat_format.encoding import chat_format, check_of
 from ..console import aligned_table, say, show
 from ..data.intake import Intake
 from ..data.sources import read_prompts
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..jsonl import Row, write_rows
 from ..model.checkpoint import load_tokenizer
 from ..settings import listed
@@ -89,11 +88,7 @@ def _versions(inputs: Mapping[str, Path]) -> dict[str, Path]:
     if not versions:
         raise ConfigError("inputs.versions: no model to attack; expected a list of at least one")
     for name in versions:
-        if not re.fullmatch(r"[\w@-][\w.@-]*(/[\w@-][\w.@-]*)*", name, re.ASCII):
-            raise DataError(
-                f"input versions: {name!r} can't name a folder; expected parts of letters, digits, '.', '-', "
-                "'_' and '@', separated by '/' and not beginning with '.'"
-            )
+        check_version_name(name, "versions")
     return versions
 
 
