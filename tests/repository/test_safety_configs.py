@@ -55,3 +55,23 @@ def safety_rows(settings: StageSettings, total: int) -> int:
     """Number of rows of sft/safety.jsonl that are trained."""
     sources = [source for _, source in settings.all_sources() if source.path == "sft/safety.jsonl"]
     return sum(source.limit or total for source in sources)
+
+
+def test_shorter_recipe_of_smollm_differs_from_the_whole_one_in_what_it_says_only() -> None:
+    whole, short = (
+        {
+            item.stage_run.name: item.stage_run
+            for item in read_pipeline(
+                CONFIGS / "smollm" / name, overrides=["roots.data=."], folders_needed=False
+            )
+        }
+        for name in ("pipeline.yaml", "without-gatt.yaml")
+    )
+    left_out = {"gatt", "safety_first", "sft_without_gatt", "helpfulness_without_margin"}
+    assert short.keys() == whole.keys() - left_out
+    for name, run in short.items():
+        settings, expected = (each.settings.model_dump(mode="json") for each in (run, whole[name]))
+        for key in {"ghost_attention", "retention", "num_generations"} & settings.keys():
+            del settings[key], expected[key]
+        assert settings == expected, name
+        assert {*run.inputs} <= {*whole[name].inputs}, name
