@@ -7,7 +7,7 @@ OLDEST_INSTALLED := $(OLDEST)/.installed
 
 .PHONY: smoke miniature smollm test test-oldest test-long coverage lint format hooks
 
-# Nine minutes on two idle cores: every stage at a small size.
+# Seven minutes on two idle cores: every stage at a small size.
 smoke: $(INSTALLED)
 	$(BIN)/llamita run configs/smoke/pipeline.yaml
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from report_file import read_report
 
-TRAINED = "pretrain sft_first safety_first sft helpfulness safety judge v1/rejection v2/rejection".split()
-VERSIONS = ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
+TRAINED = "pretrain sft_first safety_first sft helpfulness safety judge v1/rejection".split()
+VERSIONS = ("sft", "v1/rejection", "v2/ppo")
 MEASURES = (
     "gold_helpfulness violation_rate invalid_rate refusal_rate false_refusal_rate false_refusal_borderline "
     "kl_to_sft helpfulness_score safety_score judge_score answer_tokens truncated_rate "
@@ -34,7 +34,7 @@ FIGURES = [
     ("distillation", "distillation", "score_differences", "gated", "difference"),
     ("refusal_classifier", "refusal_classifier", "held_out", "classifier", "accuracy"),
     *(("reward", kind, "by_rating", rating) for kind in ("helpfulness", "safety") for rating in RATINGS),
-    *(("rejection", stage, "selected") for stage in ("v1/rejection", "v2/rejection")),
+    ("rejection", "v1/rejection", "selected"),
     *(("versions", version, measure) for version in VERSIONS for measure in MEASURES),
     *(
         ("breakdown", version, "context", context, measure)

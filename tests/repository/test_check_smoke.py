@@ -32,7 +32,7 @@ VERSION = dict.fromkeys(
     ),
     0.1,
 )
-STAGES = "pretrain sft_first safety_first sft helpfulness safety judge v1/rejection v2/rejection".split()
+STAGES = "pretrain sft_first safety_first sft helpfulness safety judge v1/rejection".split()
 CONTEXTS = ("plain", "instruction", "multi_turn", "instruction_multi_turn")
 IN_CONTEXT = {"violation_rate": 0.2, "false_refusal_rate": 0.0, "gold_helpfulness": 0.4}
 
@@ -51,22 +51,20 @@ def good() -> dict[str, Any]:
             "distillation": {"kept_share": 0.5, "score_differences": {"gated": {"difference": 0.2}}}
         },
         "refusal_classifier": {"refusal_classifier": {"held_out": {"classifier": {"accuracy": 0.99}}}},
-        "rejection": {stage: {"selected": 300} for stage in STAGES[-2:]},
+        "rejection": {"v1/rejection": {"selected": 300}},
         "curves": {stage: {"loss": [3.0, 2.0, 1.0]} for stage in STAGES},
         "ppo": {"v2/ppo": {"score": [0.1, 0.2]}},
-        "versions": {"sft": first, "v1/rejection": first, "v2/rejection": first, "v2/ppo": last},
+        "versions": {"sft": first, "v1/rejection": first, "v2/ppo": last},
         "breakdown": {
             version: {"context": dict.fromkeys(CONTEXTS, IN_CONTEXT)}
-            for version in ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
+            for version in ("sft", "v1/rejection", "v2/ppo")
         },
-        "version_retention": {
-            version: {"1-10": 0.5} for version in ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
-        },
+        "version_retention": {version: {"1-10": 0.5} for version in ("sft", "v1/rejection", "v2/ppo")},
         "red_team": {
             "red_team": {
                 "versions": {
                     version: {"overall": {"violation_rate": 0.2}}
-                    for version in ("sft", "v1/rejection", "v2/rejection", "v2/ppo")
+                    for version in ("sft", "v1/rejection", "v2/ppo")
                 }
             }
         },
@@ -95,7 +93,7 @@ def test_a_whole_report_passes(tmp_path: Path) -> None:
     [
         (("pretrain", "validation_bits_per_byte"), None, "pretrain > validation_bits_per_byte: expected a"),
         (("reward", "safety"), {}, "reward > safety > accuracy: expected a number, found None"),
-        (("versions", "v2/rejection"), None, "versions > v2/rejection > kl_to_sft: expected a number"),
+        (("versions", "v1/rejection"), None, "versions > v1/rejection > kl_to_sft: expected a number"),
         (("versions", "sft", "violation_rate"), None, "versions > sft > violation_rate: expected a number"),
         (("gatt_retention", "with", "20"), None, "gatt_retention > with > 20: expected a number"),
         (("curves", "sft", "loss"), [1.0, 1.1], "curves > sft > loss: 1.000 at the start, 1.100 at the end"),
