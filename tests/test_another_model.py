@@ -149,7 +149,7 @@ def test_a_folder_without_a_chat_template(root: Path) -> None:
         run(sft, SftSettings, SFT, root, "sft_silent", model="silent")
 
 
-def test_pretraining_continues_from_a_model(root: Path) -> None:
+def test_pretraining_continues_from_a_model(root: Path, tuned: dict[str, Any]) -> None:
     chosen = {key: value for key, value in PRETRAIN.items() if key != "model"}
     metrics = run(pretrain, PretrainSettings, chosen, root, "pretrain", model="sft")
     assert metrics["steps"] == 20
