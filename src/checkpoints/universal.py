@@ -31,7 +31,7 @@ def fit_to_ranks(checkpoint: Path, trainer: Trainer) -> None:
 
     Raises ConfigError if only one of checkpoint and run shards the optimizer states.
     """
-    seal = read_seal(checkpoint)
+    seal: dict[str, Any] = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
     before, now = seal["zero_stage"], zero_stage(trainer.args.deepspeed)
     if not before or not now:  # states are not sharded: any number of ranks can load them
         if before != now:
@@ -52,17 +52,12 @@ def fit_to_ranks(checkpoint: Path, trainer: Trainer) -> None:
     trainer.add_callback(Zero3OptimizerFix(trainer))
 
 
-def read_seal(checkpoint: Path) -> dict[str, Any]:
-    """The seal of a checkpoint, as rank 0 reads it."""
-    return once("reading the checkpoint", lambda: json.loads((checkpoint / SEAL).read_text(encoding="utf-8")))
-
-
 def check_same_ranks(checkpoint: Path, deepspeed: str | None) -> None:
     """Checks that this run can load a checkpoint of PPO's engines, which is not converted.
 
     Raises ConfigError if the ZeRO stage has changed, or, with ZeRO, the number of ranks.
     """
-    seal = read_seal(checkpoint)
+    seal: dict[str, Any] = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
     before, now = seal["zero_stage"], zero_stage(deepspeed)
     if before != now or (before and seal["world_size"] != world_size()):
         raise ConfigError(
