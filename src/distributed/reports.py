@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
 # modules that wait for other ranks; `store.py` raises errors of rank 0
 COLLECTIVES = ("torch.distributed.", "deepspeed.comm.", "llamita.distributed.store")
-WAITS = ("wait", "synchronize")  # functions of torch and DeepSpeed that wait for a collective
+# functions of torch and DeepSpeed that wait for a collective if they are the innermost ones: handles of
+# collectives, and backward passes and broadcasts that start collectives in C++
+WAITS = ("wait", "synchronize", "_engine_run_backward", "_distributed_broadcast_coalesced")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def main_thread() -> Position:
     code, line = frames[0].f_code, frames[0].f_lineno
     place = f"{'/'.join(Path(code.co_filename).parts[-3:]).lstrip('/')}:{line} {code.co_name}"
     key = hash(tuple((id(one.f_code), one.f_lasti) for one in frames))
-    return Position(place, any(map(_waits, frames)), key)
+    return Position(place, _is_wait(frames[0]) or any(map(_is_collective, frames)), key)
 
 
 def main_thread_stack() -> str:
@@ -67,7 +68,7 @@ def main_thread_stack() -> str:
 def raised_by_collective(at: TracebackType | None) -> bool:
     """Whether an exception came out of a collective or of the store."""
     while at is not None:
-        if _waits(at.tb_frame):
+        if _is_collective(at.tb_frame) or (at.tb_next is None and _is_wait(at.tb_frame)):
             return True
         at = at.tb_next
     return False
@@ -79,8 +80,13 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _waits(frame: FrameType) -> bool:
-    module: Any = frame.f_globals.get("__name__", "")
-    if module.startswith(COLLECTIVES):
-        return True
-    return frame.f_code.co_name in WAITS and module.startswith(("torch.", "deepspeed."))
+def _is_collective(frame: FrameType) -> bool:
+    return _module(frame).startswith(COLLECTIVES)
+
+
+def _is_wait(frame: FrameType) -> bool:
+    return frame.f_code.co_name in WAITS and _module(frame).startswith(("torch.", "deepspeed."))
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))

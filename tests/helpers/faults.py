@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import sys
@@ -60,7 +61,11 @@ def _rank(rank: int, arguments: list[str], log: Path, port: int, fault: Fault | 
     if fault is not None and fault.rank == rank:
         _inject(fault)
     sys.argv = ["llamita", *arguments]
-    main()
+    atexit._clear()  # those of the tests
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing leaves them out
 
 
 def _inject(fault: Fault) -> None:

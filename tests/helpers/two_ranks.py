@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import traceback
 from collections.abc import Callable
@@ -61,3 +62,5 @@ def _rank(rank: int, work: Callable[[], Any], meet: Path, port: int, pipe: Any) 
         answer = True, traceback.format_exc()
     # pickled here: multiprocessing would share the memory of tensors, which ends with the process
     pipe.send_bytes(pickle.dumps(answer))
+    if rank == 0:
+        signal.pause()  # it serves the store; the other rank may still need it

@@ -18,7 +18,7 @@ from ..helpers.long_pretraining import pretraining
 from ..helpers.repository import zero_file
 from ..helpers.stage_processes import command, start, wait
 
-LIMIT = 5.0  # seconds without progress
+LIMIT = 8.0  # seconds without progress
 PHASES = {  # name of a phase -> the step of its fault
     "loading": None,
     "training": 8,
@@ -36,7 +36,10 @@ def test_a_fault_ends_all_ranks_and_the_next_start_resumes(root: Path, phase: st
     (root / "pretrain.yaml").write_text(json.dumps(chosen))
     arguments = command("pretrain", root / "pretrain.yaml", root / "out", inputs, 1)[3:]
     place = rf"rank {rank} \({phase}(, step {PHASES[phase]})?\): error: "
-    for kind, message in (("error", "OSError: injected"), ("hang", r"no progress for \d+ s, at \S+faults\.py:")):
+    for kind, message in (
+        ("error", "OSError: injected"),
+        ("hang", r"no progress for \d+ s, at \S+faults\.py:"),
+    ):
         started = time.monotonic()
         codes, output = start_two_ranks(arguments, root, Fault(rank, phase, PHASES[phase], kind))
         assert codes == [1, 1], output
@@ -66,7 +69,9 @@ def test_a_killed_rank_is_named_under_the_launcher(root: Path, rank: int) -> Non
     killed = time.monotonic()
     assert process.wait(60) != 0
     assert time.monotonic() - killed < 60
-    assert re.search(rf"rank {rank} \(\w+, step \d+\): error: ended without an error", log.read_text()), log.read_text()
+    assert re.search(rf"rank {rank} \(\w+, step \d+\): error: ended without an error", log.read_text()), (
+        log.read_text()
+    )
     assert not psutil.Process(os.getpid()).children(recursive=True)
 
 
