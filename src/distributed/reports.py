@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 
 # modules that wait for other ranks; `store.py` raises errors of rank 0
 COLLECTIVES = ("torch.distributed.", "deepspeed.comm.", "llamita.distributed.store")
 # functions of torch and DeepSpeed that wait for a collective if they are the innermost ones: handles of
 # collectives, and backward passes and broadcasts that start collectives in C++
 WAITS = ("wait", "synchronize", "_engine_run_backward", "_distributed_broadcast_coalesced")
+
+LOST = r"(?i)gloo|nccl|connection (closed|reset|refused)|broken pipe"  # in messages of torch's collectives
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,11 @@ def main_thread_stack() -> str:
     return "".join(traceback.format_stack(frame))
 
 
-def raised_by_collective(at: TracebackType | None) -> bool:
-    """Whether an exception came out of a collective or of the store."""
+def raised_by_collective(error: BaseException) -> bool:
+    """Whether an exception came out of a collective or of the store, perhaps as another rank has ended."""
+    if isinstance(error, RuntimeError) and re.search(LOST, str(error)):
+        return True
+    at = error.__traceback__
     while at is not None:
         if _is_collective(at.tb_frame) or (at.tb_next is None and _is_wait(at.tb_frame)):
             return True

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import NoReturn
 
 from ..errors import Interrupted, LlamitaError, RolledBack
@@ -64,7 +65,7 @@ def watched(limit: float) -> Iterator[None]:
     except BaseException as error:
         message = str(error) if isinstance(error, LlamitaError) else f"{type(error).__name__}: {error}"
         code = error.exit_code if isinstance(error, LlamitaError) else 1
-        watchdog.fail(message, code, of_collective=raised_by_collective(error.__traceback__))
+        watchdog.fail(message, code, of_collective=raised_by_collective(error))
         raise
     watchdog.finish()
 
@@ -122,7 +123,8 @@ class Watchdog:
             of_collective: whether a collective raised the error, perhaps because another rank has ended.
         """
         own = Failure(rank(), str(ACTIVITY), message, exit_code)
-        if of_collective and (first := self._explanation()):
+        self._ignore_sigterm()
+        if of_collective and (first := self._explanation(own)):
             self._end(first)
         try:
             first = self._publish(own)
@@ -138,8 +140,14 @@ class Watchdog:
         if first := self._explanation():
             self._end(first)
 
-    def _explanation(self) -> Failure | None:
-        """The failure that came first, if one is found within a few seconds."""
+    @staticmethod
+    def _ignore_sigterm() -> None:
+        """The launcher sends it when the first rank ends; this rank ends soon, with the right exit code."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def _explanation(self, own: Failure | None = None) -> Failure | None:
+        """The failure that came first, if one is found within a few seconds; `own`: that of this rank."""
         deadline = time.monotonic() + (SOON if is_main_process() else 2 * SOON) + 2 * INTERVAL
         while time.monotonic() < deadline:
             if self.lost:
@@ -150,6 +158,10 @@ class Watchdog:
             except RuntimeError:
                 return self._main_rank_gone()
             if failure := killed(self._unfinished(), SOON, self._reports):
+                if own:
+                    failure = replace(
+                        failure, message=f"{failure.message}; then rank {own.rank}: {own.message}"
+                    )
                 return self._publish(failure)
             time.sleep(INTERVAL / 4)
         return None
@@ -234,6 +246,7 @@ class Watchdog:
 
     def _end(self, failure: Failure) -> NoReturn:
         """Ends the process with the exit code of the failure, after the message of the failing rank."""
+        self._ignore_sigterm()
         self._ending.acquire()
         if failure.is_told_by(rank()):
             print(failure, file=sys.stderr, flush=True)
