@@ -18,7 +18,7 @@ from ..errors import LlamitaError
 distributed: Any = torch.distributed  # its type hints lack what is used here
 
 CONNECT = timedelta(minutes=10)  # for the slowest rank to import its libraries
-ANSWER = timedelta(seconds=10)  # for the store to answer one request
+ANSWER = timedelta(seconds=45)  # for the store to answer one request
 
 
 @cache

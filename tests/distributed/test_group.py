@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 
-from llamita.distributed import group
+from llamita.distributed import group, watchdog
 from llamita.errors import ConfigError, LlamitaError
 from llamita.processes import rank
 
@@ -102,3 +104,14 @@ def test_a_file_that_stays_invisible_is_an_error(tmp_path: Path, monkeypatch: py
     late = tmp_path / "late"
     threading.Timer(0.1, late.touch).start()
     group.wait_until_visible(late)
+
+
+def test_collectives_have_the_limit_of_the_watchdog_and_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(watchdog, "time_limit", 600.0)  # restored after the test
+    monkeypatch.setattr(group, "world_size", lambda: 2)
+    monkeypatch.setattr(accelerate, "PartialState", lambda **options: given.append(options["timeout"]))
+    with watchdog.watched(30.0):  # of one process: nothing is watched
+        group.setup()
+    assert given == [timedelta(seconds=90)]
