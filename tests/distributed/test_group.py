@@ -101,6 +101,7 @@ def test_a_file_that_stays_invisible_is_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(group, "VISIBLE", 0.3)
     with pytest.raises(LlamitaError, match=r"nothing: rank 0 wrote it.*same file system"):
         group.wait_until_visible(tmp_path / "nowhere" / "nothing")
+    monkeypatch.setattr(group, "VISIBLE", 60.0)
     late = tmp_path / "late"
     threading.Timer(0.1, late.touch).start()
     group.wait_until_visible(late)
