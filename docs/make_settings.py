@@ -21,7 +21,7 @@ from llamita.data.settings import CorpusSettings, DialogueSettings, RowSettings
 from llamita.rlhf.settings import RlhfSettings
 from llamita.runner.entries import PipelineSettings
 from llamita.runner.stages import REGISTRY, settings_class
-from llamita.settings import StageSettings
+from llamita.settings import RankSettings, StageSettings
 from llamita.training.settings import PAPER_OPTIMIZER, FineTunedSettings, PackedSettings, TrainedSettings
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -42,6 +42,7 @@ def page() -> str:
     stages = {f"Stage `{kind}`": settings_class(kind) for kind in REGISTRY}
     shared: dict[str, type[BaseModel]] = {
         "Every stage that reads rows (all but world and report)": RowSettings,
+        "Every stage that can run on several ranks (pretrain, sft, reward, rejection, ppo)": RankSettings,
         "Every stage that trains": TrainedSettings,
         "Every stage that trains on packed rows (pretrain, sft, rejection)": PackedSettings,
         "Every stage that reads dialogues to fine-tune on (sft, rejection)": DialogueSettings,

@@ -33,6 +33,7 @@ if [ "$gpus" -eq 0 ]; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     gpus=2
 fi
+export TORCH_CPP_LOG_LEVEL="${TORCH_CPP_LOG_LEVEL:-ERROR}" # the watchdog reports lost ranks, torch adds C++ stacks
 options=(--no_local_rank --log_level warning)
 if [ -n "${HOSTFILE:-}" ]; then
     options+=(--hostfile "$HOSTFILE" --master_port "${MASTER_PORT:-29500}")

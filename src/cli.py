@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, artifact, working
+from . import __version__, artifact
 from .commands import completion, recipes
 from .commands.finished import finished_stages
 from .commands.group import Commands
@@ -19,10 +19,8 @@ from .commands.kinds import kind_of
 from .config import load_settings
 from .console import say
 from .errors import ConfigError, DataError, Interrupted
-from .processes import is_main_process
 from .runner import execution, pipeline, schedule, stages
 from .runner.identity import StageRun
-from .runner.identity import status as status_of
 from .terminal import ending_signals, print_whatever_happens
 from .yaml_file import read_yaml
 
@@ -174,16 +172,15 @@ def _stage_command(kind: str) -> Callable[..., None]:
         name: Annotated[str | None, typer.Option(hidden=True, help="Name in the pipeline.")] = None,
     ) -> None:
         settings = load_settings(config, stages.settings_class(kind), overrides or [])
-        stage_run = stages.standalone_run(kind, settings, config, processes=processes, name=name)
-        if is_main_process():
-            working.recover(stage_run.final)
-        status = status_of(stage_run)
-        if status.done:
-            say(f"{stage_run.name}: skipped, already finished; output folder: {stage_run.final}")
-        else:
-            say(f"{stage_run.name}: running ({status.reason})")
-            execution.execute(stage_run)
-            say(f"{stage_run.name}: finished; output folder: {stage_run.final}")
+        with execution.together(settings):
+            stage_run = stages.standalone_run(kind, settings, config, processes=processes, name=name)
+            status = execution.recovered_status(stage_run)
+            if status.done:
+                say(f"{stage_run.name}: skipped, already finished; output folder: {stage_run.final}")
+            else:
+                say(f"{stage_run.name}: running ({status.reason})")
+                execution.execute(stage_run)
+                say(f"{stage_run.name}: finished; output folder: {stage_run.final}")
 
     return command
 

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .processes import is_main_process
+from .processes import advanced, is_main_process
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ def progress(
 ) -> AbstractContextManager[Callable[[float], None]]:
     """`track` for work that is not a loop: yields a function to call with each amount of finished work."""
     if description is None or not is_main_process():
-        return nullcontext(lambda _: None)
+        return nullcontext(lambda _: advanced())
     return (_bar if console.is_terminal else _plain_lines)(description, total, unit, done=done)
 
 
@@ -125,7 +125,12 @@ def _bar(
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total, unit=unit)
         bar.advance(task, done)
-        yield lambda amount: bar.advance(task, amount)
+
+        def advance(amount: float) -> None:
+            advanced()
+            bar.advance(task, amount)
+
+        yield advance
 
 
 @contextmanager
@@ -140,6 +145,7 @@ def _plain_lines(
 
     def advance(amount: float) -> None:
         nonlocal last_time, last_count, count
+        advanced()
         count += amount
         now = time.monotonic()
         if now - last_time >= PLAIN_INTERVAL:

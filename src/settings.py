@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .deepspeed_file import DeepSpeedFile
 from .yaml_file import flatten
 
+RANK_TIMEOUT = 600.0  # seconds
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -130,6 +131,19 @@ class StageSettings(Settings):
         if settings.get("deepspeed"):
             settings["deepspeed"] = DeepSpeedFile.read(settings["deepspeed"]).content
         return settings
+
+
+class RankSettings(StageSettings):
+    """A stage that can run on several ranks."""
+
+    deepspeed: str | None = None
+    """path of a ZeRO file, relative to this YAML; the `deepspeed` launcher then starts the stage"""
+    rank_timeout: float = Field(RANK_TIMEOUT, gt=0)
+    """seconds without progress on one of several ranks after which all ranks are stopped; also the limit of
+    every collective (torch's timeout), plus a minute"""
+
+    no_effect: ClassVar[frozenset[str]] = frozenset({"rank_timeout"})
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"deepspeed"})
 
 
 def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:

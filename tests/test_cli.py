@@ -213,7 +213,8 @@ def test_wrong_usage_is_code_2(project: Path, arguments: list[str]) -> None:
 
 def test_rank_in_messages(project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert "rank 1: error: nothing.yaml: no such file" in output(llamita("run", "nothing.yaml"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "rank 1 (starting): error: nothing.yaml: no such file" in output(llamita("run", "nothing.yaml"))
 
 
 def test_report_from_the_finished_stages(

@@ -28,3 +28,27 @@ def test_is_main_process(monkeypatch: pytest.MonkeyPatch, rank: str | None, main
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
     assert processes.is_main_process() is main
+
+
+def test_phases_end_with_the_phase_before_but_not_with_an_error():
+    processes.enter_phase("training", 3)
+    with processes.phase("saving"):
+        assert str(processes.ACTIVITY) == "saving, step 3"
+    assert str(processes.ACTIVITY) == "training, step 3"
+
+    @processes.phase("evaluation")
+    def fail() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        fail()
+    assert str(processes.ACTIVITY) == "evaluation, step 3"  # for the message
+    processes.enter_phase("starting")
+    assert str(processes.ACTIVITY) == "starting"
+
+
+def test_every_change_of_phase_is_progress():
+    before = processes.ACTIVITY.progress
+    with processes.phase("saving"):
+        assert processes.ACTIVITY.progress == before + 1
+    assert processes.ACTIVITY.progress == before + 2

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from safetensors import SafetensorError
 
 from ..artifact import files_below, flush, write_json
 from ..console import say
-from ..distributed.group import barrier, gather_rows
+from ..distributed.group import gather_rows, once, wait_until_visible
 from ..hashes import file_hash
-from ..processes import is_main_process, rank, world_size
+from ..processes import phase, rank, world_size
 
 SEAL = "checkpoint.json"
 PREFIX = "checkpoint-"
 TEMPORARY = "writing"
+Files = Mapping[str, Any]  # path in a checkpoint: size and checksum
 SPACE_FACTOR = 1.1  # required free space, as a multiple of the previous checkpoint's size
 
 
@@ -48,14 +50,15 @@ class Checkpoints:
     ) -> None:
         self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
         self._zero_stage = zero_stage
-        if is_main_process():
-            shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
-        barrier()
+        once("clearing checkpoints", lambda: shutil.rmtree(folder / TEMPORARY, ignore_errors=True))
 
     def newest(self) -> Path | None:
         """The newest intact checkpoint, or None; problems of newer ones are reported."""
-        for candidate in reversed(self._all()):
-            problems = gather_rows(list(_problems(candidate)))
+        found = once("looking for checkpoints", lambda: [(path, _sealed(path)) for path in self._all()])
+        for candidate, files in reversed(found):
+            wait_until_visible(candidate)
+            with phase(f"checking {candidate.name}"):
+                problems = gather_rows(list(_problems(candidate, files)))
             if not problems:
                 return candidate
             say(f"{problems[0]}; trying the checkpoint before it, or starting from the beginning")
@@ -66,6 +69,7 @@ class Checkpoints:
         """The optimizer step after which `checkpoint` was saved."""
         return int(checkpoint.name.removeprefix(PREFIX))
 
+    @phase("saving")
     def save(self, step: int, write: Callable[[Path], None]) -> bool:
         """Saves a checkpoint; returns whether it succeeded.
 
@@ -74,21 +78,14 @@ class Checkpoints:
         """
         final = self.folder / f"{PREFIX}{step}"
         temporary = self.folder / TEMPORARY / final.name  # transformers expects this name
-        if reason := self._lack_of_space():
+        if reason := once("saving", self._lack_of_space):
             say(f"{final}: not saved: {reason}; training continues, earlier checkpoints are kept")
             return False
-        if is_main_process():
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        barrier()
+        once("saving", lambda: _make_empty(temporary))
+        wait_until_visible(temporary)
         errors = gather_rows(_attempt(write, temporary))
         sums = [] if errors else gather_rows(_sums(temporary))
-        if is_main_process():
-            if not errors:
-                errors = _attempt(lambda folder: self._publish(folder, final, step, sums=sums), temporary)
-            if errors:
-                shutil.rmtree(temporary, ignore_errors=True)
-        errors = gather_rows(errors if is_main_process() else [])
+        errors = once("saving", lambda: errors or self._publish(temporary, final, step, sums=sums))
         if errors:
             say(f"{final}: not saved: {errors[0]}; training continues, earlier checkpoints are kept")
         return not errors
@@ -97,15 +94,25 @@ class Checkpoints:
         return sorted(self.folder.glob(f"{PREFIX}*"), key=self.step)
 
     def _lack_of_space(self) -> str | None:
-        """Checked before anything is written: a rank that failed alone would leave the others waiting."""
+        """Checked before anything is written, by rank 0: the ranks share the disk."""
         if not (earlier := self._all()):
             return None
         required = SPACE_FACTOR * sum(path.stat().st_size for path in _files(earlier[-1]))
         free = shutil.disk_usage(self.folder).free
-        too_low = gather_rows([free] if free < required else [])
-        return f"{min(too_low):,} bytes are free, {required:,.0f} are required" if too_low else None
+        return f"{free:,} bytes are free, {required:,.0f} are required" if free < required else None
 
-    def _publish(self, temporary: Path, final: Path, step: int, *, sums: list[tuple[str, int, str]]) -> None:
+    def _publish(
+        self, temporary: Path, final: Path, step: int, *, sums: list[tuple[str, int, str]]
+    ) -> list[str]:
+        """Seals and renames a checkpoint; returns the error, if any."""
+        seal_and_rename = partial(self._seal_and_rename, final=final, step=step, sums=sums)
+        if errors := _attempt(seal_and_rename, temporary):
+            shutil.rmtree(temporary, ignore_errors=True)
+        return errors
+
+    def _seal_and_rename(
+        self, temporary: Path, final: Path, step: int, *, sums: list[tuple[str, int, str]]
+    ) -> None:
         files = {name: {"bytes": size, "sha256": digest} for name, size, digest in sums}
         for path in _files(temporary):
             flush(path)
@@ -131,19 +138,37 @@ def _attempt(write: Callable[[Path], None], folder: Path) -> list[str]:
     return []
 
 
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
 def _sums(folder: Path) -> list[tuple[str, int, str]]:
-    """Path, size in bytes and checksum of each file in this rank's share."""
-    share = list(_files(folder))[rank() :: world_size()]
-    return [(path.relative_to(folder).as_posix(), path.stat().st_size, file_hash(path)) for path in share]
+    """Path, size in bytes and checksum of each file in this rank's share.
+
+    The files are those that any rank sees: each sees its own at once, on a network file system others' later.
+    """
+    seen = gather_rows([path.relative_to(folder).as_posix() for path in _files(folder)])
+    paths = [folder / name for name in sorted(set(seen))[rank() :: world_size()]]
+    for path in paths:
+        wait_until_visible(path)
+    return [(path.relative_to(folder).as_posix(), path.stat().st_size, file_hash(path)) for path in paths]
 
 
-def _problems(folder: Path) -> Iterator[str]:
-    """Problems of the files in this rank's share of a checkpoint."""
+def _sealed(folder: Path) -> Files | str:
+    """The files that the seal of a checkpoint lists, or the problem with the seal."""
     seal = folder / SEAL
     try:
-        files: dict[str, Any] = json.loads(seal.read_text(encoding="utf-8"))["files"]
+        files: Files = json.loads(seal.read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        yield f"{seal}: missing or damaged ({type(error).__name__})"
+        return f"{seal}: missing or damaged ({type(error).__name__})"
+    return files
+
+
+def _problems(folder: Path, files: Files | str) -> Iterator[str]:
+    """Problems of the files in this rank's share of a checkpoint; `files`: see `_sealed`."""
+    if isinstance(files, str):
+        yield files
         return
     for name, expected in sorted(files.items())[rank() :: world_size()]:
         path = folder / name

@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ..artifact import write_json
 from ..console import say
 from ..deepspeed_file import zero_stage
-from ..distributed.group import barrier, gather_rows
+from ..distributed.group import once, wait_until_visible
 from ..errors import ConfigError, LlamitaError
-from ..processes import is_main_process, world_size
+from ..processes import advanced, world_size
 from .sealed import SEAL
 
 SUFFIX = "_universal"
@@ -44,10 +46,8 @@ def fit_to_ranks(checkpoint: Path, trainer: Trainer) -> None:
         f"{checkpoint}: saved by {seal['world_size']} ranks {_words(before)}, resuming on {world_size()} "
         f"{_words(now)}"
     )
-    errors = gather_rows(_convert(checkpoint) if is_main_process() else [])
-    if errors:
-        raise LlamitaError(errors[0])
-    barrier()
+    once("converting the checkpoint", lambda: _convert(checkpoint))
+    wait_until_visible(checkpoint / COMPLETE)
     trainer.accelerator.state.deepspeed_plugin.hf_ds_config.config["checkpoint"] = {"load_universal": True}
     trainer.add_callback(Zero3OptimizerFix(trainer))
 
@@ -70,10 +70,10 @@ def _words(stage: int | None) -> str:
     return "without DeepSpeed" if stage is None else f"with ZeRO-{stage}"
 
 
-def _convert(checkpoint: Path) -> list[str]:
-    """Writes the universal form beside the sharded one; returns the error, if any."""
+def _convert(checkpoint: Path) -> None:
+    """Writes the universal form beside the sharded one. Raises LlamitaError if that fails."""
     if (checkpoint / COMPLETE).is_file():
-        return []
+        return
     sharded = next(path for path in checkpoint.glob("global_step*") if not path.name.endswith(SUFFIX))
     universal = sharded.with_name(sharded.name + SUFFIX)
     shutil.rmtree(universal, ignore_errors=True)
@@ -81,12 +81,17 @@ def _convert(checkpoint: Path) -> list[str]:
         *(sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"),
         *("--input_folder", str(sharded), "--output_folder", str(universal)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return [f"{checkpoint}: DeepSpeed's conversion failed: {done.stderr[-2000:]}"]
+    # in a file: its pipe would fill up while nobody reads it
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        while process.poll() is None:
+            advanced()  # hours for a large model; the watchdog would take them for a hang
+            time.sleep(0.5)
+        if process.returncode:
+            output.seek(0)
+            raise LlamitaError(f"{checkpoint}: DeepSpeed's conversion failed: {output.read()[-2000:]}")
     _fit_all_zero_stages(universal)
     write_json(checkpoint / COMPLETE, {"folder": universal.name})
-    return []
 
 
 def _fit_all_zero_stages(universal: Path) -> None:

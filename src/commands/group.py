@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from .. import processes
 from ..console import error_console
 from ..errors import LlamitaError
-from ..processes import is_main_process
 from ..runner import execution
 
 
@@ -56,5 +55,5 @@ def _message(error: Exception) -> str:
 
 
 def _complain(message: str) -> None:
-    rank = "" if is_main_process() else f"rank {os.environ['RANK']}: "
+    rank = f"rank {processes.rank()} ({processes.ACTIVITY}): " if processes.world_size() > 1 else ""
     error_console.print(f"{rank}error: {message}", markup=False, soft_wrap=True, style="red")

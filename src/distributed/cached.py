@@ -12,8 +12,7 @@ from pathlib import Path
 
 from ..artifact import RESUME, clear, working_folder
 from ..jsonl import Row, read_rows, write_rows
-from ..processes import is_main_process
-from .group import barrier
+from .group import barrier, once, wait_until_visible
 
 PART_METRICS = "metrics.jsonl"  # in the folder of a part: its metrics, one row
 
@@ -25,9 +24,8 @@ def cached_rows(path: Path, make: Callable[[], Iterable[Row]]) -> list[Row]:
     """
     if not _exists(path):
         rows = make()
-        if is_main_process():
-            write_rows(path, rows)
-        barrier()
+        once(f"saving {path.name}", lambda: write_rows(path, rows))
+    wait_until_visible(path)
     return read_rows(path)
 
 
@@ -40,22 +38,26 @@ def cached_folder(path: Path, make: Callable[[Path], Row]) -> Row:
     """
     if not _exists(path):
         partial = working_folder(path)
-        if is_main_process():
-            partial.mkdir(parents=True, exist_ok=True)
-            clear(partial, keep=RESUME)
-        barrier()
+        once(f"opening {partial.name}", lambda: _open(partial))
+        wait_until_visible(partial)
         metrics = make(partial)
-        if is_main_process():
-            write_rows(partial / PART_METRICS, [metrics])
-            shutil.rmtree(partial / RESUME, ignore_errors=True)
-            partial.rename(path)
-        barrier()
+        barrier()  # every rank has written
+        once(f"saving {path.name}", lambda: _publish(partial, path, metrics))
+    wait_until_visible(path)
     return read_rows(path / PART_METRICS)[0]
 
 
+def _open(partial: Path) -> None:
+    partial.mkdir(parents=True, exist_ok=True)
+    clear(partial, keep=RESUME)
+
+
+def _publish(partial: Path, path: Path, metrics: Row) -> None:
+    write_rows(partial / PART_METRICS, [metrics])
+    shutil.rmtree(partial / RESUME, ignore_errors=True)
+    partial.rename(path)
+
+
 def _exists(path: Path) -> bool:
-    """Whether `path` exists; all ranks check between two barriers and get the same result."""
-    barrier()
-    exists = path.exists()
-    barrier()
-    return exists
+    """Whether `path` exists; rank 0 looks, so that all ranks get the same answer."""
+    return once(f"looking for {path.name}", path.exists)

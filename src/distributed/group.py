@@ -6,19 +6,28 @@ A single process without a launcher has world size 1; collectives then return th
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 
-from ..errors import ConfigError
-from ..processes import world_size
+from ..errors import ConfigError, LlamitaError
+from ..processes import ACTIVITY, advanced, enter_phase, is_main_process, phase, world_size
+from . import store, watchdog
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(hours=2)  # the main rank may prepare data or save a model while the others wait
+MARGIN = 60.0  # seconds that a collective may take longer than the watchdog allows, which names the rank
+VISIBLE = 90.0  # seconds after which a file of rank 0 must be visible; NFS caches folders for up to a minute
+
+_makes = itertools.count()
 
 _cpu_group: Any = None  # beside NCCL's: sums CPU tensors on the CPU, without waiting for a GPU
 
@@ -39,20 +48,22 @@ def setup(deepspeed: str | None = None) -> None:
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     if not torch.cuda.is_available():  # otherwise DeepSpeed, once imported, warns that it found no GPU
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    enter_phase("loading")
     if world_size() == 1 and deepspeed is None:
         return
     if torch.distributed.is_initialized():
         return
     from accelerate import PartialState
 
+    timeout = timedelta(seconds=watchdog.time_limit + MARGIN)
     if torch.cuda.is_available():
-        PartialState(timeout=TIMEOUT)
+        PartialState(timeout=timeout)
         global _cpu_group
-        _cpu_group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
+        _cpu_group = torch.distributed.new_group(backend="gloo", timeout=timeout)
     else:
         if deepspeed is not None:
             _without_compiler()
-        PartialState(backend="gloo", timeout=TIMEOUT)
+        PartialState(backend="gloo", timeout=timeout)
     atexit.register(shutdown)
 
 
@@ -67,10 +78,55 @@ def _without_compiler() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def once(what: str, make: Callable[[], T]) -> T:
+    """Returns what `make` returns on rank 0; the other ranks don't call it and get a copy (must pickle).
+
+    They poll the store meanwhile: no collective is pending, so `make` may take hours. `what` names the phase.
+    Every rank calls it, in the same order; also before `setup`. An error of rank 0 is raised on all ranks.
+    """
+    with phase(what):
+        if world_size() == 1:
+            return make()
+        key = f"once/{next(_makes)}/{what}"
+        if not is_main_process():
+            ACTIVITY.polls = True
+            try:
+                result: T = store.poll(key)
+            finally:
+                ACTIVITY.polls = False
+            return result
+        try:
+            result = make()
+        except Exception as error:
+            store.put(key, None, error)
+            raise
+        store.put(key, result)
+        return result
+
+
+def wait_until_visible(path: Path) -> None:
+    """Waits until this rank sees a file or folder of rank 0; network file systems can hide it for a minute.
+
+    An opened file needs no waiting: NFS checks at every `open` whether its cached content is still valid.
+    Raises LlamitaError if it stays invisible.
+    """
+    end = time.monotonic() + VISIBLE
+    while not path.exists():
+        if time.monotonic() > end:
+            raise LlamitaError(
+                f"{path}: rank 0 wrote it, but this rank can't see it; all ranks need the same file system"
+            )
+        for folder in (path.parent.parent, path.parent):
+            with suppress(OSError):
+                list(folder.iterdir())  # makes NFS read the folder again
+        time.sleep(0.2)
+
+
 def barrier() -> None:
     """Waits until every rank has called it."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
+        advanced()
 
 
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,12 @@ from transformers import LlamaForSequenceClassification
 from ..batches import batches_by_length, tokens_at_once
 from ..console import track
 from ..errors import LlamitaError
+from ..processes import phase
 from .padding import pad_right
 from .precision import computing_in
 
 
+@phase("scoring")
 @torch.no_grad()
 def terminal_scores(
     model: LlamaForSequenceClassification,

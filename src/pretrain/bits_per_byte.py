@@ -16,6 +16,7 @@ from ..console import track
 from ..corpus.shards import TokenShards
 from ..corpus.token_rows import positions
 from ..model.padding import UNTRAINED, pad_right
+from ..processes import phase
 
 MAX_COUNTED = 100_000_000  # tokens per stream; enough for the frequencies of the vocabulary
 
@@ -42,6 +43,7 @@ def unigram_nats(train: Sequence[TokenShards], held_out: Sequence[TokenShards], 
     return float(total)
 
 
+@phase("evaluation")
 @torch.no_grad()
 def model_nats(
     model: LlamaForCausalLM,

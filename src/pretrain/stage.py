@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from transformers import LlamaForCausalLM, TrainingArguments
 
 from ..artifact import RESUME
-from ..corpus.corpus import Corpus
+from ..corpus.corpus import COUNTS, Corpus
 from ..corpus.token_rows import TokenRows
 from ..corpus.writing import JOURNAL, write_corpus
 from ..distributed import group
@@ -49,10 +50,11 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     if settings.model is None:  # before hours of tokenizing
         check_length("context_length", settings.context_length, context_length(inputs["model"]))
     shards = inputs.get("corpus", out / "shards")
-    if is_main_process() and "corpus" not in inputs:
+    if "corpus" not in inputs:
         journal = out / RESUME / JOURNAL
-        write_corpus(settings, settings.seed, tokenizer, root=inputs["data"], folder=shards, journal=journal)
-    group.barrier()
+        write = partial(write_corpus, settings, settings.seed, tokenizer)
+        group.once("tokenizing", lambda: write(root=inputs["data"], folder=shards, journal=journal))
+        group.wait_until_visible(shards / COUNTS)
     corpus = Corpus(shards, tokenizer_hash(tokenizer))
     corpus.verify(rank(), world_size())
 

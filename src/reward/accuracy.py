@@ -12,6 +12,7 @@ from transformers import LlamaForSequenceClassification
 from ..data.held_out import opening
 from ..data.rows import CONTEXTS, RATINGS
 from ..model.scoring import terminal_scores
+from ..processes import phase
 from ..statistics import measure
 from .pairs import Pair
 
@@ -19,6 +20,7 @@ UNSAFE_BELOW = (0.15, 0.5)  # thresholds after the sigmoid, of the piecewise rew
 BINS = {"safe_unsafe": (True, False), "safe_safe": (True, True), "unsafe_unsafe": (False, False)}
 
 
+@phase("evaluation")
 def score_pairs(
     model: LlamaForSequenceClassification, pairs: Sequence[Pair]
 ) -> tuple[list[float], list[float]]:

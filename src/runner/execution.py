@@ -17,8 +17,9 @@ from typing import Any
 from .. import __version__, artifact, working
 from ..console import say
 from ..errors import LlamitaError, RolledBack
-from ..processes import is_main_process
-from .identity import StageRun, identity, input_hashes, published_manifest
+from ..processes import is_main_process, phase, world_size
+from ..settings import RANK_TIMEOUT, StageSettings
+from .identity import StageRun, Status, identity, input_hashes, published_manifest, status
 from .launcher import launch
 from .stages import stage_function
 
@@ -29,16 +30,51 @@ def execute(stage_run: StageRun) -> None:
     """Runs a stage and publishes its artifact; with the setting `deepspeed`, in ranks of its own.
 
     Under a launcher (RANK is set) only rank 0 prepares and publishes the working folder; the other ranks just
-    run the stage. It synchronizes the ranks when it creates its process group, before any of them reads the
-    folder, and returns on rank 0 after the last rank has written.
+    run the stage, once the folder is open. The stage returns on rank 0 after the last rank has written.
     """
     if "RANK" not in os.environ:
         while rollback := _attempt(stage_run):
             say(f"{stage_run.name}: {rollback}")
     elif not is_main_process():
-        _run(stage_run, artifact.working_folder(stage_run.final))
+        _run(stage_run, _opened(artifact.working_folder(stage_run.final)))
     else:
         _run_and_publish(stage_run)
+
+
+@contextmanager
+def together(settings: StageSettings) -> Iterator[None]:
+    """Context in which an error, a hang or a kill of one rank ends all ranks; nothing for one process."""
+    if world_size() == 1:
+        yield
+        return
+    from ..distributed.watchdog import watched
+
+    with watched(getattr(settings, "rank_timeout", RANK_TIMEOUT)):
+        yield
+
+
+def recovered_status(stage_run: StageRun) -> Status:
+    """Repairs a publish that was killed; returns the stage's status. Rank 0 looks, all ranks get the same."""
+
+    def look() -> Status:
+        working.recover(stage_run.final)
+        return status(stage_run)
+
+    if world_size() == 1:
+        return look()
+    from ..distributed.group import once
+
+    return once("checking inputs", look)
+
+
+def _opened(folder: Path) -> Path:
+    """The working folder, on every rank once rank 0 has opened it, before which it hashes the inputs."""
+    if world_size() > 1:
+        from ..distributed.group import once, wait_until_visible
+
+        once("opening the working folder", lambda: None)
+        wait_until_visible(folder)
+    return folder
 
 
 def _attempt(stage_run: StageRun) -> str | None:
@@ -55,7 +91,8 @@ def _attempt(stage_run: StageRun) -> str | None:
 
 def _run_and_publish(stage_run: StageRun) -> None:
     published_manifest(stage_run)  # refuses an output folder that holds something else
-    hashes = input_hashes(stage_run)
+    with phase("hashing inputs"):
+        hashes = input_hashes(stage_run)
     fingerprint = identity(stage_run, hashes).fingerprint
     resume_identity = {**identity(stage_run, hashes, resuming=True).as_dict(), "name": stage_run.name}
     with (
@@ -63,7 +100,7 @@ def _run_and_publish(stage_run: StageRun) -> None:
         working.open_working(stage_run.final, resume_identity, stage_run.settings.resumable) as out,
         working.timed(out) as seconds,
     ):
-        metrics = _run(stage_run, out)
+        metrics = _run(stage_run, _opened(out))
         manifest = {
             "stage": stage_run.kind,
             "name": stage_run.name,
@@ -76,7 +113,8 @@ def _run_and_publish(stage_run: StageRun) -> None:
             "wall_seconds": round(seconds(), 3),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        working.publish(stage_run.final, manifest)
+        with phase("publishing"):
+            working.publish(stage_run.final, manifest)
 
 
 def _run(stage_run: StageRun, out: Path) -> dict[str, Any]:

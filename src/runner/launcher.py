@@ -33,7 +33,7 @@ def launch(stage_run: StageRun) -> None:
     artifact.write_json(resolved, {**stage_run.settings.model_dump(mode="json"), **folders})
     on_gpus = _gpus_visible()
     # unbuffered: flushing at exit would fail if the reader of the launcher's output is gone
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ, "PYTHONUNBUFFERED": "1"}
     if not on_gpus:
         environment |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true"}
     try:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..batches import batches
 from ..console import progress
+from ..processes import phase
 from .decoder import Decoder
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
@@ -24,6 +25,7 @@ from .sampler import FINISHED_SHARE, LlamaSampler
 class DialogueSampler(LlamaSampler):
     """A `LlamaSampler` that also samples whole dialogues."""
 
+    @phase("sampling")
     def sample_dialogues(
         self,
         prompts: Sequence[Sequence[Sequence[int]]],

@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 from ..batches import batches
 from ..console import progress
 from ..model.special import eos_ids
+from ..processes import phase
 from .decoder import Decoder
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
@@ -59,6 +60,7 @@ class Sampler(ABC):
 
     batch_size: int
 
+    @phase("sampling")
     def sample(
         self,
         prompts: Sequence[Sequence[int]],

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..console import track
+from ..processes import advanced, enter_phase
 from .monitoring import MonitorOptions, peak_memory, utilization
 from .tracking import Tracker
 
@@ -60,7 +61,13 @@ class Progress(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        enter_phase("training", state.global_step + 1)
         next(self._bar, None)
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        advanced()
 
     def on_log(
         self,

@@ -14,7 +14,7 @@ from ..distributed import group
 from ..errors import Interrupted
 from ..model.lora import ADAPTER, is_adapted, merged, save_adapter
 from ..model.saving import save_model
-from ..processes import is_main_process
+from ..processes import is_main_process, phase
 from .callbacks import Progress, StopOnSignal
 from .interruption import interruptible
 from .monitoring import peak_memory, utilization
@@ -86,6 +86,7 @@ def _last_loss(history: list[dict[str, Any]]) -> float | None:
     return next((float(row["loss"]) for row in reversed(history) if "loss" in row), None)
 
 
+@phase("saving")
 def save_trained(trainer: Trainer, tokenizer: Any, folder: Path) -> None:
     """Saves the trained model as a plain Hugging Face folder; every rank calls it, with any ZeRO stage.
 

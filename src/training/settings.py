@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from ..data.settings import DialogueSettings
-from ..settings import Settings, StageSettings
+from ..settings import RankSettings, Settings
 from ..yaml_file import parse_json
 
 RESERVED = {
@@ -32,6 +32,7 @@ RESERVED = {
     "push_to_hub": "models are not uploaded",
     "remove_unused_columns": "the stage's rows have only the columns that its collator needs",
     "train_sampling_strategy": "the stage's `seed` sets the order of the rows",
+    "ddp_timeout": "use the stage's `rank_timeout`, beside `trainer`, instead",
     "average_tokens_across_devices": "losses are always means over the global batch",
 }
 
@@ -59,7 +60,7 @@ NO_EFFECT = frozenset(
     torch_compile_mode use_liger_kernel liger_kernel_config use_cache torch_empty_cache_steps full_determinism
     dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory
     dataloader_multiprocessing_context dataset_num_proc length_column_name
-    ddp_backend ddp_timeout ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph local_rank
+    ddp_backend ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph local_rank
     save_steps save_total_limit save_on_each_node enable_jit_checkpoint
     restore_callback_states_from_checkpoint
     logging_strategy logging_steps logging_first_step logging_nan_inf_filter log_on_each_node log_level
@@ -116,7 +117,7 @@ class LoraSettings(Settings):
     """layers with an adapter: ends of their names, a regular expression, or `all-linear` (all but heads)"""
 
 
-class TrainedSettings(StageSettings):
+class TrainedSettings(RankSettings):
     """A stage with a `trainer:` section of arguments of `trainer_class`, and optionally a ZeRO file."""
 
     trainer: dict[str, Any] = {}
@@ -124,8 +125,6 @@ class TrainedSettings(StageSettings):
     `per_device_train_batch_size`: at most as many rows as 4,096 tokens hold, at least one; default of
     `gradient_accumulation_steps`: 1 if a batch size is set, otherwise the number with which the ranks of the
     run reach the paper's global batch"""
-    deepspeed: str | None = None
-    """path of a ZeRO file, relative to this YAML; the `deepspeed` launcher then starts the stage"""
     loss_spike: float | None = Field(None, gt=1)
     """multiple of the median of the last 100 losses above which a loss is a spike (null: never); after a
     spike, NaN or infinite loss, training rolls back to the newest checkpoint and skips the batches since, at
@@ -140,7 +139,7 @@ class TrainedSettings(StageSettings):
     trainer_defaults: ClassVar[dict[str, Any]] = {}
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = NO_EFFECT | {"keep_every"}
-    resumes_with: ClassVar[frozenset[str]] = frozenset({"deepspeed", "loss_spike"})
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"loss_spike"})
 
     @property
     def row_tokens(self) -> int:

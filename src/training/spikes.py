@@ -14,9 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..artifact import write_json
 from ..console import say
-from ..distributed.group import all_reduce_sum, barrier
+from ..distributed.group import all_reduce_sum, once
 from ..errors import LlamitaError, RolledBack
-from ..processes import is_main_process, world_size
+from ..processes import world_size
 
 WINDOW, MIN_LOSSES = 100, 20  # largest and smallest number of earlier losses that a loss is compared with
 MAX_ROLLBACKS = 3  # a run that diverges once more needs other settings
@@ -107,22 +107,28 @@ class LossSpikeCallback(TrainerCallback):
                 f"trainer.learning_rate. Its last good state is {place}"
             )
         entry = {"after_step": last_good, "steps": step - last_good, "loss": loss, "median": median}
-        if is_main_process():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / SKIPPED, [*before, entry])
-        barrier()
+        once("rolling back", lambda: _write_skipped(folder, [*before, entry]))
         raise RolledBack(
             f"{problem}; rolling back to {place} and skipping the batches of {step - last_good:,} steps"
         )
 
 
 def read_skipped(folder: Path) -> list[dict[str, Any]]:
-    """The entries of `SKIPPED`; an empty list if it does not exist."""
+    """The entries of `SKIPPED`, as rank 0 reads them; an empty list if it does not exist."""
+    return once("looking for skipped steps", lambda: _read(folder / SKIPPED))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        entries: list[dict[str, Any]] = json.loads((folder / SKIPPED).read_text(encoding="utf-8"))
+        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     return entries
+
+
+def _write_skipped(folder: Path, entries: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SKIPPED, entries)
 
 
 def skipped_steps(folder: Path, first: int, last: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
+import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +19,11 @@ def on_two_ranks(work: Callable[[], Any], folder: Path, seconds: float = 120) ->
     Raises AssertionError with the rank's traceback if a rank fails.
     """
     context = multiprocessing.get_context("fork")
+    port = free_port()
     pipes = [context.Pipe(duplex=False) for _ in range(2)]
     ranks = [
-        context.Process(target=_rank, args=(rank, work, folder / "meet", pipes[rank][1])) for rank in range(2)
+        context.Process(target=_rank, args=(rank, work, folder / "meet", port, pipes[rank][1]))
+        for rank in range(2)
     ]
     for process in ranks:
         process.start()
@@ -31,6 +35,14 @@ def on_two_ranks(work: Callable[[], Any], folder: Path, seconds: float = 120) ->
             process.join()
 
 
+def free_port() -> int:
+    """Returns a free port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _answer(receiver: Any, seconds: float) -> Any:
     assert receiver.poll(seconds), f"a rank neither returned nor failed within {seconds} seconds"
     failed, answer = pickle.loads(receiver.recv_bytes())
@@ -38,10 +50,11 @@ def _answer(receiver: Any, seconds: float) -> Any:
     return answer
 
 
-def _rank(rank: int, work: Callable[[], Any], meet: Path, pipe: Any) -> None:
+def _rank(rank: int, work: Callable[[], Any], meet: Path, port: int, pipe: Any) -> None:
     import torch.distributed
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # of the store of `group.once`
     try:
         torch.distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
         answer = False, work()
@@ -49,3 +62,5 @@ def _rank(rank: int, work: Callable[[], Any], meet: Path, pipe: Any) -> None:
         answer = True, traceback.format_exc()
     # pickled here: multiprocessing would share the memory of tensors, which ends with the process
     pipe.send_bytes(pickle.dumps(answer))
+    if rank == 0:
+        signal.pause()  # it serves the store; the other rank may still need it

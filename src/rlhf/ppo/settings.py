@@ -6,13 +6,14 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from ...settings import RankSettings
 from ...training.settings import PAPER_OPTIMIZER, LoraSettings
 from ..settings import Count, NotNegative, Positive, RlhfSettings, Share
 
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 
-class PpoSettings(RlhfSettings):
+class PpoSettings(RlhfSettings, RankSettings):
     """PPO (section 3.2.3). Defaults are the paper's for 7B, or common practice where the paper gives none."""
 
     iterations: Count = 200
@@ -67,7 +68,6 @@ class PpoSettings(RlhfSettings):
     required_inputs: ClassVar[frozenset[str]] = frozenset({"start", "helpfulness", "safety", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"judge"})
     no_effect: ClassVar[frozenset[str]] = frozenset({"micro_batch_size", "save_iterations"})
-    resumes_with: ClassVar[frozenset[str]] = frozenset({"deepspeed"})
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> PpoSettings:

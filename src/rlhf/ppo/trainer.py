@@ -19,6 +19,7 @@ from ...errors import LlamitaError
 from ...model.padding import pad_batch
 from ...model.precision import computing_in
 from ...model.reward_models import RewardModels
+from ...processes import enter_phase
 from ...sampling.generate import sampler_for
 from ...sampling.logprobs import excluded_pad_id, gather_logprobs, next_token_distribution
 from ...sampling.sampler import Samples
@@ -116,6 +117,7 @@ class PpoTrainer:
         Raises LlamitaError if a loss or a gradient norm is NaN or infinite.
         """
         for iteration in range(done + 1, self.settings.iterations + 1):
+            enter_phase("training", iteration)
             metrics = self.iterate(iteration)
             checked = [name for name in metrics if name.endswith(("_loss", "_norm"))]
             if diverged := [name for name in checked if not math.isfinite(metrics[name])]:

@@ -1,0 +1,66 @@
+"""Two ranks whose views of the folder differ, as on a network file system: rank 0 decides for both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llamita.checkpoints import sealed
+from llamita.checkpoints.sealed import SEAL, Checkpoints
+from llamita.processes import rank
+from llamita.training.spikes import SKIPPED, read_skipped
+
+from ..helpers.two_ranks import on_two_ranks
+
+
+def write(folder: Path) -> None:
+    (folder / f"state-{rank()}").write_text(f"of rank {rank()}")
+
+
+def test_the_newest_is_that_of_rank_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "resume"
+
+    def work() -> tuple[bool, int, str]:
+        checkpoints = Checkpoints(folder)
+        assert checkpoints.save(1, write)
+        assert checkpoints.save(2, write)
+        if rank() == 1:  # its machine shows the folder as it was
+            monkeypatch.setattr(Checkpoints, "_all", lambda self: [self.folder / "checkpoint-1"])
+        newest = checkpoints.newest()
+        assert newest is not None
+        return checkpoints.save(3, write), checkpoints.step(newest), str(newest)
+
+    assert on_two_ranks(work, tmp_path) == [(True, 2, str(folder / "checkpoint-2"))] * 2
+
+
+def test_the_seal_lists_files_that_rank_0_does_not_see_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sealed.files_below
+
+    def work() -> bool:
+        def seen(folder: Path) -> Iterator[Path]:
+            return (path for path in files(folder) if path.name == f"state-{rank()}")
+
+        monkeypatch.setattr(sealed, "files_below", seen)
+        return Checkpoints(tmp_path / "resume").save(1, write)
+
+    assert on_two_ranks(work, tmp_path) == [True, True]
+    seal = json.loads((tmp_path / "resume" / "checkpoint-1" / SEAL).read_text())
+    assert set(seal["files"]) == {"state-0", "state-1"}
+
+
+def test_skipped_steps_are_those_that_rank_0_reads(tmp_path: Path) -> None:
+    entries = [{"after_step": 2, "steps": 3}]
+
+    def work() -> object:
+        folder = tmp_path / f"rank-{rank()}"  # rank 1's is empty
+        if rank() == 0:
+            folder.mkdir()
+            (folder / SKIPPED).write_text(json.dumps(entries))
+        return read_skipped(folder)
+
+    assert on_two_ranks(work, tmp_path) == [entries, entries]
