@@ -1,8 +1,9 @@
 """LoRA with peft (extra `lora`): the base model's weights are frozen, an adapter is trained.
 
-An artifact then contains the merged `model` and its `adapter` in peft's format; `adapter/base_model.json`
-names the base model. A stage that starts from such an artifact continues to train its adapter, so that all
-models of a run share one base model.
+An artifact then contains its `adapter` in peft's format, `adapter/base_model.json`, which names the base
+model, and `model`: the merged model, or without merging only its config and tokenizer; whoever loads it then
+merges base model and adapter in memory. A stage that starts from such an artifact continues to train its
+adapter, so that all models of a run share one base model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import torch
 from ..artifact import write_json
 from ..errors import ConfigError, DataError
 from ..hashes import input_hash
+from ..processes import is_main_process
+from . import sharded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,8 +103,19 @@ def plain(model: Any) -> Any:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Writes the adapter of a model that `load_trainable` loaded."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)  # they belong to the base model
+    """Writes the adapter of a model that `load_trainable` loaded; every rank calls it, rank 0 writes.
+
+    Under ZeRO-3 the adapter is gathered parameter by parameter, the base model is not.
+    """
+    state = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            with sharded.whole(parameter):
+                state[name] = parameter.detach().cpu().clone() if is_main_process() else parameter
+    if not is_main_process():
+        return
+    # the embedding layers belong to the base model
+    model.save_pretrained(str(folder), state_dict=state, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty template
     _write_base_model(model.adapter_base, folder)
 
@@ -124,6 +138,24 @@ def merged(model: Any) -> PreTrainedModel:
     with warnings.catch_warnings():  # as in `_wrapped`
         warnings.simplefilter("ignore")
         whole: PreTrainedModel = model.merge_and_unload()
+    return whole
+
+
+def merged_with(model: PreTrainedModel, adapter: Path, *, head: bool) -> PreTrainedModel:
+    """Merges a saved adapter into a model, which is unusable afterwards, and returns the result.
+
+    Args:
+        model: the adapter's base model; for a reward model, with a head of any values.
+        head: whether to take the adapter's head, too.
+    """
+    settings = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    names = ("r", "lora_alpha", "use_rslora", "target_modules")
+    adapted = _wrapped(model, lora_config(model, {name: settings[name] for name in names}))
+    load_adapter(adapted, adapter)
+    whole = merged(adapted)
+    if head:
+        with torch.no_grad():
+            whole.score.weight.copy_(adapter_head(adapter))
     return whole
 
 
@@ -233,6 +265,11 @@ def _under_new_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = _wrapped(model, config)
+    frozen = [weight for weight in adapted.parameters() if sharded.is_partitioned(weight)]
+    dtype = frozen[0].dtype if frozen else torch.float32  # DeepSpeed keeps trained weights in fp32 itself
+    for weight in adapted.parameters():
+        if weight.requires_grad:  # a base model in bf16 must not make the adapter's small steps vanish
+            weight.data = weight.data.to(dtype)
     adapted.adapter_base = base_model
     return adapted
 
