@@ -99,8 +99,10 @@ def build(model_class: Any, config: Any, dtype: torch.dtype = torch.float32) -> 
 def blueprint(model_class: Any, config: Any) -> Any:
     """A model without memory for weights, for names and shapes."""
     from transformers.initialization import no_init_weights
+    from transformers.modeling_utils import set_zero3_state
 
-    with no_init_weights(), torch.device("meta"):
+    # a reward model builds its body with `from_config`, which would partition it
+    with set_zero3_state(), no_init_weights(), torch.device("meta"):
         return model_class(config)
 
 

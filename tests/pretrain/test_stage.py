@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from llamita.corpus.shards import TokenShards
 from llamita.errors import DataError
+from llamita.model.initial_weights import new_causal_lm
 from llamita.pretrain import stage
 from llamita.pretrain.settings import PretrainSettings
 
@@ -101,8 +102,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_documents(
     shards = TokenShards(out / "shards" / "train" / "000")
     rows = [shards.read(32 * row, 32 * row + 32).tolist() for row in range(shards.tokens // 32)]
     texts = rows if across else [text for row in rows for text in documents_of(row)]
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(AutoConfig.from_pretrained(out / "model"))
+    model = new_causal_lm(AutoConfig.from_pretrained(out / "model"), seed=0)
     expected = [
         cost for text in texts for cost in costs(model, text).values()
     ]  # without the starts of documents
