@@ -97,9 +97,12 @@ def save_trained(trainer: Trainer, tokenizer: Any, folder: Path, *, merge: bool 
     loads the base model on the CPU, or none.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
+    partitioned = zero_stage(trainer.args.deepspeed) == 3
+    if partitioned:
+        trainer.deepspeed.empty_partition_cache()  # weights that the last forward pass had prefetched
     if is_adapted(model):
         save_adapter(model, folder.with_name(ADAPTER))
-    elif zero_stage(trainer.args.deepspeed) == 3:
+    elif partitioned:
         save_partitioned(model, tokenizer, folder)
     elif is_main_process():
         engine = trainer.is_deepspeed_enabled

@@ -76,7 +76,7 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
         if shared is None:
             save_model(policy, tokenizer, out / "model")
         else:
-            shared.save("policy", tokenizer, out)
+            shared.save("policy", tokenizer, out, merge=settings.lora is None or settings.lora.merge)
     group.barrier()
     warning = {"judge_warning": warned_at} if JUDGE in inputs else {}
     return {"first": first, "last": last, "prompts": len(pool), **warning, **intake.metrics()}
