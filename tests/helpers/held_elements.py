@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 class HeldElements(TorchDispatchMode):
     """Context that follows the memory of every tensor that an operation returns, until it is freed.
 
-    Memory counts once, however many tensors share it; one element are four bytes. Not counted: integers, tensors
-    that existed before, and files that are memory-mapped.
+    Memory counts once, however many tensors share it; one element are four bytes. Not counted: integers,
+    tensors that existed before, and files that are memory-mapped.
 
     Attributes:
         now: elements that are held.

@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from llamita.corpus.shards import TokenShards
 from llamita.errors import DataError
 from llamita.model.initial_weights import new_causal_lm
-from llamita.pretrain import stage
+from llamita.pretrain import stage, validation
 from llamita.pretrain.settings import PretrainSettings
+from llamita.training.ordered_trainer import OrderedTrainer
 
 from ..helpers.material import PRETRAIN, write_data
 
@@ -118,6 +119,26 @@ def test_held_out_text_is_evaluated_during_training(inputs: dict[str, Path], tmp
     run(inputs, tmp_path / "without", steps=10)
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "without")]
     assert weights[0] == weights[1]  # evaluation changes nothing
+
+
+def test_a_failure_of_the_final_evaluation_does_not_cost_the_training(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start evaluates the trained model; no step is taken again, also within an epoch."""
+    whole = run(inputs, tmp_path / "whole", steps=5)
+    with monkeypatch.context() as broken:
+        broken.setattr(validation, "bits_per_byte", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(inputs, tmp_path / "out", steps=5)
+    monkeypatch.setattr(OrderedTrainer, "training_step", lambda *_: pytest.fail("a step was trained again"))
+    clocks = {"train_seconds", "tokens_per_second", "tflops_per_second", "peak_memory_gb"}
+    settings = PRETRAIN | {"trainer": PRETRAIN["trainer"] | {"learning_rate": 1e-2, "max_steps": 5}}
+    again = stage.run(PretrainSettings.model_validate(settings), inputs, tmp_path / "out")
+    assert {key: again[key] for key in again.keys() - clocks} == {
+        key: whole[key] for key in whole.keys() - clocks
+    }
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "whole")]
+    assert weights[0] == weights[1]
 
 
 def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_path: Path) -> None:
