@@ -103,7 +103,7 @@ def test_no_rank_holds_a_whole_model(tmp_path: Path, tokenizer: Any) -> None:
 
 
 def test_initial_weights() -> None:
-    """Named draws: N(0, initializer_range) for matrices, 1 for norms, 0 for the pad; others by another seed."""
+    """Named draws: N(0, initializer_range) for matrices, 1 for norms, 0 for the pad, all by the seed."""
     config = tiny_model(vocab_size=400, hidden_size=64, initializer_range=0.1).config
     one, same, other = (dict(new_causal_lm(config, seed).named_parameters()) for seed in (1, 1, 2))
     for name, weight in one.items():
