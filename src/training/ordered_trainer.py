@@ -115,6 +115,11 @@ class OrderedTrainer(TrainerInternals):
         As part of the artifact it would make two identical runs differ.
         """
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes no model into a checkpoint of ZeRO-3: its shards are there, and rank 0 can't hold all of them."""
+        if zero_stage(self.args.deepspeed) != 3:
+            super().save_model(output_dir, _internal_call)
+
     def save_checkpoint(self, write: Callable[[Path], None]) -> None:
         """Saves a checkpoint through `Checkpoints`, which also deletes old ones.
 
