@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from llamita.sampling.decoder import Decoder
 from llamita.sampling.weights import copy_weights
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
+from llamita.training.finetune import PackedTrainer
 from llamita.training.loop import run_trainer
 
 from .helpers.lora import LORA, tune
@@ -41,6 +43,7 @@ from .helpers.repository import zero_file
 from .helpers.rlhf import PPO, REJECTION
 from .helpers.stage_runs import run
 from .helpers.tiny import save_tiny_model
+from .helpers.two_ranks import on_two_deepspeed_ranks
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
@@ -227,6 +230,39 @@ def test_two_ranks_under_zero_3(root: Path) -> None:
     rows = launched("reward", chosen | {"trainer": halved}, root, "zero3_reward", zero=3, model="zero3_sft")
     assert rows
     one, two = (load_reward_model(root / name).state_dict() for name in ("one_reward", "zero3_reward"))
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+
+
+@pytest.mark.long
+def test_a_run_under_zero_3_that_was_killed_resumes(root: Path, tmp_path: Path) -> None:
+    trainer = SFT["trainer"] | {"max_steps": 6, "learning_rate": 1e-3, "save_steps": 2}
+    chosen = SFT | {"lora": LORA, "trainer": trainer | {"per_device_train_batch_size": 2}}
+    run(sft, SftSettings, chosen, root, "undisturbed", model="base")
+    halved = trainer | {"per_device_train_batch_size": 1}
+    settings = SftSettings.model_validate(chosen | {"trainer": halved, "deepspeed": zero_file(3)})
+    folders = {"model": root / "base", "data": root / "data"}
+    out = tmp_path / "out"
+    out.mkdir()
+    steps: list[int] = []
+
+    def train(dies_in_step: int) -> int:
+        unhampered = PackedTrainer.training_step
+
+        def counting(trainer: Any, *args: Any) -> Any:
+            steps.append(trainer.state.global_step)
+            if trainer.state.global_step == dies_in_step:
+                raise KeyboardInterrupt
+            return unhampered(trainer, *args)
+
+        PackedTrainer.training_step = counting
+        with suppress(KeyboardInterrupt):
+            sft.run(settings, folders, out)
+        return steps[0]
+
+    for number, (dies_in_step, first) in enumerate(((5, 0), (-1, 4))):
+        (tmp_path / str(number)).mkdir()
+        assert on_two_deepspeed_ranks(partial(train, dies_in_step), tmp_path / str(number)) == [first, first]
+    one, two = (load_causal_lm(folder).state_dict() for folder in (root / "undisturbed", out))
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
 
 

@@ -116,7 +116,7 @@ class OrderedTrainer(TrainerInternals):
         """
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes no model into a checkpoint of ZeRO-3: its shards are there, and rank 0 can't hold all of them."""
+        """Under ZeRO-3 writes no whole model into a checkpoint, which has its shards."""
         if zero_stage(self.args.deepspeed) != 3:
             super().save_model(output_dir, _internal_call)
 

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
 from llamita.chat_format.encoding import encode_answer, encode_prompt
-from llamita.model.padding import pad_right
 from llamita.model import scoring
+from llamita.model.padding import pad_right
 from llamita.model.scoring import shared_scores, terminal_scores
 
 from ..helpers.rows import turn

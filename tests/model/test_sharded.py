@@ -7,25 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
-from llamita.distributed import group
 from llamita.errors import DataError
-from llamita.model import sharded
+from llamita.model import saving, sharded
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer, new_reward_model
 from llamita.model.initial_weights import new_causal_lm
-from llamita.model.saving import save_partitioned
 from llamita.training.arguments import training_arguments
 
 from ..helpers.held_elements import HeldElements
 from ..helpers.llama3 import llama3_tokenizer
 from ..helpers.repository import zero_file
 from ..helpers.tiny import save_tiny_model, tiny_model
-from ..helpers.two_ranks import on_two_ranks
+from ..helpers.two_ranks import on_two_deepspeed_ranks
 
 Weights = dict[str, torch.Tensor]
 
@@ -34,15 +31,12 @@ def under_zero_3(work: Callable[[], Any], folder: Path) -> list[Any]:
     """What `work` returns on two ranks while training arguments with ZeRO-3 exist."""
 
     def on_a_rank() -> Any:
-        group.setup(zero_file(3))
-        group._without_compiler()
-        deepspeed.comm.init_distributed("gloo")
         arguments = training_arguments(TrainingArguments, {}, folder, seed=0, deepspeed=zero_file(3))
         assert sharded.is_active()
         assert arguments.world_size == 2
         return work()
 
-    return on_two_ranks(on_a_rank, folder)
+    return on_two_deepspeed_ranks(on_a_rank, folder)
 
 
 def gathered(model: Any) -> Weights:
@@ -89,7 +83,13 @@ def test_no_rank_holds_a_whole_model(tmp_path: Path, tokenizer: Any) -> None:
             lambda: load_causal_lm(path),
             lambda: new_reward_model(path, seed=5),
         )
-        return [held_while(build) for build in builds]
+        found = [held_while(build) for build in builds]
+        model = load_causal_lm(path)
+        with HeldElements() as held, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(saving, "FILE_SIZE", 100_000)
+            saving.save_partitioned(model, tokenizer, tmp_path / "saved")
+        assert held.most < 4 * found[1][0]["largest"]  # of one file, and of one parameter
+        return found
 
     for answers in under_zero_3(work, tmp_path):
         for (counts, weights), whole in zip(answers, (expected, loaded, reward_model), strict=True):
@@ -100,6 +100,8 @@ def test_no_rank_holds_a_whole_model(tmp_path: Path, tokenizer: Any) -> None:
             assert counts["own"] == pytest.approx(counts["all"] / 2, abs=len(weights))
             assert counts["kept"] == pytest.approx(counts["own"], rel=0.05)
             assert counts["most"] < counts["own"] + few, counts
+    assert len(list((tmp_path / "saved").glob("*.safetensors"))) > 5
+    assert_same(dict(load_causal_lm(tmp_path / "saved").named_parameters()), loaded)
 
 
 def test_initial_weights() -> None:
@@ -128,7 +130,7 @@ def test_a_pad_row_and_tied_weights(tmp_path: Path, tied: bool) -> None:
     def work() -> tuple[Weights, Any]:
         model = load_causal_lm(path)
         assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
-        save_partitioned(model, load_tokenizer(path), tmp_path / "saved")
+        saving.save_partitioned(model, load_tokenizer(path), tmp_path / "saved")
         return gathered(model), model.config.to_dict()
 
     for weights, config in under_zero_3(work, tmp_path):

@@ -22,6 +22,8 @@ from llamita.pretrain.settings import PretrainSettings
 from llamita.training.ordered_trainer import OrderedTrainer
 
 from ..helpers.material import PRETRAIN, write_data
+from ..helpers.repository import zero_file
+from ..helpers.two_ranks import on_two_deepspeed_ranks
 
 BITS = "validation_bits_per_byte"
 
@@ -139,6 +141,34 @@ def test_a_failure_of_the_final_evaluation_does_not_cost_the_training(
     }
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "whole")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.long
+def test_a_failed_final_evaluation_under_zero_3(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Two ranks, which take no step again, evaluate and publish what one process has trained."""
+    whole = run(inputs, tmp_path / "whole", steps=5)
+    trainer = PRETRAIN["trainer"] | {"learning_rate": 1e-2, "max_steps": 5, "per_device_train_batch_size": 2}
+    settings = PretrainSettings.model_validate(PRETRAIN | {"trainer": trainer, "deepspeed": zero_file(3)})
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def failing() -> None:
+        validation.bits_per_byte = lambda *_: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            stage.run(settings, inputs, out)
+
+    def resuming() -> dict[str, Any]:
+        OrderedTrainer.training_step = lambda *_: pytest.fail("a step was trained again")
+        return stage.run(settings, inputs, out)
+
+    for number, work in enumerate((failing, resuming)):
+        (tmp_path / str(number)).mkdir()
+        metrics, _ = on_two_deepspeed_ranks(work, tmp_path / str(number))
+    for key in ("steps", "train_loss", "final_loss", BITS):
+        assert metrics[key] == pytest.approx(whole[key], rel=1e-4)
+    one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / name / "model") for name in ("whole", "out"))
+    for name, weight in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], weight, rtol=0, atol=1e-5)
 
 
 def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_path: Path) -> None:
