@@ -29,6 +29,7 @@ from .checks import (
     read_config,
 )
 from .gguf import converted_folder, is_gguf
+from .merging import merged_with
 from .saving import quiet
 from .special import ensure_pad_token
 
@@ -139,7 +140,7 @@ def _base_with_adapter(auto_class: Any, adapter: Path, dtype: Any, *, new_head: 
     base_model = lora.read_base_model(adapter)
     classifier = "SequenceClassification" in auto_class.__name__
     model = _load(auto_class, base_model.path, dtype, new_head=classifier)
-    return lora.merged_with(model, adapter, head=classifier and not new_head)
+    return merged_with(model, adapter, head=classifier and not new_head)
 
 
 def _partitioned(

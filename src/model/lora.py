@@ -125,40 +125,6 @@ def _write_base_model(base_model: BaseModel, folder: Path) -> None:
     write_json(folder / BASE_MODEL, {"path": path, "hash": base_model.hash})
 
 
-def merged(model: Any) -> PreTrainedModel:
-    """Merges the adapter into the weights and returns the plain model; `model` is unusable afterwards.
-
-    Tied embeddings with an adapter are untied: the output layer keeps the base model's weights.
-    """
-    base = model.get_base_model()
-    if adapts_tied_embeddings(base):
-        head = base.get_output_embeddings()
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())
-        base.config.tie_word_embeddings = False
-    with warnings.catch_warnings():  # as in `_wrapped`
-        warnings.simplefilter("ignore")
-        whole: PreTrainedModel = model.merge_and_unload()
-    return whole
-
-
-def merged_with(model: PreTrainedModel, adapter: Path, *, head: bool) -> PreTrainedModel:
-    """Merges a saved adapter into a model, which is unusable afterwards, and returns the result.
-
-    Args:
-        model: the adapter's base model; for a reward model, with a head of any values.
-        head: whether to take the adapter's head, too.
-    """
-    settings = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    names = ("r", "lora_alpha", "use_rslora", "target_modules")
-    adapted = _wrapped(model, lora_config(model, {name: settings[name] for name in names}))
-    load_adapter(adapted, adapter)
-    whole = merged(adapted)
-    if head:
-        with torch.no_grad():
-            whole.score.weight.copy_(adapter_head(adapter))
-    return whole
-
-
 def load_adapter(model: Any, adapter: Path, name: str = "default") -> None:
     """Loads a saved adapter into the model's adapter of that name. Raises DataError if it doesn't match."""
     saved = {_model_key(key, name): tensor for key, tensor in _tensors(adapter, "lora_").items()}
