@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llamita.errors import ConfigError, DataError
 from llamita.jsonl import read_rows
-from llamita.model.checkpoint import load_causal_lm, new_reward_model
+from llamita.model.checkpoint import load_causal_lm, load_reward_model, new_reward_model
 from llamita.model.lora import base_model_of, load_trainable, plain
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward import stage as reward
@@ -33,6 +34,8 @@ from llamita.sampling.decoder import Decoder
 from llamita.sampling.weights import copy_weights
 from llamita.sft import stage as sft
 from llamita.sft.settings import SftSettings
+from llamita.training.finetune import PackedTrainer
+from llamita.training.loop import run_trainer
 
 from .helpers.lora import LORA, tune
 from .helpers.material import HELPFULNESS, PRETRAIN, SAFETY, SFT, write_data
@@ -40,6 +43,7 @@ from .helpers.repository import zero_file
 from .helpers.rlhf import PPO, REJECTION
 from .helpers.stage_runs import run
 from .helpers.tiny import save_tiny_model
+from .helpers.two_ranks import on_two_deepspeed_ranks
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
@@ -170,10 +174,10 @@ def test_ppo_has_one_copy_of_the_weights(
 
 
 def launched(
-    stage: str, values: dict[str, Any], root: Path, name: str, **inputs: str
+    stage: str, values: dict[str, Any], root: Path, name: str, *, zero: int = 2, **inputs: str
 ) -> list[dict[str, Any]]:
-    """A stage on two ranks under ZeRO-2, into `root/name`; the rows of its metrics."""
-    file = zero_file(2)
+    """A stage on two ranks under ZeRO, into `root/name`; the rows of its metrics."""
+    file = zero_file(zero)
     config = root / f"{name}.yaml"
     config.write_text(json.dumps(values | {"deepspeed": str(file)}))
     folders = {key: root / folder for key, folder in {"data": "data", **inputs}.items()}
@@ -205,6 +209,108 @@ def test_two_ranks_under_zero_2(root: Path, tuned: dict[str, Any]) -> None:
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (start, end))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.long
+def test_two_ranks_under_zero_3(root: Path) -> None:
+    """SFT and a reward model give the weights of one process; one of them publishes no merged model."""
+    trainer = SFT["trainer"] | {"max_steps": 6, "learning_rate": 1e-3, "per_device_train_batch_size": 2}
+    halved = trainer | {"per_device_train_batch_size": 1}
+    chosen = SFT | {"lora": LORA}
+    run(sft, SftSettings, chosen | {"trainer": trainer}, root, "one_sft", model="base")
+    unmerged = chosen | {"lora": LORA | {"merge": False}, "trainer": halved}
+    launched("sft", unmerged, root, "zero3_sft", zero=3, model="base")
+    assert not list((root / "zero3_sft" / "model").glob("*.safetensors"))
+    one, two, base = (load_causal_lm(root / name).state_dict() for name in ("one_sft", "zero3_sft", "base"))
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+    assert max((one[name] - base[name]).abs().max().item() for name in one) > 1e-3
+
+    chosen = HELPFULNESS | {"lora": LORA}
+    run(reward, RewardSettings, chosen | {"trainer": trainer}, root, "one_reward", model="one_sft")
+    rows = launched("reward", chosen | {"trainer": halved}, root, "zero3_reward", zero=3, model="zero3_sft")
+    assert rows
+    one, two = (load_reward_model(root / name).state_dict() for name in ("one_reward", "zero3_reward"))
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+
+
+@pytest.mark.long
+def test_a_run_under_zero_3_that_was_killed_resumes(root: Path, tmp_path: Path) -> None:
+    trainer = SFT["trainer"] | {"max_steps": 6, "learning_rate": 1e-3, "save_steps": 2}
+    chosen = SFT | {"lora": LORA, "trainer": trainer | {"per_device_train_batch_size": 2}}
+    run(sft, SftSettings, chosen, root, "undisturbed", model="base")
+    halved = trainer | {"per_device_train_batch_size": 1}
+    settings = SftSettings.model_validate(chosen | {"trainer": halved, "deepspeed": zero_file(3)})
+    folders = {"model": root / "base", "data": root / "data"}
+    out = tmp_path / "out"
+    out.mkdir()
+    steps: list[int] = []
+
+    def train(dies_in_step: int) -> int:
+        unhampered = PackedTrainer.training_step
+
+        def counting(trainer: Any, *args: Any) -> Any:
+            steps.append(trainer.state.global_step)
+            if trainer.state.global_step == dies_in_step:
+                raise KeyboardInterrupt
+            return unhampered(trainer, *args)
+
+        PackedTrainer.training_step = counting
+        with suppress(KeyboardInterrupt):
+            sft.run(settings, folders, out)
+        return steps[0]
+
+    for number, (dies_in_step, first) in enumerate(((5, 0), (-1, 4))):
+        (tmp_path / str(number)).mkdir()
+        assert on_two_deepspeed_ranks(partial(train, dies_in_step), tmp_path / str(number)) == [first, first]
+    one, two = (load_causal_lm(folder).state_dict() for folder in (root / "undisturbed", out))
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+
+
+def test_an_artifact_without_a_merged_model(root: Path) -> None:
+    """Loading it gives what the merged one has, as a language model and as a reward model."""
+    tune(root, "merged", 5, LORA)
+    tune(root, "unmerged", 5, LORA | {"merge": False})
+    chosen = HELPFULNESS | {"trainer": HELPFULNESS["trainer"] | {"max_steps": 5, "learning_rate": 1e-2}}
+    for name in ("merged", "unmerged"):
+        lora = LORA | {"merge": name == "merged"}
+        run(reward, RewardSettings, chosen | {"lora": lora}, root, f"{name}_reward", model=name)
+        run(reward, RewardSettings, chosen, root, f"{name}_whole", model=name)
+    assert (root / "merged" / "model" / "model.safetensors").is_file()
+    for name in ("unmerged", "unmerged_reward"):
+        assert not list((root / name / "model").glob("*.safetensors"))
+    for load, kind in (
+        (load_causal_lm, ""),
+        (load_reward_model, "_reward"),
+        (load_reward_model, "_whole"),
+        (partial(new_reward_model, seed=7), ""),
+    ):
+        one, two = (load(root / f"{name}{kind}") for name in ("merged", "unmerged"))
+        origin = {"_name_or_path": "", "architectures": []}
+        assert one.config.to_dict() | origin == two.config.to_dict() | origin
+        states = one.state_dict(), two.state_dict()
+        assert states[0].keys() == states[1].keys()
+        for name, weight in states[0].items():
+            torch.testing.assert_close(weight, states[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_base_model_is_in_bf16_where_the_run_computes_in_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtypes: dict[bool, set[torch.dtype]] = {}
+
+    def recording(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        for weight in trainer.model.parameters():
+            dtypes.setdefault(weight.requires_grad, set()).add(weight.dtype)
+        return run_trainer(trainer, *args, **kwargs)
+
+    monkeypatch.setattr("llamita.training.finetune.run_trainer", recording)
+    trainer = SFT["trainer"] | {"max_steps": 2, "bf16": True}
+    run(sft, SftSettings, SFT | {"lora": LORA, "trainer": trainer}, root, "in_bf16", model="base")
+    assert dtypes == {True: {torch.float32}, False: {torch.bfloat16}}
+    published = load_file(root / "in_bf16" / "model" / "model.safetensors")
+    base = load_file(root / "base" / "model.safetensors")
+    assert published["model.norm.weight"].dtype == torch.float32
+    assert torch.equal(published["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
 
 
 # -------------------------------------------------------------------------------------- what can't work

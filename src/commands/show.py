@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from transformers import AutoModelForCausalLM
 
 from .. import artifact
 from ..chat_format.encoding import check_of, encode_answer, encode_dialogue, encode_dialogues
@@ -125,8 +123,7 @@ def _limits(model: Path | None) -> tuple[int, bool]:
     if folder is None or not (folder / CONFIG).is_file():
         return sys.maxsize, False
     config = read_config(folder)
-    with torch.device("meta"):
-        return context_of(config), carries_state(AutoModelForCausalLM.from_config(config))
+    return context_of(config), carries_state(config)
 
 
 def _segments(position_ids: Any) -> Iterator[slice]:

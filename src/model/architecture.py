@@ -22,12 +22,15 @@ def context_of(config: Any) -> int:
     return int(min([getattr(config, "max_position_embeddings", None) or sys.maxsize, *limits]))
 
 
-def carries_state(model: Any) -> bool:
+def carries_state(config: Any) -> bool:
     """Whether layers carry a state from token to token that neither positions nor masks reset.
 
     Recurrent and convolutional layers do, including Mamba and linear attention.
     """
-    kinds = getattr(model.config, "layer_types", None) or ()
-    return bool(getattr(model, "_is_stateful", False)) or any(
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kinds = getattr(config, "layer_types", None) or ()
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return bool(getattr(model_class, "_is_stateful", False)) or any(
         kind == "linear_attention" or not kind.endswith("attention") for kind in kinds
     )

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import model_folder
 from ..errors import ConfigError, DataError
+from . import lora, sharded
 from .architecture import context_of
 from .checks import (
     TOKENIZER,
     check_files,
     check_json,
-    check_model,
     check_no_pointer,
+    check_tensors,
     check_weights,
     fit_special_ids,
+    fit_to_tokenizer,
+    has_weights,
     read_config,
 )
 from .gguf import converted_folder, is_gguf
+from .merging import merged_with
 from .saving import quiet
 from .special import ensure_pad_token
 
@@ -58,9 +64,14 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 
+def model_config(folder: Path) -> Any:
+    """Returns the config of a folder's model. Raises DataError if it can't be read."""
+    return read_config(_existing(folder))
+
+
 def context_length(folder: Path) -> int:
     """Returns the context of a folder's model, in tokens. Raises DataError if its config can't be read."""
-    return context_of(read_config(_existing(folder)))
+    return context_of(model_config(folder))
 
 
 def check_length(setting: str, tokens: int, context: int) -> None:
@@ -95,40 +106,80 @@ def new_reward_model(
 
     model = _load(AutoModelForSequenceClassification, folder, dtype, new_head=True)
     weight = model.score.weight
-    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
+    shape = sharded.shape_of(weight)
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad(), sharded.whole(weight, changed=True) as mine:
+        if mine:
+            weight.copy_(drawn / (shape[1] + 1) ** 0.5)
     return model
 
 
 def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) -> Any:
-    from safetensors import SafetensorError
-
-    folder = _existing(folder)
+    adapter, folder = folder / lora.ADAPTER, _existing(folder)
+    if adapter.is_dir() and not has_weights(folder):
+        return _base_with_adapter(auto_class, adapter, dtype, new_head=new_head)
     config = read_config(folder)
     check_weights(folder)
     tokenizer = load_tokenizer(folder)
     fit_special_ids(folder, config, tokenizer)
     if new_head:
         config.num_labels = 1
+    load = _partitioned if sharded.is_active() else _whole
+    model = load(auto_class, folder, config, tokenizer=tokenizer, dtype=dtype, new_head=new_head)
+    fit_to_tokenizer(folder, model, tokenizer)
+    return model
+
+
+def _base_with_adapter(auto_class: Any, adapter: Path, dtype: Any, *, new_head: bool) -> Any:
+    """Loads the base model of an artifact without merged weights and merges its adapter in memory."""
+    if sharded.is_active():
+        raise ConfigError(
+            f"{adapter.parent}: has an adapter but no merged model, and ZeRO-3 can't merge them; train with "
+            "`lora`, use ZeRO-0 to 2, or run the stage that wrote it with `lora.merge: true`"
+        )
+    base_model = lora.read_base_model(adapter)
+    classifier = "SequenceClassification" in auto_class.__name__
+    model = _load(auto_class, base_model.path, dtype, new_head=classifier)
+    return merged_with(model, adapter, head=classifier and not new_head)
+
+
+def _partitioned(
+    auto_class: Any, folder: Path, config: Any, *, tokenizer: Any, dtype: Any, new_head: bool
+) -> Any:
+    from .sharded_loading import load_partitioned
+
+    with _read_errors(folder):
+        model_class = auto_class._model_mapping[type(config)]
+        return load_partitioned(model_class, folder, config, tokenizer=tokenizer, new_head=new_head)
+
+
+def _whole(auto_class: Any, folder: Path, config: Any, *, tokenizer: Any, dtype: Any, new_head: bool) -> Any:
+    with _read_errors(folder), quiet():
+        model, loading = auto_class.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,  # otherwise transformers asks in the terminal
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_tensors` raises an error that names them
+        )
+    check_tensors(folder, model, loading, new_head=new_head)
+    return model
+
+
+@contextmanager
+def _read_errors(folder: Path) -> Iterator[None]:
+    """Reports errors of libraries about a folder's files as DataError."""
+    from safetensors import SafetensorError
+
     try:
-        with quiet():
-            model, loading = auto_class.from_pretrained(
-                str(folder),
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,  # otherwise transformers asks in the terminal
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # `check_model` raises an error that names them
-            )
+        yield
     except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         check_json(folder)
         message, *_ = str(error).partition("\nModel type should be one of")  # drops hundreds of names
         raise DataError(f"{folder}: the model can't be read: {message}") from None
-    check_model(folder, model, tokenizer, loading=loading, new_head=new_head)
-    return model
 
 
 def _existing(folder: Path) -> Path:

@@ -66,6 +66,11 @@ def check_json(folder: Path) -> None:
             raise DataError(f"{path}: can't be read: {error}") from None
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has weights, or an index that names files of weights."""
+    return (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
+
+
 def check_weights(folder: Path) -> None:
     """Raises DataError if a folder's weights are incomplete or not safetensors."""
     index = folder / INDEX
@@ -155,16 +160,13 @@ def fit_special_ids(folder: Path, config: Any, tokenizer: Any) -> None:
     fit_config(config, tokenizer)
 
 
-def check_model(
-    folder: Path, model: Any, tokenizer: Any, *, loading: Mapping[str, Any], new_head: bool = False
-) -> None:
-    """Checks a loaded model against its files and tokenizer, and adapts it to the tokenizer.
+def fit_to_tokenizer(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Adapts a loaded model, whose tensors are checked, to its tokenizer.
 
     Sets the ids of special tokens in its configs, and adds an embedding for a pad token that has none.
-    Raises DataError as `check_tensors`, if other tokens have no embedding, and for a generation config that
-    would prevent saving the model.
+    Raises DataError if other tokens have no embedding, and for a generation config that would prevent saving
+    the model.
     """
-    check_tensors(folder, model, loading, new_head=new_head)
     _settle_generation(folder / GENERATION, model)
     _untie_if_differing(model)
     add_pad_row(model, tokenizer, str(folder))

@@ -1,8 +1,9 @@
 """LoRA with peft (extra `lora`): the base model's weights are frozen, an adapter is trained.
 
-An artifact then contains the merged `model` and its `adapter` in peft's format; `adapter/base_model.json`
-names the base model. A stage that starts from such an artifact continues to train its adapter, so that all
-models of a run share one base model.
+An artifact then contains its `adapter` in peft's format, `adapter/base_model.json`, which names the base
+model, and `model`: the merged model, or without merging only its config and tokenizer; whoever loads it then
+merges base model and adapter in memory. A stage that starts from such an artifact continues to train its
+adapter, so that all models of a run share one base model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import torch
 from ..artifact import write_json
 from ..errors import ConfigError, DataError
 from ..hashes import input_hash
+from ..processes import is_main_process
+from . import sharded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,8 +103,19 @@ def plain(model: Any) -> Any:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Writes the adapter of a model that `load_trainable` loaded."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)  # they belong to the base model
+    """Writes the adapter of a model that `load_trainable` loaded; every rank calls it, rank 0 writes.
+
+    Under ZeRO-3 the adapter is gathered parameter by parameter, the base model is not.
+    """
+    state = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            with sharded.whole(parameter):
+                state[name] = parameter.detach().cpu().clone() if is_main_process() else parameter
+    if not is_main_process():
+        return
+    # the embedding layers belong to the base model
+    model.save_pretrained(str(folder), state_dict=state, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty template
     _write_base_model(model.adapter_base, folder)
 
@@ -109,22 +123,6 @@ def save_adapter(model: Any, folder: Path) -> None:
 def _write_base_model(base_model: BaseModel, folder: Path) -> None:
     path = os.path.relpath(base_model.path, folder)  # stays valid if the whole run is moved
     write_json(folder / BASE_MODEL, {"path": path, "hash": base_model.hash})
-
-
-def merged(model: Any) -> PreTrainedModel:
-    """Merges the adapter into the weights and returns the plain model; `model` is unusable afterwards.
-
-    Tied embeddings with an adapter are untied: the output layer keeps the base model's weights.
-    """
-    base = model.get_base_model()
-    if adapts_tied_embeddings(base):
-        head = base.get_output_embeddings()
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())
-        base.config.tie_word_embeddings = False
-    with warnings.catch_warnings():  # as in `_wrapped`
-        warnings.simplefilter("ignore")
-        whole: PreTrainedModel = model.merge_and_unload()
-    return whole
 
 
 def load_adapter(model: Any, adapter: Path, name: str = "default") -> None:
@@ -233,6 +231,11 @@ def _under_new_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = _wrapped(model, config)
+    frozen = [weight for weight in adapted.parameters() if sharded.is_partitioned(weight)]
+    dtype = frozen[0].dtype if frozen else torch.float32  # DeepSpeed keeps trained weights in fp32 itself
+    for weight in adapted.parameters():
+        if weight.requires_grad:  # a base model in bf16 must not make the adapter's small steps vanish
+            weight.data = weight.data.to(dtype)
     adapted.adapter_base = base_model
     return adapted
 

@@ -7,10 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from ..artifact import write_json
+from ..processes import is_main_process
+from . import sharded
 from .special import write_special_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+FILE_SIZE = 5 * 1024**3  # bytes of a file of weights
+INDEX = "model.safetensors.index.json"
 
 
 def save_model(
@@ -18,12 +26,54 @@ def save_model(
 ) -> None:
     """Writes model and tokenizer for `transformers`, with the tokenizer's special ids in every config.
 
-    `state_dict`: the weights, if the model itself does not contain them completely (ZeRO-3).
+    `state_dict`: the weights, if they are to be written otherwise than the model has them.
     """
     write_special_ids(model, tokenizer)
     with quiet():
         model.save_pretrained(str(folder), state_dict=state_dict)
     tokenizer.save_pretrained(str(folder))
+
+
+def save_config(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
+    """Writes what `save_model` writes, without the weights."""
+    write_special_ids(model, tokenizer)
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = next(model.parameters()).dtype
+    model.config.save_pretrained(str(folder))
+    if (generation := getattr(model, "generation_config", None)) is not None:
+        generation.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+def save_partitioned(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
+    """As `save_model`, for weights that ZeRO-3 has partitioned; every rank calls it, rank 0 writes.
+
+    Rank 0 holds the tensors of one file at a time, at most `FILE_SIZE` or one tensor.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    weights: dict[str, Any] = dict(model.named_parameters())
+    names = model.state_dict().keys()
+    weights |= {name: buffer for name, buffer in model.named_buffers() if name in names}
+    plan = {
+        name: torch.empty(sharded.shape_of(weight), dtype=weight.dtype, device="meta")
+        for name, weight in weights.items()
+    }
+    files = split_torch_state_dict_into_shards(plan, max_shard_size=FILE_SIZE)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, stored in files.filename_to_tensors.items():
+        tensors = {}
+        for name in stored:
+            with sharded.whole(weights[name]):
+                if is_main_process():
+                    tensors[name] = weights[name].detach().to("cpu", copy=True)
+        if is_main_process():
+            save_file(tensors, folder / file, {"format": "pt"})
+    if is_main_process():
+        if files.is_sharded:
+            write_json(folder / INDEX, {"metadata": files.metadata, "weight_map": files.tensor_to_filename})
+        save_config(model, tokenizer, folder)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +12,14 @@ from transformers import LlamaForSequenceClassification
 
 from ..batches import batches_by_length, tokens_at_once
 from ..console import track
+from ..distributed.group import all_reduce_sum
 from ..errors import LlamitaError
-from ..processes import phase
+from ..processes import phase, rank, world_size
+from .lora import plain
 from .padding import pad_right
 from .precision import computing_in
+
+SHARED_BATCH = 128  # maximum number of rows per batch
 
 
 @phase("scoring")
@@ -49,9 +55,37 @@ def terminal_scores(
             hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
         ends = hidden[torch.arange(len(batch)), last.to(hidden.device)].to(model.score.weight.dtype)
         scores[batch] = model.score(ends).squeeze(-1).float().cpu()
+    return _checked(scores, name)
+
+
+@torch.no_grad()
+def shared_scores(model: Any, rows: Sequence[Sequence[int]], *, label: str | None = None) -> Tensor:
+    """As `terminal_scores`, with a trainer's model; every rank computes a share and gets all scores.
+
+    The model is called as in training, so also with partitioned weights and in the run's own precision. All
+    ranks take the same number of forward passes, because with ZeRO-3 each needs the others.
+    """
+    lengths = [len(row) for row in rows]
+    batches = batches_by_length(lengths, SHARED_BATCH, tokens_at_once(model.device))
+    own = batches[rank() :: world_size()]
+    missing = -(-len(batches) // world_size()) - len(own)
+    scores = torch.zeros(len(rows))
+    training = model.training
+    model.eval()
+    for number, batch in enumerate(chain(track(own, label, unit="batches"), batches[:1] * missing)):
+        ids, _ = pad_right([rows[row] for row in batch], plain(model).config.pad_token_id)
+        found = model(input_ids=ids.to(model.device), use_cache=False).logits.squeeze(-1).float().cpu()
+        if number < len(own):
+            scores[batch] = found
+    model.train(training)
+    return _checked(all_reduce_sum(scores), "reward model")
+
+
+def _checked(scores: Tensor, name: object) -> Tensor:
+    """Returns the scores. Raises LlamitaError if one is NaN or infinite."""
     if broken := int((~scores.isfinite()).sum()):
         raise LlamitaError(
-            f"{name}: {broken} of {len(rows)} scores are NaN or infinite; its weights are broken, check that "
-            "its training did not diverge"
+            f"{name}: {broken} of {len(scores)} scores are NaN or infinite; its weights are broken, check "
+            "that its training did not diverge"
         )
     return scores

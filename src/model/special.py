@@ -78,16 +78,18 @@ def write_special_ids(model: Any, tokenizer: Any) -> None:
             config.eos_token_id = (eos if len(eos) > 1 else eos[0]) if eos else None
 
 
-def add_pad_row(model: Any, tokenizer: Any, name: str) -> None:
-    """Adds an embedding for a pad token that has none: the mean of the others.
+def rows_with_pad(rows: int, tokenizer: Any, name: str) -> int:
+    """Number of rows that the embeddings need, with one for a pad token that has none.
 
-    No other token depends on the state at a pad, so its embedding needs no training. Raises DataError if
-    other tokens have no embedding either, because they would need training.
+    Args:
+        rows: number of rows of the embeddings in the file.
+        name: name of the model in messages.
+
+    Raises DataError if other tokens have no embedding either, because they would need training.
     """
-    rows = model.get_input_embeddings().num_embeddings
     beyond = sorted((id, token) for token, id in tokenizer.get_vocab().items() if id >= rows)
     if not beyond:
-        return
+        return rows
     others = [token for _, token in beyond if token != tokenizer.pad_token]
     if others:
         raise DataError(
@@ -99,7 +101,19 @@ def add_pad_row(model: Any, tokenizer: Any, name: str) -> None:
     say_once(
         f"{name}: no pad token; {tokenizer.pad_token!r} is added as row {beyond[-1][0]} of the embeddings"
     )
-    _add_rows(model, beyond[-1][0] + 1)
+    return beyond[-1][0] + 1
+
+
+def add_pad_row(model: Any, tokenizer: Any, name: str) -> None:
+    """Adds an embedding for a pad token that has none: the mean of the others.
+
+    No other token depends on the state at a pad, so its embedding needs no training. Raises DataError as
+    `rows_with_pad`.
+    """
+    before = model.get_input_embeddings().num_embeddings
+    count = rows_with_pad(before, tokenizer, name)
+    if count > before:
+        _add_rows(model, count)
 
 
 def _add_rows(model: Any, count: int) -> None:

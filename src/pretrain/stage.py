@@ -7,29 +7,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlamaForCausalLM, TrainingArguments
+from transformers import TrainingArguments
 
 from ..artifact import RESUME
 from ..corpus.corpus import COUNTS, Corpus
 from ..corpus.token_rows import TokenRows
 from ..corpus.writing import JOURNAL, write_corpus
 from ..distributed import group
-from ..distributed.device import device
 from ..model.checkpoint import check_length, context_length, load_causal_lm, load_tokenizer, tokenizer_hash
 from ..model.flops import training_flops_per_token
+from ..model.initial_weights import new_causal_lm
 from ..model.lora import load_trainable, plain
+from ..model.sharded import parameter_count
 from ..model.special import fit_config
 from ..processes import is_main_process, rank, world_size
-from ..training.arguments import trainer_section, training_arguments
+from ..training.arguments import base_dtype, trainer_section, training_arguments
 from ..training.attention import OneRowCollator, attending_within_segments
-from ..training.isolation import Isolation, isolate
+from ..training.isolation import Isolation
 from ..training.loop import run_trainer, save_trained
 from ..training.monitoring import monitor_options
 from ..training.order import MixedOrder
 from ..training.ordered_trainer import OrderedTrainer
 from ..training.tracking import Tracker
-from .bits_per_byte import bits_per_byte, model_nats, unigram_nats
+from .bits_per_byte import bits_per_byte, unigram_nats
 from .settings import PretrainSettings
 from .validation import Validation
 
@@ -58,8 +58,6 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
     corpus = Corpus(shards, tokenizer_hash(tokenizer))
     corpus.verify(rank(), world_size())
 
-    model = _initial_model(settings, inputs, tokenizer)
-    parameters = model.num_parameters()
     isolated = not settings.cross_document_attention
     length = settings.context_length
     rows = TokenRows(corpus.train, length, isolated)
@@ -70,6 +68,8 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         seed=settings.seed,
         deepspeed=settings.deepspeed,
     )
+    model = _initial_model(settings, inputs, tokenizer, arguments=arguments)
+    parameters = parameter_count(model)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         joined = settings.attn_implementation == "flash_attention_2" and isolated
         collator = OneRowCollator() if joined else None
@@ -83,41 +83,35 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
             description="pretrain",
             monitor=monitor_options(settings, flops),
         )
-        if settings.eval_steps is not None:
-            validation = Validation(trainer, corpus, tracker, settings=settings, isolate_documents=isolated)
-            trainer.add_callback(validation)
+        validation = Validation(trainer, corpus, tracker, settings=settings)
+        trainer.add_callback(validation)
         if isolated:
             trainer.add_callback(Isolation(trainer, settings.attn_implementation, REMEDY))
         kernel = settings.attn_implementation if isolated else settings.attn_implementation or "sdpa"
         with attending_within_segments(plain(model), arguments.device, kernel):
             trained = run_trainer(trainer, tracker, items_per_row=length, unit="tokens")
-    save_trained(trainer, tokenizer, out / "model")
+            bits = validation.bits_per_byte()
+    save_trained(trainer, tokenizer, out / "model", merge=settings.lora is None or settings.lora.merge)
     if not is_main_process():
         return {}
 
-    saved = load_causal_lm(out / "model").to(device())
-    if isolated:
-        isolate(saved, remedy=REMEDY)
-    total_nats = {
-        "validation": sum(
-            model_nats(saved, stream, length, isolate_documents=isolated) for stream in corpus.validation
-        ),
-        "unigram": unigram_nats(corpus.train, corpus.validation, len(tokenizer)),
-    }
-    size = corpus.counts["validation"]["bytes"]
+    unigram = unigram_nats(corpus.train, corpus.validation, len(tokenizer))
     return {
         "corpus": corpus.counts,
         "unused_tokens": rows.unused,
         "parameters": parameters,
-        **{f"{name}_bits_per_byte": bits_per_byte(nats, size) for name, nats in total_nats.items()},
+        "validation_bits_per_byte": bits,
+        "unigram_bits_per_byte": bits_per_byte(unigram, corpus.counts["validation"]["bytes"]),
         **trained,
     }
 
 
-def _initial_model(settings: PretrainSettings, inputs: Mapping[str, Path], tokenizer: Any) -> Any:
+def _initial_model(
+    settings: PretrainSettings, inputs: Mapping[str, Path], tokenizer: Any, *, arguments: TrainingArguments
+) -> Any:
     if settings.model is not None:
         config = settings.model.llama_config(len(tokenizer))
         fit_config(config, tokenizer)
-        torch.manual_seed(settings.seed)
-        return LlamaForCausalLM(config)
-    return load_trainable(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
+        return new_causal_lm(config, settings.seed)
+    load = partial(load_causal_lm, dtype=base_dtype(arguments, settings.adapter))
+    return load_trainable(load, inputs["model"], settings.adapter, seed=settings.seed)

@@ -1,4 +1,4 @@
-"""Evaluates the model on held-out text during training."""
+"""Evaluates the model on held-out text, during training and at its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .settings import PretrainSettings
 
 
 class Validation(TrainerCallback):
-    """Logs `eval/bits_per_byte` every `eval_steps` steps; every rank evaluates its share of the text."""
+    """Logs `eval/bits_per_byte` every `eval_steps` steps, if they are set.
+
+    Every rank evaluates its share of the text, with the trainer's own model and in its precision.
+    """
 
     def __init__(
         self,
@@ -25,20 +28,19 @@ class Validation(TrainerCallback):
         tracker: Tracker,
         *,
         settings: PretrainSettings,
-        isolate_documents: bool,
     ) -> None:
         self._trainer, self._corpus, self._tracker = trainer, corpus, tracker
-        self._every, self._length, self._isolate_documents = (
-            settings.eval_steps,
-            settings.context_length,
-            isolate_documents,
-        )
+        self._every, self._length = settings.eval_steps, settings.context_length
+        self._isolate_documents = not settings.cross_document_attention
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if not self._every or state.global_step % self._every:
-            return
+        if self._every and state.global_step % self._every == 0:
+            self._tracker.log({"eval/bits_per_byte": self.bits_per_byte()}, state.global_step)
+
+    def bits_per_byte(self) -> float:
+        """Bits per byte of all held-out text; every rank calls it and gets the result."""
         nats = sum(
             model_nats(
                 self._trainer.model,
@@ -51,5 +53,4 @@ class Validation(TrainerCallback):
             for stream in self._corpus.validation
         )
         total = float(all_reduce_sum(torch.tensor(nats, dtype=torch.float64)))
-        bits = bits_per_byte(total, self._corpus.counts["validation"]["bytes"])
-        self._tracker.log({"eval/bits_per_byte": bits}, state.global_step)
+        return bits_per_byte(total, self._corpus.counts["validation"]["bytes"])

@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from transformers import LlamaForSequenceClassification
-
 from ..data.held_out import opening
 from ..data.rows import CONTEXTS, RATINGS
-from ..model.scoring import terminal_scores
+from ..model.scoring import shared_scores
 from ..processes import phase
 from ..statistics import measure
 from .pairs import Pair
@@ -21,12 +19,13 @@ BINS = {"safe_unsafe": (True, False), "safe_safe": (True, True), "unsafe_unsafe"
 
 
 @phase("evaluation")
-def score_pairs(
-    model: LlamaForSequenceClassification, pairs: Sequence[Pair]
-) -> tuple[list[float], list[float]]:
-    """Scores of the chosen and of the rejected answers, before the sigmoid."""
+def score_pairs(model: Any, pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
+    """Scores of the chosen and of the rejected answers, before the sigmoid.
+
+    Every rank calls it with its own model, scores its share and gets all scores.
+    """
     rows = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
-    scores = terminal_scores(model.eval(), rows, label="held-out pairs").tolist()
+    scores = shared_scores(model, rows, label="held-out pairs").tolist()
     return scores[: len(pairs)], scores[len(pairs) :]
 
 

@@ -14,12 +14,10 @@ from ..artifact import write_json
 from ..chat_format.encoding import check_of
 from ..data.intake import Intake
 from ..distributed import group
-from ..distributed.device import device
-from ..model.architecture import context_of
-from ..model.checkpoint import check_length, load_reward_model, load_tokenizer, new_reward_model
+from ..model.checkpoint import check_length, context_length, load_tokenizer, new_reward_model
 from ..model.lora import load_trainable
 from ..processes import is_main_process
-from ..training.arguments import rows_per_step, trainer_section, training_arguments
+from ..training.arguments import base_dtype, rows_per_step, trainer_section, training_arguments
 from ..training.loop import run_trainer, save_trained
 from ..training.monitoring import monitor_options
 from ..training.tracking import Tracker
@@ -37,9 +35,7 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     """
     group.setup(settings.deepspeed)
     tokenizer = load_tokenizer(inputs["model"])
-    new = partial(new_reward_model, seed=settings.seed)
-    model = load_trainable(new, inputs["model"], settings.adapter, seed=settings.seed)
-    check_length("max_length", settings.max_length, context_of(model.config))
+    check_length("max_length", settings.max_length, context_length(inputs["model"]))
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(
         settings, inputs["data"], tokenizer, answers_root=inputs.get("refusals"), intake=intake
@@ -55,6 +51,8 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     )
     if "warmup_steps" not in settings.trainer:
         arguments.warmup_steps = warmup_steps(arguments, len(pairs))
+    new = partial(new_reward_model, seed=settings.seed, dtype=base_dtype(arguments, settings.adapter))
+    model = load_trainable(new, inputs["model"], settings.adapter, seed=settings.seed)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         trainer = pair_trainer(
             model,
@@ -67,7 +65,8 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
             monitor=monitor_options(settings),
         )
         trained = run_trainer(trainer, tracker, items_per_row=1, unit="pairs")
-    save_trained(trainer, tokenizer, out / "model")
+        measured = _held_out_metrics(settings, trainer.model, held_out)
+    save_trained(trainer, tokenizer, out / "model", merge=settings.lora is None or settings.lora.merge)
     if not is_main_process():
         return {}
 
@@ -78,14 +77,16 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
         "unsafe_below": UNSAFE_BELOW[0] if settings.kind == "safety" else None,
     }
     write_json(out / "model" / "reward.json", description)
-    return counts | trained | _held_out_metrics(settings, out / "model", held_out)
+    return counts | trained | measured
 
 
-def _held_out_metrics(settings: RewardSettings, folder: Path, held_out: Sequence[Pair]) -> dict[str, Any]:
-    """The accuracy of the model in `folder` on held-out pairs, that on pairs with an evasion apart."""
+def _held_out_metrics(settings: RewardSettings, model: Any, held_out: Sequence[Pair]) -> dict[str, Any]:
+    """The accuracy of the trained model on held-out pairs, that on pairs with an evasion apart.
+
+    Every rank scores its share of the pairs.
+    """
     compared = [pair for pair in held_out if not pair.evasion]
     evasions = [pair for pair in held_out if pair.evasion]
-    model = load_reward_model(folder).to(device())
     chosen, rejected = score_pairs(model, compared)
     metrics = accuracy_metrics(compared, chosen, rejected)
     if settings.kind == "safety":

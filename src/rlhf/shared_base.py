@@ -18,7 +18,7 @@ from ..distributed.device import device
 from ..errors import DataError
 from ..model import lora
 from ..model.checkpoint import load_causal_lm
-from ..model.saving import save_model
+from ..model.saving import save_config, save_model
 
 
 class SharedBaseModel:
@@ -72,9 +72,15 @@ class SharedBaseModel:
         """The weights of an adapter."""
         return [weight for _, layer in self._layers() for weight in lora.adapter_weights(layer, name)]
 
-    def save(self, name: str, tokenizer: Any, folder: Path) -> None:
-        """Writes the adapter to `folder/adapter` and the base model merged with it to `folder/model`."""
+    def save(self, name: str, tokenizer: Any, folder: Path, *, merge: bool = True) -> None:
+        """Writes the adapter to `folder/adapter` and the base model merged with it to `folder/model`.
+
+        `merge`: whether `folder/model` has the merged weights; otherwise only config and tokenizer.
+        """
         lora.save_added(self._adapted, name, self._base_model, folder=folder / lora.ADAPTER)
+        if not merge:
+            save_config(self.model, tokenizer, folder / "model")
+            return
         merged = {
             key.replace(".base_layer.", "."): value
             for key, value in self.model.state_dict().items()

@@ -145,7 +145,7 @@ class GenerateSampler(Sampler):
         longest sequence of the batch. In both cases all prompts of a batch have the same length.
         """
         longest = max(lengths, default=0) + max_new_tokens
-        if not carries_state(self._model) and longest <= context_of(self._model.config):
+        if not carries_state(self._model.config) and longest <= context_of(self._model.config):
             return super()._batches(lengths, max_new_tokens)
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         by_length = groupby(order, key=lengths.__getitem__)

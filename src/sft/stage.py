@@ -11,8 +11,7 @@ from ..chat_format.llama2 import CHAT_TEMPLATE
 from ..data.fine_tuning import fine_tuning_dialogues
 from ..data.intake import Intake
 from ..distributed import group
-from ..model.checkpoint import load_causal_lm, load_tokenizer
-from ..model.lora import load_trainable
+from ..model.checkpoint import load_tokenizer
 from ..training.finetune import finetune_on_dialogues
 from ..training.tracking import Tracker
 from .settings import SftSettings
@@ -28,13 +27,12 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     tokenizer = load_tokenizer(inputs["model"])
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
-    model = load_trainable(load_causal_lm, inputs["model"], settings.adapter, seed=settings.seed)
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     dialogues = fine_tuning_dialogues(settings, inputs, intake)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         return finetune_on_dialogues(
             settings,
-            model,
+            inputs["model"],
             tokenizer,
             dialogues=dialogues,
             intake=intake,

@@ -63,7 +63,8 @@ def training_arguments(
 ) -> A:
     """Arguments of class `kind` from `section`, then the caller's `defaults`, then the paper's optimizer.
 
-    On a GPU the default is bf16 mixed precision; on a CPU it is fp32 without gradient checkpointing.
+    On a GPU the default is bf16 mixed precision; on a CPU it is fp32 without gradient checkpointing. Under
+    ZeRO-3 a model that is built or loaded afterwards is partitioned at once.
 
     Raises ConfigError with the reason if `kind` rejects a combination; see also `check_gradient_sum`.
     """
@@ -84,7 +85,26 @@ def training_arguments(
     except (ValueError, TypeError) as error:
         raise ConfigError(f"trainer: {error}") from error
     check_gradient_sum(deepspeed, bf16=arguments.bf16, accumulation=arguments.gradient_accumulation_steps)
+    take_one_gpu(arguments)
     return arguments
+
+
+def take_one_gpu(arguments: TrainingArguments) -> None:
+    """Restricts a process without a launcher to one of the machine's GPUs, and says so.
+
+    `Trainer` would copy the model to all of them in each step, and trl's trainers raise an error.
+    """
+    if arguments.n_gpu > 1:
+        say(
+            f"this process uses one of {arguments.n_gpu} GPUs, {arguments.device}; to use all of them, start "
+            "the stage through launch/deepspeed.sh, or with `--processes`"
+        )
+        arguments._n_gpu = 1
+
+
+def base_dtype(arguments: TrainingArguments, lora: Mapping[str, Any] | None) -> str:
+    """The dtype of a model to train: bf16 for an adapter's base model if the run computes in it."""
+    return "bfloat16" if lora is not None and arguments.bf16 else "float32"
 
 
 def rows_per_step(args: TrainingArguments) -> int:

@@ -180,7 +180,7 @@ def attending_within_segments(
     Raises:
         ConfigError: the kernel is not installed or does not support this device.
     """
-    chosen = kernel or (NAME if device.type == "cpu" and not carries_state(model) else None)
+    chosen = kernel or (NAME if device.type == "cpu" and not carries_state(model.config) else None)
     before = model.config._attn_implementation
     try:
         if chosen is not None:

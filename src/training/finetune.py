@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import datasets
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import LlamaForCausalLM, Trainer
+from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
 from ..chat_format.packing import PackedCollator, PackedRow, pack_dialogues
@@ -19,13 +20,14 @@ from ..data.intake import Intake
 from ..data.rows import Dialogue
 from ..errors import ConfigError
 from ..model.architecture import carries_state, context_of
+from ..model.checkpoint import load_causal_lm, model_config
 from ..model.flops import training_flops_per_token
-from ..model.lora import plain
+from ..model.lora import load_trainable, plain
 from ..model.padding import UNTRAINED
-from .arguments import trainer_section, training_arguments
+from .arguments import base_dtype, trainer_section, training_arguments
 from .attention import NAME, attending_within_segments, one_row
 from .isolation import Isolation
-from .loop import run_trainer, save_trained
+from .loop import release, run_trainer, save_trained
 from .monitoring import LOSS_ONLY, MonitorOptions, monitor_options
 from .ordered_trainer import OrderedTrainer
 from .settings import FineTunedSettings
@@ -67,7 +69,7 @@ def trained_tokens_only(batch: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def finetune_on_dialogues(
     settings: FineTunedSettings,
-    model: LlamaForCausalLM,
+    folder: Path,
     tokenizer: Any,
     *,
     dialogues: Sequence[Dialogue],
@@ -76,25 +78,33 @@ def finetune_on_dialogues(
     tracker: Tracker,
     description: str,
 ) -> dict[str, Any]:
-    """Packs dialogues, trains `model` on them and saves it to `out/model`.
+    """Packs dialogues, trains the model in `folder` on them and saves it to `out/model`.
 
     Dialogues that don't fit into a row are counted in `intake`.
 
     Returns the metrics of packing, of `intake` and of training. Raises what `pack_dialogues` and
     `finetune_packed` raise.
     """
+    config = model_config(folder)
     rows, counts = pack_dialogues(
         tokenizer,
         dialogues,
         settings.max_length,
-        context_length=context_of(model.config),
+        context_length=context_of(config),
         seed=settings.seed,
-        one_per_row=carries_state(plain(model)),
+        one_per_row=carries_state(config),
     )
     intake.skipped.update(counts["skipped"])
     intake.write(out)
+
+    def load(arguments: SFTConfig) -> Any:
+        dtype = base_dtype(arguments, settings.adapter)
+        return load_trainable(
+            partial(load_causal_lm, dtype=dtype), folder, settings.adapter, seed=settings.seed
+        )
+
     trained = finetune_packed(
-        model,
+        load,
         tokenizer,
         rows,
         trainer=trainer_section(settings),
@@ -106,12 +116,13 @@ def finetune_on_dialogues(
         description=description,
         monitor=monitor_options(settings),
         attention=settings.attn_implementation,
+        merge=settings.lora is None or settings.lora.merge,
     )
     return counts | intake.metrics() | trained
 
 
 def finetune_packed(
-    model: LlamaForCausalLM,
+    load: Callable[[SFTConfig], Any],
     tokenizer: Any,
     rows: Sequence[PackedRow],
     *,
@@ -124,19 +135,21 @@ def finetune_packed(
     description: str = "fine-tuning",
     monitor: MonitorOptions = LOSS_ONLY,
     attention: str | None = None,
+    merge: bool = True,
 ) -> dict[str, Any]:
-    """Trains `model` on packed rows and saves it to `save_to` with its tokenizer.
+    """Trains a model on packed rows, saves it to `save_to` with its tokenizer, and frees its memory.
 
     The loss is the mean over all trained tokens of the global batch.
 
     Args:
-        model: returned by `model.lora.load_trainable`.
+        load: loads the model to train as `model.lora.load_trainable` does, once the training arguments exist.
         rows: returned by `chat_format.packing.pack_dialogues`, all of the same length.
         trainer: arguments of `trl.SFTConfig`, returned by `trainer_section`.
         out: folder for the trainer's own files.
         deepspeed: path of a ZeRO file; the process must then be started by a launcher.
         monitor: what to monitor besides the loss; `flops_per_item` is set here.
         attention: name of the kernel, see `attending_within_segments`.
+        merge: whether an adapter is also saved merged, see `save_trained`.
 
     Returns:
         the metrics of `run_trainer`.
@@ -159,6 +172,7 @@ def finetune_packed(
         for name in PackedRow.__annotations__
     }
     mean_attended = float(columns["position_ids"].mean()) + 1
+    model = load(arguments)
     fine_tuner = PackedTrainer(
         model=model,
         args=arguments,
@@ -168,7 +182,7 @@ def finetune_packed(
         description=description,
         monitor=replace(monitor, flops_per_item=training_flops_per_token(model.config, mean_attended)),
     )
-    if not carries_state(plain(model)):  # with state, a row holds one dialogue: nothing to isolate
+    if not carries_state(plain(model).config):  # with state, a row holds one dialogue: nothing to isolate
         fine_tuner.add_callback(Isolation(fine_tuner, attention, "use a model with RoPE"))
     elif attention in (NAME, "flash_attention_2"):
         raise ConfigError(
@@ -177,5 +191,7 @@ def finetune_packed(
         )
     with attending_within_segments(plain(model), arguments.device, attention):
         metrics = run_trainer(fine_tuner, tracker, items_per_row=columns["input_ids"].shape[1], unit="tokens")
-    save_trained(fine_tuner, tokenizer, save_to)
+    save_trained(fine_tuner, tokenizer, save_to, merge=merge)
+    del model
+    release(fine_tuner)
     return metrics

@@ -50,7 +50,7 @@ def isolate(model: Any, kernel: str | None = None, remedy: str = "") -> None:
     """
     current = plain(model).config._attn_implementation
     name = type(plain(model)).__name__
-    if carries_state(plain(model)):
+    if carries_state(plain(model).config):
         raise ConfigError(
             f"attn_implementation: {name} can't be trained on packed documents (recurrent or convolutional "
             f"layers carry their state from one to the next); {remedy}"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..checkpoints.universal import fit_to_ranks
 from ..console import say
+from ..deepspeed_file import zero_stage
 from ..distributed import group
 from ..errors import Interrupted
-from ..model.lora import ADAPTER, is_adapted, merged, save_adapter
-from ..model.saving import save_model
-from ..processes import is_main_process, phase
+from ..model.checkpoint import load_causal_lm, load_reward_model
+from ..model.lora import ADAPTER, is_adapted, plain, save_adapter
+from ..model.saving import save_config, save_model, save_partitioned
+from ..processes import phase
 from .callbacks import Progress, StopOnSignal
 from .interruption import interruptible
 from .monitoring import peak_memory, utilization
@@ -87,19 +91,51 @@ def _last_loss(history: list[dict[str, Any]]) -> float | None:
 
 
 @phase("saving")
-def save_trained(trainer: Trainer, tokenizer: Any, folder: Path) -> None:
+def save_trained(trainer: Trainer, tokenizer: Any, folder: Path, *, merge: bool = True) -> None:
     """Saves the trained model as a plain Hugging Face folder; every rank calls it, with any ZeRO stage.
 
-    An adapter is merged into the model, and also saved beside it.
+    An adapter is saved beside it. `merge`: whether the folder then has the merged weights, for which rank 0
+    loads the base model on the CPU, or none.
     """
-    state = None
-    if trainer.is_deepspeed_enabled:  # gathers weights that ZeRO-3 has sharded over the ranks
-        state = trainer.accelerator.get_state_dict(trainer.deepspeed)
-    if is_main_process():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if is_adapted(model):
-            save_adapter(model, folder.with_name(ADAPTER))
-            model, state = merged(model), None
-        save_model(model, tokenizer, folder, state_dict=state)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    partitioned = zero_stage(trainer.args.deepspeed) == 3
+    if partitioned:
+        trainer.deepspeed.empty_partition_cache()  # weights that the last forward pass had prefetched
+    if is_adapted(model):
+        save_adapter(model, folder.with_name(ADAPTER))
+    elif partitioned:
+        save_partitioned(model, tokenizer, folder)
+    else:
+        group.once("saving", lambda: save_model(model, tokenizer, folder, state_dict=_state(trainer)))
     unset_hf_deepspeed_config()  # otherwise a rank that loads a model alone waits for the others forever
+    if is_adapted(model):
+        group.once("saving", lambda: _publish_adapted(plain(model), tokenizer, folder, merge=merge))
     group.barrier()
+
+
+def _state(trainer: Trainer) -> Any:
+    return trainer.accelerator.get_state_dict(trainer.deepspeed) if trainer.is_deepspeed_enabled else None
+
+
+def _publish_adapted(model: Any, tokenizer: Any, folder: Path, *, merge: bool) -> None:
+    save_config(model, tokenizer, folder)
+    if merge:
+        load = load_reward_model if hasattr(model, "score") else load_causal_lm
+        save_model(load(folder.parent), tokenizer, folder)
+
+
+def release(trainer: Trainer) -> None:
+    """Frees the memory of a trained model: weights, gradients, optimizer and engine.
+
+    The caller must have no other reference to the model.
+    """
+    engine = trainer.model_wrapped
+    trainer.accelerator.free_memory()
+    if trainer.is_deepspeed_enabled:
+        engine.destroy()
+    trainer.callback_handler.callbacks.clear()
+    vars(trainer).clear()
+    del trainer, engine
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -11,7 +11,6 @@ from ..artifact import RESUME, write_json
 from ..checkpoints.sealed import Checkpoints
 from ..deepspeed_file import zero_stage
 from ..errors import ConfigError, LlamitaError
-from ..model.lora import is_adapted
 from ..processes import is_main_process
 from .monitoring import LOSS_ONLY, MonitorOptions
 from .order import Order, OrderedLoader, RankBatches, SeededOrder
@@ -40,7 +39,6 @@ class OrderedTrainer(TrainerInternals):
 
     Raises:
         LlamitaError: a ZeRO file is set but DeepSpeed is not active.
-        ConfigError: an adapter would be trained with ZeRO-3.
     """
 
     def __init__(
@@ -81,10 +79,6 @@ class OrderedTrainer(TrainerInternals):
         file = self.args.deepspeed
         if file and not self.is_deepspeed_enabled:
             raise LlamitaError(f"deepspeed: {file} is set, but accelerate did not enable DeepSpeed")
-        if is_adapted(self.model) and zero_stage(file) == 3:
-            raise ConfigError(
-                "lora: an adapter can't be merged into weights that ZeRO-3 has sharded; use ZeRO-0, 1 or 2"
-            )
 
     def get_train_dataloader(self) -> OrderedLoader:
         """Loads this rank's batches; transformers' own loader loses the epoch when several ranks resume."""
@@ -121,14 +115,17 @@ class OrderedTrainer(TrainerInternals):
         As part of the artifact it would make two identical runs differ.
         """
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Under ZeRO-3 writes no whole model into a checkpoint, which has its shards."""
+        if zero_stage(self.args.deepspeed) != 3:
+            super().save_model(output_dir, _internal_call)
+
     def save_checkpoint(self, write: Callable[[Path], None]) -> None:
         """Saves a checkpoint through `Checkpoints`, which also deletes old ones.
 
-        Nothing is saved after the last step: transformers would resume with one more step. Nothing is saved
-        after a loss spike: the checkpoint would contain its update.
+        One is saved after the last step, so that a failure in what follows does not cost the training.
+        Nothing is saved after a loss spike: the checkpoint would contain its update.
         """
-        if self.state.global_step == self.state.max_steps:
-            return
         self.spikes.check(self.state.global_step)
         sums = self.resumption.sums()
 

@@ -115,6 +115,9 @@ class LoraSettings(Settings):
     """dropout rate of the adapters' inputs during training"""
     target_modules: str | list[str] = "all-linear"
     """layers with an adapter: ends of their names, a regular expression, or `all-linear` (all but heads)"""
+    merge: bool = True
+    """whether to publish the whole model, base model and adapter merged, beside the adapter; otherwise later
+    stages load the base model and merge the adapter in memory"""
 
 
 class TrainedSettings(RankSettings):
@@ -154,7 +157,7 @@ class TrainedSettings(RankSettings):
     @property
     def adapter(self) -> dict[str, Any] | None:
         """`lora` as arguments of peft's `LoraConfig`."""
-        return None if self.lora is None else self.lora.model_dump()
+        return None if self.lora is None else self.lora.model_dump(exclude={"merge"})
 
     @property
     def trainer_values(self) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 There is no public interface for any of this:
 
 - `_init_training_state` (extended) finds the position in the data where a run starts. Ours also passes it to
-  our own batches, and takes `save_steps` and `logging_steps` from this run instead of the checkpoint.
+  our own batches, and takes `save_steps` and `logging_steps` from this run instead of the checkpoint. After a
+  checkpoint of the last step it skips all epochs: transformers would take one more step.
 - `_save_checkpoint` (wrapped) and `_get_output_dir` (replaced): transformers writes a checkpoint directly
   under its final name, without checksums. Our `save_checkpoint` decides whether and where to save.
 - `_set_signature_columns_if_needed`, `_signature_columns` (replaced): the columns of the data set that the
@@ -16,6 +17,7 @@ A test fails if a release renames one of them, or if another module uses a priva
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,6 +75,8 @@ class TrainerInternals(Trainer):
             epoch, batches = super()._init_training_state(*args)
         self.state.compute_steps(self.args, self.state.max_steps)  # replaces the checkpoint's intervals
         self.start_at(epoch, batches)
+        if self.state.global_step >= self.state.max_steps:
+            epoch = sys.maxsize
         return epoch, batches
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

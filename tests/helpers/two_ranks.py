@@ -43,6 +43,20 @@ def free_port() -> int:
         return port
 
 
+def on_two_deepspeed_ranks(work: Callable[[], Any], folder: Path, seconds: float = 240) -> list[Any]:
+    """As `on_two_ranks`, with DeepSpeed ready, as `group.setup` of a stage with a ZeRO file leaves it."""
+
+    def prepared() -> Any:
+        import deepspeed
+
+        os.environ |= {"ACCELERATE_USE_DEEPSPEED": "true", "DS_ACCELERATOR": "cpu", "WANDB_MODE": "disabled"}
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled
+        deepspeed.comm.init_distributed("gloo")
+        return work()
+
+    return on_two_ranks(prepared, folder, seconds)
+
+
 def _answer(receiver: Any, seconds: float) -> Any:
     assert receiver.poll(seconds), f"a rank neither returned nor failed within {seconds} seconds"
     failed, answer = pickle.loads(receiver.recv_bytes())

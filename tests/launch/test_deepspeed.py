@@ -72,15 +72,18 @@ def alone(root: Path) -> Path:
 
 
 @pytest.mark.long
-def test_two_ranks_with_zero_2_equal_one_process(root: Path, alone: Path) -> None:
-    out = root / "zero2"
+@pytest.mark.parametrize("kind", [2, 3])
+def test_two_ranks_equal_one_process(root: Path, alone: Path, kind: int) -> None:
+    out = root / f"zero{kind}"
     rows_of_a_step = 2  # see three_stages; two ranks would repeat rows to fill an epoch's last step
     assert metrics(alone / "sft")["rows"] % rows_of_a_step == 0
-    three_stages(root, "deepspeed.sh", out, alone, zero(2))
+    three_stages(root, "deepspeed.sh", out, alone, zero(kind))
     assert largest_difference(out / "pretrain", alone / "pretrain") < 1e-5
     assert largest_difference(out / "sft", alone / "sft") < 1e-5
     reward_model = AutoModelForSequenceClassification
     assert largest_difference(out / "reward", alone / "reward", reward_model) < 1e-5
+    for stage, key in (("pretrain", "validation_bits_per_byte"), ("reward", "mean_score")):
+        assert metrics(out / stage)[key] == pytest.approx(metrics(alone / stage)[key], rel=1e-4, abs=1e-3)
     for stage in ("pretrain", "sft", "reward"):
         for key in ("steps", "train_loss", "final_loss"):
             assert metrics(out / stage)[key] == pytest.approx(metrics(alone / stage)[key], rel=1e-4), stage
@@ -94,7 +97,7 @@ def test_zero_3_saves_whole_weights_with_a_hostfile_on_one_machine(root: Path, a
     hosts.write_text("localhost slots=2\n")
     given = [f"inputs.tokenizer={root / 'tokenizer'}", f"inputs.data={root / 'data'}", zero(3)]
     batch = "trainer.per_device_train_batch_size=2"  # on each of two ranks
-    out = root / "zero3"
+    out = root / "hosts_zero3"
     address = {"HOSTFILE": str(hosts), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611"}
     start("deepspeed.sh", "pretrain", root / "pretrain.yaml", *given, batch, f"output={out}", **address)
     assert largest_difference(out, alone / "pretrain") < 1e-5

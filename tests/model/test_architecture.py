@@ -9,7 +9,7 @@ from transformers import AutoConfig, LlamaConfig
 
 from llamita.model.architecture import carries_state, context_of
 
-from ..helpers.architectures import OTHERS, SHAPE, tiny_architecture
+from ..helpers.architectures import OTHERS, SHAPE
 
 
 def config_of(name: str, **changes: Any) -> Any:
@@ -31,9 +31,9 @@ def test_rope_by_layer_type() -> None:
 
 @pytest.mark.parametrize("name", ["lfm2", "qwen3_next", "minimax"])
 def test_layers_that_carry_state(name: str) -> None:
-    assert carries_state(tiny_architecture(name))
+    assert carries_state(config_of(name))
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_oss", "llama4_text", "deepseek_v3"])
 def test_attention_carries_no_state(name: str) -> None:
-    assert not carries_state(tiny_architecture(name))
+    assert not carries_state(config_of(name))

@@ -13,11 +13,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
 from llamita.chat_format.encoding import encode_answer, encode_prompt
+from llamita.model import scoring
 from llamita.model.padding import pad_right
-from llamita.model.scoring import terminal_scores
+from llamita.model.scoring import shared_scores, terminal_scores
 
 from ..helpers.rows import turn
 from ..helpers.tiny import EOS, ragged_prompts, save_tiny_reward_model
+from ..helpers.two_ranks import on_two_ranks
 
 ROWS = [[*prompt, EOS] for prompt in ragged_prompts(11)]
 
@@ -118,3 +120,23 @@ def test_a_process_without_llamita_computes_the_same_scores(
     ours = terminal_scores(model, rows, batch_size=3).tolist()
     assert alone == pytest.approx(ours, abs=1e-5)
     assert batched == pytest.approx(ours, abs=1e-5)
+
+
+def test_two_ranks_share_the_rows_and_both_get_all_scores(
+    model: LlamaForSequenceClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an odd number of batches, both take the same number of forward passes, as ZeRO-3 needs it."""
+    monkeypatch.setattr(scoring, "SHARED_BATCH", 4)
+    expected = terminal_scores(model, ROWS)
+    torch.testing.assert_close(shared_scores(model, ROWS), expected)
+    model.train()
+
+    def work() -> tuple[torch.Tensor, int, bool]:
+        passes: list[int] = []
+        model.register_forward_hook(lambda *_: passes.append(1))
+        return shared_scores(model, ROWS), len(passes), model.training
+
+    for scores, passes, training in on_two_ranks(work, tmp_path):
+        torch.testing.assert_close(scores, expected)
+        assert (passes, training) == (2, True)
+    model.eval()

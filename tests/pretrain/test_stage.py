@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from llamita.corpus.shards import TokenShards
 from llamita.errors import DataError
-from llamita.pretrain import stage
+from llamita.model.initial_weights import new_causal_lm
+from llamita.pretrain import stage, validation
 from llamita.pretrain.settings import PretrainSettings
+from llamita.training.ordered_trainer import OrderedTrainer
 
 from ..helpers.material import PRETRAIN, write_data
+from ..helpers.repository import zero_file
+from ..helpers.two_ranks import on_two_deepspeed_ranks
 
 BITS = "validation_bits_per_byte"
 
@@ -101,8 +105,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_documents(
     shards = TokenShards(out / "shards" / "train" / "000")
     rows = [shards.read(32 * row, 32 * row + 32).tolist() for row in range(shards.tokens // 32)]
     texts = rows if across else [text for row in rows for text in documents_of(row)]
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(AutoConfig.from_pretrained(out / "model"))
+    model = new_causal_lm(AutoConfig.from_pretrained(out / "model"), seed=0)
     expected = [
         cost for text in texts for cost in costs(model, text).values()
     ]  # without the starts of documents
@@ -118,6 +121,54 @@ def test_held_out_text_is_evaluated_during_training(inputs: dict[str, Path], tmp
     run(inputs, tmp_path / "without", steps=10)
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "without")]
     assert weights[0] == weights[1]  # evaluation changes nothing
+
+
+def test_a_failure_of_the_final_evaluation_does_not_cost_the_training(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start evaluates the trained model; no step is taken again, also within an epoch."""
+    whole = run(inputs, tmp_path / "whole", steps=5)
+    with monkeypatch.context() as broken:
+        broken.setattr(validation, "bits_per_byte", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(inputs, tmp_path / "out", steps=5)
+    monkeypatch.setattr(OrderedTrainer, "training_step", lambda *_: pytest.fail("a step was trained again"))
+    clocks = {"train_seconds", "tokens_per_second", "tflops_per_second", "peak_memory_gb"}
+    settings = PRETRAIN | {"trainer": PRETRAIN["trainer"] | {"learning_rate": 1e-2, "max_steps": 5}}
+    again = stage.run(PretrainSettings.model_validate(settings), inputs, tmp_path / "out")
+    assert {key: again[key] for key in again.keys() - clocks} == {
+        key: whole[key] for key in whole.keys() - clocks
+    }
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("out", "whole")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.long
+def test_a_failed_final_evaluation_under_zero_3(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Two ranks, which take no step again, evaluate and publish what one process has trained."""
+    whole = run(inputs, tmp_path / "whole", steps=5)
+    trainer = PRETRAIN["trainer"] | {"learning_rate": 1e-2, "max_steps": 5, "per_device_train_batch_size": 2}
+    settings = PretrainSettings.model_validate(PRETRAIN | {"trainer": trainer, "deepspeed": zero_file(3)})
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def failing() -> None:
+        validation.bits_per_byte = lambda *_: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            stage.run(settings, inputs, out)
+
+    def resuming() -> dict[str, Any]:
+        OrderedTrainer.training_step = lambda *_: pytest.fail("a step was trained again")
+        return stage.run(settings, inputs, out)
+
+    for number, work in enumerate((failing, resuming)):
+        (tmp_path / str(number)).mkdir()
+        metrics, _ = on_two_deepspeed_ranks(work, tmp_path / str(number))
+    for key in ("steps", "train_loss", "final_loss", BITS):
+        assert metrics[key] == pytest.approx(whole[key], rel=1e-4)
+    one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / name / "model") for name in ("whole", "out"))
+    for name, weight in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], weight, rtol=0, atol=1e-5)
 
 
 def test_a_flipped_byte_stops_it_before_training(inputs: dict[str, Path], tmp_path: Path) -> None:

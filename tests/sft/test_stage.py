@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from llamita.errors import ConfigError, DataError
+from llamita.model.checkpoint import load_causal_lm
 from llamita.sft import stage
 from llamita.sft.settings import SftSettings
 
@@ -161,3 +163,22 @@ def test_an_empty_trainer_section_gives_the_papers_settings(
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert row["train/learning_rate"] == 2e-5
     assert "a step has 64 rows (32 x 2 micro-batches x 1 ranks), in the paper 64" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 4}])
+def test_weights_and_optimizer_are_freed(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any, lora: dict[str, Any] | None
+) -> None:
+    """Of the tensors with the width of this model's feed-forward layers none is left."""
+    width = 56
+
+    def alive() -> list[tuple[int, ...]]:
+        gc.collect()
+        tensors = [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+        return [tuple(one.shape) for one in tensors if width in one.shape]
+
+    model = save_tiny_model(tmp_path / "base" / "model", tokenizer, intermediate_size=width).parent
+    run(inputs | {"model": model}, tmp_path / "out", {"lora": lora}, max_steps=2)
+    assert not alive()
+    kept = load_causal_lm(tmp_path / "out")
+    assert len(alive()) == 3 * kept.config.num_hidden_layers

@@ -132,6 +132,16 @@ def test_an_impossible_combination_is_a_config_error(tmp_path: Path):
         training_arguments(TrainingArguments, {"warmup_steps": -1}, tmp_path, seed=0)
 
 
+def test_one_process_takes_one_gpu_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    found = training_arguments(SFTConfig, {}, tmp_path, seed=0)
+    assert "GPU" not in capsys.readouterr().out
+    found._n_gpu = 4  # what transformers finds without a launcher
+    arguments.take_one_gpu(found)
+    assert found.n_gpu == 1
+    assert found.train_batch_size == found.per_device_train_batch_size
+    assert "this process uses one of 4 GPUs" in " ".join(capsys.readouterr().out.split())
+
+
 def test_reserved_names_exist():
     names = {kind: {field.name for field in dataclasses.fields(kind)} for kind in KINDS}
     assert names[TrainingArguments] >= RESERVED.keys()

@@ -70,7 +70,7 @@ def usual(root: Path) -> dict[str, list[float]]:
         ({"attn_implementation": "sdpa"}, 1e-4),
         ({"attn_implementation": "eager"}, 1e-4),
         ({"trainer": {"gradient_checkpointing": True}}, 1e-5),
-        ({"trainer": {"bf16": True}}, 2e-2),
+        ({"trainer": {"bf16": True}}, 5e-2),
         ({"trainer": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}}, 1e-4),
     ],
 )

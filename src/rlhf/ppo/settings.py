@@ -86,7 +86,7 @@ class PpoSettings(RlhfSettings, RankSettings):
     @property
     def adapter(self) -> dict[str, Any] | None:
         """The LoRA settings by peft's names; None without `lora`."""
-        return None if self.lora is None else self.lora.model_dump()
+        return None if self.lora is None else self.lora.model_dump(exclude={"merge"})
 
     @property
     def optimizer(self) -> dict[str, float]:

@@ -72,16 +72,19 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
         first, last, warned_at = _train(trainer, checkpoints, tracker, rows=out / METRICS)
-    group.once("saving", lambda: _save_model(policy, tokenizer, out, shared=shared))
+    merge = settings.lora is None or settings.lora.merge
+    group.once("saving", lambda: _save_model(policy, tokenizer, out, shared=shared, merge=merge))
     warning = {"judge_warning": warned_at} if JUDGE in inputs else {}
     return {"first": first, "last": last, "prompts": len(pool), **warning, **intake.metrics()}
 
 
-def _save_model(policy: Any, tokenizer: Any, out: Path, *, shared: SharedBaseModel | None) -> None:
+def _save_model(
+    policy: Any, tokenizer: Any, out: Path, *, shared: SharedBaseModel | None, merge: bool
+) -> None:
     if shared is None:
         save_model(policy, tokenizer, out / "model")
     else:
-        shared.save("policy", tokenizer, out)
+        shared.save("policy", tokenizer, out, merge=merge)
 
 
 def _load_models(inputs: Mapping[str, Path], shared: SharedBaseModel | None) -> tuple[Any, Critic, Any]:

@@ -17,7 +17,7 @@ from ...distributed.device import device
 from ...errors import DataError
 from ...jsonl import Row, read_rows
 from ...model.checkpoint import check_length, context_length, load_causal_lm
-from ...model.lora import base_model_of, load_trainable
+from ...model.lora import base_model_of
 from ...sampling.generate import sampler_for
 from ...sampling.throughput import throughput
 from ...settings import listed
@@ -61,10 +61,9 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
             for folder in (*earlier, out)
             for row in read_rows(folder / SELECTION)
         ]
-        model = load_trainable(load_causal_lm, inputs["base"], settings.adapter, seed=settings.seed)
         return selected | finetune_on_dialogues(
             settings,
-            model,
+            inputs["base"],
             tokenizer,
             dialogues=[*demonstrations, *best * settings.selection_repeats],
             intake=intake,
