@@ -13,6 +13,7 @@ from trl import RewardConfig
 from ..artifact import write_json
 from ..chat_format.encoding import check_of
 from ..data.intake import Intake
+from ..data.row_files import ROWS
 from ..distributed import group
 from ..distributed.device import device
 from ..model.architecture import context_of
@@ -42,7 +43,12 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     check_length("max_length", settings.max_length, context_of(model.config))
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(
-        settings, inputs["data"], tokenizer, answers_root=inputs.get("refusals"), intake=intake
+        settings,
+        inputs["data"],
+        tokenizer,
+        folder=out / ROWS,
+        answers_root=inputs.get("refusals"),
+        intake=intake,
     )
     intake.write(out)
     arguments = training_arguments(
@@ -61,7 +67,6 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
             tokenizer,
             pairs,
             arguments=arguments,
-            margins=settings.margin,
             safety_weight=settings.safety_loss_weight,
             description=f"reward ({settings.kind})",
             monitor=monitor_options(settings),

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from ..chat_format.packing import PackedCollator, PackedRow, pack_dialogues
+from ..chat_format.packed_rows import PackedRows, pack_dialogues
+from ..chat_format.packing import PackedCollator
 from ..data.intake import Intake
+from ..data.row_files import ROWS
 from ..data.rows import Dialogue
 from ..errors import ConfigError
 from ..model.architecture import carries_state, context_of
@@ -71,6 +71,7 @@ def finetune_on_dialogues(
     tokenizer: Any,
     *,
     dialogues: Sequence[Dialogue],
+    identity: Mapping[str, Any],
     intake: Intake,
     out: Path,
     tracker: Tracker,
@@ -78,20 +79,23 @@ def finetune_on_dialogues(
 ) -> dict[str, Any]:
     """Packs dialogues, trains `model` on them and saves it to `out/model`.
 
-    Dialogues that don't fit into a row are counted in `intake`.
+    Dialogues that don't fit into a row are counted in `intake`. `identity`: what `dialogues` depend on, see
+    `pack_dialogues`.
 
     Returns the metrics of packing, of `intake` and of training. Raises what `pack_dialogues` and
     `finetune_packed` raise.
     """
-    rows, counts = pack_dialogues(
+    rows = pack_dialogues(
         tokenizer,
         dialogues,
         settings.max_length,
         context_length=context_of(model.config),
         seed=settings.seed,
+        folder=out / ROWS,
+        identity=identity,
         one_per_row=carries_state(plain(model)),
     )
-    intake.skipped.update(counts["skipped"])
+    intake.skipped.update(rows.counts["skipped"])
     intake.write(out)
     trained = finetune_packed(
         model,
@@ -107,13 +111,13 @@ def finetune_on_dialogues(
         monitor=monitor_options(settings),
         attention=settings.attn_implementation,
     )
-    return counts | intake.metrics() | trained
+    return rows.counts | intake.metrics() | trained
 
 
 def finetune_packed(
     model: LlamaForCausalLM,
     tokenizer: Any,
-    rows: Sequence[PackedRow],
+    rows: PackedRows,
     *,
     trainer: Mapping[str, Any],
     seed: int,
@@ -131,7 +135,7 @@ def finetune_packed(
 
     Args:
         model: returned by `model.lora.load_trainable`.
-        rows: returned by `chat_format.packing.pack_dialogues`, all of the same length.
+        rows: returned by `chat_format.packed_rows.pack_dialogues`.
         trainer: arguments of `trl.SFTConfig`, returned by `trainer_section`.
         out: folder for the trainer's own files.
         deepspeed: path of a ZeRO file; the process must then be started by a launcher.
@@ -154,19 +158,16 @@ def finetune_packed(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    columns = {
-        name: np.stack([row[name] for row in rows])  # type: ignore[literal-required]  # the row's own names
-        for name in PackedRow.__annotations__
-    }
-    mean_attended = float(columns["position_ids"].mean()) + 1
     fine_tuner = PackedTrainer(
         model=model,
         args=arguments,
-        train_dataset=datasets.Dataset.from_dict(columns).with_format("numpy"),
+        train_dataset=rows.rows,
         data_collator=PackedCollator(),
         processing_class=tokenizer,
         description=description,
-        monitor=replace(monitor, flops_per_item=training_flops_per_token(model.config, mean_attended)),
+        monitor=replace(
+            monitor, flops_per_item=training_flops_per_token(model.config, rows.mean_position + 1)
+        ),
     )
     if not carries_state(plain(model)):  # with state, a row holds one dialogue: nothing to isolate
         fine_tuner.add_callback(Isolation(fine_tuner, attention, "use a model with RoPE"))
@@ -176,6 +177,6 @@ def finetune_packed(
             "carries its state from one row to the next; set it to sdpa or eager"
         )
     with attending_within_segments(plain(model), arguments.device, attention):
-        metrics = run_trainer(fine_tuner, tracker, items_per_row=columns["input_ids"].shape[1], unit="tokens")
+        metrics = run_trainer(fine_tuner, tracker, items_per_row=rows.length, unit="tokens")
     save_trained(fine_tuner, tokenizer, save_to)
     return metrics

@@ -12,9 +12,10 @@ from llamita.chat_format.encoding import encode_answer, encode_prompt
 from llamita.data.held_out import opening
 from llamita.data.intake import Intake
 from llamita.errors import DataError
-from llamita.reward.pairs import Pair, read_pairs, safety_label
+from llamita.reward.pairs import Pair, safety_label
 from llamita.reward.settings import RewardSettings
 
+from ..helpers.reward import read_pairs
 from ..helpers.rows import turn, write
 from ..helpers.sources import source_setting
 
