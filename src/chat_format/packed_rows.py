@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..console import say, track
-from ..data.row_files import IDS, Columns, IdLists, RowFolder, column, make_once, row_batches
+from ..data.row_files import IDS, Columns, IdLists, RowFolder, SealedRows, column, make_once, row_batches
 from ..data.rows import Dialogue
 from ..data.stored_rows import LazySequence
 from ..errors import DataError
@@ -81,27 +81,28 @@ def pack_dialogues(
     }
     files = RowFolder(folder / "packed", PACKED, identity)
 
-    def make() -> None:
-        if files.facts() is None:
-            encoded = _Encoded(tokenizer, dialogues, RowFolder(folder / "encoded", ENCODED, identity))
-            plan = plan_rows(encoded.sizes, max_length, seed=seed, one_per_row=one_per_row)
-            facts = {
-                "counts": _counts(encoded, plan, max_length),
-                "positions": _positions(encoded, plan, max_length),
-            }
-            files.write(
-                lambda done: _rows(encoded, plan, max_length, tokenizer.pad_token_id, done), lambda: facts
-            )
-            shutil.rmtree(folder / "encoded")
+    def make() -> SealedRows:
+        if found := files.sealed():
+            return found
+        encoded = _Encoded(tokenizer, dialogues, RowFolder(folder / "encoded", ENCODED, identity))
+        plan = plan_rows(encoded.sizes, max_length, seed=seed, one_per_row=one_per_row)
+        facts = {
+            "counts": _counts(encoded, plan, max_length),
+            "positions": _positions(encoded, plan, max_length),
+        }
+        written = files.write(
+            lambda done: _rows(encoded, plan, max_length, pad_token_id=tokenizer.pad_token_id, done=done),
+            lambda: facts,
+        )
+        shutil.rmtree(folder / "encoded")
+        return written
 
-    make_once("packing", make)
-    facts = files.facts()
-    assert facts is not None
+    sealed = make_once("packing", make)
     if one_per_row:
         say("one dialogue per row: this architecture would carry state from one dialogue to the next")
-    for reason, count in facts["counts"]["skipped"].items():
+    for reason, count in sealed.facts["counts"]["skipped"].items():
         say(f"skipped {count:,} dialogues: {reason}")
-    return PackedRows(files.open(), max_length, facts)
+    return PackedRows(sealed.open(), max_length, sealed.facts)
 
 
 class _Encoded:
@@ -126,9 +127,7 @@ class _Encoded:
                     "trained": [len(one) - one.count(UNTRAINED) for one in labels],
                 }
 
-        if files.facts() is None:
-            files.write(batches)
-        rows = files.open()
+        rows = (files.sealed() or files.write(batches)).open()
         self._ids, self._labels = IdLists(column(rows, "input_ids")), IdLists(column(rows, "labels"))
         self.sizes: list[int] = self._ids.lengths.tolist()
         self.trained = column(rows, "trained").to_numpy()
@@ -136,7 +135,7 @@ class _Encoded:
     def row(self, indices: Sequence[int], length: int, pad_token_id: int) -> PackedRow:
         """The row of these dialogues."""
         ids, labels = ([part[index] for index in indices] for part in (self._ids, self._labels))
-        return packed_row(ids, labels, length, pad_token_id)
+        return packed_row(ids, labels, length, pad_token_id=pad_token_id)
 
 
 def _counts(encoded: _Encoded, plan: Sequence[Sequence[int]], length: int) -> dict[str, Any]:
@@ -169,7 +168,7 @@ def _positions(encoded: _Encoded, plan: Sequence[Sequence[int]], length: int) ->
 
 
 def _rows(
-    encoded: _Encoded, plan: Sequence[Sequence[int]], length: int, pad_token_id: int, done: int
+    encoded: _Encoded, plan: Sequence[Sequence[int]], length: int, *, pad_token_id: int, done: int
 ) -> Iterator[Columns]:
     progress = track(row_batches(plan, done), "packing", total=len(plan), unit="rows", amount=len, done=done)
     for batch in progress:

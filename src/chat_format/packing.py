@@ -67,7 +67,7 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def packed_row(ids: Sequence[Ids], labels: Sequence[Ids], length: int, pad_token_id: int) -> PackedRow:
+def packed_row(ids: Sequence[Ids], labels: Sequence[Ids], length: int, *, pad_token_id: int) -> PackedRow:
     """One row of `length` tokens: dialogues by ids and labels, then pads as a segment of their own."""
     segments = [len(part) for part in ids]
     pads = length - sum(segments)

@@ -34,7 +34,6 @@ def stored_dialogues(
         {"all": lambda intake: fine_tuning_dialogues(settings, inputs, intake)},
         identity={**sources, **identity},
         intake=intake,
-        seed=settings.seed,
     )
     return dialogues
 

@@ -13,7 +13,8 @@ import os
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,33 +42,55 @@ PART_BATCHES = 50  # record batches of a part: a process that is killed loses at
 Columns = Mapping[str, Any]  # values of each column, of equal length
 
 
-def make_once(phase: str, make: Callable[[], None]) -> None:
-    """Runs `make` on the main process while the other ranks wait. `phase` names the work in messages."""
-    if is_main_process():
-        make()
-    group.barrier()
+def make_once(phase: str, make: Callable[[], T]) -> T:
+    """Returns on every rank what `make` returns on the main process, for which the others wait.
+
+    `phase` names the work in messages.
+    """
+    made = [make()] if is_main_process() else []
+    return group.gather_rows(made)[0]
+
+
+@dataclass(frozen=True)
+class SealedRows:
+    """Complete rows in a folder.
+
+    Attributes:
+        folder: the folder.
+        parts: names and sizes in bytes of its parts, in order.
+        facts: what `RowFolder.write` was given as facts.
+    """
+
+    folder: Path
+    parts: dict[str, int]
+    facts: dict[str, Any]
+
+    def open(self) -> datasets.Dataset:
+        """The rows, memory-mapped: nothing is read before a row or column is used."""
+        parts = [datasets.Dataset.from_file(str(self.folder / name)) for name in self.parts]
+        return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
 
 class RowFolder:
-    """A folder of rows with a schema and an identity: the settings and the tokenizer that they depend on."""
+    """A folder of rows with a schema and an identity; only the main process looks into it.
+
+    `identity`: the settings and the tokenizer that the rows depend on, as JSON. Rows of another identity are
+    not used.
+    """
 
     def __init__(self, folder: Path, schema: pa.Schema, identity: Mapping[str, Any]) -> None:
-        self.folder, self._schema = folder, schema
+        self._folder, self._schema = folder, schema
         self._identity = digest({"version": VERSION, "schema": str(schema), **identity})
 
-    def facts(self) -> dict[str, Any] | None:
-        """What `write` was given as facts, or None if the rows are not complete or have another identity."""
-        seal = _json(self.folder / SEAL)
+    def sealed(self) -> SealedRows | None:
+        """The rows, or None if they are not complete or have another identity."""
+        seal = _json(self._folder / SEAL)
         if seal.get("identity") != self._identity:
             return None
-        for name, size in seal["parts"].items():
-            path = self.folder / name
-            found = path.stat().st_size if path.is_file() else 0
-            if found != size:
-                say(f"{path}: {found:,} bytes, expected {size:,}; the rows are made again")
-                return None
-        facts: dict[str, Any] = seal["facts"]
-        return facts
+        if (found := self._parts()) != seal["parts"]:
+            say(f"{self._folder}: found {found}, expected {seal['parts']} (bytes); making the rows again")
+            return None
+        return SealedRows(self._folder, found, seal["facts"])
 
     def write(
         self,
@@ -75,52 +98,51 @@ class RowFolder:
         facts: Callable[[], Mapping[str, Any]] = dict,
         *,
         resume: bool = True,
-    ) -> None:
-        """Writes the rows and seals the folder; must be called by one process only.
+    ) -> SealedRows:
+        """Writes the rows and seals the folder.
 
         Args:
             batches: called with the number of rows that exist already; yields the columns of the rows after
                 them, `BATCH_ROWS` at a time.
-            facts: called after the last row; JSON that `facts` returns later.
+            facts: called after the last row; JSON that is stored with the rows.
             resume: whether complete parts of a process that was killed are used.
         """
-        with suppress(FileNotFoundError):
-            (self.folder / SEAL).unlink()
-        if not resume or _json(self.folder / MAKING).get("identity") != self._identity:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / MAKING, {"identity": self._identity})
+        resume = resume and not (self._folder / SEAL).exists()  # sealed ones are damaged, or of other rows
+        if not resume or _json(self._folder / MAKING).get("identity") != self._identity:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._folder / MAKING, {"identity": self._identity})
         finished = list(self._finished())
-        rows = sum(_mapped(path).num_rows for path in finished)
-        remaining = iter(batches(rows))
+        remaining = iter(batches(sum(_mapped(path).num_rows for path in finished)))
         for number, first in enumerate(remaining, len(finished)):
             self._write_part(number, chain([first], islice(remaining, PART_BATCHES - 1)))
         if not any(self._finished()):
             self._write_part(0, ())  # for the columns of no rows
-        sizes = {path.name: path.stat().st_size for path in self._finished()}
-        seal = {"identity": self._identity, "parts": sizes, "facts": facts()}
-        write_json(self.folder / SEAL, seal)
+        parts, stored = self._parts(), dict(facts())
+        write_json(self._folder / SEAL, {"identity": self._identity, "parts": parts, "facts": stored})
+        return SealedRows(self._folder, parts, stored)
 
-    def open(self) -> datasets.Dataset:
-        """The rows, memory-mapped: nothing is read before a row or column is used."""
-        parts = [datasets.Dataset.from_file(str(path)) for path in self._finished()]
-        return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    def _parts(self) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in self._finished()}
 
     def _finished(self) -> Iterator[Path]:
         number = 0
-        while (path := self.folder / _part(number)).is_file():
+        while (path := self._folder / _part(number)).is_file():
             yield path
             number += 1
 
     def _write_part(self, number: int, part: Iterable[Columns]) -> None:
-        temporary = self.folder / TEMPORARY
+        temporary = self._folder / TEMPORARY
         with temporary.open("wb") as file:
             with pa.ipc.new_stream(file, self._schema) as stream:
                 for columns in part:
-                    stream.write_batch(pa.RecordBatch.from_pydict(dict(columns), schema=self._schema))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self.folder / _part(number))
+                    batch = pa.RecordBatch.from_pydict(dict(columns), schema=self._schema)
+                    with _named_errors(temporary):
+                        stream.write_batch(batch)
+            with _named_errors(temporary):
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.rename(self._folder / _part(number))
 
 
 def row_batches(rows: Iterable[T], done: int = 0) -> Iterator[list[T]]:
@@ -157,6 +179,16 @@ class IdLists:
         offsets, values = self._chunks[chunk]
         row = index - self._ends[chunk] + len(offsets) - 1
         return values[offsets[row] : offsets[row + 1]]
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Adds the file to errors such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _part(number: int) -> str:

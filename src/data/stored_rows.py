@@ -15,11 +15,11 @@ import pyarrow as pa
 from ..console import track
 from .held_out import hash_fraction, opening
 from .intake import Intake
-from .row_files import RowFolder, make_once, row_batches
+from .row_files import RowFolder, SealedRows, make_once, row_batches
 
 T = TypeVar("T")
 
-# `fraction`: of the row's opening (`held_out.hash_fraction`), by which prompts are told apart and held out
+# `fraction`: `hash_fraction` of the row's opening (see held_out.py), which is the same for the same prompt
 SCHEMA = pa.schema({"row": pa.large_string(), "fraction": pa.float64()})
 
 
@@ -54,7 +54,7 @@ class StoredRows(LazySequence[T]):
 
     Attributes:
         rows: the mapped rows, with the columns of `SCHEMA`.
-        identity: of the rows, as `store_rows` was given it.
+        identity: of the rows: that of `store_rows`, and the sizes of their files.
     """
 
     def __init__(self, rows: datasets.Dataset, kind: Callable[..., T], identity: Mapping[str, Any]) -> None:
@@ -92,7 +92,7 @@ def store_rows(
     *,
     identity: Mapping[str, Any],
     intake: Intake,
-    seed: int,
+    seed: int | None = None,
 ) -> tuple[StoredRows[T], dict[str, range]]:
     """Reads rows once, on the main process, into `folder`; every rank gets them, mapped.
 
@@ -103,7 +103,7 @@ def store_rows(
         groups: readers of rows by name, which are called in order.
         identity: what the rows depend on, see `RowFolder`.
         intake: where the main process counts rows; the other ranks and a resumed stage get its counts.
-        seed: seed of the column `fraction`.
+        seed: seed of the column `fraction`; None: it is empty.
 
     Returns:
         the rows, and the indices of each group.
@@ -120,18 +120,18 @@ def store_rows(
     def columns(rows: Sequence[T]) -> dict[str, list[Any]]:
         return {
             "row": [json.dumps(vars(row)) for row in rows],
-            "fraction": [hash_fraction(opening(row), seed) for row in rows],
+            "fraction": [None if seed is None else hash_fraction(opening(row), seed) for row in rows],
         }
 
-    def make() -> None:
-        if files.facts() is None:
-            batches = map(columns, row_batches(track(read(), "reading rows", unit="rows")))
-            files.write(lambda _: batches, lambda: {"sizes": sizes, "intake": intake.state()}, resume=False)
+    def make() -> SealedRows:
+        batches = map(columns, row_batches(track(read(), "reading rows", unit="rows")))
+        return files.sealed() or files.write(
+            lambda _: batches, lambda: {"sizes": sizes, "intake": intake.state()}, resume=False
+        )
 
-    make_once("reading rows", make)
-    facts = files.facts()
-    assert facts is not None
-    intake.restore(facts["intake"])
-    ends = list(accumulate(facts["sizes"].values()))
-    ranges = {name: range(end - facts["sizes"][name], end) for name, end in zip(groups, ends, strict=True)}
-    return StoredRows(files.open(), kind, identity), ranges
+    sealed = make_once("reading rows", make)
+    intake.restore(sealed.facts["intake"])
+    counts: dict[str, int] = sealed.facts["sizes"]
+    ends = dict(zip(counts, accumulate(counts.values()), strict=True))
+    ranges = {name: range(end - counts[name], end) for name, end in ends.items()}
+    return StoredRows(sealed.open(), kind, {**identity, "parts": sealed.parts}), ranges

@@ -18,7 +18,7 @@ import pyarrow as pa
 from ..chat_format.encoding import encode_answers, encode_prompts, format_hash
 from ..console import say, track
 from ..data.intake import Intake
-from ..data.row_files import IDS, Columns, IdLists, RowFolder, column, make_once, row_batches
+from ..data.row_files import IDS, Columns, IdLists, RowFolder, SealedRows, column, make_once, row_batches
 from ..data.rows import Comparison
 from ..data.sources import stream_comparisons
 from ..data.stored_rows import LazySequence, StoredRows, store_rows
@@ -121,35 +121,36 @@ def read_pairs(
         "format": format_hash(tokenizer),
     }
     comparisons, groups = _read(
-        settings, root, answers_root or root, folder, identity=identity, intake=intake
+        settings, root, answers_root or root, folder=folder, identity=identity, intake=intake
     )
-    tokenized = RowFolder(folder / "tokenized", TOKENIZED, identity)
-    selected = RowFolder(folder / "selected", SELECTED, identity)
+    tokenized = RowFolder(folder / "tokenized", TOKENIZED, comparisons.identity)
+    selected = RowFolder(folder / "selected", SELECTED, comparisons.identity)
 
-    def make() -> None:
-        if tokenized.facts() is None:
-            tokenized.write(lambda done: _tokenize(settings, tokenizer, comparisons, done=done))
-        if selected.facts() is None:
-            _select(settings, comparisons, groups, tokenized.open(), selected)
+    def make() -> tuple[SealedRows, SealedRows]:
+        rows = tokenized.sealed() or tokenized.write(
+            lambda done: _tokenize(settings, tokenizer, comparisons, done=done)
+        )
+        choice = selected.sealed() or _select(
+            settings, comparisons, groups, tokenized=rows.open(), files=selected
+        )
+        return rows, choice
 
-    make_once("tokenizing", make)
-    facts = selected.facts()
-    assert facts is not None
-    intake.skipped.update(facts["skipped"])
-    rows, choice = tokenized.open(), selected.open()
-    indices, held_out, evasion = (column(choice, name).to_numpy() for name in SELECTED.names)
+    made, choice = make_once("tokenizing", make)
+    intake.skipped.update(choice.facts["skipped"])
+    rows, chosen = made.open(), choice.open()
+    indices, held_out, evasion = (column(chosen, name).to_numpy() for name in SELECTED.names)
     train, test = (
         Pairs(comparisons, rows, indices[part], evasion=evasion[part]) for part in (~held_out, held_out)
     )
-    return train, test, facts["counts"] | intake.metrics()
+    return train, test, choice.facts["counts"] | intake.metrics()
 
 
 def _read(
     settings: RewardSettings,
     root: Path,
     answers_root: Path,
-    folder: Path,
     *,
+    folder: Path,
     identity: Mapping[str, Any],
     intake: Intake,
 ) -> tuple[StoredRows[Comparison], dict[str, range]]:
@@ -187,13 +188,14 @@ def _select(
     settings: RewardSettings,
     comparisons: StoredRows[Comparison],
     groups: Mapping[str, range],
+    *,
     tokenized: datasets.Dataset,
     files: RowFolder,
-) -> None:
+) -> SealedRows:
     """Writes which comparisons are pairs, and the counts."""
     fractions = column(comparisons.rows, "fraction").to_numpy()
     fits = IdLists(column(tokenized, "chosen_ids")).lengths > 0
-    selection = select_pairs(settings, groups, fractions, fits)
+    selection = select_pairs(settings, groups, fractions, fits=fits)
     rows = np.concatenate([selection.train, selection.test])
     held_out = np.arange(len(rows)) >= len(selection.train)
     evasion = (rows >= groups["evasions"].start) & (rows < groups["evasions"].stop)
@@ -207,7 +209,8 @@ def _select(
         "truncated_prompts": truncated,
     }
     columns = dict(zip(SELECTED.names, (rows, held_out, evasion), strict=True))
-    files.write(lambda _: [columns], lambda: {"counts": counts, "skipped": selection.skipped}, resume=False)
+    facts = {"counts": counts, "skipped": selection.skipped}
+    return files.write(lambda _: [columns], lambda: facts, resume=False)
 
 
 def _tokenize(

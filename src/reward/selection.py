@@ -33,7 +33,7 @@ class Selection:
 
 
 def select_pairs(
-    settings: RewardSettings, groups: Mapping[str, range], fractions: np.ndarray, fits: np.ndarray
+    settings: RewardSettings, groups: Mapping[str, range], fractions: np.ndarray, *, fits: np.ndarray
 ) -> Selection:
     """Selects from comparisons, numbered as they are stored.
 

@@ -21,7 +21,7 @@ def pack(encoded: Sequence[Encoded], length: int, pad_token_id: int, *, seed: in
             [encoded[index].input_ids for index in row],
             [encoded[index].labels for index in row],
             length,
-            pad_token_id,
+            pad_token_id=pad_token_id,
         )
         for row in plan
     ]

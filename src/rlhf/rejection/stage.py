@@ -52,11 +52,11 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
+    context = context_length(inputs["base"])
+    check_length("max_length", settings.max_length, context)  # before hours of sampling
     demonstrations = stored_dialogues(
         settings, inputs, out / ROWS, identity={"format": format_hash(tokenizer)}, intake=intake
     )
-    context = context_length(inputs["base"])
-    check_length("max_length", settings.max_length, context)  # before hours of sampling
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
     intake.write(out)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
