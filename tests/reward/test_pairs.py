@@ -19,6 +19,7 @@ from llamita.reward import pairs as pairs_module
 from llamita.reward.loss import margin
 from llamita.reward.pairs import Pair, encode_pairs, safety_label
 from llamita.reward.settings import RewardSettings
+from llamita.training.settings import TrainedSettings
 
 from ..helpers.reward import read_pairs
 from ..helpers.rows import turn, write
@@ -226,6 +227,12 @@ def test_a_killed_stage_tokenizes_the_other_pairs(
     count, other = tokenized(max_length=48)
     assert count == 180, "pairs of other settings are not used"
     assert other[1] == read_pairs(settings(max_length=48), data, tokenizer)[2]
+
+
+def test_the_files_of_pairs_depend_on_every_setting_that_pairs_depend_on() -> None:
+    """A new setting of the stage has to be added on either side."""
+    own = RewardSettings.model_fields.keys() - TrainedSettings.model_fields.keys()
+    assert own - {"kind", "safety_loss_weight", "max_bad_rows"} == pairs_module.ROW_SETTINGS - {"seed"}
 
 
 def test_no_training_pair_is_left(data: Path, tokenizer: Any) -> None:
