@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from machine import describe, table
 from tokenizers import Tokenizer
@@ -32,7 +33,7 @@ from trl import RewardConfig, RewardTrainer
 
 from llamita.data.rows import Comparison
 from llamita.model.sizes import ModelSize
-from llamita.reward.pairs import Pair
+from llamita.reward.pairs import TOKENIZED, Pair, Pairs, tokenized_columns
 from llamita.reward.trainer import pair_trainer
 from llamita.training.arguments import training_arguments
 
@@ -135,14 +136,21 @@ def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, "<unk>")), **special)
 
 
+def stored(pairs: list[Pair]) -> Pairs:
+    """The pairs as our trainer takes them, without margins; here they are in memory."""
+    features = datasets.Features.from_arrow_schema(TOKENIZED)
+    rows = datasets.Dataset.from_dict(tokenized_columns(pairs, "none"), features=features)
+    comparisons = [pair.comparison for pair in pairs]
+    return Pairs(comparisons, rows, np.arange(len(pairs)), evasion=np.zeros(len(pairs), dtype=bool))
+
+
 def ours(material: Material, pairs: list[Pair], out: Path) -> Any:
     arguments = training_arguments(RewardConfig, material.section(), out, seed=0)
     return pair_trainer(
         material.model(),
         tokenizer(material.vocabulary),
-        pairs,
+        stored(pairs),
         arguments=arguments,
-        margins="none",
         safety_weight=0.0,
     )
 

@@ -25,7 +25,7 @@ from transformers import LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from llamita.chat_format.encoding import Encoded, encode_dialogues
-from llamita.chat_format.packing import PackedCollator, pack
+from llamita.chat_format.packing import PackedCollator, packed_row, plan_rows
 from llamita.data.sources import read_dialogues
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer
 from llamita.model.padding import UNTRAINED
@@ -107,7 +107,12 @@ class TickingTrl(Ticking, SFTTrainer):
 
 
 def ours(material: Material, out: Path) -> float:
-    rows = pack(material.dialogues, LENGTH, material.tokenizer.pad_token_id, seed=0)
+    dialogues, pad = material.dialogues, material.tokenizer.pad_token_id
+    rows = [
+        packed_row([one.input_ids for one in parts], [one.labels for one in parts], LENGTH, pad_token_id=pad)
+        for plan in plan_rows([len(one.input_ids) for one in dialogues], LENGTH, seed=0)
+        if (parts := [dialogues[index] for index in plan])
+    ]
     columns = {name: [row[name] for row in rows] for name in ("input_ids", "labels", "position_ids")}
     arguments = training_arguments(
         SFTConfig,

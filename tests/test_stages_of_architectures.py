@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from llamita.chat_format.packing import pack_dialogues
 from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.errors import ConfigError
 from llamita.model.saving import save_model
@@ -24,6 +23,7 @@ from llamita.sft.settings import SftSettings
 from .helpers.architectures import tiny_architecture
 from .helpers.chatml import chatml_tokenizer
 from .helpers.material import HELPFULNESS, PRETRAIN, SFT, write_data
+from .helpers.packed import packed
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
@@ -52,8 +52,8 @@ def loss_of_dialogues_alone(model: Any, data: Path) -> float:
     """The mean over all trained tokens of the data of `SFT`, with one dialogue per row."""
     model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
     settings = SftSettings.model_validate(SFT)
-    dialogues = fine_tuning_dialogues(settings, {"data": data})
-    rows, _ = pack_dialogues(chatml_tokenizer(), dialogues, 128, context_length=256, seed=0, one_per_row=True)
+    dialogues = list(fine_tuning_dialogues(settings, {"data": data}))
+    rows, _ = packed(chatml_tokenizer(), dialogues, 128, context_length=256, one_per_row=True)
     total, count = 0.0, 0
     for row in rows:
         end = int(np.flatnonzero(row["position_ids"] == 0)[-1]) or 128

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from ..data.intake import Check
 from ..data.rows import Dialogue, Message, Turn, check_roles
 from ..errors import DataError
+from ..hashes import digest
+from ..model.checkpoint import tokenizer_hash
 from ..model.padding import UNTRAINED
 from .llama2 import CHAT_TEMPLATE, Llama2Format
 from .template import TemplateFormat
@@ -67,6 +69,14 @@ def chat_format(tokenizer: Any) -> ChatFormat:
 
 def _name(tokenizer: Any) -> str:
     return str(getattr(tokenizer, "name_or_path", "")) or "the tokenizer"
+
+
+def format_hash(tokenizer: Any) -> str:
+    """A hash of all that determines the ids of a chat: the vocabulary, the template, the special tokens."""
+    special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    return digest(
+        [tokenizer_hash(tokenizer), tokenizer.chat_template, special, sorted(tokenizer.all_special_tokens)]
+    )
 
 
 def check_messages(messages: Sequence[Message], last: str, control_strings: Sequence[str]) -> None:
@@ -143,10 +153,18 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
     Raises DataError if the last message is not the user's, or a message contains a control string.
     """
+    return encode_prompts(tokenizer, [messages])[0]
+
+
+def encode_prompts(tokenizer: Any, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """`encode_prompt` for several prompts, which is faster than one by one."""
     format = chat_format(tokenizer)
-    check_messages(messages, "user", format.control_strings)
-    [turns] = format.encode([messages])
-    return [id for prompt, answer in turns for id in [*prompt, *(answer or ())]]
+    for messages in prompts:
+        check_messages(messages, "user", format.control_strings)
+    return [
+        [id for prompt, answer in turns for id in [*prompt, *(answer or ())]]
+        for turns in format.encode(prompts)
+    ]
 
 
 def encode_questions(tokenizer: Any, questions: Sequence[str], system: str | None = None) -> list[list[int]]:
@@ -167,9 +185,19 @@ def encode_answer(tokenizer: Any, answer: str) -> list[int]:
 
     Raises DataError if the answer contains a control string.
     """
+    return encode_answers(tokenizer, [answer])[0]
+
+
+def encode_answers(tokenizer: Any, answers: Sequence[str]) -> list[list[int]]:
+    """`encode_answer` for several answers, which is faster than one by one."""
     format = chat_format(tokenizer)
-    messages: list[Message] = [{"role": "user", "content": "…"}, {"role": "assistant", "content": answer}]
-    check_messages(messages, "assistant", format.control_strings)
-    [[turn]] = format.encode([messages])
-    assert turn.answer is not None
-    return turn.answer
+    chats: list[list[Message]] = [
+        [{"role": "user", "content": "…"}, {"role": "assistant", "content": answer}] for answer in answers
+    ]
+    for messages in chats:
+        check_messages(messages, "assistant", format.control_strings)
+    encoded = []
+    for [turn] in format.encode(chats):
+        assert turn.answer is not None
+        encoded.append(turn.answer)
+    return encoded

@@ -7,19 +7,15 @@ gets `position_ids`, no `attention_mask`, and `use_cache=False`: the loss is tha
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
 
-from ..console import say
-from ..data.rows import Dialogue, Rows
-from ..errors import DataError
-from ..model.checkpoint import check_length
 from ..model.padding import UNTRAINED
-from .encoding import Encoded, encode_dialogues
+
+Ids = Sequence[int] | np.ndarray
 
 
 class PackedRow(TypedDict):
@@ -30,64 +26,19 @@ class PackedRow(TypedDict):
     position_ids: np.ndarray
 
 
-def pack_dialogues(
-    tokenizer: Any,
-    dialogues: Sequence[Dialogue],
-    max_length: int,
-    *,
-    context_length: int,
-    seed: int,
-    one_per_row: bool = False,
-) -> tuple[list[PackedRow], dict[str, Any]]:
-    """Encodes and packs dialogues; `one_per_row` is for models that carry state from one to the next.
+def plan_rows(sizes: Sequence[int], length: int, *, seed: int, one_per_row: bool = False) -> list[list[int]]:
+    """Assigns dialogues of `sizes` tokens to rows of `length` tokens; returns the dialogues of each row.
 
-    Returns the rows, and counts: `dialogues`, `rows`, `tokens`, `trained_tokens`, `fill` (share of tokens in
-    the rows that are not pads) and `skipped` (dialogues by reason).
-    Raises ConfigError if rows are longer than the model's context, DataError if no dialogue fits.
+    By best fit, or one per row; no dialogue is truncated, longer ones are in no row. The order is drawn from
+    the generator `"{seed}/packing"`, so that every row is a random sample. Sorting by length would fill rows
+    a little better, but some rows would have only long dialogues, with few trained answers, and some only
+    short ones.
     """
-    check_length("max_length", max_length, context_length)
-    encoded = encode_dialogues(tokenizer, dialogues)
-    rows = pack(encoded, max_length, tokenizer.pad_token_id, seed=seed, one_per_row=one_per_row)
-    if not rows:
-        raise DataError(
-            f"none of {len(encoded)} dialogues fits into a row of {max_length} tokens; raise max_length"
-        )
+    order = random.Random(f"{seed}/packing").sample(range(len(sizes)), len(sizes))
     if one_per_row:
-        say("one dialogue per row: this architecture would carry state from one dialogue to the next")
-    for reason, count in rows.skipped.items():
-        say(f"skipped {count:,} dialogues: {reason}")
-    packed = [dialogue for dialogue in encoded if len(dialogue.input_ids) <= max_length]
-    tokens = sum(len(dialogue.input_ids) for dialogue in packed)
-    return list(rows), {
-        "dialogues": len(packed),
-        "rows": len(rows),
-        "tokens": tokens,
-        "trained_tokens": sum(label != UNTRAINED for dialogue in packed for label in dialogue.labels),
-        "fill": tokens / (len(rows) * max_length),
-        "skipped": dict(rows.skipped),
-    }
-
-
-def pack(
-    encoded: Sequence[Encoded], length: int, pad_token_id: int, *, seed: int, one_per_row: bool = False
-) -> Rows[PackedRow]:
-    """Packs dialogues into rows of `length` tokens by best fit (or one per row); no dialogue is truncated.
-
-    The order is drawn from the generator `"{seed}/packing"`, so that every row is a random sample. Sorting by
-    length would fill rows a little better, but some rows would have only long dialogues, with few trained
-    answers, and some only short ones. Pads fill the end of a row as a segment of their own. Dialogues longer
-    than a row are dropped and counted in `.skipped` of the returned list.
-    """
-    encoded = random.Random(f"{seed}/packing").sample(encoded, len(encoded))
-    sizes = [len(dialogue.input_ids) for dialogue in encoded]
-    bins = (
-        [[index] for index, size in enumerate(sizes) if size <= length]
-        if one_per_row
-        else best_fit(sizes, length)
-    )
-    rows = [_row([encoded[index] for index in bin], length, pad_token_id) for bin in bins]
-    too_long = sum(size > length for size in sizes)
-    return Rows(rows, Counter({f"longer than {length} tokens": too_long} if too_long else {}))
+        return [[index] for index in order if sizes[index] <= length]
+    rows = best_fit([sizes[index] for index in order], length)
+    return [[order[place] for place in row] for row in rows]
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
@@ -116,17 +67,19 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _row(parts: Sequence[Encoded], length: int, pad_token_id: int) -> PackedRow:
-    pads = length - sum(len(part.input_ids) for part in parts)
-    segments = [len(part.input_ids) for part in parts] + [pads]
+def packed_row(ids: Sequence[Ids], labels: Sequence[Ids], length: int, *, pad_token_id: int) -> PackedRow:
+    """One row of `length` tokens: dialogues by ids and labels, then pads as a segment of their own."""
+    segments = [len(part) for part in ids]
+    pads = length - sum(segments)
+    segments.append(pads)
     return {
-        "input_ids": _array([*(part.input_ids for part in parts), [pad_token_id] * pads]),
-        "labels": _array([*(part.labels for part in parts), [UNTRAINED] * pads]),
+        "input_ids": _array([*ids, [pad_token_id] * pads]),
+        "labels": _array([*labels, [UNTRAINED] * pads]),
         "position_ids": _array([range(segment) for segment in segments]),
     }
 
 
-def _array(parts: Sequence[Sequence[int]]) -> np.ndarray:
+def _array(parts: Sequence[Ids | range]) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from .. import artifact
 from ..chat_format.encoding import check_of, encode_answer, encode_dialogue, encode_dialogues
 from ..chat_format.llama2 import CHAT_TEMPLATE
-from ..chat_format.packing import pack_dialogues
+from ..chat_format.packed_rows import pack_dialogues
 from ..corpus.corpus import COUNTS, Corpus
 from ..corpus.token_rows import TokenRows
 from ..corpus.writing import write_corpus
-from ..data.fine_tuning import fine_tuning_dialogues
+from ..data.fine_tuning import stored_dialogues
 from ..data.ghost_attention import instruction_on_every_turn, instruction_on_first_turn
 from ..data.intake import Intake
 from ..data.rows import Dialogue
@@ -54,34 +54,39 @@ def show(target: Target, rows: int) -> None:
     if target.chat_format == LLAMA2:
         tokenizer.chat_template = CHAT_TEMPLATE
     settings = target.settings
-    if isinstance(settings, RewardSettings):
-        _show_pairs(settings, target, tokenizer, rows=rows)
-    elif isinstance(settings, PretrainSettings):
-        _show_documents(settings, target, tokenizer, rows=rows)
-    elif isinstance(settings, SftSettings | RejectionSettings):
-        _show_dialogues(settings, target, tokenizer, rows=rows)
-    elif isinstance(settings, DistillationSettings):
-        context, _ = _limits(target.model)
-        show_distillation(settings, target.inputs["data"], tokenizer, context_length=context, rows=rows)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        if isinstance(settings, RewardSettings):
+            _show_pairs(settings, target, tokenizer, rows=rows, scratch=scratch)
+        elif isinstance(settings, PretrainSettings):
+            _show_documents(settings, target, tokenizer, rows=rows, scratch=scratch)
+        elif isinstance(settings, SftSettings | RejectionSettings):
+            _show_dialogues(settings, target, tokenizer, rows=rows, scratch=scratch)
+        elif isinstance(settings, DistillationSettings):
+            context, _ = _limits(target.model)
+            show_distillation(settings, target.inputs["data"], tokenizer, context_length=context, rows=rows)
 
 
 # ------------------------------------------------------------------------------------------- dialogues
 
 
 def _show_dialogues(
-    settings: SftSettings | RejectionSettings, target: Target, tokenizer: Any, *, rows: int
+    settings: SftSettings | RejectionSettings, target: Target, tokenizer: Any, *, rows: int, scratch: Path
 ) -> None:
     context, alone = _limits(target.model)
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    dialogues = fine_tuning_dialogues(settings, target.inputs, intake)
-    packed, counts = pack_dialogues(
+    dialogues = stored_dialogues(settings, target.inputs, scratch, identity={}, intake=intake)
+    packed = pack_dialogues(
         tokenizer,
         dialogues,
         settings.max_length,
         context_length=context,
         seed=settings.seed,
+        folder=scratch,
+        identity={},
         one_per_row=alone,
     )
+    counts = packed.counts
     drawing.legend("trained tokens, which the loss counts")
     for number, row in enumerate(packed[:rows], 1):
         segments = list(_segments(row["position_ids"]))
@@ -169,33 +174,35 @@ def _print_dialogue(tokenizer: Any, dialogue: Dialogue, *, trained: bool) -> Non
 # ------------------------------------------------------------------------------------------- pairs
 
 
-def _show_pairs(settings: RewardSettings, target: Target, tokenizer: Any, *, rows: int) -> None:
+def _show_pairs(
+    settings: RewardSettings, target: Target, tokenizer: Any, *, rows: int, scratch: Path
+) -> None:
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(
         settings,
         target.inputs["data"],
         tokenizer,
+        folder=scratch,
         answers_root=target.inputs.get("refusals"),
         intake=intake,
     )
     drawing.legend("tokens that differ between the two answers")
     for number, pair in enumerate(pairs[:rows], 1):
         _print_pair(tokenizer, pair, f"pair {number} of {len(pairs):,}", margins=settings.margin)
-    everything = [*pairs, *held_out]
+    chosen, rejected = np.concatenate([pairs.lengths, held_out.lengths], axis=1).tolist()
     too_long = counts["skipped"].get(f"longer than {settings.max_length} tokens", 0)
     drawing.heading("lengths (pairs that were not dropped)")
     drawing.length_table(
         [
-            ("prompt and chosen answer", [len(pair.chosen_ids) for pair in everything]),
-            ("prompt and rejected answer", [len(pair.rejected_ids) for pair in everything]),
+            ("prompt and chosen answer", chosen),
+            ("prompt and rejected answer", rejected),
         ]
     )
     drawing.line(f"pairs: {len(pairs):,} to train, {len(held_out):,} held out")
-    total = len(everything) + too_long
+    total = len(chosen) + too_long
     dropped = f"{too_long:,}, those of `mix` included" if settings.mix else drawing.share(too_long, total)
     drawing.line(f"dropped, longer than max_length {settings.max_length}: {dropped}")
-    cut = sum(pair.prompt_truncated for pair in everything)
-    drawing.line(f"prompt truncated: {drawing.share(cut, len(everything))}")
+    drawing.line(f"prompt truncated: {drawing.share(counts['truncated_prompts'], len(chosen))}")
 
 
 def _print_pair(tokenizer: Any, pair: Pair, name: str, *, margins: str) -> None:
@@ -221,28 +228,25 @@ def _print_pair(tokenizer: Any, pair: Pair, name: str, *, margins: str) -> None:
 # ------------------------------------------------------------------------------------------- documents
 
 
-def _show_documents(settings: PretrainSettings, target: Target, tokenizer: Any, *, rows: int) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        corpus = Corpus(
-            _shards(settings, target, tokenizer, scratch=Path(scratch)), tokenizer_hash(tokenizer)
-        )
-        apart = not settings.cross_document_attention
-        token_rows = TokenRows(corpus.train, settings.context_length, apart)
-        order = MixedOrder(token_rows.counts, corpus.weights, settings.seed)
-        order.set_epoch(0)
-        drawing.legend("trained tokens, which the loss counts")
-        for number in range(min(rows, len(order))):
-            row = token_rows[order[number]]
-            length = len(row["input_ids"])
-            positions = row["position_ids"] if apart else np.arange(length)
-            segments = list(_segments(positions))
-            drawing.heading(f"row {number + 1} of {len(order):,}: {len(segments)} documents")
-            trained = row["labels"].numpy() != UNTRAINED
-            trained[0] = False  # nothing before it predicts it
-            _print_segments(
-                tokenizer, "document", row["input_ids"].tolist(), segments=segments, trained=trained
-            )
-        _print_document_lengths(corpus, token_rows, settings.context_length)
+def _show_documents(
+    settings: PretrainSettings, target: Target, tokenizer: Any, *, rows: int, scratch: Path
+) -> None:
+    corpus = Corpus(_shards(settings, target, tokenizer, scratch=scratch), tokenizer_hash(tokenizer))
+    apart = not settings.cross_document_attention
+    token_rows = TokenRows(corpus.train, settings.context_length, apart)
+    order = MixedOrder(token_rows.counts, corpus.weights, settings.seed)
+    order.set_epoch(0)
+    drawing.legend("trained tokens, which the loss counts")
+    for number in range(min(rows, len(order))):
+        row = token_rows[order[number]]
+        length = len(row["input_ids"])
+        positions = row["position_ids"] if apart else np.arange(length)
+        segments = list(_segments(positions))
+        drawing.heading(f"row {number + 1} of {len(order):,}: {len(segments)} documents")
+        trained = row["labels"].numpy() != UNTRAINED
+        trained[0] = False  # nothing before it predicts it
+        _print_segments(tokenizer, "document", row["input_ids"].tolist(), segments=segments, trained=trained)
+    _print_document_lengths(corpus, token_rows, settings.context_length)
 
 
 def _shards(settings: PretrainSettings, target: Target, tokenizer: Any, *, scratch: Path) -> Path:

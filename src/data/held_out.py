@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+
+import numpy as np
 
 from .rows import Comparison
 
@@ -31,19 +32,22 @@ def split_held_out(
     seed decides, so the order of the rows has no influence, and with a fraction a row's part does not change
     when other rows are added or removed.
     """
-    keys = [key(row) for row in rows]
-    fractions = {name: hash_fraction(name, seed) for name in keys}
+    fractions = np.array([hash_fraction(key(row), seed) for row in rows], dtype=np.float64)
+    held = held_out_mask(fractions, held_out).tolist()
+    training = [row for row, out in zip(rows, held, strict=True) if not out]
+    return training, [row for row, out in zip(rows, held, strict=True) if out]
+
+
+def held_out_mask(fractions: np.ndarray, held_out: float | int) -> np.ndarray:
+    """Which rows are held out (bool, `[rows]`), by the `hash_fraction` of each row's key (float64, `[rows]`).
+
+    `held_out` as in `split_held_out`: the keys with the smallest fractions are held out.
+    """
     if isinstance(held_out, float):
-        held_out_keys = {name for name, fraction in fractions.items() if fraction < held_out}
-    else:
-        held_out_keys, rows_of, count = set(), Counter(keys), 0
-        for name in sorted(fractions, key=fractions.__getitem__):
-            if count >= held_out:
-                break
-            held_out_keys.add(name)
-            count += rows_of[name]
-    training = [row for row, name in zip(rows, keys, strict=True) if name not in held_out_keys]
-    return training, [row for row, name in zip(rows, keys, strict=True) if name in held_out_keys]
+        return fractions < held_out
+    different, counts = np.unique(fractions, return_counts=True)
+    before = np.cumsum(counts) - counts  # number of rows with smaller fractions
+    return np.isin(fractions, different[before < held_out])
 
 
 def hash_fraction(key: str, seed: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,16 @@ class Intake:
             "ignored_fields": dict(self.ignored),
             "changed": dict(self.changed),
         }
+
+    def state(self) -> dict[str, Any]:
+        """Returns all counts and errors as JSON, for `restore`."""
+        return {name: getattr(self, name) for name in ("skipped", "bad_rows", "ignored", "changed")}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Replaces the counts by those of `state`: of rows that were read earlier, or by another process."""
+        self.bad_rows = list(state["bad_rows"])
+        for name in ("skipped", "ignored", "changed"):
+            setattr(self, name, Counter(state[name]))
 
     def write(self, folder: Path) -> None:
         """Writes the errors of the bad rows to `folder/bad_rows.jsonl`, if there are any."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from ..errors import DataError
-
-T = TypeVar("T")
 
 Rating = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
 RATINGS: tuple[Rating, ...] = ("significantly_better", "better", "slightly_better", "negligibly_better")
@@ -122,14 +119,6 @@ class LabelledAnswer:
 
     answer: str
     refusal: bool
-
-
-class Rows(list[T]):
-    """A list of rows with the number of skipped rows by reason in `skipped`."""
-
-    def __init__(self, rows: Iterable[T] = (), skipped: Counter[str] | None = None) -> None:
-        super().__init__(rows)
-        self.skipped: Counter[str] = skipped if skipped is not None else Counter()
 
 
 def context_of_messages(messages: Sequence[Message]) -> Context:

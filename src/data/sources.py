@@ -164,14 +164,23 @@ def read_documents(sources: Sequence[Source], root: Path, intake: Intake | None 
     return stream(sources, root, DOCUMENTS, kind="documents", intake=intake or Intake())
 
 
+def stream_dialogues(
+    sources: Sequence[Source], root: Path, intake: Intake | None = None
+) -> Iterator[Dialogue]:
+    """Yields dialogues. Formats: messages, prompt_completion, alpaca, seed_tasks, sharegpt, gsm8k, hh."""
+    return stream(sources, root, DIALOGUES, kind="dialogues", intake=intake or Intake())
+
+
 def read_dialogues(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Dialogue]:
-    """Reads dialogues. Formats: messages, prompt_completion, alpaca, seed_tasks, sharegpt, gsm8k, hh."""
-    return list(stream(sources, root, DIALOGUES, kind="dialogues", intake=intake or Intake()))
+    """`stream_dialogues` as a list."""
+    return list(stream_dialogues(sources, root, intake))
 
 
-def read_comparisons(sources: Sequence[Source], root: Path, intake: Intake | None = None) -> list[Comparison]:
-    """Reads comparisons. Formats: comparison, hh, self_instruct_eval, gsm8k_solutions."""
-    return list(stream(sources, root, COMPARISONS, kind="comparisons", intake=intake or Intake()))
+def stream_comparisons(
+    sources: Sequence[Source], root: Path, intake: Intake | None = None
+) -> Iterator[Comparison]:
+    """Yields comparisons. Formats: comparison, hh, self_instruct_eval, gsm8k_solutions."""
+    return stream(sources, root, COMPARISONS, kind="comparisons", intake=intake or Intake())
 
 
 def read_labelled_answers(

@@ -1,25 +1,47 @@
-"""Comparisons as token ids: training pairs, held-out pairs, and counts of skipped comparisons."""
+"""Comparisons as token ids: training pairs, held-out pairs, and counts of skipped comparisons.
+
+The main process reads and tokenizes them once, into memory-mapped files that every rank opens.
+"""
 
 from __future__ import annotations
 
 import math
-import random
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..chat_format.encoding import encode_answer, encode_prompt
-from ..console import say
-from ..data.held_out import opening, split_held_out
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from ..chat_format.encoding import encode_answers, encode_prompts, format_hash
+from ..console import say, track
 from ..data.intake import Intake
+from ..data.row_files import IDS, Columns, IdLists, RowFolder, SealedRows, column, row_batches
 from ..data.rows import Comparison
-from ..data.sources import read_comparisons
-from ..errors import DataError
-from .evasions import evasive_comparisons, sample_evasions
+from ..data.sources import stream_comparisons
+from ..data.stored_rows import LazySequence, StoredRows, store_rows
+from ..distributed import group
+from .evasions import evasive_comparisons
+from .loss import margin
+from .selection import select_pairs
 from .settings import RewardSettings
+
+TRAINED = {  # columns of training
+    "chosen_ids": IDS,
+    "rejected_ids": IDS,
+    "margin": pa.float32(),
+    "chosen_safe": pa.float32(),
+    "rejected_safe": pa.float32(),
+}
+TOKENIZED = pa.schema(TRAINED | {"prompt_truncated": pa.bool_()})  # without ids: the pair is too long
+SELECTED = pa.schema({"row": pa.int64(), "held_out": pa.bool_(), "evasion": pa.bool_()})
+# the settings that pairs depend on; which bad rows are skipped is in the identity of `store_rows`
+ROW_SETTINGS = {"seed", "comparisons", "test", "held_out", "mix", "mix_share", "evasions", "margin"} | {
+    "max_length",
+    "truncate_prompts",
+}
 
 
 @dataclass(frozen=True)
@@ -37,104 +59,122 @@ class Pair:
     evasion: bool = False
 
 
+class Pairs(LazySequence[Pair]):
+    """Pairs in memory-mapped files; a pair is decoded when it is used.
+
+    Args:
+        comparisons: stored comparisons.
+        tokenized: their rows with the columns of `TOKENIZED`.
+        indices: of the comparisons that are pairs, int64 `[pairs]`.
+        evasion: whether each pair has an evasion, bool `[pairs]`.
+
+    Attributes:
+        rows: the pairs with the columns of `TRAINED`, for a trainer.
+        lengths: number of tokens of the prompt with the chosen answer and with the rejected one, int32
+            `[2, pairs]`; no pair is read for them.
+    """
+
+    def __init__(
+        self,
+        comparisons: Sequence[Comparison],
+        tokenized: datasets.Dataset,
+        indices: np.ndarray,
+        *,
+        evasion: np.ndarray,
+    ) -> None:
+        self._comparisons, self._indices, self._evasion = comparisons, indices, evasion
+        self._ids = [IdLists(column(tokenized, name)) for name in ("chosen_ids", "rejected_ids")]
+        self._truncated = column(tokenized, "prompt_truncated").to_numpy()
+        self.lengths = np.stack([ids.lengths[indices] for ids in self._ids])
+        self.rows = tokenized.select_columns(list(TRAINED)).select(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def element(self, index: int) -> Pair:
+        row = int(self._indices[index])
+        chosen, rejected = (ids[row].tolist() for ids in self._ids)
+        truncated, evasion = bool(self._truncated[row]), bool(self._evasion[index])
+        return Pair(self._comparisons[row], chosen, rejected, truncated, evasion)
+
+
 def read_pairs(
     settings: RewardSettings,
     root: Path,
     tokenizer: Any,
     *,
+    folder: Path,
     answers_root: Path | None = None,
     intake: Intake | None = None,
-) -> tuple[list[Pair], list[Pair], dict[str, Any]]:
+) -> tuple[Pairs, Pairs, dict[str, Any]]:
     """Training pairs (with the `mix` and the `evasions`), held-out pairs, and counts.
 
-    Comparisons whose prompt is held out are not trained on. Source paths are relative to `root`, those of
-    `evasions.answers` to `answers_root` if it is given.
+    Every rank calls it; the main process writes the pairs into files below `folder`, or finds those of an
+    interrupted stage there. Comparisons whose prompt is held out are not trained on. Source paths are
+    relative to `root`, those of `evasions.answers` to `answers_root` if it is given.
     Counts: `train_pairs`, and how many of them are `mixed_pairs` and `evasion_pairs`; `truncated_prompts`
     (training and held-out pairs); those of `intake`, over all sources.
     Raises DataError if no training pair or no held-out pair is left.
     """
     intake = intake or Intake()
-    comparisons = read_comparisons(settings.comparisons, root, intake)
-    skipped: Counter[str] = Counter()
-    encode = partial(
-        encode_pairs,
-        tokenizer,
-        max_length=settings.max_length,
-        truncate_prompts=settings.truncate_prompts,
-        skipped=skipped,
-    )
-    train: Sequence[Comparison] = comparisons
-    if settings.test:
-        held_out = read_comparisons(settings.test, root, intake)
-    else:
-        train, held_out = split_held_out(comparisons, settings.held_out, settings.seed)
-    held_out_openings = {opening(comparison) for comparison in held_out}
-    evasions: list[Pair] = []
-    held_out_evasions: list[Pair] = []
-    if settings.evasions:
-        made = evasive_comparisons(
-            settings.evasions, root, answers_root or root, seed=settings.seed, intake=intake
-        )
-        encoded = encode(_skip_held_out(made, held_out_openings, skipped))
-        evasive = [replace(pair, evasion=True) for pair in encoded]
-        evasions, held_out_evasions = sample_evasions(settings.evasions, evasive, settings.seed)
-        held_out_openings |= {opening(pair.comparison) for pair in held_out_evasions}
-    ordinary = read_comparisons(settings.mix, root, intake)
-    train, mix = (_skip_held_out(rows, held_out_openings, skipped) for rows in (train, ordinary))
-    pairs, mixed_pairs, test = (encode(rows) for rows in (train, mix, held_out))
-    if settings.mix:
-        mixed_pairs = _sample_mix(settings, mixed_pairs, len(pairs))
-    for reason, count in (+skipped).items():
-        say(f"{count:,} comparisons skipped: {reason}")
-    held_out_share = f"{len(held_out):,} of {len(comparisons):,} held out" if settings.held_out else None
-    _check_any_left(pairs, test, skipped, held_out=held_out_share)
-    pairs += [*mixed_pairs, *evasions]
-    test += held_out_evasions
-    if truncated := sum(pair.prompt_truncated for pair in [*pairs, *test]):
-        say(f"{truncated:,} prompts truncated: the pair is longer than {settings.max_length} tokens")
-    counts = {
-        "train_pairs": len(pairs),
-        "mixed_pairs": len(mixed_pairs),
-        "evasion_pairs": len(evasions),
-        "truncated_prompts": truncated,
+    identity = {
+        "settings": settings.model_dump(mode="json", include=ROW_SETTINGS),
+        "format": format_hash(tokenizer),
     }
-    intake.skipped.update(skipped)
-    return pairs, test, counts | intake.metrics()
+    comparisons, groups = _read(
+        settings, root, answers_root or root, folder=folder, identity=identity, intake=intake
+    )
+    tokenized = RowFolder(folder / "tokenized", TOKENIZED, comparisons.identity)
+    selected = RowFolder(folder / "selected", SELECTED, comparisons.identity)
+
+    def make() -> tuple[SealedRows, SealedRows]:
+        rows = tokenized.sealed() or tokenized.write(
+            lambda done: _tokenize(settings, tokenizer, comparisons, done=done)
+        )
+        choice = selected.sealed() or _select(
+            settings, comparisons, groups, tokenized=rows.open(), files=selected
+        )
+        return rows, choice
+
+    made, choice = group.once("tokenizing", make)
+    intake.skipped.update(choice.facts["skipped"])
+    rows, chosen = made.open(), choice.open()
+    indices, held_out, evasion = (column(chosen, name).to_numpy() for name in SELECTED.names)
+    train, test = (
+        Pairs(comparisons, rows, indices[part], evasion=evasion[part]) for part in (~held_out, held_out)
+    )
+    return train, test, choice.facts["counts"] | intake.metrics()
 
 
-def _check_any_left(
-    pairs: Sequence[Pair], test: Sequence[Pair], skipped: Counter[str], *, held_out: str | None
-) -> None:
-    """Raises DataError, with the reasons, if no training pair or no held-out pair is left."""
-    reasons = [f"{count:,} skipped: {reason}" for reason, count in (+skipped).items()]
-    reasons += [held_out] if held_out else []
-    for name, rows in (("training", pairs), ("held-out", test)):
-        if not rows:
-            raise DataError(
-                f"no {name} pair is left ({', '.join(reasons) or 'the sources are empty'}); "
-                "expected at least one"
-            )
+def _read(
+    settings: RewardSettings,
+    root: Path,
+    answers_root: Path,
+    *,
+    folder: Path,
+    identity: Mapping[str, Any],
+    intake: Intake,
+) -> tuple[StoredRows[Comparison], dict[str, range]]:
+    """Stores all comparisons that may become pairs, in groups named after the settings."""
 
+    def evasive(intake: Intake) -> list[Comparison]:
+        if not settings.evasions:
+            return []
+        return evasive_comparisons(settings.evasions, root, answers_root, seed=settings.seed, intake=intake)
 
-def _skip_held_out(
-    comparisons: Sequence[Comparison], held_out_openings: set[str], skipped: Counter[str]
-) -> list[Comparison]:
-    kept = [comparison for comparison in comparisons if opening(comparison) not in held_out_openings]
-    skipped["its prompt is held out"] += len(comparisons) - len(kept)
-    return kept
-
-
-def _sample_mix(settings: RewardSettings, ordinary: Sequence[Pair], count: int) -> list[Pair]:
-    """Draws ordinary pairs so that they are `mix_share` of the training pairs, besides `count` others.
-
-    Their answers are labelled safe, unless they are labelled already.
-    """
-    size = round(count * settings.mix_share / (1 - settings.mix_share))
-    if size > len(ordinary):
-        say(f"mix: only {len(ordinary):,} comparisons; a share of {settings.mix_share} needs {size:,}")
-    rng = random.Random(f"{settings.seed}/mix")
-    drawn = rng.sample(ordinary, min(size, len(ordinary)))
-    return [replace(pair, comparison=_safe_unless_labelled(pair.comparison)) for pair in drawn]
+    return store_rows(
+        folder / "comparisons",
+        Comparison,
+        {
+            "comparisons": lambda intake: stream_comparisons(settings.comparisons, root, intake),
+            "test": lambda intake: stream_comparisons(settings.test, root, intake),
+            "evasions": evasive,
+            "mix": lambda intake: map(_safe_unless_labelled, stream_comparisons(settings.mix, root, intake)),
+        },
+        identity=identity,
+        intake=intake,
+        seed=settings.seed,
+    )
 
 
 def _safe_unless_labelled(comparison: Comparison) -> Comparison:
@@ -145,29 +185,86 @@ def _safe_unless_labelled(comparison: Comparison) -> Comparison:
     )
 
 
-def encode_pairs(
-    tokenizer: Any,
-    comparisons: Sequence[Comparison],
-    max_length: int,
+def _select(
+    settings: RewardSettings,
+    comparisons: StoredRows[Comparison],
+    groups: Mapping[str, range],
     *,
-    truncate_prompts: bool,
-    skipped: Counter[str],
-) -> list[Pair]:
-    """Pairs in the chat format; pairs longer than `max_length` tokens are skipped and counted in `skipped`.
+    tokenized: datasets.Dataset,
+    files: RowFolder,
+) -> SealedRows:
+    """Writes which comparisons are pairs, and the counts."""
+    fractions = column(comparisons.rows, "fraction").to_numpy()
+    fits = IdLists(column(tokenized, "chosen_ids")).lengths > 0
+    selection = select_pairs(settings, groups, fractions, fits=fits)
+    rows = np.concatenate([selection.train, selection.test])
+    held_out = np.arange(len(rows)) >= len(selection.train)
+    evasion = (rows >= groups["evasions"].start) & (rows < groups["evasions"].stop)
+    truncated = int(column(tokenized, "prompt_truncated").to_numpy()[rows].sum())
+    if truncated:
+        say(f"{truncated:,} prompts truncated: the pair is longer than {settings.max_length} tokens")
+    counts = {
+        "train_pairs": len(selection.train),
+        "mixed_pairs": selection.mixed,
+        "evasion_pairs": selection.evasions,
+        "truncated_prompts": truncated,
+    }
+    columns = dict(zip(SELECTED.names, (rows, held_out, evasion), strict=True))
+    facts = {"counts": counts, "skipped": selection.skipped}
+    return files.write(lambda _: [columns], lambda: facts, resume=False)
 
-    With `truncate_prompts` the prompts of longer pairs are truncated from the left instead; a pair is skipped
-    only if an answer leaves no room for the prompt.
-    """
-    pairs = []
-    for comparison in comparisons:
-        prompt = encode_prompt(tokenizer, comparison.prompt)
-        chosen, rejected = (
-            encode_answer(tokenizer, answer) for answer in (comparison.chosen, comparison.rejected)
+
+def _tokenize(
+    settings: RewardSettings, tokenizer: Any, comparisons: Sequence[Comparison], *, done: int
+) -> Iterator[Columns]:
+    """The columns of `TOKENIZED` for the comparisons after the first `done`."""
+    progress = track(
+        row_batches(comparisons, done),
+        "tokenizing",
+        total=len(comparisons),
+        unit="pairs",
+        amount=len,
+        done=done,
+    )
+    for batch in progress:
+        pairs = encode_pairs(
+            tokenizer, batch, settings.max_length, truncate_prompts=settings.truncate_prompts
         )
+        yield tokenized_columns(pairs, settings.margin)
+
+
+def tokenized_columns(pairs: Sequence[Pair], margins: str) -> Columns:
+    """The columns of `TOKENIZED`; `margins` names a row of table 27."""
+    return {
+        "chosen_ids": [pair.chosen_ids for pair in pairs],
+        "rejected_ids": [pair.rejected_ids for pair in pairs],
+        "margin": [margin(pair.comparison.rating, margins) for pair in pairs],
+        "chosen_safe": [safety_label(pair.comparison.chosen_safe) for pair in pairs],
+        "rejected_safe": [safety_label(pair.comparison.rejected_safe) for pair in pairs],
+        "prompt_truncated": [pair.prompt_truncated for pair in pairs],
+    }
+
+
+def encode_pairs(
+    tokenizer: Any, comparisons: Sequence[Comparison], max_length: int, *, truncate_prompts: bool
+) -> list[Pair]:
+    """Pairs in the chat format; those longer than `max_length` tokens have no ids.
+
+    With `truncate_prompts` the prompts of longer pairs are truncated from the left instead; a pair is without
+    ids only if an answer leaves no room for the prompt.
+    """
+    prompts = encode_prompts(tokenizer, [comparison.prompt for comparison in comparisons])
+    answers = encode_answers(
+        tokenizer, [text for comparison in comparisons for text in (comparison.chosen, comparison.rejected)]
+    )
+    pairs = []
+    for comparison, prompt, chosen, rejected in zip(
+        comparisons, prompts, answers[::2], answers[1::2], strict=True
+    ):
         room = max_length - max(len(chosen), len(rejected))
         too_long = len(prompt) > room
         if too_long and (room < 1 or not truncate_prompts):
-            skipped[f"longer than {max_length} tokens"] += 1
+            pairs.append(Pair(comparison, [], []))
         else:
             kept = prompt[-room:]
             pairs.append(Pair(comparison, kept + chosen, kept + rejected, too_long))

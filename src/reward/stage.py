@@ -13,6 +13,7 @@ from trl import RewardConfig
 from ..artifact import write_json
 from ..chat_format.encoding import check_of
 from ..data.intake import Intake
+from ..data.row_files import ROWS
 from ..distributed import group
 from ..model.checkpoint import check_length, context_length, load_tokenizer, new_reward_model
 from ..model.lora import load_trainable
@@ -38,7 +39,12 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     check_length("max_length", settings.max_length, context_length(inputs["model"]))
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     pairs, held_out, counts = read_pairs(
-        settings, inputs["data"], tokenizer, answers_root=inputs.get("refusals"), intake=intake
+        settings,
+        inputs["data"],
+        tokenizer,
+        folder=out / ROWS,
+        answers_root=inputs.get("refusals"),
+        intake=intake,
     )
     intake.write(out)
     arguments = training_arguments(
@@ -59,7 +65,6 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
             tokenizer,
             pairs,
             arguments=arguments,
-            margins=settings.margin,
             safety_weight=settings.safety_loss_weight,
             description=f"reward ({settings.kind})",
             monitor=monitor_options(settings),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import datasets
+import numpy as np
 import torch
 from transformers import LlamaForSequenceClassification
 from trl import RewardConfig, RewardTrainer
@@ -15,8 +15,8 @@ from ..distributed.group import all_reduce_sum
 from ..model.padding import pad_right
 from ..training.monitoring import LOSS_ONLY, MonitorOptions
 from ..training.ordered_trainer import OrderedTrainer
-from .loss import centring_loss, margin, ranking_loss, safety_loss
-from .pairs import Pair, safety_label
+from .loss import centring_loss, ranking_loss, safety_loss
+from .pairs import TRAINED, Pairs
 
 TOKENS_PER_PASS = (16_384, 1_024)  # tokens per forward pass (on GPUs, on CPUs) at the answers' mean length
 
@@ -52,7 +52,7 @@ class PairTrainer(OrderedTrainer, RewardTrainer):
     """Trains on pairs; `safety_weight` is the weight of the auxiliary loss (0: not computed)."""
 
     loss_is_scaled_for_ga = True  # `compute_loss` scales it by shares of the global batch
-    columns = ["chosen_ids", "rejected_ids", "margin", "chosen_safe", "rejected_safe"]
+    columns = list(TRAINED)
 
     def __init__(self, *, safety_weight: float, **options: Any) -> None:
         super().__init__(**options)
@@ -97,41 +97,34 @@ def count_labelled(safe: torch.Tensor) -> int:
 def pair_trainer(
     model: LlamaForSequenceClassification,
     tokenizer: Any,
-    pairs: Sequence[Pair],
+    pairs: Pairs,
     *,
     arguments: RewardConfig,
-    margins: str,
     safety_weight: float,
     description: str = "reward",
     monitor: MonitorOptions = LOSS_ONLY,
 ) -> PairTrainer:
-    """A trainer on encoded pairs; `margins` names a row of table 27.
+    """A trainer on tokenized pairs.
 
     The pairs of a step are drawn at random; within a step pairs of similar length share a micro-batch.
     """
-    rows = datasets.Dataset.from_dict(
-        {
-            "chosen_ids": [pair.chosen_ids for pair in pairs],
-            "rejected_ids": [pair.rejected_ids for pair in pairs],
-            "margin": [margin(pair.comparison.rating, margins) for pair in pairs],
-            "chosen_safe": [safety_label(pair.comparison.chosen_safe) for pair in pairs],
-            "rejected_safe": [safety_label(pair.comparison.rejected_safe) for pair in pairs],
-        }
-    )
     return PairTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
-        data_collator=PairCollator(tokenizer.pad_token_id, answers_per_pass(pairs, arguments.device)),
+        train_dataset=pairs.rows,
+        data_collator=PairCollator(tokenizer.pad_token_id, answers_per_pass(pairs.lengths, arguments.device)),
         processing_class=tokenizer,
         safety_weight=safety_weight,
-        row_lengths=[max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs],
+        row_lengths=pairs.lengths.max(axis=0),
         description=description,
         monitor=monitor,
     )
 
 
-def answers_per_pass(pairs: Sequence[Pair], device: torch.device) -> int:
-    """Number of answers per forward pass; it depends on the mean length of all, so all ranks agree."""
-    tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
-    return max(1, TOKENS_PER_PASS[device.type == "cpu"] * 2 * len(pairs) // tokens)
+def answers_per_pass(lengths: np.ndarray, device: torch.device) -> int:
+    """Number of answers per forward pass; it depends on the mean length of all, so all ranks agree.
+
+    `lengths`: as `Pairs.lengths`.
+    """
+    tokens = int(lengths.sum(dtype=np.int64))
+    return max(1, TOKENS_PER_PASS[device.type == "cpu"] * lengths.size // tokens)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..chat_format.encoding import check_of
+from ..chat_format.encoding import check_of, format_hash
 from ..chat_format.llama2 import CHAT_TEMPLATE
-from ..data.fine_tuning import fine_tuning_dialogues
+from ..data.fine_tuning import stored_dialogues
 from ..data.intake import Intake
+from ..data.row_files import ROWS
 from ..distributed import group
 from ..model.checkpoint import load_tokenizer
 from ..training.finetune import finetune_on_dialogues
@@ -28,13 +29,16 @@ def run(settings: SftSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     if settings.chat_format == "llama2":
         tokenizer.chat_template = CHAT_TEMPLATE
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    dialogues = fine_tuning_dialogues(settings, inputs, intake)
+    dialogues = stored_dialogues(
+        settings, inputs, out / ROWS, identity={"format": format_hash(tokenizer)}, intake=intake
+    )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         return finetune_on_dialogues(
             settings,
             inputs["model"],
             tokenizer,
             dialogues=dialogues,
+            identity=dialogues.identity,
             intake=intake,
             out=out,
             tracker=tracker,

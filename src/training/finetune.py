@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
-from ..chat_format.packing import PackedCollator, PackedRow, pack_dialogues
+from ..chat_format.packed_rows import PackedRows, pack_dialogues
+from ..chat_format.packing import PackedCollator
 from ..data.intake import Intake
+from ..data.row_files import ROWS
 from ..data.rows import Dialogue
 from ..errors import ConfigError
 from ..model.architecture import carries_state, context_of
@@ -73,6 +73,7 @@ def finetune_on_dialogues(
     tokenizer: Any,
     *,
     dialogues: Sequence[Dialogue],
+    identity: Mapping[str, Any],
     intake: Intake,
     out: Path,
     tracker: Tracker,
@@ -80,21 +81,24 @@ def finetune_on_dialogues(
 ) -> dict[str, Any]:
     """Packs dialogues, trains the model in `folder` on them and saves it to `out/model`.
 
-    Dialogues that don't fit into a row are counted in `intake`.
+    Dialogues that don't fit into a row are counted in `intake`. `identity`: what `dialogues` depend on, see
+    `pack_dialogues`.
 
     Returns the metrics of packing, of `intake` and of training. Raises what `pack_dialogues` and
     `finetune_packed` raise.
     """
     config = model_config(folder)
-    rows, counts = pack_dialogues(
+    rows = pack_dialogues(
         tokenizer,
         dialogues,
         settings.max_length,
         context_length=context_of(config),
         seed=settings.seed,
+        folder=out / ROWS,
+        identity=identity,
         one_per_row=carries_state(config),
     )
-    intake.skipped.update(counts["skipped"])
+    intake.skipped.update(rows.counts["skipped"])
     intake.write(out)
 
     def load(arguments: SFTConfig) -> Any:
@@ -118,13 +122,13 @@ def finetune_on_dialogues(
         attention=settings.attn_implementation,
         merge=settings.lora is None or settings.lora.merge,
     )
-    return counts | intake.metrics() | trained
+    return rows.counts | intake.metrics() | trained
 
 
 def finetune_packed(
     load: Callable[[SFTConfig], Any],
     tokenizer: Any,
-    rows: Sequence[PackedRow],
+    rows: PackedRows,
     *,
     trainer: Mapping[str, Any],
     seed: int,
@@ -143,7 +147,7 @@ def finetune_packed(
 
     Args:
         load: loads the model to train as `model.lora.load_trainable` does, once the training arguments exist.
-        rows: returned by `chat_format.packing.pack_dialogues`, all of the same length.
+        rows: returned by `chat_format.packed_rows.pack_dialogues`.
         trainer: arguments of `trl.SFTConfig`, returned by `trainer_section`.
         out: folder for the trainer's own files.
         deepspeed: path of a ZeRO file; the process must then be started by a launcher.
@@ -167,20 +171,17 @@ def finetune_packed(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    columns = {
-        name: np.stack([row[name] for row in rows])  # type: ignore[literal-required]  # the row's own names
-        for name in PackedRow.__annotations__
-    }
-    mean_attended = float(columns["position_ids"].mean()) + 1
     model = load(arguments)
     fine_tuner = PackedTrainer(
         model=model,
         args=arguments,
-        train_dataset=datasets.Dataset.from_dict(columns).with_format("numpy"),
+        train_dataset=rows.rows,
         data_collator=PackedCollator(),
         processing_class=tokenizer,
         description=description,
-        monitor=replace(monitor, flops_per_item=training_flops_per_token(model.config, mean_attended)),
+        monitor=replace(
+            monitor, flops_per_item=training_flops_per_token(model.config, rows.mean_position + 1)
+        ),
     )
     if not carries_state(plain(model).config):  # with state, a row holds one dialogue: nothing to isolate
         fine_tuner.add_callback(Isolation(fine_tuner, attention, "use a model with RoPE"))
@@ -190,7 +191,7 @@ def finetune_packed(
             "carries its state from one row to the next; set it to sdpa or eager"
         )
     with attending_within_segments(plain(model), arguments.device, attention):
-        metrics = run_trainer(fine_tuner, tracker, items_per_row=columns["input_ids"].shape[1], unit="tokens")
+        metrics = run_trainer(fine_tuner, tracker, items_per_row=rows.length, unit="tokens")
     save_trained(fine_tuner, tokenizer, save_to, merge=merge)
     del model
     release(fine_tuner)

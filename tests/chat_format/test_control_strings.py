@@ -10,12 +10,12 @@ import pytest
 from llamita.chat_format.encoding import check_of
 from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.data.intake import Intake
-from llamita.data.sources import read_comparisons, read_dialogues, read_labelled_answers, read_prompts
+from llamita.data.sources import read_dialogues, read_labelled_answers, read_prompts
 from llamita.errors import DataError
 
 from ..helpers.chatml import chatml_tokenizer
 from ..helpers.rows import PAIR, write
-from ..helpers.sources import source
+from ..helpers.sources import read_comparisons, source
 
 
 def rows_with(text: str) -> dict[str, tuple[Any, dict[str, Any]]]:

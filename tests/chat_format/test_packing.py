@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from llamita.chat_format.encoding import Encoded
-from llamita.chat_format.packing import PackedCollator, best_fit, pack
+from llamita.chat_format.packing import PackedCollator, best_fit, plan_rows
 
+from ..helpers.packed import pack
 from ..helpers.tiny import tiny_model
 
 PAD = 0
@@ -37,7 +38,6 @@ def test_every_dialogue_is_complete_in_one_row() -> None:
     rows = pack(dialogues, 32, PAD, seed=0)
     found = sorted(ids for row in rows for ids in segments(row) if set(ids) != {PAD})
     assert found == sorted(one.input_ids for one in dialogues)
-    assert rows.skipped == {}
     for row in rows:
         assert all(values.shape == (32,) for values in row.values())
         pads = row["input_ids"] == PAD
@@ -48,9 +48,8 @@ def test_every_dialogue_is_complete_in_one_row() -> None:
     assert sum((row["labels"] != -100).sum() for row in rows) == trained
 
 
-def test_too_long_dialogues_are_dropped_and_counted() -> None:
+def test_too_long_dialogues_are_dropped() -> None:
     rows = pack(encoded([5, 9, 8, 12]), 8, PAD, seed=0)
-    assert rows.skipped == {"longer than 8 tokens": 2}
     assert sorted(len(segments(row)) for row in rows) == [1, 2]
 
 
@@ -126,8 +125,5 @@ def test_without_restarting_positions_dialogues_attend_to_each_other(model: torc
 
 
 def test_one_dialogue_per_row() -> None:
-    dialogues = encoded([5, 33, 32, 7])
-    rows = pack(dialogues, 32, PAD, seed=0, one_per_row=True)
-    found = [[ids for ids in segments(row) if set(ids) != {PAD}] for row in rows]
-    assert sorted(found) == sorted([one.input_ids] for one in dialogues if len(one.input_ids) <= 32)
-    assert rows.skipped == {"longer than 32 tokens": 1}
+    rows = plan_rows([5, 33, 32, 7], 32, seed=0, one_per_row=True)
+    assert sorted(rows) == [[0], [2], [3]]

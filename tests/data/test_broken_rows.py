@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from llamita.data.sources import read_comparisons, read_dialogues, read_labelled_answers
+from llamita.data.sources import read_dialogues, read_labelled_answers
 from llamita.errors import DataError
 
 from ..helpers.rows import COMPARED, PAIR, write
-from ..helpers.sources import source
+from ..helpers.sources import read_comparisons, source
 
 BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
     "no json": (read_dialogues, "messages", '{"messages": \n', "invalid JSON"),

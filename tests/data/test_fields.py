@@ -9,11 +9,11 @@ import pytest
 
 from llamita.data.intake import Intake
 from llamita.data.rows import Comparison, Dialogue, Prompt
-from llamita.data.sources import read_comparisons, read_dialogues, read_documents, read_prompts
+from llamita.data.sources import read_dialogues, read_documents, read_prompts
 from llamita.errors import DataError
 
 from ..helpers.rows import COMPARED, PAIR, write
-from ..helpers.sources import source
+from ..helpers.sources import read_comparisons, source
 
 SYSTEM = [{"role": "system", "content": "be brief"}]
 USER, ANSWER = PAIR[:1], PAIR[1:]

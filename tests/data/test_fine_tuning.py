@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from llamita.chat_format.encoding import encode_answer, encode_prompt
-from llamita.chat_format.packing import pack_dialogues
 from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.data.intake import Intake
 from llamita.data.rows import Dialogue
 from llamita.data.settings import DialogueSettings
 from llamita.errors import ConfigError, DataError
 
+from ..helpers.packed import packed
 from ..helpers.rows import turn, write
 from ..helpers.sources import source
 
@@ -34,7 +34,7 @@ def dialogues(data: Path, intake: Intake | None = None, **changed: str) -> list[
     paths = {"dialogues": "plain.jsonl", "ghost_attention": "ghost.jsonl"} | changed
     settings = DialogueSettings(**{name: source("messages", path) for name, path in paths.items()})
     folders = {name: data / name for name in ("gatt", "distillation") if (data / name).is_dir()}
-    return fine_tuning_dialogues(settings, {"data": data, **folders}, intake)
+    return list(fine_tuning_dialogues(settings, {"data": data, **folders}, intake))
 
 
 def trained(row: Any) -> list[int]:
@@ -43,7 +43,7 @@ def trained(row: Any) -> list[int]:
 
 def test_demonstrations_train_every_answer_and_ghost_attention_the_last(data: Path, tokenizer: Any) -> None:
     found = dialogues(data)
-    rows = [pack_dialogues(tokenizer, [one], 128, context_length=128, seed=0)[0][0] for one in found]
+    rows = [packed(tokenizer, [one], 128, context_length=128)[0][0] for one in found]
     assert trained(rows[0]) == encode_answer(tokenizer, "it is red") + encode_answer(tokenizer, "yes")
     assert trained(rows[1]) == trained(rows[2]) == encode_answer(tokenizer, "fine again")
 
@@ -70,7 +70,7 @@ def test_packing_counts_everything_and_reports_only_its_own_skips(
     length = lengths[1] + len(encode_answer(tokenizer, "fine again"))
     long = Dialogue([*GHOST, *GHOST, *GHOST])
     found.append(long)
-    rows, counts = pack_dialogues(tokenizer, found, length, context_length=1000, seed=0)
+    rows, counts = packed(tokenizer, found, length, context_length=1000)
     assert counts["skipped"] == {f"longer than {length} tokens": 1}
     output = capsys.readouterr().out
     assert f"skipped 1 dialogues: longer than {length} tokens" in output
@@ -87,9 +87,9 @@ def test_packing_counts_everything_and_reports_only_its_own_skips(
 def test_dialogues_that_raise_errors(data: Path, tokenizer: Any) -> None:
     plain = [Dialogue(PLAIN)]
     with pytest.raises(ConfigError, match=r"max_length: 129 is above the model's context of 128"):
-        pack_dialogues(tokenizer, plain, 129, context_length=128, seed=0)
+        packed(tokenizer, plain, 129, context_length=128)
     with pytest.raises(DataError, match="none of 1 dialogues fits into a row of 5 tokens"):
-        pack_dialogues(tokenizer, plain, 5, context_length=128, seed=0)
+        packed(tokenizer, plain, 5, context_length=128)
     system = {"role": "system", "content": "be fine"}
     write(data / "both.jsonl", [{"messages": [system, *GHOST], "instruction": "you are fine"}])
     with pytest.raises(
@@ -109,7 +109,7 @@ def test_distilled_dialogues_train_the_last_answer_and_may_have_a_separate_root(
     plain, _, _, distilled = dialogues(data, distillation="distilled.jsonl")
     assert plain.messages == PLAIN
     assert distilled == Dialogue([system, *PLAIN], trained="last")
-    [row], _ = pack_dialogues(tokenizer, [distilled], 128, context_length=128, seed=0)
+    [row], _ = packed(tokenizer, [distilled], 128, context_length=128)
     assert trained(row) == encode_answer(tokenizer, "yes")
 
 

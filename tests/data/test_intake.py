@@ -12,7 +12,6 @@ from llamita.data.intake import Intake
 from llamita.data.rows import Prompt
 from llamita.data.settings import PromptSource, RowSettings
 from llamita.data.sources import (
-    read_comparisons,
     read_dialogues,
     read_documents,
     read_labelled_answers,
@@ -23,7 +22,7 @@ from llamita.runner.stages import REGISTRY, settings_class
 from llamita.settings import Source
 
 from ..helpers.rows import COMPARED, PAIR, write
-from ..helpers.sources import source
+from ..helpers.sources import read_comparisons, source
 
 BAD: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "text_rows": (read_documents, {"text": "fine"}, {"txt": "fine"}),

@@ -13,7 +13,6 @@ from llamita.data.intake import Intake
 from llamita.data.rows import Comparison, Dialogue, LabelledAnswer, Prompt
 from llamita.data.source_hash import data_hash
 from llamita.data.sources import (
-    read_comparisons,
     read_dialogues,
     read_documents,
     read_labelled_answers,
@@ -23,7 +22,7 @@ from llamita.errors import DataError
 from llamita.settings import Source
 
 from ..helpers.rows import COMPARED, PAIR, dialogue, write
-from ..helpers.sources import source
+from ..helpers.sources import read_comparisons, source
 
 # ------------------------------------------------------------------------------------------- formats
 

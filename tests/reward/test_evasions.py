@@ -15,11 +15,10 @@ from llamita.errors import DataError
 from llamita.model.checkpoint import load_tokenizer
 from llamita.reward import stage
 from llamita.reward.evasions import evasive_comparisons
-from llamita.reward.pairs import read_pairs
 from llamita.reward.settings import EvasionSettings, RewardSettings
 
 from ..helpers.material import HELPFULNESS, SAFETY, write_data
-from ..helpers.reward import settings
+from ..helpers.reward import read_pairs, settings
 from ..helpers.rows import turn, write
 from ..helpers.sources import source_setting
 from ..helpers.tiny import save_tiny_model

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llamita.chat_format.encoding import encode_answer, encode_prompt
+from llamita.data import row_files
 from llamita.data.held_out import opening
 from llamita.data.intake import Intake
 from llamita.errors import DataError
-from llamita.reward.pairs import Pair, read_pairs, safety_label
+from llamita.reward import pairs as pairs_module
+from llamita.reward.loss import margin
+from llamita.reward.pairs import Pair, encode_pairs, safety_label
 from llamita.reward.settings import RewardSettings
+from llamita.training.settings import TrainedSettings
 
+from ..helpers.reward import read_pairs
 from ..helpers.rows import turn, write
 from ..helpers.sources import source_setting
 
@@ -169,6 +176,63 @@ def test_long_prompts_are_truncated_from_the_left_and_counted(
     assert counts["skipped"] == {f"longer than {length} tokens": 1}, "no prompt makes room for such an answer"
     assert counts["truncated_prompts"] == 1 + sum(one.prompt_truncated for one in held_out) == 5
     assert f"5 prompts truncated: the pair is longer than {length} tokens" in capsys.readouterr().out
+
+
+def test_the_rows_of_training_are_those_of_the_pairs(data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    chosen = settings(mix=source_setting("ordinary", "comparison"), mix_share=0.5, margin="large")
+    pairs, held_out, _ = pairs_module.read_pairs(chosen, data, tokenizer, folder=tmp_path / "rows")
+    for rows in (pairs, held_out):
+        for number in (0, 7, -1):
+            pair, row = rows[number], rows.rows[number % len(rows)]
+            assert (row["chosen_ids"], row["rejected_ids"]) == (pair.chosen_ids, pair.rejected_ids)
+            assert row["margin"] == margin(pair.comparison.rating, "large")
+            labels = [safety_label(pair.comparison.chosen_safe), safety_label(pair.comparison.rejected_safe)]
+            np.testing.assert_equal([row["chosen_safe"], row["rejected_safe"]], labels)
+        assert set(rows.rows.column_names) == {*pairs_module.TRAINED}
+        assert rows.lengths.T.tolist() == [[len(one.chosen_ids), len(one.rejected_ids)] for one in rows]
+        assert all(Path(file["filename"]).is_relative_to(tmp_path / "rows") for file in rows.rows.cache_files)
+
+
+def test_a_killed_stage_tokenizes_the_other_pairs(
+    data: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_files, "BATCH_ROWS", 20)
+    monkeypatch.setattr(row_files, "PART_BATCHES", 2)
+
+    def tokenized(stop: int | None = None, **changes: Any) -> tuple[int, Any]:
+        """Number of tokenized comparisons, and the pairs."""
+        count = 0
+
+        def spy(tokenizer: Any, rows: Sequence[Any], *given: Any, **named: Any) -> Any:
+            nonlocal count
+            count += len(rows)
+            if count == stop:
+                raise KeyboardInterrupt
+            return encode_pairs(tokenizer, rows, *given, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pairs_module, "encode_pairs", spy)
+            intake = Intake()
+            found = pairs_module.read_pairs(
+                settings(**changes), data, tokenizer, folder=tmp_path / "rows", intake=intake
+            )
+        return count, ([list(rows) for rows in found[:2]], found[2], intake.skipped)
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenized(160)
+    count, first = tokenized()
+    assert count == 180 - 120
+    assert first[0] == [*read_pairs(settings(), data, tokenizer)[:2]]
+    assert tokenized() == (0, first), "complete files are only opened"
+    count, other = tokenized(max_length=48)
+    assert count == 180, "pairs of other settings are not used"
+    assert other[1] == read_pairs(settings(max_length=48), data, tokenizer)[2]
+
+
+def test_the_files_of_pairs_depend_on_every_setting_that_pairs_depend_on() -> None:
+    """A new setting of the stage has to be added on either side."""
+    own = RewardSettings.model_fields.keys() - TrainedSettings.model_fields.keys()
+    assert own - {"kind", "safety_loss_weight", "max_bad_rows"} == pairs_module.ROW_SETTINGS - {"seed"}
 
 
 def test_no_training_pair_is_left(data: Path, tokenizer: Any) -> None:

@@ -24,6 +24,7 @@ from llamita.training.arguments import training_arguments
 from llamita.training.loop import run_trainer
 from llamita.training.tracking import Tracker
 
+from ..helpers.reward import as_pairs
 from ..helpers.tiny import save_tiny_reward_model
 
 NAN = math.nan
@@ -63,7 +64,7 @@ def first_row(out: Path, folder: Path, tokenizer: Any, pairs: list[Pair], **sect
     )
     with Tracker(out, {}) as tracker:
         run_trainer(
-            pair_trainer(model, tokenizer, pairs, arguments=arguments, margins="small", safety_weight=0.5),
+            pair_trainer(model, tokenizer, as_pairs(pairs), arguments=arguments, safety_weight=0.5),
             tracker,
             items_per_row=1,
             unit="pairs",
@@ -88,7 +89,7 @@ def test_a_batch_sorts_answers_by_length_and_restores_their_order():
 def test_all_ranks_have_the_same_number_of_passes():
     """Whatever the lengths of their rows: under ZeRO-3 all ranks gather weights together in each pass."""
     pairs = [Pair(Comparison([], "", "", rating=None), [1] * length, [1] * length) for length in (50, 150)]
-    assert answers_per_pass(pairs, torch.device("cpu")) == TOKENS_PER_PASS[1] // 100
+    assert answers_per_pass(as_pairs(pairs).lengths, torch.device("cpu")) == TOKENS_PER_PASS[1] // 100
     collate = PairCollator(0, 5)
     short, long = (
         {"chosen_ids": ids, "rejected_ids": ids, "margin": 0.0, "chosen_safe": NAN, "rejected_safe": NAN}
@@ -107,7 +108,7 @@ def test_a_step_has_pairs_of_all_lengths(tmp_path: Path, folder: Path, tokenizer
     section = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
     arguments = training_arguments(RewardConfig, section, tmp_path, seed=0, max_length=None)
     pairwise = pair_trainer(
-        load_reward_model(folder), tokenizer, pairs, arguments=arguments, margins="small", safety_weight=0.0
+        load_reward_model(folder), tokenizer, as_pairs(pairs), arguments=arguments, safety_weight=0.0
     )
     pairwise.data_collator = PairCollator(0, 8)
     steps: list[list[int]] = []
@@ -212,7 +213,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path: Path, folder: Pat
         model = load_reward_model(folder)
         arguments = training_arguments(RewardConfig, section, out, seed=0, max_length=None)
         pairwise = pair_trainer(
-            model, tokenizer, make_pairs(22), arguments=arguments, margins="small", safety_weight=0.5
+            model, tokenizer, as_pairs(make_pairs(22)), arguments=arguments, safety_weight=0.5
         )
         for callback in callbacks:
             pairwise.add_callback(callback)

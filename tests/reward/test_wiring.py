@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llamita.jsonl import read_rows
 from llamita.reward import stage
-from llamita.reward.pairs import Pair, read_pairs
+from llamita.reward.pairs import Pair
 
 from ..helpers.material import SAFETY, write_data
 from ..helpers.plain_ppo import adam
-from ..helpers.reward import settings
+from ..helpers.reward import read_pairs, settings
 from ..helpers.tiny import save_tiny_model
 from ..helpers.two_ranks import on_two_ranks
 

@@ -251,7 +251,7 @@ def test_fine_tuning_starts_from_the_base_model_and_trains_only_last_answers(
     tokenizer = AutoTokenizer.from_pretrained(inputs["base"] / "model")
     model = AutoModelForCausalLM.from_pretrained(inputs["base"] / "model")
     chosen = rejection(**REJECTION)
-    demonstrations = fine_tuning_dialogues(chosen, inputs)
+    demonstrations = list(fine_tuning_dialogues(chosen, inputs))
     examples = [(one.input_ids, one.labels) for one in encode_dialogues(tokenizer, demonstrations)]
     for row in selection:
         prompt = tokenizer.apply_chat_template(row["messages"][:-1], return_dict=False)

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...chat_format.encoding import chat_format, check_of
-from ...data.fine_tuning import fine_tuning_dialogues
+from ...chat_format.encoding import chat_format, check_of, format_hash
+from ...data.fine_tuning import stored_dialogues
 from ...data.intake import Intake
+from ...data.row_files import ROWS
 from ...data.rows import Dialogue
+from ...data.stored_rows import Joined
 from ...distributed import group
 from ...distributed.cached import cached_rows
 from ...distributed.device import device
 from ...errors import DataError
+from ...hashes import file_hash
 from ...jsonl import Row, read_rows
 from ...model.checkpoint import check_length, context_length, load_causal_lm
 from ...model.lora import base_model_of
@@ -49,23 +52,29 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    demonstrations = fine_tuning_dialogues(settings, inputs, intake)
     context = context_length(inputs["base"])
     check_length("max_length", settings.max_length, context)  # before hours of sampling
+    demonstrations = stored_dialogues(
+        settings, inputs, out / ROWS, identity={"format": format_hash(tokenizer)}, intake=intake
+    )
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
     intake.write(out)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
         selected = _select(settings, inputs, tokenizer, pool=pool, earlier=earlier, out=out, tracker=tracker)
+        selections = [folder / SELECTION for folder in (*earlier, out)]
         best = [
             Dialogue(row["messages"], trained="last")  # only the last answer was sampled
-            for folder in (*earlier, out)
-            for row in read_rows(folder / SELECTION)
+            for path in selections
+            for row in read_rows(path)
         ]
+        repeats = settings.selection_repeats
+        identity = {"selections": [file_hash(path) for path in selections], "repeats": repeats}
         return selected | finetune_on_dialogues(
             settings,
             inputs["base"],
             tokenizer,
-            dialogues=[*demonstrations, *best * settings.selection_repeats],
+            dialogues=Joined(demonstrations, best * repeats),
+            identity={**demonstrations.identity, **identity},
             intake=intake,
             out=out,
             tracker=tracker,
