@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llamita.memory.account import Account, account
+from llamita.memory.engine import Engine
+from llamita.memory.shape import Shape
+from llamita.memory.states import Trained, published
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward.settings import RewardSettings
 from llamita.sft.settings import SftSettings
@@ -98,8 +101,8 @@ Activation checkpointing is `trainer: {gradient_checkpointing: true}`: the defau
 GPUs, not of `pretrain`. The ZeRO files are those of `configs/deepspeed/`.
 
 Tests compare weights, gradients and optimizer with the tensors of DeepSpeed's engines on one and two CPU
-ranks under ZeRO-1, 2 and 3 (within 1%), activations and logits with what autograd holds in transformers' Llama
-(within 5%, autocast with checkpointing within 10%), and the sums with published figures: DeepSpeed's
+ranks under ZeRO-1, 2 and 3 (within 1%), activations and logits with what autograd holds in transformers'
+Llama (within 5%, autocast with checkpointing within 10%), and the sums with published figures: DeepSpeed's
 estimates, LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B, prime-rl's SFT of Qwen3-4B. They
 have not been measured on a GPU yet. The attention kernel is assumed to need no dense mask.
 """
@@ -108,7 +111,7 @@ have not been measured on a GPU yet. The attention kernel is assumed to need no 
 def page() -> str:
     """The whole page, as Markdown."""
     sections = [section for stage in STAGES for section in _stage(stage)]
-    return "\n".join([HEAD, *sections])
+    return "\n".join([HEAD, *sections, *_publishing()])
 
 
 def _stage(stage: str) -> Iterator[str]:
@@ -140,6 +143,24 @@ def _all_rows(stage: str) -> Iterator[list[str]]:
                 str(gpus),
                 *(f"**{_gb(total)}**" if total <= LIMIT else _gb(total) for total in totals),
             ]
+
+
+def _publishing() -> Iterator[str]:
+    yield "## Publishing\n"
+    yield (
+        "While a model is saved, its weights are whole in the memory of hosts: under ZeRO-3 rank 0 collects\n"
+        "them weight by weight, otherwise every rank copies those of its GPU. In GB on the first node of 8\n"
+        "GPUs:\n"
+    )
+    rows = []
+    for name, config in MODELS.items():
+        model = Trained.whole(Shape.from_config(config))
+        row = [name]
+        for stage in (2, 3):
+            engine = Engine(GPUS_OF_NODE, stage, "bf16")
+            row.append(_gb(sum(published(model, engine, rank) for rank in range(GPUS_OF_NODE))))
+        rows.append(row)
+    yield _table(["model", "ZeRO-0, 1 and 2", "ZeRO-3"], iter(rows))
 
 
 def _account(stage: str, model: str, gpus: int, choice: Choice) -> Account:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..deepspeed_file import DeepSpeedFile
@@ -81,6 +82,10 @@ def account_of(model: Trained, engine: Engine, batch: MicroBatch) -> Account:
     `buffers` (of gradients that are reduced, or in the step); `activations`; `logits` (with gradients).
     """
     shape = model.shape
+    # a frozen base model is in bf16, and so are its hidden states: autocast has nothing to copy
+    computing = (
+        replace(engine, precision="bf16") if model.frozen and engine.precision == "autocast" else engine
+    )
     held = {
         "weights": states.weights(model, engine),
         "gradients": states.gradients(model, engine),
@@ -97,15 +102,15 @@ def account_of(model: Trained, engine: Engine, batch: MicroBatch) -> Account:
     buffers = states.backward_buffers(model, engine)
     moments = {
         "loss": {
-            "gathered": gathered + passes.cached_copies(shape, engine, batch.loss),
+            "gathered": gathered + passes.cached_copies(shape, computing, batch.loss),
             "buffers": buffers,
-            "activations": passes.stored(shape, engine, batch),
-            "logits": passes.logits(shape, engine, batch),
+            "activations": passes.stored(shape, computing, batch),
+            "logits": passes.logits(shape, computing, batch),
         },
         "backward": {
-            "gathered": gathered + passes.backward_copies(shape, engine, batch),
+            "gathered": gathered + passes.backward_copies(shape, computing, batch),
             "buffers": buffers,
-            "activations": passes.backward(shape, engine, batch),
+            "activations": passes.backward(shape, computing, batch),
         },
         "step": {"buffers": states.step_buffers(model, engine)},
     }

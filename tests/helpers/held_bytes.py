@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,7 +54,8 @@ def held(zero_file: str, out: Path) -> dict[str, int]:
 
     Every tensor of the process is found with `gc`; views of one storage count once. `weights` are the
     parameters and ZeRO-3's partitions of them, `optimizer` the engine's fp32 weights and Adam's states,
-    `gradients` all other floating point tensors of at least 1,024 elements: sums, buckets, gradients in bf16.
+    `gradients` all other floating point tensors of at least 1,024 elements: sums, buckets, gradients in bf16;
+    `published`, after training, the whole weights that this rank collects.
     """
     group.setup(zero_file)
     count = Count()
@@ -69,6 +71,8 @@ def held(zero_file: str, out: Path) -> dict[str, int]:
     rows: Any = [{"input_ids": torch.arange(32), "labels": torch.arange(32)} for _ in range(16)]
     count.trainer = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[count])
     count.trainer.train()
+    whole = count.trainer.accelerator.get_state_dict(count.trainer.deepspeed) or {}  # as `save_trained`
+    count.found["published"] = sum(_storages(whole.values()).values())
     AcceleratorState._reset_state()
     return count.found
 
@@ -118,6 +122,7 @@ def main(out: Path, zero_files: list[str]) -> None:
     (out / f"{rank()}.json").write_text(json.dumps(found))
     group.barrier()
     group.shutdown()
+    os._exit(0)  # the threads of gloo's many groups sometimes abort a process that ends normally
 
 
 if __name__ == "__main__":

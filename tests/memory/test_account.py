@@ -133,6 +133,16 @@ def test_without_deepspeed_weights_are_in_fp32_and_copied() -> None:
     assert of_7b(ranks=2).gpu["buffers"] - found.gpu["buffers"] == 4 * parameters  # buckets of DDP
 
 
+def test_an_adapter_on_one_gpu_takes_what_its_frozen_base_model_does_in_bf16() -> None:
+    found = of_7b(SftSettings, ranks=1, lora=LoraSettings(r=8))
+    trained = adapted(Shape.from_config(PAPER["7B"]), LoraSettings(r=8)).trained
+    assert found.gpu["weights"] == 2 * 6_738_415_616 + 4 * trained
+    assert found.gpu["optimizer"] == 8 * trained
+    assert "gathered" not in found.gpu
+    in_bf16 = of_7b(SftSettings, deepspeed=zero_file(2))
+    assert found.gpu["activations"] == in_bf16.gpu["activations"]
+
+
 @pytest.mark.parametrize(
     ("modules", "adapters"),
     [

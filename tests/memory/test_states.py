@@ -58,8 +58,8 @@ def test_ranks_hold_what_is_predicted(ranks: int, kinds: list[str], tmp_path: Pa
     files = [*map(zero_file, kinds), in_fp32("3", tmp_path)]
     model = Trained.whole(SHAPE)
     assert model.trained > 5_000_000
-    for rank in held_by_ranks(ranks, files, tmp_path):
-        for file, held in zip(files, rank, strict=True):
+    for rank, found in enumerate(held_by_ranks(ranks, files, tmp_path)):
+        for file, held in zip(files, found, strict=True):
             engine = Engine.of_file(DeepSpeedFile.read(file).content, SHAPE, ranks, bf16=True)
             # between micro-batches ZeRO-3 also has its empty bucket, ZeRO-2 with offloading a buffer
             waiting = engine.width * engine.bucket if engine.stage == 3 else 0
@@ -69,8 +69,9 @@ def test_ranks_hold_what_is_predicted(ranks: int, kinds: list[str], tmp_path: Pa
                 "weights": states.weights(model, engine),
                 "optimizer": states.optimizer(model, engine),
                 "gradients": states.gradients(model, engine) + states.host_buffers(model, engine) + waiting,
+                "published": states.published(model, engine, rank),
             }
-            assert held == pytest.approx(expected, rel=0.01), (file, ranks)
+            assert held == pytest.approx(expected, rel=0.01), (file, rank)
 
 
 def test_deepspeeds_own_estimates_for_2851m_parameters() -> None:
