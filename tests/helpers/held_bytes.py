@@ -40,13 +40,13 @@ class Count(TrainerCallback):
     """Counts between two micro-batches of the second step, when gradients are being accumulated."""
 
     def __init__(self) -> None:
-        self._before = list(_tensors())  # tables of libraries; the list keeps their ids from being used again
+        self._before = _with_gradients(_tensors())  # of earlier engines; kept, so that none has their address
         self.trainer: Any = None
         self.found: dict[str, int] = {}
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 1:
-            self.found = _count(self.trainer.deepspeed, {id(tensor) for tensor in self._before})
+            self.found = _count(self.trainer.deepspeed, _storages(self._before))
 
 
 def held(zero_file: str, out: Path) -> dict[str, int]:
@@ -77,7 +77,7 @@ def held(zero_file: str, out: Path) -> dict[str, int]:
     return count.found
 
 
-def _count(engine: Any, before: set[int]) -> dict[str, int]:
+def _count(engine: Any, before: dict[int, int]) -> dict[str, int]:
     optimizer = engine.optimizer
     parameters = list(engine.module.parameters())
     partitions = [p.ds_tensor for p in parameters if hasattr(p, "ds_tensor")]
@@ -92,18 +92,23 @@ def _count(engine: Any, before: set[int]) -> dict[str, int]:
     parts = {"weights": _storages([*parameters, *partitions]), "optimizer": _storages(states)}
     for place in parts["weights"]:
         parts["optimizer"].pop(place, None)  # in fp32 an engine may update the weights themselves
-    known = {place for storages in parts.values() for place in storages}
-    others = [tensor for tensor in _tensors() if id(tensor) not in before and tensor.numel() >= 1024]
-    others += [tensor.grad for tensor in others if tensor.grad is not None]
+    known = {*before, *parts["weights"], *parts["optimizer"]}
+    others = [tensor for tensor in _with_gradients(_tensors()) if tensor.numel() >= 1024]
     rest = _storages(tensor for tensor in others if tensor.is_floating_point())
     parts["gradients"] = {place: size for place, size in rest.items() if place not in known}
     return {name: sum(storages.values()) for name, storages in parts.items()}
 
 
 def _tensors() -> Iterator[Tensor]:
+    gc.collect()
     for thing in gc.get_objects():
         if issubclass(type(thing), Tensor) and thing.device.type == "cpu" and thing.layout == torch.strided:
             yield thing
+
+
+def _with_gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
+    found = list(tensors)
+    return found + [tensor.grad for tensor in found if tensor.is_leaf and tensor.grad is not None]
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
