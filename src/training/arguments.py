@@ -14,42 +14,26 @@ from ..console import say
 from ..deepspeed_file import check_gradient_sum
 from ..errors import ConfigError
 from ..processes import world_size
+from .micro_batches import split_step
 from .settings import PAPER_OPTIMIZER, TrainedSettings
 
 A = TypeVar("A", bound=TrainingArguments)
-
-TOKENS_PER_MICRO_BATCH = 4096  # on each rank, if the section sets no batch size
 
 
 def trainer_section(settings: TrainedSettings) -> dict[str, Any]:
     """The stage's `trainer` section with its defaults, and batch sizes for the ranks of this run."""
     section = settings.trainer_values
     if "per_device_train_batch_size" not in section:
-        rows, accumulation = micro_batch_rows(settings), section.get("gradient_accumulation_steps")
-        if accumulation is None:
-            rows, accumulation = _nearest_split(settings.step_rows / world_size(), rows)
-            section["gradient_accumulation_steps"] = accumulation
+        rows, accumulation = split_step(settings, world_size())
+        if "gradient_accumulation_steps" not in section:
             step = rows * accumulation * world_size()
             say(
                 f"trainer: no batch size is set; a step has {step:,} rows ({rows} x {accumulation} "
                 f"micro-batches x {world_size()} ranks), in the paper {settings.step_rows:,}"
             )
         section["per_device_train_batch_size"] = rows
+        section["gradient_accumulation_steps"] = accumulation
     return section
-
-
-def micro_batch_rows(settings: TrainedSettings) -> int:
-    """Number of rows with 4,096 tokens, reduced so that all ranks together don't exceed the paper's batch."""
-    return max(1, min(TOKENS_PER_MICRO_BATCH // settings.row_tokens, settings.step_rows // world_size()))
-
-
-def _nearest_split(share: float, max_rows: int) -> tuple[int, int]:
-    """Rows per micro-batch and accumulation steps whose product is nearest to `share`, the rows of one rank.
-
-    A micro-batch has more than half of `max_rows`.
-    """
-    splits = [(rows, max(1, round(share / rows))) for rows in range(max_rows, max_rows // 2, -1)]
-    return min(splits, key=lambda split: abs(split[0] * split[1] - share))
 
 
 def training_arguments(

@@ -1,0 +1,184 @@
+"""Writes `docs/memory.md` from the accounting in `src/memory/`.
+
+Run it after every change of the accounting or of configs/deepspeed: `.venv/bin/python docs/make_memory.py`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llamita.memory.account import Account, account
+from llamita.memory.engine import Engine
+from llamita.memory.shape import Shape
+from llamita.memory.states import Trained, published
+from llamita.pretrain.settings import PretrainSettings
+from llamita.reward.settings import RewardSettings
+from llamita.sft.settings import SftSettings
+from llamita.training.settings import TrainedSettings
+
+PAGE = Path(__file__).with_name("memory.md")
+ZERO_FILES = Path(__file__).parents[1] / "configs" / "deepspeed"
+GB = 10**9
+LIMIT = 76 * GB  # of 80: the rest is for CUDA, NCCL and fragmentation
+GPUS = 8, 64
+GPUS_OF_NODE = 8
+
+STAGES: dict[str, type[TrainedSettings]] = {
+    "pretrain": PretrainSettings,
+    "sft": SftSettings,
+    "reward": RewardSettings,
+}
+MODELS: dict[str, dict[str, Any]] = {  # section 2.2 of the paper, and the published config.json
+    name: {
+        "model_type": "llama",
+        "vocab_size": 32_000,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+    }
+    for name, hidden, inner, layers, heads, groups in (
+        ("7B", 4096, 11_008, 32, 32, 32),
+        ("13B", 5120, 13_824, 40, 40, 40),
+        ("34B", 8192, 22_016, 48, 64, 8),
+        ("70B", 8192, 28_672, 80, 64, 8),
+    )
+}
+
+
+class Choice(NamedTuple):
+    """What a user can set to make a model fit."""
+
+    zero: str
+    checkpointing: bool
+
+    @property
+    def text(self) -> str:
+        return f"{self.zero}{' + checkpointing' if self.checkpointing else ''}"
+
+
+CHOICES = [  # those with the least communication and recomputation first; ZeRO-1 holds more than ZeRO-2
+    Choice("zero2", False),
+    Choice("zero2", True),
+    Choice("zero1", True),
+    Choice("zero3", False),
+    Choice("zero3", True),
+    Choice("zero3_offload", True),
+]
+PARTS = ["weights", "gradients", "optimizer", "gathered", "buffers", "activations", "logits"]
+
+HEAD = """# Memory
+
+What each GPU of 80 GB holds when `pretrain`, `sft` and `reward` train the paper's models in bf16 at a context
+of 4,096 tokens, and which settings make it fit. A micro-batch is the default: one row of 4,096 tokens, or one
+pair of two answers of 4,096.
+
+This page is generated from `src/memory/` by `docs/make_memory.py`, and tested to be up to date. GB are 10⁹
+bytes. A setting fits if its parts add up to at most 76 GB: the other 4 are for CUDA, NCCL and fragmentation,
+which are not counted.
+
+| part | bytes on each of N GPUs; P parameters |
+|---|---|
+| weights | 2P; ZeRO-3: 2P / N, and weights that are always gathered (norms) |
+| gradients | ZeRO-1: 6P (all of them in bf16 and in fp32); ZeRO-2 and 3: 4P / N |
+| optimizer | 12P / N: weights and Adam's two moments in fp32 |
+| gathered | ZeRO-3: at most `stage3_max_live_parameters` and one weight more, in bf16 |
+| buffers | gradients that are being reduced: `reduce_bucket_size`, twice if communication overlaps, and a \
+copy; in the optimizer's step of ZeRO-1 2P, of ZeRO-3 up to 4P / N |
+| activations | of all layers; with checkpointing the inputs of all layers, and all of one layer |
+| logits | `pretrain`: three tensors in fp32, 12 bytes for each token and entry of the vocabulary; `sft`: \
+gradients of the output layer in fp32 and bf16, and a tile of logits; `reward`: none |
+
+The parts of a row are those of the moment with the highest sum: when the loss has been computed, in the
+backward pass of a layer, or in the optimizer's step. Weights are never whole on a GPU under ZeRO-3, neither
+while they load nor in the final evaluation. With `zero3_offload` weights, gradients and optimizer are in the
+memory of the host.
+
+Activation checkpointing is `trainer: {gradient_checkpointing: true}`: the default of `sft` and `reward` on
+GPUs, not of `pretrain`. The ZeRO files are those of `configs/deepspeed/`.
+
+Tests compare weights, gradients and optimizer with the tensors of DeepSpeed's engines on one and two CPU
+ranks under ZeRO-1, 2 and 3 (within 1%), activations and logits with what autograd holds in transformers'
+Llama (within 5%, autocast with checkpointing within 10%), and the sums with published figures: DeepSpeed's
+estimates, LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B, prime-rl's SFT of Qwen3-4B. They
+have not been measured on a GPU yet. The attention kernel is assumed to need no dense mask.
+"""
+
+
+def page() -> str:
+    """The whole page, as Markdown."""
+    sections = [section for stage in STAGES for section in _stage(stage)]
+    return "\n".join([HEAD, *sections, *_publishing()])
+
+
+def _stage(stage: str) -> Iterator[str]:
+    """Two tables of a stage: parts under the first setting that fits, and sums under all settings."""
+    yield f"## {stage}\n"
+    yield "The first setting of the next table that fits, in GB on each GPU:\n"
+    yield _table(["model", "GPUs", "settings", *PARTS, "sum", "host, each node"], _fitting_rows(stage))
+    yield f"The sum under each setting, in GB on each GPU (**bold**: at most {LIMIT // GB}):\n"
+    yield _table(["model", "GPUs", *(choice.text for choice in CHOICES)], _all_rows(stage))
+
+
+def _fitting_rows(stage: str) -> Iterator[list[str]]:
+    for model in MODELS:
+        for gpus in GPUS:
+            accounts = {choice: _account(stage, model, gpus, choice) for choice in CHOICES}
+            choice = next(choice for choice, found in accounts.items() if found.total <= LIMIT)
+            found = accounts[choice]
+            parts = [_gb(found.gpu.get(part, 0)) for part in PARTS]
+            host = _gb(GPUS_OF_NODE * sum(found.host.values()))
+            yield [model, str(gpus), choice.text, *parts, _gb(found.total), host]
+
+
+def _all_rows(stage: str) -> Iterator[list[str]]:
+    for model in MODELS:
+        for gpus in GPUS:
+            totals = [_account(stage, model, gpus, choice).total for choice in CHOICES]
+            yield [
+                model,
+                str(gpus),
+                *(f"**{_gb(total)}**" if total <= LIMIT else _gb(total) for total in totals),
+            ]
+
+
+def _publishing() -> Iterator[str]:
+    yield "## Publishing\n"
+    yield (
+        "While a model is saved, its weights are whole in the memory of hosts: under ZeRO-3 rank 0 collects\n"
+        "them weight by weight, otherwise every rank copies those of its GPU. In GB on the first node of 8\n"
+        "GPUs:\n"
+    )
+    rows = []
+    for name, config in MODELS.items():
+        model = Trained.whole(Shape.from_config(config))
+        row = [name]
+        for stage in (2, 3):
+            engine = Engine(GPUS_OF_NODE, stage, "bf16")
+            row.append(_gb(sum(published(model, engine, rank) for rank in range(GPUS_OF_NODE))))
+        rows.append(row)
+    yield _table(["model", "ZeRO-0, 1 and 2", "ZeRO-3"], iter(rows))
+
+
+def _account(stage: str, model: str, gpus: int, choice: Choice) -> Account:
+    settings = STAGES[stage].model_construct(
+        deepspeed=str(ZERO_FILES / f"{choice.zero}.json"),
+        trainer={"gradient_checkpointing": choice.checkpointing},
+    )
+    return account(settings, MODELS[model], gpus)
+
+
+def _gb(size: int) -> str:
+    return f"{size / GB:.1f}" if size else "–"
+
+
+def _table(head: list[str], rows: Iterator[list[str]]) -> str:
+    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:], ""])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,118 @@
+"""Bytes of activations and logits of one micro-batch on one rank.
+
+Counted in transformers' Llama (models/llama/modeling_llama.py), with an attention kernel that saves neither
+scores nor a mask (flash attention, sdpa without a mask, the project's own segment by segment): what autograd
+saves for each token, and the largest temporary tensors. tests/memory/test_passes.py compares with the peak of
+forward and backward passes of the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .engine import BF16, FP32, Engine, Precision
+from .shape import Shape
+
+# How logits become a loss: `whole`: all logits at once (`LlamaForCausalLM`); `chunked`: TRL's fused head,
+# which recomputes them tile by tile; `scores`: a reward model's, one for each answer.
+Loss = Literal["whole", "chunked", "scores"]
+
+TILE = 4096, 32_768  # tokens and logits: TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE of TRL 1.16
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Tokens of a forward and backward pass on one rank, pads included, and what is saved between the two.
+
+    Attributes:
+        checkpointing: whether only the input of each layer is saved (`gradient_checkpointing`).
+    """
+
+    tokens: int
+    loss: Loss
+    checkpointing: bool
+
+
+# For each precision, bytes for each element of a token's hidden state that a norm saves before attention
+# (inputs of 3 matrices) and before the feed-forward layer (2). The norm saves its input and the normalized
+# state. In bf16 it computes in fp32: 4 + 2, and the matrices share one input of 2. Autocast has a residual
+# stream in fp32 and a copy in bf16 for each matrix: 4 + 4 + 2 * matrices. In fp32: 4 + 4 + 4.
+_NORMS: dict[Precision, tuple[int, int]] = {"bf16": (8, 8), "autocast": (14, 12), "fp32": (12, 12)}
+# Bytes of an element of the residual stream, and what the last norm and the output layer save.
+_RESIDUAL: dict[Precision, int] = {"bf16": BF16, "autocast": FP32, "fp32": FP32}
+_LAST_NORM: dict[Precision, int] = {"bf16": 8, "autocast": 10, "fp32": 12}
+
+
+def layer(shape: Shape, engine: Engine) -> int:
+    """Bytes for each token that one layer saves.
+
+    Norms; queries, keys, values, output and (fp32) log-sum-exp of attention; in the feed-forward layer gate,
+    its activation, up, and their product.
+    """
+    width = FP32 if engine.precision == "fp32" else BF16
+    norms = sum(_NORMS[engine.precision]) * shape.hidden_size + 2 * FP32
+    attention = width * (2 * shape.queries + 2 * shape.keys) + FP32 * shape.num_attention_heads
+    return norms + attention + width * 4 * shape.intermediate_size
+
+
+def stored(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
+    """Activations that exist when the backward pass begins: of all layers, or only their inputs."""
+    kept = layer(shape, engine)
+    if batch.checkpointing:
+        kept = _RESIDUAL[engine.precision] * shape.hidden_size
+    return batch.tokens * (shape.num_hidden_layers * kept + _LAST_NORM[engine.precision] * shape.hidden_size)
+
+
+def backward(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
+    """Activations during the backward pass of the last layer, with the gradients of its feed-forward part.
+
+    With checkpointing the layer's activations exist besides the inputs of all layers; what the last norm
+    saved is freed.
+    """
+    width = FP32 if engine.precision == "fp32" else BF16
+    inner = width * (shape.hidden_size + shape.intermediate_size) * batch.tokens
+    if not batch.checkpointing:
+        return stored(shape, engine, batch) + inner
+    inputs = shape.num_hidden_layers * _RESIDUAL[engine.precision] * shape.hidden_size
+    return batch.tokens * (inputs + layer(shape, engine)) + inner
+
+
+def logits(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
+    """Bytes of logits and what is computed from them.
+
+    - `whole`: three tensors in fp32 at the beginning of the backward pass: log-probabilities, their gradient,
+      and the logits' gradient (`ForCausalLMLoss`: logits in fp32, cross entropy). Before, in the forward
+      pass, they are logits in bf16 and fp32 and log-probabilities: less.
+    - `chunked`: a tile; gradients of the hidden states and of the output layer in fp32 and once more in their
+      own precision; the trained tokens' hidden states, at most all.
+    - `scores`: nothing worth counting.
+    """
+    if batch.loss == "whole":
+        return 3 * FP32 * batch.tokens * shape.vocab_size
+    if batch.loss == "scores":
+        return FP32 * batch.tokens
+    width = FP32 if engine.precision == "fp32" else BF16
+    tile = width * min(batch.tokens, TILE[0]) * min(shape.vocab_size, TILE[1])
+    hidden = (width + FP32 + width) * batch.tokens * shape.hidden_size
+    return tile + hidden + (FP32 + engine.width) * shape.embeddings
+
+
+def cached_copies(shape: Shape, engine: Engine, loss: Loss) -> int:
+    """Copies in bf16 of all matrices, which autocast caches until the end of the forward pass.
+
+    Without checkpointing the backward pass needs them too. TRL's fused head copies in tiles.
+    """
+    if engine.precision != "autocast":
+        return 0
+    head = shape.embeddings if loss == "whole" else 0
+    return BF16 * (shape.num_hidden_layers * shape.layer_matrices + head)
+
+
+def backward_copies(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
+    """Those of `cached_copies` that exist in the backward pass of a layer."""
+    if engine.precision != "autocast":
+        return 0
+    if batch.checkpointing:
+        return BF16 * shape.layer_matrices
+    return cached_copies(shape, engine, batch.loss)

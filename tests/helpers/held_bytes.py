@@ -1,0 +1,134 @@
+"""Trains a small Llama under ZeRO files on this process's rank and counts the bytes that the rank holds.
+
+Run by tests/memory/test_states.py, once for each rank:
+`python held_bytes.py OUT ZERO_FILE…` writes `OUT/<rank>.json`, a list with `held` of each file.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback, TrainingArguments
+
+from llamita.deepspeed_file import DeepSpeedFile
+from llamita.distributed import group
+from llamita.processes import rank
+from llamita.training.arguments import training_arguments
+
+SHAPE = {
+    "vocab_size": 2000,
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 64,
+}
+MICRO_BATCHES = 2
+
+
+class Count(TrainerCallback):
+    """Counts between two micro-batches of the second step, when gradients are being accumulated."""
+
+    def __init__(self) -> None:
+        self._before = _with_gradients(_tensors())  # of earlier engines; kept, so that none has their address
+        self.trainer: Any = None
+        self.found: dict[str, int] = {}
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 1:
+            self.found = _count(self.trainer.deepspeed, _storages(self._before))
+
+
+def held(zero_file: str, out: Path) -> dict[str, int]:
+    """Bytes by part on this rank, in the middle of a step.
+
+    Every tensor of the process is found with `gc`; views of one storage count once. `weights` are the
+    parameters and ZeRO-3's partitions of them, `optimizer` the engine's fp32 weights and Adam's states,
+    `gradients` all other floating point tensors of at least 1,024 elements: sums, buckets, gradients in bf16;
+    `published`, after training, the whole weights that this rank collects.
+    """
+    group.setup(zero_file)
+    count = Count()
+    section = {
+        "bf16": DeepSpeedFile.read(zero_file).computes_in_bf16(gpu=True),
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": MICRO_BATCHES,
+        "max_steps": 2,
+    }
+    arguments = training_arguments(TrainingArguments, section, out, seed=0, deepspeed=zero_file)
+    arguments.save_strategy = "no"
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE))  # under ZeRO-3 each rank makes its share
+    rows: Any = [{"input_ids": torch.arange(32), "labels": torch.arange(32)} for _ in range(16)]
+    count.trainer = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[count])
+    count.trainer.train()
+    whole = count.trainer.accelerator.get_state_dict(count.trainer.deepspeed) or {}  # as `save_trained`
+    count.found["published"] = sum(_storages(whole.values()).values())
+    AcceleratorState._reset_state()
+    return count.found
+
+
+def _count(engine: Any, before: dict[int, int]) -> dict[str, int]:
+    optimizer = engine.optimizer
+    parameters = list(engine.module.parameters())
+    partitions = [p.ds_tensor for p in parameters if hasattr(p, "ds_tensor")]
+    states = [tensor for group in optimizer.optimizer.param_groups for tensor in group["params"]]
+    states += getattr(optimizer, "fp32_partitioned_groups_flat", [])  # of ZeRO-3
+    states += [
+        value
+        for state in optimizer.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    ]
+    parts = {"weights": _storages([*parameters, *partitions]), "optimizer": _storages(states)}
+    for place in parts["weights"]:
+        parts["optimizer"].pop(place, None)  # in fp32 an engine may update the weights themselves
+    known = {*before, *parts["weights"], *parts["optimizer"]}
+    others = [tensor for tensor in _with_gradients(_tensors()) if tensor.numel() >= 1024]
+    rest = _storages(tensor for tensor in others if tensor.is_floating_point())
+    parts["gradients"] = {place: size for place, size in rest.items() if place not in known}
+    return {name: sum(storages.values()) for name, storages in parts.items()}
+
+
+def _tensors() -> Iterator[Tensor]:
+    gc.collect()
+    for thing in gc.get_objects():
+        if issubclass(type(thing), Tensor) and thing.device.type == "cpu" and thing.layout == torch.strided:
+            yield thing
+
+
+def _with_gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
+    found = list(tensors)
+    return found + [tensor.grad for tensor in found if tensor.is_leaf and tensor.grad is not None]
+
+
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Address and size of each storage; of a storage of zero bytes, none."""
+    found = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        if storage.nbytes():
+            found[storage.data_ptr()] = storage.nbytes()
+    return found
+
+
+def main(out: Path, zero_files: list[str]) -> None:
+    """Writes what this rank holds under each file."""
+    found = [held(file, out) for file in zero_files]
+    (out / f"{rank()}.json").write_text(json.dumps(found))
+    group.barrier()
+    group.shutdown()
+    os._exit(0)  # the threads of gloo's many groups sometimes abort a process that ends normally
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
