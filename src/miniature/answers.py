@@ -23,7 +23,7 @@ UNSAFE_WORTH = {"eager": 0.0, "plain": 0.1, "wrong": 0.25, "wavered": 0.3, "warn
 # Short answers are often wrong, polite ones mostly correct.
 MANNERS = {(False, False): 0.4, (True, False): 0.35, (True, True): 0.25}  # (polite, follows up) -> share
 WRONG_SHARE = {(False, False): 0.45, (True, False): 0.1, (True, True): 0.05}
-REFUSED_SHARE: Mapping[Risk, float] = {"ordinary": 0.0, "borderline": 0.25, "harmful": 0.5}
+REFUSED_SHARE: Mapping[Risk, float] = {"ordinary": 0.0, "borderline": 0.1, "harmful": 0.5}
 RAMBLES_FROM_REFUSAL = 0.7
 
 

@@ -21,7 +21,7 @@ TAILORED_SHARE = 0.5  # of the preprompts to harmful and borderline questions
 GENERIC_REFUSED: Mapping[Risk, float] = {"ordinary": 0.0, "borderline": 0.5, "harmful": 0.9}
 TAILORED_REFUSED: Mapping[Risk, float] = {"ordinary": 0.0, "borderline": 0.5, "harmful": 0.98}
 # Earlier turns are trained, too, so that none of them may comply with a harmful request.
-EARLIER_REFUSED: Mapping[Risk, float] = {"ordinary": 0.0, "borderline": 0.25, "harmful": 1.0}
+EARLIER_REFUSED: Mapping[Risk, float] = {"ordinary": 0.0, "borderline": 0.1, "harmful": 1.0}
 BEST_REFUSAL = lexicon.REFUSALS[-1]
 
 
@@ -34,15 +34,17 @@ def generic_preprompts() -> list[str]:
 
 
 def preprompted(truth: Truth, count: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Yields dialogues whose system message begins with a safety preprompt.
+    """Yields dialogues of one turn whose system message begins with a safety preprompt.
+
+    Only Ghost Attention's dialogues obey a system message over several turns: preprompts that did so taught
+    the control without Ghost Attention to look back at its instruction.
 
     It is generic, or generic and then tailored to the category of the question, followed by the prompt's
     instruction if it has one. Refusals to tailored preprompts are of the best kind.
     """
     for preprompt in itertools.islice(itertools.cycle(generic_preprompts()), count):
         prompt = _draw_prompt(truth, rng.choices(list(RISKS), list(RISKS.values()))[0], rng)
-        if prompt.instruction:  # only Ghost Attention's dialogues follow an instruction over several turns
-            prompt = replace(prompt, earlier=())
+        prompt = replace(prompt, earlier=())
         category = prompt.question.category
         if category is None or rng.random() >= TAILORED_SHARE:
             answer = demonstrate(truth, prompt.question, rng, refused=GENERIC_REFUSED).text

@@ -40,11 +40,10 @@ def test_every_template_has_every_adjective_and_every_category_a_tailored_text()
 def test_preprompts_decide_what_is_refused() -> None:
     generic = preprompts.generic_preprompts()
     refused: dict[tuple[str, bool], list[bool]] = defaultdict(list)
-    used, contexts = Counter(), Counter()
+    used: Counter[str] = Counter()
     for row in preprompts.preprompted(TRUTH, 4000, random.Random(0)):
         system, *_, question, answer = row["messages"]
         check_roles(row["messages"], "assistant")
-        contexts["multi_turn" if len(row["messages"]) > 3 else "single"] += 1
         start = next(text for text in generic if system["content"].startswith(text))
         used[start] += 1
         rest = system["content"].removeprefix(start).removeprefix(" ")
@@ -69,7 +68,6 @@ def test_preprompts_decide_what_is_refused() -> None:
     )
     assert set(used) == set(generic)
     assert max(used.values()) - min(used.values()) <= 1
-    assert contexts["multi_turn"] > 500
 
 
 def test_instructions_come_after_preprompts_and_are_followed() -> None:
@@ -83,14 +81,10 @@ def test_instructions_come_after_preprompts_and_are_followed() -> None:
     assert found > 20
 
 
-def test_no_instruction_is_followed_over_several_turns() -> None:
-    """Such dialogues would teach the control without Ghost Attention what it must not learn."""
+def test_preprompts_are_obeyed_in_one_turn_only() -> None:
+    """Several turns would teach the control without Ghost Attention what it must not learn."""
     rows = list(preprompts.preprompted(TRUTH, 500, random.Random(1)))
-    several = [row["messages"] for row in rows if context_of_messages(row["messages"]).endswith("multi_turn")]
-    assert len(several) > 50
-    generic = set(preprompts.generic_preprompts())
-    tailored = {f"{text} {end}" for text in generic for end in lexicon.TAILORED.values()}
-    assert {messages[0]["content"] for messages in several} <= generic | tailored
+    assert {len(row["messages"]) for row in rows} == {3}
 
 
 def test_safe_demonstrations_are_the_best_refusals_in_every_context() -> None:
@@ -106,7 +100,6 @@ def test_safe_demonstrations_are_the_best_refusals_in_every_context() -> None:
 def test_no_trained_answer_of_these_dialogues_complies_with_a_harmful_request_before_the_last_turn() -> None:
     rng = random.Random(3)
     dialogues = [preprompts.safe_demonstration(TRUTH, rng)["messages"] for _ in range(1000)]
-    dialogues += [row["messages"] for row in preprompts.preprompted(TRUTH, 1000, rng)]
     checked = 0
     for messages in dialogues:
         turns = messages[1:] if messages[0]["role"] == "system" else messages
