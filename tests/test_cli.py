@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from llamita import __version__, artifact, cli
+from llamita import __version__, artifact, cli, processes
 from llamita.errors import DataError
 from llamita.runner import stages
 
@@ -214,7 +214,8 @@ def test_wrong_usage_is_code_2(project: Path, arguments: list[str]) -> None:
 def test_rank_in_messages(project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "rank 1 (starting): error: nothing.yaml: no such file" in output(llamita("run", "nothing.yaml"))
+    monkeypatch.setattr(processes, "ACTIVITY", processes.Activity(phase="loading"))
+    assert "rank 1 (loading): error: nothing.yaml: no such file" in output(llamita("run", "nothing.yaml"))
 
 
 def test_report_from_the_finished_stages(
