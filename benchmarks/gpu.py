@@ -1,21 +1,34 @@
-"""What a rented GPU shows in eight minutes: the smoke pipeline, the matrix peak, pretraining, sampling.
+"""What a rented GPU shows in eight and a half minutes: losses, speed and memory of training, sampling.
 
-    python benchmarks/gpu.py [--out gpu.json] [--small]
+    python benchmarks/gpu.py [--out gpu.json] [--parts losses,peak,...] [--small]
 
-Each part runs in its own process, the most important one first, until it ends or its time is up. If a part
-fails or is stopped, its results so far are kept and the next part starts. After each part the JSON file is
-rewritten; the output of part NAME is beside it in `gpu.NAME.log`. wandb and the network are not used. The
-package may be importable without being installed (`PYTHONPATH`). Without a GPU, or with `--small`, all sizes
-are small: that tests this script and measures nothing.
+Each part runs in its own process, the most important one first or in the order of `--parts`, until it ends or
+its time is up; the limits, below in seconds, add up to 510. If a part or one of its cases fails, or a part
+is stopped, its results so far are kept and the next one starts. After each part the JSON file is rewritten;
+the output of part NAME is beside it in `gpu.NAME.log`. wandb and the network are not used. The package may be
+importable without being installed (`PYTHONPATH`). Without a GPU, or with `--small`, all sizes are small: that
+tests this script and measures nothing. With `--small` there are no limits.
 
-The pipeline's folder is `runs/gpu-TIME` below the current folder; it is not deleted.
+- `losses` (60): 20 steps of a Llama of 10 million parameters on the CPU and on the GPU, from the same weights
+  and rows; the largest relative difference of a loss, with a limit of 1e-4 in fp32 (without TF32) and of 2%
+  in bf16.
+- `peak` (25): TFLOP/s of square bf16 matrix products, and the data sheet's where it is known. The parts that
+  train need it for `mfu_of_measured_peak`.
+- `pretrain` (110): a Llama of 1.1 billion parameters in bf16 mixed precision, rows of 4,096 tokens with
+  documents of 700 tokens on average, through the stage's own settings, rows, trainer and kernels: tokens/s
+  and MFU with each kernel and option.
+- `sft` (60): the same model on packed dialogues, with the stage's defaults, Liger, and without checkpointing.
+- `memory` (75): the same model under ZeRO-1, 2 and 3 with one rank.
+- `compile` (90): `pretrain` with `torch_compile`, whose first step takes up to a minute.
+- `sample` (45): answers of the same model in bf16, tokens/s, alternating with `generate`.
+- `smoke` (45): `llamita run configs/smoke/pipeline.yaml`; seconds and metrics of each finished stage, and the
+  last row of the metrics of the stage that was running. Its folder `runs/gpu-TIME` below the current folder
+  is not deleted.
 
-- `smoke`: `llamita run configs/smoke/pipeline.yaml`; seconds and metrics of each finished stage, and the last
-  row of the metrics of the stage that was running.
-- `peak`: TFLOP/s of square bf16 matrix products, and the data sheet's where it is known.
-- `pretrain`: a Llama of 1.1 billion parameters in bf16 mixed precision, rows of 4,096 tokens, through the
-  stage's own rows, trainer and kernels: tokens/s, MFU by the measured peak and by the data sheet's.
-- `sample`: answers of the same model in bf16, tokens/s, alternating with `generate`.
+A case that trains also has: `effects`, which kernels and options the model had after its first step;
+`no_effect`, the options of the case that left no trace; `peak_gb`, the peak of torch's allocator, beside
+`accounted_gb`, what `llamita.memory` predicts (for plain kernels: it knows neither Liger nor `torch_compile`
+nor the mask of `sdpa`), by part and in sum.
 """
 
 from __future__ import annotations
@@ -33,8 +46,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gpu_parts import FULL, PARTS, SMALL, Result
-from machine import processor, versions
+from gpu_parts import PARTS
+from gpu_sizes import FULL, SMALL, Result
+from machine import processor, table, versions
 
 from llamita.artifact import write_json
 
@@ -57,8 +71,8 @@ def _print_result(result: Result) -> None:
     print("\n" + RESULT + json.dumps(result), flush=True)
 
 
-def run_part(command: list[str], limit: float, log: Path) -> Result:
-    """What a part reported, `seconds`, and `error` where it failed or was cut."""
+def run_part(command: list[str], limit: float | None, log: Path) -> Result:
+    """What a part reported, `seconds`, and `error` where it failed or was cut after `limit` seconds."""
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -89,16 +103,67 @@ def run_part(command: list[str], limit: float, log: Path) -> Result:
 
 
 def ending(result: Result) -> str:
-    """How a part ended, and which of its cases failed."""
+    """How a part ended, which of its cases failed, and which options had no effect."""
     end, *_ = result.get("error", "done").splitlines()
-    failed = [name for name, case in result.items() if isinstance(case, dict) and "error" in case]
-    return f"{end}; failed: {', '.join(failed)}" if failed else str(end)
+    cases = {name: case for name, case in result.items() if isinstance(case, dict)}
+    failed = [name for name, case in cases.items() if "error" in case]
+    without = [
+        f"{name} ({', '.join(case['no_effect'])})" for name, case in cases.items() if "no_effect" in case
+    ]
+    return "; ".join(
+        [
+            end,
+            *([f"failed: {', '.join(failed)}"] if failed else []),
+            *([f"no effect: {', '.join(without)}"] if without else []),
+        ]
+    )
+
+
+COLUMNS = {
+    "tokens/s": ("tokens_per_second", "{:,.0f}"),
+    "MFU of the measured peak": ("mfu_of_measured_peak", "{:.1%}"),
+    "of the data sheet's": ("mfu", "{:.1%}"),
+    "peak GB": ("peak_gb", "{:.1f}"),
+    "peak / accounted": ("peak_over_accounted", "{:.2f}"),
+    "largest relative difference": ("largest_relative_difference", "{:.1e}"),
+}
+
+
+def summary(name: str, result: Result) -> str:
+    """A table of the cases of a part that have figures; empty if there are none."""
+    keys = {key for key, _ in COLUMNS.values()}
+    cases = {case: found for case, found in result.items() if isinstance(found, dict) and keys & found.keys()}
+    heads = [head for head, (key, _) in COLUMNS.items() if any(key in found for found in cases.values())]
+    cells = [[case, *(_cell(found, *COLUMNS[head]) for head in heads)] for case, found in cases.items()]
+    return table([name, *heads], cells) + "\n" if cells else ""
+
+
+def _cell(case: Result, key: str, form: str) -> str:
+    return form.format(case[key]) if key in case else ""
+
+
+def chosen_parts(names: str) -> list[str]:
+    """The parts named in a list with commas. Raises ArgumentTypeError for an unknown one."""
+    chosen = names.split(",")
+    if unknown := [name for name in chosen if name not in PARTS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: expected some of {', '.join(PARTS)}")
+    return chosen
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures a GPU in eight minutes; see the file's docstring.")
+    parser = argparse.ArgumentParser(
+        description="Measures a GPU in at most 510 seconds; see the file's docstring."
+    )
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="JSON file of the results")
-    parser.add_argument("--small", action="store_true", help="small sizes, as without a GPU")
+    limits = ", ".join(f"{name} ({limit} seconds at most)" for name, (_, limit) in PARTS.items())
+    parser.add_argument(
+        "--parts",
+        type=chosen_parts,
+        default=list(PARTS),
+        metavar="NAME,...",
+        help=f"parts to run, in this order; default: {limits}",
+    )
+    parser.add_argument("--small", action="store_true", help="small sizes, as without a GPU, and no limits")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
@@ -113,12 +178,13 @@ def main() -> None:
         "parts": {},
     }
     write_json(options.out, report)
-    for name, (_, limit) in PARTS.items():
+    for name in options.parts:
+        limit = None if options.small else PARTS[name][1]
         command = [sys.executable, *sys.argv, "--part", name]
         result = run_part(command, limit, options.out.with_suffix(f".{name}.log"))
         report["parts"][name] = result
         write_json(options.out, report)
-        print(f"{name}: {result['seconds']} seconds; {ending(result)}", flush=True)
+        print(f"{name}: {result['seconds']} seconds; {ending(result)}\n{summary(name, result)}", flush=True)
     print(options.out)
 
 

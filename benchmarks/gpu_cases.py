@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 ZERO = Path(__file__).resolve().parent.parent / "configs" / "deepspeed"
 LIGER = {"use_liger_kernel": True}
 CHECKPOINTING = {"gradient_checkpointing": True}
-COMPILE = {"torch_compile": True}
 
 
 def pretrain(sizes: Sizes, before: Mapping[str, Any]) -> Iterator[Result]:
     """Kernels and options of `pretrain`; the default kernel unless the case names one."""
     from gpu_training import Case
 
+    whole = _rows(sizes.speed.rows * sizes.speed.accumulation) | {"gradient_accumulation_steps": 1}
     yield from _trained(
         sizes.speed,
         before,
@@ -36,8 +36,8 @@ def pretrain(sizes: Sizes, before: Mapping[str, Any]) -> Iterator[Result]:
             Case("one document a row", one_document=True),
             Case("one document a row, sdpa", one_document=True, kernel="sdpa"),
             Case("one document a row, Liger", one_document=True, trainer=LIGER),
-            Case("Liger, twice the rows", trainer=LIGER | _rows(2 * sizes.speed.rows)),
-            Case("Liger, checkpointing, twice the rows", trainer=LIGER | CHECKPOINTING | _rows(2 * sizes.speed.rows)),
+            Case("Liger, one micro-batch", trainer=LIGER | whole),
+            Case("Liger, checkpointing, one micro-batch", trainer=LIGER | CHECKPOINTING | whole),
         ],
     )
 
@@ -46,14 +46,17 @@ def compile_(sizes: Sizes, before: Mapping[str, Any]) -> Iterator[Result]:
     """Compiled models, which take up to a minute each before their first step."""
     from gpu_training import Case
 
+    compiled = {"torch_compile": True, "torch_compile_backend": sizes.speed.compiler}
     yield from _trained(
         sizes.speed,
         before,
         [
+            Case("torch_compile", trainer=compiled),
             Case("each layer compiled", compiled_layers=True),
-            Case("torch_compile", trainer=COMPILE),
-            Case("Liger, torch_compile", trainer=LIGER | COMPILE),
-            Case("one document a row, sdpa, torch_compile", one_document=True, kernel="sdpa", trainer=COMPILE),
+            Case(
+                "one document a row, sdpa, torch_compile", one_document=True, kernel="sdpa", trainer=compiled
+            ),
+            Case("Liger, torch_compile", trainer=LIGER | compiled),
         ],
     )
 
@@ -84,6 +87,7 @@ def memory(sizes: Sizes, before: Mapping[str, Any]) -> Iterator[Result]:
         port = str(probe.getsockname()[1])
     ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # as a launcher does
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}  # needs no network
     files = {stage: str(ZERO / f"zero{stage}.json") for stage in (1, 2, 3)}
     yield from _trained(
         replace(sizes.speed, steps=8),

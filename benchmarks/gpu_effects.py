@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import sys
 import time
@@ -74,12 +75,15 @@ class Effects(TrainerCallback):
             "kernel": model.config._attn_implementation,
             "liger_modules": sum(map(_is_ligers, modules)),
             "liger_loss": _is_ligers(model),
-            "gradient_checkpointing": any(getattr(module, "gradient_checkpointing", False) for module in modules),
+            "gradient_checkpointing": any(
+                getattr(module, "gradient_checkpointing", False) for module in modules
+            ),
         }
 
 
 def _is_ligers(module: Any) -> bool:
-    return str(getattr(module.forward, "__module__", "")).startswith("liger_kernel")
+    """Whether a module has Liger's forward pass, which accelerate may have wrapped for autocast."""
+    return str(getattr(inspect.unwrap(module.forward), "__module__", "")).startswith("liger_kernel")
 
 
 def compiled() -> dict[str, int]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 LIMITS = {"fp32": 1e-4, "bf16": 2e-2}  # largest relative difference of a loss
 
 
-def losses(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
+def losses(sizes: Sizes, before: Mapping[str, Any]) -> Iterator[Result]:
     """Yields the losses of each case, then their largest relative difference to the CPU's.
 
     A process without a GPU computes the CPU's meanwhile, so that everything in it runs as on a CPU.
@@ -36,7 +37,7 @@ def losses(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
             env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         )
         try:
-            for name, case, precision, reference in _cases():
+            for name, case, precision, _reference in _cases():
                 found[name] = _losses(sizes.losses, case, Path(folder) / name, precision)
                 yield {name: found[name]}
             if code := other.wait():
@@ -81,12 +82,10 @@ def _cases() -> list[tuple[str, Case, str, str]]:
 
 def _losses(sizes: Training, case: Case, out: Path, precision: str) -> Result:
     """The losses of all steps, or `error`."""
-    from dataclasses import replace
-
     from gpu_effects import clean, without_effect
     from gpu_training import train
 
-    section = {"bf16": precision == "bf16", "learning_rate": 1e-3, "logging_steps": 1}
+    section = {"bf16": precision == "bf16", "learning_rate": 3e-3, "logging_steps": 1}
     case = replace(case, trainer=case.trainer | section, on_cpu=True)
     with clean():
         try:

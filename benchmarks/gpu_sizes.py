@@ -19,6 +19,7 @@ class Training:
         rows: of a micro-batch.
         accumulation: micro-batches of a step.
         mean_length: mean number of tokens of documents and dialogues.
+        compiler: torch's backend.
     """
 
     model: ModelSize
@@ -27,6 +28,7 @@ class Training:
     accumulation: int
     steps: int
     mean_length: int
+    compiler: str = "inductor"
 
     @property
     def context(self) -> int:
@@ -71,7 +73,7 @@ FULL = Sizes(
     pipeline=(),
     matrices=(4096, 8192, 16384),
     speed=Training(_shape(2048, 20, 16, 4096), 32_000, rows=2, accumulation=2, steps=12, mean_length=700),
-    losses=Training(_shape(256, 8, 4, 512), 8_192, rows=2, accumulation=1, steps=20, mean_length=120),
+    losses=Training(_shape(256, 8, 4, 256), 8_192, rows=2, accumulation=1, steps=20, mean_length=80),
     prompt=128,
     new_tokens=256,
     batches=(32, 128),
@@ -91,7 +93,9 @@ SMALL = Sizes(
         "--until=pretrain",
     ),
     matrices=(64,),
-    speed=Training(_shape(32, 2, 2, 64), 256, rows=2, accumulation=2, steps=8, mean_length=20),
+    speed=Training(
+        _shape(32, 2, 2, 64), 256, rows=2, accumulation=2, steps=8, mean_length=20, compiler="aot_eager"
+    ),
     losses=Training(_shape(32, 2, 2, 64), 256, rows=2, accumulation=1, steps=20, mean_length=20),
     prompt=8,
     new_tokens=8,

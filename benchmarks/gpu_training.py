@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +68,7 @@ def measure(sizes: Training, case: Case, out: Path, peak_tflops: float | None) -
     Speeds are medians without the first `WARM` steps; memory is in GB of 10^9 bytes. Without a GPU there is
     no peak. An error is returned as `error`.
     """
+    started = time.monotonic()
     with clean():
         before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
         try:
@@ -83,7 +85,7 @@ def measure(sizes: Training, case: Case, out: Path, peak_tflops: float | None) -
         compiling = {"torch_compile": True} if case.compiled_layers else {}
         if missing := without_effect(case.trainer | compiling, case.kernel, found):
             result["no_effect"] = missing
-        return result | {"effects": found}
+        return result | {"effects": found, "seconds": round(time.monotonic() - started, 1)}
 
 
 def memory(predicted: Account, peak: float | None, before: float) -> Result:
@@ -150,9 +152,7 @@ def _settings(sizes: Training, case: Case) -> PretrainSettings | SftSettings:
     }
     if case.stage == "sft":
         source = {"path": "made by the benchmark", "format": "messages"}
-        return SftSettings.model_validate(
-            common | {"dialogues": [source], "max_length": sizes.context}
-        )
+        return SftSettings.model_validate(common | {"dialogues": [source], "max_length": sizes.context})
     return PretrainSettings.model_validate(
         common | {"model": sizes.model.model_dump(), "context_length": sizes.context}
     )
@@ -170,7 +170,7 @@ def _trainer(sizes: Training, case: Case, arguments: Any, out: Path) -> Any:
         model = new_model(sizes, "cpu" if case.on_cpu else device())
     if case.compiled_layers:
         for layer in model.model.layers:
-            layer.compile()
+            layer.compile(backend=sizes.compiler)
     if case.stage == "sft":
         packed = dialogue_rows(sizes)
         return PackedTrainer(
