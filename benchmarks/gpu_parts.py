@@ -185,7 +185,7 @@ def _train(sizes: Sizes, mean_length: int | None, kernel: str | None, out: Path)
     arguments = training_arguments(TrainingArguments, section, out, seed=0, **COSINE_TO_10_PERCENT)
     collator = OneRowCollator() if kernel == "flash_attention_2" else None
     flops = training_flops_per_token(model.config, rows.mean_attended())
-    with Tracker(out, {}) as tracker, attending_within_segments(model, arguments.device, kernel):
+    with Tracker(out, {}) as tracker, attending_within_segments(model, kernel):
         trainer = OrderedTrainer(
             model=model,
             args=arguments,
