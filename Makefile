@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 OLDEST := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST)/.installed
 
-.PHONY: smoke miniature smollm test test-oldest test-long coverage lint format hooks
+.PHONY: smoke miniature smollm test test-oldest test-gpu test-long coverage lint format hooks
 
 # Seven minutes on two idle cores: every stage at a small size.
 smoke: $(INSTALLED)
@@ -24,6 +24,10 @@ test: $(INSTALLED)
 # The fast tests with the lowest versions that pyproject.toml allows, in a separate environment.
 test-oldest: $(OLDEST_INSTALLED)
 	$(OLDEST)/bin/pytest -m "not long" -n 2
+
+# The other tests do not use a GPU.
+test-gpu: $(INSTALLED)
+	TEST_ON_GPU=1 $(BIN)/pytest -m gpu
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long

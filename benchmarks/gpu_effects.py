@@ -17,6 +17,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.models.llama import modeling_llama
 
 from llamita.model.lora import plain
+from llamita.training import varlen
 
 
 @contextmanager
@@ -41,6 +42,7 @@ def _free() -> None:
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
+    varlen._segments.cache_clear()
     gc.collect()  # model and trainer refer to each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -51,8 +53,9 @@ class Effects(TrainerCallback):
     """Reads from the model, after its first step, which kernels and options it runs with.
 
     Attributes:
-        found: seconds of the first step, name of the attention kernel, number of modules with Liger's forward
-            pass, whether the loss is Liger's, whether activations are recomputed.
+        found: seconds of the first step, name of the attention kernel, whether it is torch's `varlen_attn`
+            (unknown in compiled models), number of modules with Liger's forward pass, whether the loss is
+            Liger's, whether activations are recomputed.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -73,6 +76,7 @@ class Effects(TrainerCallback):
         self.found = {
             "first_step_seconds": round(time.monotonic() - self._started, 2),
             "kernel": model.config._attn_implementation,
+            "varlen_attn": varlen._segments.cache_info().misses > 0,
             "liger_modules": sum(map(_is_ligers, modules)),
             "liger_loss": _is_ligers(model),
             "gradient_checkpointing": any(

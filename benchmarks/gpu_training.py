@@ -128,7 +128,7 @@ def train(sizes: Training, case: Case, out: Path) -> tuple[Result, list[Result],
     trainer.add_callback(Isolation(trainer, case.kernel, "this is a fault of the benchmark"))
     trainer.add_callback(effects)
     parameters = parameter_count(trainer.model)
-    with Tracker(out, {}) as tracker, attending_within_segments(trainer.model, arguments.device, case.kernel):
+    with Tracker(out, {}) as tracker, attending_within_segments(trainer.model, case.kernel):
         trained = run_trainer(trainer, tracker, items_per_row=sizes.context, unit="tokens")
     release(trainer)
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

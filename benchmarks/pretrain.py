@@ -100,7 +100,7 @@ def bare(size: str, steps: int, clock: Clock, out: Path) -> int:
     model.config.use_cache = False
     rows = packed(steps * ROWS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
-    with attending_within_segments(model, torch.device("cpu")):
+    with attending_within_segments(model):
         for start in range(0, len(rows), ROWS):
             batch = {name: torch.stack([row[name] for row in rows[start : start + ROWS]]) for name in rows[0]}
             model(**batch).loss.backward()
@@ -140,7 +140,7 @@ def ours(size: str, steps: int, clock: Clock, out: Path) -> int:
     model, arguments = new_model(size), training_arguments(TrainingArguments, section(steps), out, seed=0)
     trainer = TickingOurs(model=model, args=arguments, train_dataset=packed(steps * ROWS), description=size)
     trainer.clock = clock
-    with Tracker(out, {}) as tracker, attending_within_segments(model, arguments.device):
+    with Tracker(out, {}) as tracker, attending_within_segments(model):
         run_trainer(trainer, tracker, items_per_row=CONTEXT, unit="tokens")
     return ROWS * CONTEXT * (steps - WARM)
 

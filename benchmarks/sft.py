@@ -131,7 +131,7 @@ def ours(material: Material, out: Path) -> float:
         description="ours",
     )
     trainer.pad = material.tokenizer.pad_token_id
-    with Tracker(out, {}) as tracker, attending_within_segments(material.model, arguments.device):
+    with Tracker(out, {}) as tracker, attending_within_segments(material.model):
         run_trainer(trainer, tracker, items_per_row=LENGTH, unit="tokens")
     return trainer.rate()
 

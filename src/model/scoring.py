@@ -59,13 +59,16 @@ def terminal_scores(
 
 
 @torch.no_grad()
-def shared_scores(model: Any, rows: Sequence[Sequence[int]], *, label: str | None = None) -> Tensor:
+def shared_scores(
+    model: Any, rows: Sequence[Sequence[int]], lengths: Sequence[int], *, label: str | None = None
+) -> Tensor:
     """As `terminal_scores`, with a trainer's model; every rank computes a share and gets all scores.
 
     The model is called as in training, so also with partitioned weights and in the run's own precision. All
     ranks take the same number of forward passes, because with ZeRO-3 each needs the others.
+
+    `lengths` of the rows, so that a row is read only where it is scored.
     """
-    lengths = [len(row) for row in rows]
     batches = batches_by_length(lengths, SHARED_BATCH, tokens_at_once(model.device))
     own = batches[rank() :: world_size()]
     missing = -(-len(batches) // world_size()) - len(own)

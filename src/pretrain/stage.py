@@ -88,7 +88,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         if isolated:
             trainer.add_callback(Isolation(trainer, settings.attn_implementation, REMEDY))
         kernel = settings.attn_implementation if isolated else settings.attn_implementation or "sdpa"
-        with attending_within_segments(plain(model), arguments.device, kernel):
+        with attending_within_segments(plain(model), kernel):
             trained = run_trainer(trainer, tracker, items_per_row=length, unit="tokens")
             bits = validation.bits_per_byte()
     save_trained(trainer, tokenizer, out / "model", merge=settings.lora is None or settings.lora.merge)

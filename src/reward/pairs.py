@@ -72,6 +72,7 @@ class Pairs(LazySequence[Pair]):
         rows: the pairs with the columns of `TRAINED`, for a trainer.
         lengths: number of tokens of the prompt with the chosen answer and with the rejected one, int32
             `[2, pairs]`; no pair is read for them.
+        evasion: see the arguments.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class Pairs(LazySequence[Pair]):
         *,
         evasion: np.ndarray,
     ) -> None:
-        self._comparisons, self._indices, self._evasion = comparisons, indices, evasion
+        self._comparisons, self._tokenized, self._indices = comparisons, tokenized, indices
+        self.evasion = evasion
         self._ids = [IdLists(column(tokenized, name)) for name in ("chosen_ids", "rejected_ids")]
         self._truncated = column(tokenized, "prompt_truncated").to_numpy()
         self.lengths = np.stack([ids.lengths[indices] for ids in self._ids])
@@ -93,9 +95,19 @@ class Pairs(LazySequence[Pair]):
 
     def element(self, index: int) -> Pair:
         row = int(self._indices[index])
-        chosen, rejected = (ids[row].tolist() for ids in self._ids)
-        truncated, evasion = bool(self._truncated[row]), bool(self._evasion[index])
+        chosen, rejected = self.ids(0, index), self.ids(1, index)
+        truncated, evasion = bool(self._truncated[row]), bool(self.evasion[index])
         return Pair(self._comparisons[row], chosen, rejected, truncated, evasion)
+
+    def ids(self, answer: int, index: int) -> list[int]:
+        """Token ids of a pair's prompt with the chosen (`answer` 0) or the rejected answer (1)."""
+        ids: list[int] = self._ids[answer][int(self._indices[index])].tolist()
+        return ids
+
+    def part(self, chosen: np.ndarray) -> Pairs:
+        """The pairs where `chosen` (bool `[pairs]`) is true, mapped like these."""
+        indices = self._indices[chosen]
+        return Pairs(self._comparisons, self._tokenized, indices, evasion=self.evasion[chosen])
 
 
 def read_pairs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..training.loop import run_trainer, save_trained
 from ..training.monitoring import monitor_options
 from ..training.tracking import Tracker
 from .accuracy import UNSAFE_BELOW, accuracy, accuracy_metrics, safety_metrics, score_pairs
-from .pairs import Pair, read_pairs
+from .pairs import Pairs, read_pairs
 from .settings import RewardSettings
 from .trainer import pair_trainer
 
@@ -85,13 +85,12 @@ def run(settings: RewardSettings, inputs: Mapping[str, Path], out: Path) -> dict
     return counts | trained | measured
 
 
-def _held_out_metrics(settings: RewardSettings, model: Any, held_out: Sequence[Pair]) -> dict[str, Any]:
+def _held_out_metrics(settings: RewardSettings, model: Any, held_out: Pairs) -> dict[str, Any]:
     """The accuracy of the trained model on held-out pairs, that on pairs with an evasion apart.
 
     Every rank scores its share of the pairs.
     """
-    compared = [pair for pair in held_out if not pair.evasion]
-    evasions = [pair for pair in held_out if pair.evasion]
+    compared, evasions = held_out.part(~held_out.evasion), held_out.part(held_out.evasion)
     chosen, rejected = score_pairs(model, compared)
     metrics = accuracy_metrics(compared, chosen, rejected)
     if settings.kind == "safety":

@@ -1,7 +1,8 @@
 """Attention over packed rows, computed segment by segment.
 
 A kernel with a mask computes all scores of a row and discards those between segments: nearly all of them if a
-row holds twenty short dialogues. Here segments of similar lengths share a call of a causal kernel.
+row holds twenty short dialogues. On GPUs, in half precision, torch's kernel in `varlen.py` takes the segments
+as they are. Elsewhere segments of similar lengths share a call of a causal kernel.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..distributed.device import fixed_shapes
 from ..errors import ConfigError
 from ..model.architecture import carries_state
 from ..model.padding import UNTRAINED
+from . import varlen
 
 NAME = "packed"
 FIRST_LIMIT = 32  # tokens; segments up to this length share a call, then those up to twice as long, etc.
@@ -46,7 +48,8 @@ def packed_attention(
         options: the options that transformers passes to every kernel: `scaling`, `dropout` and so on.
 
     Returns:
-        `[rows, length, heads, size of a value]` in the dtype of `query`, and None in place of the weights.
+        `[rows, length, heads, size of a value]` in the dtype of `query`, or of autocast, and None in place of
+        the weights.
 
     Raises:
         NotImplementedError: this architecture's attention can't be computed segment by segment.
@@ -55,6 +58,10 @@ def packed_attention(
         raise NotImplementedError("needs position_ids and no position_bias")
     rows, heads, length, _ = query.shape
     window = None if attention_mask is None else int(attention_mask)
+    if varlen.runs_here(query, value, options):
+        return varlen.varlen_attention(
+            query, key, value, position_ids=position_ids, window=window, scaling=options.get("scaling")
+        ), None
     layout = _segment_layout(position_ids, rows)
     sizes = [segments * longest for segments, longest in layout.shapes]
     parts = (
@@ -168,19 +175,16 @@ def _segment_layout(position_ids: Tensor, rows: int) -> _SegmentLayout:
 
 
 @contextmanager
-def attending_within_segments(
-    model: LlamaForCausalLM, device: torch.device, kernel: str | None = None
-) -> Iterator[None]:
+def attending_within_segments(model: LlamaForCausalLM, kernel: str | None = None) -> Iterator[None]:
     """Context in which `model` uses `kernel`; batches must have `position_ids` and no mask.
 
-    The default is `packed_attention` on a CPU, where masks are slow. On other devices, and for models whose
-    layers carry state, it is the model's own kernel. `flash_attention_2` needs all rows joined to one, see
-    `one_row`.
+    The default is `packed_attention`, and the model's own kernel for models whose layers carry state.
+    `flash_attention_2` needs all rows joined to one, see `one_row`.
 
     Raises:
         ConfigError: the kernel is not installed or does not support this device.
     """
-    chosen = kernel or (NAME if device.type == "cpu" and not carries_state(model.config) else None)
+    chosen = kernel or (None if carries_state(model.config) else NAME)
     before = model.config._attn_implementation
     try:
         if chosen is not None:

@@ -190,7 +190,7 @@ def finetune_packed(
             f"attn_implementation: {attention} joins the rows of a batch, but {type(plain(model)).__name__} "
             "carries its state from one row to the next; set it to sdpa or eager"
         )
-    with attending_within_segments(plain(model), arguments.device, attention):
+    with attending_within_segments(plain(model), attention):
         metrics = run_trainer(fine_tuner, tracker, items_per_row=rows.length, unit="tokens")
     save_trained(fine_tuner, tokenizer, save_to, merge=merge)
     del model

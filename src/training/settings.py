@@ -199,7 +199,7 @@ class PackedSettings(TrainedSettings):
     no_effect: ClassVar[frozenset[str]] = frozenset({"attn_implementation"})
 
     attn_implementation: Literal["packed", "sdpa", "eager", "flash_attention_2"] | None = None
-    """attention kernel: `packed` (ours, segment by segment; default on CPUs), `sdpa` (default on GPUs),
+    """attention kernel: `packed` (segment by segment, without a mask; the default), `sdpa` (a dense mask),
     `eager` or `flash_attention_2` (needs the package flash-attn). The loss is the same with each; a kernel
     with which documents of a row would see each other is rejected or, if it is the default, replaced"""
 

@@ -128,13 +128,13 @@ def test_two_ranks_share_the_rows_and_both_get_all_scores(
     """With an odd number of batches, both take the same number of forward passes, as ZeRO-3 needs it."""
     monkeypatch.setattr(scoring, "SHARED_BATCH", 4)
     expected = terminal_scores(model, ROWS)
-    torch.testing.assert_close(shared_scores(model, ROWS), expected)
+    torch.testing.assert_close(shared_scores(model, ROWS, [*map(len, ROWS)]), expected)
     model.train()
 
     def work() -> tuple[torch.Tensor, int, bool]:
         passes: list[int] = []
         model.register_forward_hook(lambda *_: passes.append(1))
-        return shared_scores(model, ROWS), len(passes), model.training
+        return shared_scores(model, ROWS, [*map(len, ROWS)]), len(passes), model.training
 
     for scores, passes, training in on_two_ranks(work, tmp_path):
         torch.testing.assert_close(scores, expected)

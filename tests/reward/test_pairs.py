@@ -193,6 +193,16 @@ def test_the_rows_of_training_are_those_of_the_pairs(data: Path, tokenizer: Any,
         assert all(Path(file["filename"]).is_relative_to(tmp_path / "rows") for file in rows.rows.cache_files)
 
 
+def test_a_part_of_pairs_is_mapped_as_well(data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    _, pairs, _ = pairs_module.read_pairs(settings(), data, tokenizer, folder=tmp_path / "rows")
+    chosen = np.arange(len(pairs)) % 3 == 1
+    part = pairs.part(chosen)
+    assert list(part) == [pair for pair, wanted in zip(pairs, chosen, strict=True) if wanted]
+    assert part.lengths.tolist() == pairs.lengths[:, chosen].tolist()
+    assert part.rows.to_list() == pairs.rows.select(np.flatnonzero(chosen)).to_list()
+    assert not len(pairs.part(~np.ones(len(pairs), dtype=bool)))
+
+
 def test_a_killed_stage_tokenizes_the_other_pairs(
     data: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

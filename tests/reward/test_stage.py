@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig
 
 from llamita.errors import ConfigError, DataError
+from llamita.model import scoring
 from llamita.model.checkpoint import load_tokenizer
 from llamita.model.scorer import Scorer
+from llamita.model.scoring import terminal_scores
 from llamita.reward import stage
+from llamita.reward.accuracy import score_pairs
+from llamita.reward.pairs import Pairs, read_pairs
 from llamita.training.arguments import training_arguments
 
 from ..helpers.material import HELPFULNESS, SAFETY, write_data
 from ..helpers.reward import settings
 from ..helpers.sources import source_setting
-from ..helpers.tiny import save_tiny_model
+from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
 
 PLAIN = """
 import sys
@@ -61,6 +68,43 @@ def test_it_learns_and_reports_accuracy(safety: tuple[Path, dict[str, Any]]):
     detected = metrics["safety"]["unsafe_below"]["0.5"]
     assert (detected["precision"], detected["recall"]) == (1, 1)
     assert metrics["final_loss"] < metrics["train_loss"]
+
+
+def test_held_out_pairs_are_read_one_by_one_and_scored_in_their_order(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither all pairs nor the ids of all answers exist at once."""
+    folder = save_tiny_reward_model(tmp_path / "model", tokenizer)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    chosen = settings(SAFETY)
+    _, pairs, _ = read_pairs(chosen, inputs["data"], tokenizer, folder=tmp_path / "rows")
+    rows = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
+    expected = terminal_scores(model, rows).split(len(pairs))
+    living: dict[str, weakref.WeakValueDictionary[int, Any]] = {}
+    most: dict[str, int] = {}
+    read: Counter[str] = Counter()
+
+    class Ids(list[int]):
+        """A list that can be counted."""
+
+    def counted(kind: str, made: Any) -> Any:
+        alive = living.setdefault(kind, weakref.WeakValueDictionary())
+        read[kind] += 1
+        alive[read[kind]] = made
+        most[kind] = max(most.get(kind, 0), len(alive))
+        return made
+
+    element, ids, batch = Pairs.element, Pairs.ids, 4
+    monkeypatch.setattr(Pairs, "element", lambda self, index: counted("pairs", element(self, index)))
+    monkeypatch.setattr(Pairs, "ids", lambda self, *place: counted("ids", Ids(ids(self, *place))))
+    monkeypatch.setattr(scoring, "SHARED_BATCH", batch)
+    assert len(pairs) > 2 * batch
+    for scores, found in zip(expected, score_pairs(model, pairs), strict=True):
+        assert found == pytest.approx(scores.tolist(), abs=1e-5)
+    assert read == {"ids": 2 * len(pairs)}
+    stage._held_out_metrics(chosen, model, pairs)
+    assert most["pairs"] <= 2
+    assert most["ids"] <= 2 * batch
 
 
 def test_a_general_model_is_a_third_kind(inputs: dict[str, Path], tmp_path: Path):

@@ -15,7 +15,6 @@ from llamita.training.isolation import isolate
 
 from ..helpers.architectures import tiny_architecture
 
-CPU = torch.device("cpu")
 LENGTHS = [20, 1, 33, 9]  # some longer than a window or a chunk of 8
 CHUNKS_BY_DOCUMENT = pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.24"),
@@ -39,7 +38,7 @@ def test_packed_attention_equals_the_architectures_own(name: str) -> None:
     model.set_attn_implementation("eager")  # transformers 5.17 lets sdpa ignore Gemma 2's softcap
     with torch.no_grad():
         alone = torch.cat([model(part, use_cache=False).logits for part in parts], dim=1)
-        with attending_within_segments(model, CPU):
+        with attending_within_segments(model):
             assert model.config._attn_implementation == "packed"
             torch.testing.assert_close(model(**row).logits, alone, rtol=1e-4, atol=1e-4)
 
@@ -61,7 +60,7 @@ def test_a_kernel_that_keeps_documents_apart_is_chosen(
     model = tiny_architecture(name)
     own = model.config._attn_implementation
     row, parts = documents()
-    with torch.no_grad(), attending_within_segments(model, CPU):
+    with torch.no_grad(), attending_within_segments(model):
         isolate(model)
         assert model.config._attn_implementation == kernel
         packed = model(**row).logits
@@ -78,7 +77,8 @@ def test_a_default_with_which_documents_see_each_other_is_replaced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = tiny_architecture("gpt_oss")
-    with attending_within_segments(model, torch.device("cuda")):  # whose default is the model's own kernel
+    with attending_within_segments(model):
+        model.set_attn_implementation("eager")
         isolate(model)
         assert model.config._attn_implementation == "packed"
     message = "trained with packed instead of eager (packed documents see each other)"
@@ -90,7 +90,7 @@ def test_a_kernel_of_the_settings_is_not_replaced() -> None:
     refused = pytest.raises(
         ConfigError, match="attn_implementation: sdpa: OPTForCausalLM: packed documents see"
     )
-    with attending_within_segments(model, CPU, "sdpa"), refused:
+    with attending_within_segments(model, "sdpa"), refused:
         isolate(model, "sdpa")
 
 
@@ -98,5 +98,5 @@ def test_a_kernel_of_the_settings_is_not_replaced() -> None:
 def test_where_no_kernel_keeps_documents_apart_the_architecture_is_refused(name: str) -> None:
     model = tiny_architecture(name)
     refused = pytest.raises(ConfigError, match=r"can't be trained on packed documents .*; do this")
-    with attending_within_segments(model, CPU), refused:
+    with attending_within_segments(model), refused:
         isolate(model, remedy="do this")

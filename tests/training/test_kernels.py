@@ -89,16 +89,6 @@ def test_compiled_the_loss_stays_the_same(root: Path, tmp_path: Path, usual: Any
     assert found == pytest.approx(usual["pretrain"], rel=1e-4)
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available() or not importlib.util.find_spec("liger_kernel"),
-    reason="liger's kernels are Triton's: they need a GPU and the extra `liger`",
-)
-def test_with_liger_kernels_the_loss_stays_the_same(root: Path, tmp_path: Path) -> None:
-    with_sdpa = losses(root, tmp_path / "sdpa", attn_implementation="sdpa")
-    found = losses(root, tmp_path / "liger", attn_implementation="sdpa", trainer={"use_liger_kernel": True})
-    assert found == pytest.approx(with_sdpa, rel=2e-2)
-
-
 def test_a_kernel_that_is_not_installed_is_an_error(root: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("flash_attn"):
         pytest.skip("flash-attn is installed")
