@@ -266,6 +266,14 @@ def test_a_run_under_zero_3_that_was_killed_resumes(root: Path, tmp_path: Path) 
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
 
 
+def test_weights_that_a_killed_save_left_are_not_published(root: Path) -> None:
+    (left := root / "again" / "model").mkdir(parents=True)
+    shutil.copy(root / "base" / "model.safetensors", left)
+    tune(root, "again", 3, LORA)
+    one, two = (load_file(folder / "model.safetensors") for folder in (root / "base", left))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
 def test_an_artifact_without_a_merged_model(root: Path) -> None:
     """Loading it gives what the merged one has, as a language model and as a reward model."""
     tune(root, "merged", 5, LORA)
