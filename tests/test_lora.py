@@ -234,18 +234,19 @@ def test_two_ranks_under_zero_3(root: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_run_under_zero_3_that_was_killed_resumes(root: Path, tmp_path: Path) -> None:
-    trainer = SFT["trainer"] | {"max_steps": 6, "learning_rate": 1e-3, "save_steps": 2}
+def test_a_killed_run_resumes_under_any_zero_stage(root: Path, tmp_path: Path) -> None:
+    """Under the same one, and under another one, for which its checkpoint is converted."""
+    trainer = SFT["trainer"] | {"max_steps": 8, "learning_rate": 1e-3, "save_steps": 2}
     chosen = SFT | {"lora": LORA, "trainer": trainer | {"per_device_train_batch_size": 2}}
     run(sft, SftSettings, chosen, root, "undisturbed", model="base")
     halved = trainer | {"per_device_train_batch_size": 1}
-    settings = SftSettings.model_validate(chosen | {"trainer": halved, "deepspeed": zero_file(3)})
     folders = {"model": root / "base", "data": root / "data"}
     out = tmp_path / "out"
     out.mkdir()
     steps: list[int] = []
 
-    def train(dies_in_step: int) -> int:
+    def train(zero: int, dies_in_step: int) -> int:
+        settings = SftSettings.model_validate(chosen | {"trainer": halved, "deepspeed": zero_file(zero)})
         unhampered = PackedTrainer.training_step
 
         def counting(trainer: Any, *args: Any) -> Any:
@@ -259,11 +260,19 @@ def test_a_run_under_zero_3_that_was_killed_resumes(root: Path, tmp_path: Path) 
             sft.run(settings, folders, out)
         return steps[0]
 
-    for number, (dies_in_step, first) in enumerate(((5, 0), (-1, 4))):
-        (tmp_path / str(number)).mkdir()
-        assert on_two_deepspeed_ranks(partial(train, dies_in_step), tmp_path / str(number)) == [first, first]
+    for zero, first, dies_in_step in ((3, 0, 3), (3, 2, 5), (2, 4, 7), (3, 6, -1)):
+        (meeting := tmp_path / str(first)).mkdir()
+        assert on_two_deepspeed_ranks(partial(train, zero, dies_in_step), meeting) == [first, first]
     one, two = (load_causal_lm(folder).state_dict() for folder in (root / "undisturbed", out))
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+
+
+def test_weights_that_a_killed_save_left_are_not_published(root: Path) -> None:
+    (left := root / "again" / "model").mkdir(parents=True)
+    shutil.copy(root / "base" / "model.safetensors", left)
+    tune(root, "again", 3, LORA)
+    one, two = (load_file(folder / "model.safetensors") for folder in (root / "base", left))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
 def test_an_artifact_without_a_merged_model(root: Path) -> None:

@@ -133,7 +133,8 @@ class Zero3OptimizerFix(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         optimizer = self._trainer.model_wrapped.optimizer.optimizer
-        decayed, others = optimizer.param_groups
-        decayed["weight_decay"], others["weight_decay"] = args.weight_decay, 0.0
+        # the first group is decayed; DeepSpeed drops the other one if it is empty, as with LoRA
+        for group, decay in zip(optimizer.param_groups, (args.weight_decay, 0.0), strict=False):
+            group["weight_decay"] = decay
         for values in optimizer.state.values():
             values["step"] = values["step"].clone()

@@ -64,7 +64,17 @@ def setup(deepspeed: str | None = None) -> None:
         if deepspeed is not None:
             _without_compiler()
         PartialState(backend="gloo", timeout=timeout)
+    if deepspeed is not None:
+        _limit_deepspeeds_group(timeout)
     atexit.register(shutdown)
+
+
+def _limit_deepspeeds_group(timeout: timedelta) -> None:
+    """Sets the limit of the group that all of ZeRO's collectives use: a copy, with torch's default limit."""
+    from deepspeed.utils import groups
+    from torch.distributed.distributed_c10d import _set_pg_timeout
+
+    _set_pg_timeout(timeout, groups._clone_world_group())
 
 
 def _without_compiler() -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from ..processes import is_main_process
+from ..processes import advanced, is_main_process
 
 
 class Stored(NamedTuple):
@@ -58,7 +58,7 @@ def parameter_count(model: torch.nn.Module) -> int:
 
 @contextmanager
 def whole(parameter: torch.nn.Parameter, *, changed: bool = False) -> Iterator[bool]:
-    """Context in which the parameter is whole; every rank must enter it.
+    """Context in which the parameter is whole; every rank must enter it, and leaves it with the others.
 
     Args:
         changed: whether its values are changed in the context.
@@ -67,6 +67,7 @@ def whole(parameter: torch.nn.Parameter, *, changed: bool = False) -> Iterator[b
     """
     if not is_partitioned(parameter):
         yield True
+        advanced()
         return
     import deepspeed
 
@@ -75,6 +76,11 @@ def whole(parameter: torch.nn.Parameter, *, changed: bool = False) -> Iterator[b
         torch.no_grad(),
     ):
         yield is_main_process()
+    # NCCL's collectives are only enqueued here, and their time limit runs from then on: without waiting, rank
+    # 0 would have to read or write all parameters within the limit of one
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()
+    advanced()
 
 
 def build(model_class: Any, config: Any, dtype: torch.dtype = torch.float32) -> Any:

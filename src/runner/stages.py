@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import ConfigError
 from ..hub import fetch, is_hub_id
+from ..processes import advanced, world_size
 from ..settings import StageSettings
 from ..yaml_file import nearest
 from .identity import StageRun
@@ -113,8 +115,30 @@ def standalone_run(
         raise ConfigError(f"{config}: --processes: {problem}")
     if settings.output is None:
         raise ConfigError(f"{config}: output: no output folder given; pass output=FOLDER")
-    inputs = {name: _input(f"{config}: inputs.{name}", value) for name, value in folders.items()}
+    inputs = _by_rank_0(
+        lambda: {name: _input(f"{config}: inputs.{name}", value) for name, value in folders.items()}
+    )
     return StageRun(kind, settings, inputs, Path(settings.output), processes=processes, pipeline_name=name)
+
+
+def _by_rank_0(find: Callable[[], dict[str, Path]]) -> dict[str, Path]:
+    """The inputs' folders, which rank 0 finds or downloads for all ranks."""
+    if world_size() == 1:
+        return find()
+    from ..distributed.group import once, wait_until_visible
+
+    inputs = once("fetching inputs", lambda: _advancing(find))
+    for folder in inputs.values():
+        wait_until_visible(folder)
+    return inputs
+
+
+def _advancing(find: Callable[[], dict[str, Path]]) -> dict[str, Path]:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        found = pool.submit(find)
+        while not wait([found], timeout=1).done:
+            advanced()  # a download takes longer than the watchdog waits for a sign of life
+        return found.result()
 
 
 def _input(key: str, value: str) -> Path:

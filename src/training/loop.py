@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,13 @@ def _last_loss(history: list[dict[str, Any]]) -> float | None:
 def save_trained(trainer: Trainer, tokenizer: Any, folder: Path, *, merge: bool = True) -> None:
     """Saves the trained model as a plain Hugging Face folder; every rank calls it, with any ZeRO stage.
 
+    What the folder contains is removed first: a save that was killed may have left weights in other files.
     An adapter is saved beside it. `merge`: whether the folder then has the merged weights, for which rank 0
     loads the base model on the CPU, or none.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     partitioned = zero_stage(trainer.args.deepspeed) == 3
+    group.once("saving", lambda: _remove(folder))
     if partitioned:
         trainer.deepspeed.empty_partition_cache()  # weights that the last forward pass had prefetched
     if is_adapted(model):
@@ -111,6 +114,11 @@ def save_trained(trainer: Trainer, tokenizer: Any, folder: Path, *, merge: bool 
     if is_adapted(model):
         group.once("saving", lambda: _publish_adapted(plain(model), tokenizer, folder, merge=merge))
     group.barrier()
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _state(trainer: Trainer) -> Any:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..artifact import write_json
 from ..console import say
-from ..distributed.group import all_reduce_sum, once
+from ..distributed.group import all_reduce_sum, barrier, once
 from ..errors import LlamitaError, RolledBack
 from ..processes import world_size
 
@@ -108,6 +108,7 @@ class LossSpikeCallback(TrainerCallback):
             )
         entry = {"after_step": last_good, "steps": step - last_good, "loss": loss, "median": median}
         once("rolling back", lambda: _write_skipped(folder, [*before, entry]))
+        barrier()  # rank 0 ends now and serves the store, which the other ranks poll
         raise RolledBack(
             f"{problem}; rolling back to {place} and skipping the batches of {step - last_good:,} steps"
         )

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from llamita.checkpoints import sealed
 from llamita.checkpoints.sealed import SEAL, Checkpoints
+from llamita.distributed import store
+from llamita.errors import RolledBack
 from llamita.processes import rank
-from llamita.training.spikes import SKIPPED, read_skipped
+from llamita.training.spikes import SKIPPED, LossSpikeCallback, read_skipped
 
 from ..helpers.two_ranks import on_two_ranks
 
@@ -64,3 +72,33 @@ def test_skipped_steps_are_those_that_rank_0_reads(tmp_path: Path) -> None:
         return read_skipped(folder)
 
     assert on_two_ranks(work, tmp_path) == [entries, entries]
+
+
+def test_rank_0_rolls_back_once_all_ranks_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends then, and with it the store that a slow rank may still be polling."""
+    known = tmp_path / "known"
+    poll = store.poll
+
+    def slow(key: str) -> Any:
+        if "rolling back" not in key:
+            return poll(key)
+        time.sleep(1)
+        result = poll(key)
+        known.touch()
+        return result
+
+    def work() -> bool:
+        monkeypatch.setattr(store, "poll", slow)
+        trainer = SimpleNamespace(
+            checkpoints=Checkpoints(tmp_path / "resume"),
+            description="tiny",
+            loss_since_logged=torch.tensor(math.nan),
+            monitor=SimpleNamespace(loss_spike=None),
+        )
+        spikes = LossSpikeCallback(trainer, None)
+        spikes.on_step_end(TrainingArguments(str(tmp_path)), TrainerState(global_step=1), TrainerControl())
+        with pytest.raises(RolledBack, match="is NaN or infinite; rolling back to the start"):
+            spikes.check(1)
+        return known.exists()
+
+    assert on_two_ranks(work, tmp_path) == [True, True]

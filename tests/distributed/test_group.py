@@ -17,6 +17,7 @@ from llamita.distributed import group, watchdog
 from llamita.errors import ConfigError, LlamitaError
 from llamita.processes import rank
 
+from ..helpers.repository import zero_file
 from ..helpers.two_ranks import on_two_ranks
 
 
@@ -116,3 +117,18 @@ def test_collectives_have_the_limit_of_the_watchdog_and_a_minute(monkeypatch: py
     with watchdog.watched(30.0):  # of one process: nothing is watched
         group.setup()
     assert given == [timedelta(seconds=90)]
+
+
+def test_collectives_of_zero_have_the_same_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed has a group of its own, which starts with torch's default limit."""
+    monkeypatch.setattr(watchdog, "time_limit", 30.0)
+
+    def work() -> list[timedelta]:
+        torch.distributed.destroy_process_group()
+        group.setup(zero_file(3))
+        from deepspeed.utils import groups
+
+        found = (torch.distributed.group.WORLD, groups._get_data_parallel_group())
+        return [one._get_backend(torch.device("cpu")).options._timeout for one in found]
+
+    assert on_two_ranks(work, tmp_path) == [[timedelta(seconds=90)] * 2] * 2

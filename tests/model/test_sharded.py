@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from llamita.errors import DataError
 from llamita.model import saving, sharded
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer, new_reward_model
 from llamita.model.initial_weights import new_causal_lm
+from llamita.processes import ACTIVITY
 from llamita.training.arguments import training_arguments
 
 from ..helpers.held_elements import HeldElements
@@ -102,6 +104,32 @@ def test_no_rank_holds_a_whole_model(tmp_path: Path, tokenizer: Any) -> None:
             assert counts["most"] < counts["own"] + few, counts
     assert len(list((tmp_path / "saved").glob("*.safetensors"))) > 5
     assert_same(dict(load_causal_lm(tmp_path / "saved").named_parameters()), loaded)
+
+
+def test_ranks_advance_together_parameter_by_parameter(tmp_path: Path, tokenizer: Any) -> None:
+    """A rank that waits while rank 0 reads or writes for hours is not hung, and enqueues nothing ahead."""
+    path = save_tiny_model(tmp_path / "model", tokenizer)
+    config = load_causal_lm(path).config
+
+    def work() -> tuple[int, list[tuple[int, int]]]:
+        model = new_causal_lm(config, seed=0)
+        stored = sharded.stored_tensors([path / "model.safetensors"])
+        found, stream = [], Mock()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_initialized", lambda: True)
+            patch.setattr(torch.cuda, "current_stream", lambda: stream)
+            for turn in (
+                lambda: new_causal_lm(config, seed=0),
+                lambda: sharded.fill(model, stored),
+                lambda: saving.save_partitioned(model, tokenizer, tmp_path / "saved"),
+            ):
+                before = ACTIVITY.progress, stream.synchronize.call_count
+                turn()
+                found.append((ACTIVITY.progress - before[0], stream.synchronize.call_count - before[1]))
+        return len(list(model.parameters())), found
+
+    for parameters, found in under_zero_3(work, tmp_path):
+        assert found == [(parameters, parameters)] * 3
 
 
 def test_initial_weights() -> None:

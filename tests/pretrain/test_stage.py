@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from llamita.corpus.shards import TokenShards
 from llamita.errors import DataError
+from llamita.model import saving
 from llamita.model.initial_weights import new_causal_lm
 from llamita.pretrain import stage, validation
 from llamita.pretrain.settings import PretrainSettings
@@ -145,7 +146,10 @@ def test_a_failure_of_the_final_evaluation_does_not_cost_the_training(
 
 @pytest.mark.long
 def test_a_failed_final_evaluation_under_zero_3(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """Two ranks, which take no step again, evaluate and publish what one process has trained."""
+    """Two ranks, which take no step again, evaluate and publish what one process has trained.
+
+    They also remove the file of weights that a killed save has left, which loading would prefer.
+    """
     whole = run(inputs, tmp_path / "whole", steps=5)
     trainer = PRETRAIN["trainer"] | {"learning_rate": 1e-2, "max_steps": 5, "per_device_train_batch_size": 2}
     settings = PretrainSettings.model_validate(PRETRAIN | {"trainer": trainer, "deepspeed": zero_file(3)})
@@ -159,8 +163,11 @@ def test_a_failed_final_evaluation_under_zero_3(inputs: dict[str, Path], tmp_pat
 
     def resuming() -> dict[str, Any]:
         OrderedTrainer.training_step = lambda *_: pytest.fail("a step was trained again")
+        saving.FILE_SIZE = 20_000
         return stage.run(settings, inputs, out)
 
+    (out / "model").mkdir()
+    (out / "model" / "model.safetensors").write_bytes(b"broken")
     for number, work in enumerate((failing, resuming)):
         (tmp_path / str(number)).mkdir()
         metrics, _ = on_two_deepspeed_ranks(work, tmp_path / str(number))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llamita.config import load_settings
 from llamita.errors import ConfigError
+from llamita.processes import ACTIVITY, rank
 from llamita.runner import pipeline, stages
 
 from ..helpers.text_pipeline import problem, replace
 from ..helpers.text_stages import TakerSettings
+from ..helpers.two_ranks import on_two_ranks
 
 
 def on_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
@@ -51,6 +55,35 @@ def test_a_stage_alone_with_an_input_on_the_hub(
     stage_run = stages.standalone_run("taker", settings, Path("configs/chat.yaml"))
     assert stage_run.inputs == {"model": tmp_path / "cached"}
     assert requests == [f"org/model None {SAFE_FILES}"]
+
+
+def test_rank_0_downloads_for_all_ranks(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cached").mkdir()
+    requests = tmp_path / "requests"
+
+    def fetch(name: str) -> Path:
+        requests.open("a").write(f"{name} for rank {rank()}\n")
+        before = ACTIVITY.progress
+        time.sleep(2.5)
+        assert ACTIVITY.progress > before, "a long download is not a hang"
+        return tmp_path / "cached"
+
+    monkeypatch.setattr(stages, "fetch", fetch)
+    settings = load_settings("configs/chat.yaml", TakerSettings, ["inputs.model=org/model", "output=out"])
+    missing = load_settings("configs/chat.yaml", TakerSettings, ["inputs.model=nowhere", "output=out"])
+
+    def work() -> tuple[Any, str]:
+        with pytest.raises(ConfigError) as caught:
+            stages.standalone_run("taker", missing, Path("configs/chat.yaml"))
+        found = stages.standalone_run("taker", settings, Path("configs/chat.yaml")).inputs
+        return dict(found), str(caught.value)
+
+    for found, message in on_two_ranks(work, tmp_path):
+        assert found == {"model": tmp_path / "cached"}
+        assert "inputs.model: no such folder" in message
+    assert requests.read_text() == "org/model for rank 0\n"
 
 
 def test_a_model_that_is_not_on_the_hub(project: Path) -> None:
