@@ -45,6 +45,7 @@ def _free() -> None:
     varlen._segments.cache_clear()
     gc.collect()  # model and trainer refer to each other
     if torch.cuda.is_available():
+        torch.cuda.init()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

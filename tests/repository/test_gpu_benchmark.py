@@ -30,7 +30,9 @@ print('RESULT {"tflo', flush=True)
 time.sleep(60)
 """
 WANDB = """\
-def __getattr__(name):  # trl imports the module, but nothing may use it
+run = None  # trl imports the module and reads this; nothing may use it otherwise
+
+def __getattr__(name):
     raise (AttributeError if name.startswith("__") else RuntimeError)(name)
 """
 
