@@ -94,7 +94,7 @@ def sample(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
 
 
 PARTS: dict[str, tuple[Callable[[Sizes, Mapping[str, Any]], Iterator[Result]], int]] = {
-    "losses": (losses, 60),
+    "losses": (losses, 100),
     "peak": (peak, 25),
     "pretrain": (pretrain, 110),
     "sft": (sft, 60),
@@ -102,4 +102,4 @@ PARTS: dict[str, tuple[Callable[[Sizes, Mapping[str, Any]], Iterator[Result]], i
     "compile": (compile_, 90),
     "sample": (sample, 45),
     "smoke": (smoke, 45),
-}  # name: function, limit in seconds; 510 in all
+}  # name: function, limit in seconds; 550 in all

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from transformers.models.llama import modeling_llama
 
 from llamita.distributed.device import device
 from llamita.training import varlen
@@ -94,9 +95,11 @@ def test_sliding_windows() -> None:
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("liger_kernel"), reason="needs the extra `liger`")
-def test_with_liger_kernels_the_loss_stays_the_same(model: Any) -> None:
+def test_with_liger_kernels_the_loss_stays_the_same(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
+    for name, value in vars(modeling_llama).items():  # Liger replaces some for the whole process
+        monkeypatch.setattr(modeling_llama, name, value)
     plain = copy.deepcopy(model).to(device())
     liger = copy.deepcopy(plain)
     _apply_liger_kernel_to_instance(model=liger)
