@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,18 +64,19 @@ def model_nats(
     """
     training = model.training
     model.eval()
-    starts = range(0, held_out.tokens - 1, context_length)
-    windows = [_Window.of(held_out, at, min(at + context_length + 1, held_out.tokens)) for at in starts]
     if isolate_documents and model.config._attn_implementation == "flash_attention_2":
         batch = 1  # it derives the starts of documents from the positions of a single row only
-    window_batches = batches(windows, batch)
-    own = window_batches[share::shares]
-    total = sum(
-        _window_nats(model, windows, isolate_documents)
-        for windows in track(own, "validation", unit="batches")
-    )
-    for _ in range(-(-len(window_batches) // shares) - len(own)):  # with ZeRO-3 the other ranks need this one
-        _window_nats(model, window_batches[0], isolate_documents)
+
+    def nats(starts: Iterable[int]) -> float:
+        stops = ((start, min(start + context_length + 1, held_out.tokens)) for start in starts)
+        windows = [_Window.of(held_out, start, stop) for start, stop in stops]
+        return _window_nats(model, windows, isolate_documents)
+
+    all_starts = batches(list(range(0, held_out.tokens - 1, context_length)), batch)
+    own = all_starts[share::shares]
+    total = sum(map(nats, track(own, "validation", unit="batches")))
+    for _ in range(-(-len(all_starts) // shares) - len(own)):  # with ZeRO-3 the other ranks need this one
+        nats(all_starts[0])
     model.train(training)
     return total
 

@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,3 +96,23 @@ def test_evaluation_does_not_change_the_model(tmp_path: Path) -> None:
     )  # without dropout
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("shares", [1, 3])
+def test_a_window_is_read_when_it_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shares: int
+) -> None:
+    """All windows as int64 would take 24 bytes a token on every rank."""
+    _, shards = stream(tmp_path, 60)
+    model = tiny_model()
+    waiting: list[int] = []
+    read = TokenShards.read
+
+    def counted(self: TokenShards, start: int, stop: int) -> Any:
+        waiting.append(start)
+        assert len(waiting) <= 2, "more windows than one batch are held"
+        return read(self, start, stop)
+
+    monkeypatch.setattr(TokenShards, "read", counted)
+    model.register_forward_hook(lambda *_: waiting.clear())
+    model_nats(model, shards, 8, isolate_documents=True, batch=2, shares=shares)
