@@ -18,6 +18,7 @@ from ..corpus.token_rows import positions
 from ..model.padding import UNTRAINED, pad_right
 from ..processes import phase
 
+EVALUATED_AT_ONCE = 1024  # tokens; logits in fp32 and their log-probabilities exist for these only
 MAX_COUNTED = 100_000_000  # tokens per stream; enough for the frequencies of the vocabulary
 
 
@@ -51,7 +52,7 @@ def model_nats(
     context_length: int,
     *,
     isolate_documents: bool,
-    batch: int = 16,
+    batch: int,
     share: int = 0,
     shares: int = 1,
 ) -> float:
@@ -61,6 +62,8 @@ def model_nats(
     most `context_length` earlier tokens, with `isolate_documents` only from those of its own document. Tokens
     at which documents start are not counted: they are not text. All shares take the same number of forward
     passes.
+
+    `batch`: windows of one forward pass, which holds the logits of all of them in the model's own precision.
     """
     training = model.training
     model.eval()
@@ -107,5 +110,10 @@ def _window_nats(model: LlamaForCausalLM, windows: list[_Window], isolate_docume
     logits = model(
         input_ids=inputs, position_ids=places if isolate_documents else None, use_cache=False
     ).logits
-    nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return float(nats.double().sum())
+    parts = zip(
+        logits.flatten(0, 1).split(EVALUATED_AT_ONCE),
+        targets.flatten().split(EVALUATED_AT_ONCE),
+        strict=True,
+    )
+    nats = [F.cross_entropy(part.float(), tokens, reduction="none").double().sum() for part, tokens in parts]
+    return float(torch.stack(nats).sum())
