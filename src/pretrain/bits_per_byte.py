@@ -110,10 +110,16 @@ def _window_nats(model: LlamaForCausalLM, windows: list[_Window], isolate_docume
     logits = model(
         input_ids=inputs, position_ids=places if isolate_documents else None, use_cache=False
     ).logits
-    parts = zip(
-        logits.flatten(0, 1).split(EVALUATED_AT_ONCE),
-        targets.flatten().split(EVALUATED_AT_ONCE),
-        strict=True,
-    )
+    return float(total_nats(logits.flatten(0, 1), targets.flatten()))
+
+
+def total_nats(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of the targets' nats, fp64 scalar.
+
+    Args:
+        logits: `[tokens, vocabulary]` in any precision; only a part of them is copied to fp32 at a time.
+        targets: int64 `[tokens]`; `UNTRAINED` is not counted.
+    """
+    parts = zip(logits.split(EVALUATED_AT_ONCE), targets.split(EVALUATED_AT_ONCE), strict=True)
     nats = [F.cross_entropy(part.float(), tokens, reduction="none").double().sum() for part, tokens in parts]
-    return float(torch.stack(nats).sum())
+    return torch.stack(nats).sum()
