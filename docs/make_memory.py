@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from llamita.memory.account import Account, account, adapted
 from llamita.memory.engine import Engine
 from llamita.memory.host import loading, merged, published
+from llamita.memory.sampling import rejection
 from llamita.memory.shape import Shape
 from llamita.memory.states import Trained
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward.settings import RewardSettings
+from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.sft.settings import SftSettings
 from llamita.training.settings import LoraSettings, TrainedSettings
 
@@ -25,6 +27,7 @@ GB = 10**9
 LIMIT = 76 * GB  # of 80: the rest is for CUDA, NCCL and fragmentation
 GPUS = 8, 64
 GPUS_OF_NODE = 8
+SAMPLED = 1024  # tokens of a prompt and of an answer
 
 STAGES: dict[str, type[TrainedSettings]] = {
     "pretrain": PretrainSettings,
@@ -106,14 +109,15 @@ Tests compare weights, gradients, optimizer and what is published with the tenso
 one and two CPU ranks under ZeRO-1, 2 and 3 (within 1%), activations and logits with what autograd holds in
 transformers' Llama (within 5%, autocast with checkpointing and evaluation within 10%), and the sums with
 published figures: DeepSpeed's estimates, LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B,
-prime-rl's SFT of Qwen3-4B. They have not been measured on a GPU yet. The attention kernel is assumed to need no dense mask.
+prime-rl's SFT of Qwen3-4B. They have not been measured on a GPU yet. The attention kernel is assumed to need
+no dense mask.
 """
 
 
 def page() -> str:
     """The whole page, as Markdown."""
     sections = [section for stage in STAGES for section in _stage(stage)]
-    return "\n".join([HEAD, *sections, *_hosts()])
+    return "\n".join([HEAD, *sections, *_rejection(), *_hosts()])
 
 
 def _stage(stage: str) -> Iterator[str]:
@@ -145,6 +149,50 @@ def _all_rows(stage: str) -> Iterator[list[str]]:
                 str(gpus),
                 *(f"**{_gb(total)}**" if total <= LIMIT else _gb(total) for total in totals),
             ]
+
+
+def _rejection() -> Iterator[str]:
+    yield "## rejection\n"
+    yield (
+        "`rejection` samples, scores and then trains as `sft` does. While it samples and scores, every GPU\n"
+        "has whole models, whatever the ZeRO file. Sampling holds the loaded model (idle), the sampler's\n"
+        "copy of it, the key-value cache of `sampling_batch_size` answers, and, when finished answers are\n"
+        "dropped, a copy of the others' cache. Scoring holds both reward models in fp32; one of them is\n"
+        "idle. In GB on each GPU, in bf16, with prompts and answers of up to\n"
+        f"{SAMPLED:,} tokens and the largest `sampling_batch_size` that fits {LIMIT // GB} GB:\n"
+    )
+    sampled = ["idle", "sampler", "cache", "activations", "logits"]
+    head = [*sampled, "sum", "scoring: model", "idle", "activations", "sum"]
+    yield _table(["model", "sampling_batch_size", *head], _rejection_rows(sampled))
+    yield (
+        "Models without a size don't fit: sampling from 34B and 70B needs a sampler that divides the model\n"
+        "over several GPUs, which does not exist yet. Neither do two reward models of 13B fit beside each\n"
+        "other; with `lora` they share one base model.\n"
+    )
+
+
+def _rejection_rows(sampled: list[str]) -> Iterator[list[str]]:
+    for model, config in MODELS.items():
+        fitting = 0
+        for size in (2**power for power in range(10)):
+            if _rejection_of(config, size)["sampling"].total <= LIMIT:
+                fitting = size
+        found = _rejection_of(config, fitting or 1)
+        parts = [_gb(found["sampling"].gpu[part]) for part in sampled]
+        scored = [_gb(found["scoring"].gpu[part]) for part in ("weights", "idle", "activations")]
+        sums = [_gb(found[moment].total) for moment in ("sampling", "scoring")]
+        yield [model, str(fitting or "none"), *parts, sums[0], *scored, sums[1]]
+
+
+def _rejection_of(config: dict[str, Any], size: int) -> dict[str, Account]:
+    settings = RejectionSettings.model_construct(
+        prompts_per_round=64 * GPUS_OF_NODE,
+        max_prompt_length=SAMPLED,
+        max_new_tokens=SAMPLED,
+        sampling_batch_size=size,
+        dtype="bfloat16",
+    )
+    return rejection(settings, config, GPUS_OF_NODE)
 
 
 def _hosts() -> Iterator[str]:

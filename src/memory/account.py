@@ -118,7 +118,7 @@ def account_of(model: Trained, engine: Engine, batch: MicroBatch, *, evaluated: 
         "evaluation": {
             "gathered": gathered,
             "buffers": states.waiting_buffers(model, engine),
-            "activations": passes.evaluation(shape, computing, evaluated, batch.loss),
+            "activations": passes.evaluation(shape, computing, evaluated, loss=batch.loss),
         },
     }
     moment = max(moments, key=lambda name: sum(moments[name].values()))

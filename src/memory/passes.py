@@ -100,7 +100,7 @@ def logits(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
     return tile + hidden + (FP32 + engine.width) * shape.embeddings
 
 
-def evaluation(shape: Shape, engine: Engine, tokens: int, loss: Loss) -> int:
+def evaluation(shape: Shape, engine: Engine, tokens: int, *, loss: Loss) -> int:
     """Activations, logits and autocast's copies of weights in a forward pass without gradients, at most.
 
     In a layer: embeddings, input, the state after attention, the same normed, and three tensors of the

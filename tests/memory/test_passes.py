@@ -66,7 +66,7 @@ def test_bytes_are_those_of_both_passes(
         assert held == pytest.approx(found.stored, rel=0.03)
     assert 0.95 * found.peak < peak < 1.1 * found.peak
     shape = Shape.from_config(config, scores=loss == "scores")
-    evaluated = evaluation(shape, engine_of(precision), TOKENS, loss)
+    evaluated = evaluation(shape, engine_of(precision), TOKENS, loss=loss)
     assert 0.95 * found.evaluation < evaluated < 1.1 * found.evaluation
 
 
