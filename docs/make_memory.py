@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llamita.memory.account import Account, account
+from llamita.memory.account import Account, account, adapted
 from llamita.memory.engine import Engine
+from llamita.memory.host import loading, merged, published
+from llamita.memory.sampling import rejection
 from llamita.memory.shape import Shape
-from llamita.memory.states import Trained, published
+from llamita.memory.states import Trained
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward.settings import RewardSettings
+from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.sft.settings import SftSettings
-from llamita.training.settings import TrainedSettings
+from llamita.training.settings import LoraSettings, TrainedSettings
 
 PAGE = Path(__file__).with_name("memory.md")
 ZERO_FILES = Path(__file__).parents[1] / "configs" / "deepspeed"
@@ -24,6 +27,7 @@ GB = 10**9
 LIMIT = 76 * GB  # of 80: the rest is for CUDA, NCCL and fragmentation
 GPUS = 8, 64
 GPUS_OF_NODE = 8
+SAMPLED = 1024  # tokens of a prompt and of an answer
 
 STAGES: dict[str, type[TrainedSettings]] = {
     "pretrain": PretrainSettings,
@@ -93,25 +97,27 @@ copy; in the optimizer's step of ZeRO-1 2P, of ZeRO-3 up to 4P / N |
 gradients of the output layer in fp32 and bf16, and a tile of logits; `reward`: none |
 
 The parts of a row are those of the moment with the highest sum: when the loss has been computed, in the
-backward pass of a layer, or in the optimizer's step. Weights are never whole on a GPU under ZeRO-3, neither
-while they load nor in the final evaluation. With `zero3_offload` weights, gradients and optimizer are in the
-memory of the host.
+backward pass of a layer, in the optimizer's step, or in the evaluation on held-out rows: of `pretrain` with
+as many rows at once as in training, of `reward` with 65,536 tokens. Weights are never whole on a GPU under
+ZeRO-3, neither while they load nor in the final evaluation. With `zero3_offload` weights, gradients and
+optimizer are in the memory of the host.
 
 Activation checkpointing is `trainer: {gradient_checkpointing: true}`: the default of `sft` and `reward` on
 GPUs, not of `pretrain`. The ZeRO files are those of `configs/deepspeed/`.
 
-Tests compare weights, gradients and optimizer with the tensors of DeepSpeed's engines on one and two CPU
-ranks under ZeRO-1, 2 and 3 (within 1%), activations and logits with what autograd holds in transformers'
-Llama (within 5%, autocast with checkpointing within 10%), and the sums with published figures: DeepSpeed's
-estimates, LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B, prime-rl's SFT of Qwen3-4B. They
-have not been measured on a GPU yet. The attention kernel is assumed to need no dense mask.
+Tests compare weights, gradients, optimizer and what is published with the tensors of DeepSpeed's engines on
+one and two CPU ranks under ZeRO-1, 2 and 3 (within 1%), activations and logits with what autograd holds in
+transformers' Llama (within 5%, autocast with checkpointing and evaluation within 10%), and the sums with
+published figures: DeepSpeed's estimates, LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B,
+prime-rl's SFT of Qwen3-4B. They have not been measured on a GPU yet. The attention kernel is assumed to need
+no dense mask.
 """
 
 
 def page() -> str:
     """The whole page, as Markdown."""
     sections = [section for stage in STAGES for section in _stage(stage)]
-    return "\n".join([HEAD, *sections, *_publishing()])
+    return "\n".join([HEAD, *sections, *_rejection(), *_hosts()])
 
 
 def _stage(stage: str) -> Iterator[str]:
@@ -145,22 +151,77 @@ def _all_rows(stage: str) -> Iterator[list[str]]:
             ]
 
 
-def _publishing() -> Iterator[str]:
-    yield "## Publishing\n"
+def _rejection() -> Iterator[str]:
+    yield "## rejection\n"
     yield (
-        "While a model is saved, its weights are whole in the memory of hosts: under ZeRO-3 rank 0 collects\n"
-        "them weight by weight, otherwise every rank copies those of its GPU. In GB on the first node of 8\n"
-        "GPUs:\n"
+        "`rejection` samples, scores and then trains as `sft` does. While it samples and scores, every GPU\n"
+        "has whole models, whatever the ZeRO file. Sampling holds the loaded model (idle), the sampler's\n"
+        "copy of it, the key-value cache of `sampling_batch_size` answers, and, when finished answers are\n"
+        "dropped, a copy of the others' cache. Scoring holds both reward models in fp32; one of them is\n"
+        "idle. In GB on each GPU, in bf16, with prompts and answers of up to\n"
+        f"{SAMPLED:,} tokens and the largest `sampling_batch_size` that fits {LIMIT // GB} GB:\n"
     )
-    rows = []
+    sampled = ["idle", "sampler", "cache", "activations", "logits"]
+    head = [*sampled, "sum", "scoring: model", "idle", "activations", "sum"]
+    yield _table(["model", "sampling_batch_size", *head], _rejection_rows(sampled))
+    yield (
+        "Models without a size don't fit: sampling from 34B and 70B needs a sampler that divides the model\n"
+        "over several GPUs, which does not exist yet. Neither do two reward models of 13B fit beside each\n"
+        "other; with `lora` they share one base model.\n"
+    )
+
+
+def _rejection_rows(sampled: list[str]) -> Iterator[list[str]]:
+    for model, config in MODELS.items():
+        fitting = 0
+        for size in (2**power for power in range(10)):
+            if _rejection_of(config, size)["sampling"].total <= LIMIT:
+                fitting = size
+        found = _rejection_of(config, fitting or 1)
+        parts = [_gb(found["sampling"].gpu[part]) for part in sampled]
+        scored = [_gb(found["scoring"].gpu[part]) for part in ("weights", "idle", "activations")]
+        sums = [_gb(found[moment].total) for moment in ("sampling", "scoring")]
+        yield [model, str(fitting or "none"), *parts, sums[0], *scored, sums[1]]
+
+
+def _rejection_of(config: dict[str, Any], size: int) -> dict[str, Account]:
+    settings = RejectionSettings.model_construct(
+        prompts_per_round=64 * GPUS_OF_NODE,
+        max_prompt_length=SAMPLED,
+        max_new_tokens=SAMPLED,
+        sampling_batch_size=size,
+        dtype="bfloat16",
+    )
+    return rejection(settings, config, GPUS_OF_NODE)
+
+
+def _hosts() -> Iterator[str]:
+    yield "## Loading and publishing\n"
+    yield (
+        "While a model is loaded and published, weights are also in the memory of hosts. Loading: every\n"
+        "rank builds the model in fp32 (with `lora`: the base model in bf16); under ZeRO-3 rank 0 reads one\n"
+        "weight at a time. Publishing: rank 0 copies all weights in bf16, under ZeRO-3 those of one file of\n"
+        "5 GiB. Merging: with `lora.merge` rank 0 loads the base model in fp32. In GB on the first node of\n"
+        "8 GPUs:\n"
+    )
+    head = ["loading, ZeRO-0 to 2", "loading, ZeRO-3", "publishing, ZeRO-0 to 2", "publishing, ZeRO-3"]
+    yield _table(["model", *head, "loading with `lora`", "merging"], _host_rows())
+
+
+def _host_rows() -> Iterator[list[str]]:
+    ranks = range(GPUS_OF_NODE)
     for name, config in MODELS.items():
-        model = Trained.whole(Shape.from_config(config))
-        row = [name]
-        for stage in (2, 3):
-            engine = Engine(GPUS_OF_NODE, stage, "bf16")
-            row.append(_gb(sum(published(model, engine, rank) for rank in range(GPUS_OF_NODE))))
-        rows.append(row)
-    yield _table(["model", "ZeRO-0, 1 and 2", "ZeRO-3"], iter(rows))
+        shape = Shape.from_config(config)
+        model, lora = Trained.whole(shape), adapted(shape, LoraSettings())
+        engines = [Engine(GPUS_OF_NODE, stage, "bf16") for stage in (2, 3)]
+        sizes = [
+            sum(part(model, engine, rank) for rank in ranks)
+            for part in (loading, published)
+            for engine in engines
+        ]
+        sizes.append(sum(loading(lora, engines[0], rank) for rank in ranks))
+        sizes.append(sum(merged(lora, rank) for rank in ranks))
+        yield [name, *map(_gb, sizes)]
 
 
 def _account(stage: str, model: str, gpus: int, choice: Choice) -> Account:

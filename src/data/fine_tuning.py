@@ -27,12 +27,13 @@ def stored_dialogues(
 
     `identity`: what besides the sources decides which rows are read, see `store_rows`; every rank calls it.
     """
-    sources = settings.model_dump(mode="json", include={"dialogues", "ghost_attention", "distillation"})
+    names = ("dialogues", "ghost_attention", "distillation")
     dialogues, _ = store_rows(
         folder / "dialogues",
         Dialogue,
         {"all": lambda intake: fine_tuning_dialogues(settings, inputs, intake)},
-        identity={**sources, **identity},
+        identity={**settings.model_dump(mode="json", include=set(names)), **identity},
+        sources=[(getattr(settings, name), inputs[settings.input_of(name, inputs)]) for name in names],
         intake=intake,
     )
     return dialogues

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..hashes import hash_of_files
@@ -19,6 +19,17 @@ def data_hash(sources: Sequence[Source], root: Path) -> str:
     missing.
     """
     return hash_of_files(dict(file for source in sources for file in _named(source, root)))
+
+
+def file_states(reads: Iterable[tuple[Sequence[Source], Path]]) -> dict[str, list[int]]:
+    """Size and time of change (ns) of each file that sources read below their root, by name.
+
+    They show at once whether rows that were read before are outdated. A data set on the Hub has none. Raises
+    DataError if a source is missing.
+    """
+    files = (file for sources, root in reads for source in sources for file in _named(source, root))
+    states = ((name, path.stat()) for name, path in files)
+    return {name: [state.st_size, state.st_mtime_ns] for name, state in states}
 
 
 def _named(source: Source, root: Path) -> Iterator[tuple[str, Path]]:

@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from ..console import track
 from ..distributed import group
+from ..settings import Source
 from .held_out import hash_fraction, opening
 from .intake import Intake
 from .row_files import RowFolder, SealedRows, row_batches
+from .source_hash import file_states
 
 T = TypeVar("T")
 
@@ -55,7 +57,7 @@ class StoredRows(LazySequence[T]):
 
     Attributes:
         rows: the mapped rows, with the columns of `SCHEMA`.
-        identity: of the rows: that of `store_rows`, and the sizes of their files.
+        identity: of the rows: that of `store_rows`, states of the sources' files, sizes of their own.
     """
 
     def __init__(self, rows: datasets.Dataset, kind: Callable[..., T], identity: Mapping[str, Any]) -> None:
@@ -92,6 +94,7 @@ def store_rows(
     groups: Mapping[str, Callable[[Intake], Iterable[T]]],
     *,
     identity: Mapping[str, Any],
+    sources: Iterable[tuple[Sequence[Source], Path]],
     intake: Intake,
     seed: int | None = None,
 ) -> tuple[StoredRows[T], dict[str, range]]:
@@ -102,14 +105,14 @@ def store_rows(
     Args:
         kind: the rows' dataclass.
         groups: readers of rows by name, which are called in order.
-        identity: what the rows depend on, see `RowFolder`.
+        identity: what the rows depend on besides files, see `RowFolder`.
+        sources: what the readers read, with its root; rows are read again if one of the files has changed.
         intake: where the main process counts rows; the other ranks and a resumed stage get its counts.
         seed: seed of the column `fraction`; None: it is empty.
 
     Returns:
         the rows, and the indices of each group.
     """
-    files = RowFolder(folder, SCHEMA, {**identity, "max_bad_rows": intake.max_bad_rows})
     sizes: dict[str, int] = dict.fromkeys(groups, 0)
 
     def read() -> Iterator[T]:
@@ -124,15 +127,19 @@ def store_rows(
             "fraction": [None if seed is None else hash_fraction(opening(row), seed) for row in rows],
         }
 
-    def make() -> SealedRows:
+    def make() -> tuple[SealedRows, dict[str, list[int]]]:
+        states = file_states(sources)
+        made_of = {**identity, "files": states, "max_bad_rows": intake.max_bad_rows}
+        files = RowFolder(folder, SCHEMA, made_of)
         batches = map(columns, row_batches(track(read(), "reading rows", unit="rows")))
-        return files.sealed() or files.write(
+        rows = files.sealed() or files.write(
             lambda _: batches, lambda: {"sizes": sizes, "intake": intake.state()}, resume=False
         )
+        return rows, states
 
-    sealed = group.once("reading rows", make)
+    sealed, states = group.once("reading rows", make)
     intake.restore(sealed.facts["intake"])
     counts: dict[str, int] = sealed.facts["sizes"]
     ends = dict(zip(counts, accumulate(counts.values()), strict=True))
     ranges = {name: range(end - counts[name], end) for name, end in ends.items()}
-    return StoredRows(sealed.open(), kind, {**identity, "parts": sealed.parts}), ranges
+    return StoredRows(sealed.open(), kind, {**identity, "files": states, "parts": sealed.parts}), ranges

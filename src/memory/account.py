@@ -29,7 +29,8 @@ class Account(NamedTuple):
     Attributes:
         gpu: on its GPU at `moment`.
         host: in the host's memory: what the ZeRO file offloads.
-        moment: `loss` (all activations exist), `backward` (of a layer) or `step` (of the optimizer).
+        moment: `loss` (all activations exist), `backward` (of a layer), `step` (of the optimizer) or
+            `evaluation` (on held-out rows).
     """
 
     gpu: dict[str, int]
@@ -72,11 +73,12 @@ def account(settings: TrainedSettings, config: Mapping[str, Any], ranks: int) ->
         bool(trainer.get("gradient_checkpointing", loss != "whole")),  # TRL's default is True
     )
     model = Trained.whole(shape) if settings.lora is None else adapted(shape, settings.lora)
-    return account_of(model, engine, batch)
+    evaluated = {"whole": batch.tokens, "scores": max(settings.row_tokens // 2, passes.SCORED_AT_ONCE)}
+    return account_of(model, engine, batch, evaluated=evaluated.get(loss, 0))
 
 
-def account_of(model: Trained, engine: Engine, batch: MicroBatch) -> Account:
-    """Bytes of `model` under `engine` while it trains on `batch`.
+def account_of(model: Trained, engine: Engine, batch: MicroBatch, *, evaluated: int = 0) -> Account:
+    """Bytes of `model` under `engine` while it trains on `batch`, and evaluates `evaluated` tokens at once.
 
     Parts: `weights`, `gradients`, `optimizer`; `gathered` (weights by ZeRO-3, or copies by autocast);
     `buffers` (of gradients that are reduced, or in the step); `activations`; `logits` (with gradients).
@@ -113,6 +115,11 @@ def account_of(model: Trained, engine: Engine, batch: MicroBatch) -> Account:
             "activations": passes.backward(shape, computing, batch),
         },
         "step": {"buffers": states.step_buffers(model, engine)},
+        "evaluation": {
+            "gathered": gathered,
+            "buffers": states.waiting_buffers(model, engine),
+            "activations": passes.evaluation(shape, computing, evaluated, loss=batch.loss),
+        },
     }
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     parts = held | moments[moment]

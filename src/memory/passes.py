@@ -18,6 +18,8 @@ from .shape import Shape
 # which recomputes them tile by tile; `scores`: a reward model's, one for each answer.
 Loss = Literal["whole", "chunked", "scores"]
 
+EVALUATED_AT_ONCE = 1024  # tokens, of pretrain/bits_per_byte.py
+SCORED_AT_ONCE = 65_536  # tokens of a pass without gradients on a GPU, of batches.py
 TILE = 4096, 32_768  # tokens and logits: TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE of TRL 1.16
 
 
@@ -96,6 +98,26 @@ def logits(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
     tile = width * min(batch.tokens, TILE[0]) * min(shape.vocab_size, TILE[1])
     hidden = (width + FP32 + width) * batch.tokens * shape.hidden_size
     return tile + hidden + (FP32 + engine.width) * shape.embeddings
+
+
+def evaluation(shape: Shape, engine: Engine, tokens: int, *, loss: Loss) -> int:
+    """Activations, logits and autocast's copies of weights in a forward pass without gradients, at most.
+
+    In a layer: embeddings, input, the state after attention, the same normed, and three tensors of the
+    feed-forward part. Of a language model then all logits in its own precision (autocast also
+    copies them to fp32), and in fp32 those of a part, if they were in bf16, with their log-probabilities
+    (`pretrain/bits_per_byte.py`).
+    """
+    width = FP32 if engine.precision == "fp32" else BF16
+    hidden = _RESIDUAL[engine.precision] * shape.hidden_size
+    of_layer = tokens * (4 * hidden + 3 * width * shape.intermediate_size)
+    of_layer += cached_copies(shape, engine, "scores")
+    if loss == "scores":
+        return of_layer
+    in_own = width * tokens * shape.vocab_size + cached_copies(shape, engine, loss)
+    copied = FP32 if engine.precision == "autocast" else 0  # after autocast, which frees its other copies
+    parts = (2 if engine.precision == "bf16" else 1) * FP32 * min(tokens, EVALUATED_AT_ONCE)
+    return max(of_layer, hidden * tokens + in_own, shape.vocab_size * (tokens * (width + copied) + parts))
 
 
 def cached_copies(shape: Shape, engine: Engine, loss: Loss) -> int:

@@ -126,13 +126,11 @@ def host_buffers(model: Trained, engine: Engine) -> int:
     return (FP32 + engine.width) * share + engine.width * model.largest
 
 
-def published(model: Trained, engine: Engine, rank: int) -> int:
-    """Whole weights in the host's memory while a model without adapter is published.
-
-    Under ZeRO-3 only rank 0 collects them, weight by weight; otherwise every rank copies those of its GPU
-    (accelerate's `get_state_dict`). No GPU holds more than before.
-    """
-    return 0 if engine.stage == 3 and rank else engine.width * model.shape.parameters
+def waiting_buffers(model: Trained, engine: Engine) -> int:
+    """Buffers that exist between two backward passes: ZeRO-3's bucket; under ZeRO-2 that of offloading."""
+    if engine.stage == 3:
+        return engine.width * engine.bucket
+    return engine.width * model.largest if engine.stage == 2 and engine.offload_optimizer else 0
 
 
 def _share(size: int, engine: Engine) -> int:

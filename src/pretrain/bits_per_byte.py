@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..corpus.token_rows import positions
 from ..model.padding import UNTRAINED, pad_right
 from ..processes import phase
 
+EVALUATED_AT_ONCE = 1024  # tokens; logits in fp32 and their log-probabilities exist for these only
 MAX_COUNTED = 100_000_000  # tokens per stream; enough for the frequencies of the vocabulary
 
 
@@ -51,7 +52,7 @@ def model_nats(
     context_length: int,
     *,
     isolate_documents: bool,
-    batch: int = 16,
+    batch: int,
     share: int = 0,
     shares: int = 1,
 ) -> float:
@@ -61,21 +62,24 @@ def model_nats(
     most `context_length` earlier tokens, with `isolate_documents` only from those of its own document. Tokens
     at which documents start are not counted: they are not text. All shares take the same number of forward
     passes.
+
+    `batch`: windows of one forward pass, which holds the logits of all of them in the model's own precision.
     """
     training = model.training
     model.eval()
-    starts = range(0, held_out.tokens - 1, context_length)
-    windows = [_Window.of(held_out, at, min(at + context_length + 1, held_out.tokens)) for at in starts]
     if isolate_documents and model.config._attn_implementation == "flash_attention_2":
         batch = 1  # it derives the starts of documents from the positions of a single row only
-    window_batches = batches(windows, batch)
-    own = window_batches[share::shares]
-    total = sum(
-        _window_nats(model, windows, isolate_documents)
-        for windows in track(own, "validation", unit="batches")
-    )
-    for _ in range(-(-len(window_batches) // shares) - len(own)):  # with ZeRO-3 the other ranks need this one
-        _window_nats(model, window_batches[0], isolate_documents)
+
+    def nats(starts: Iterable[int]) -> float:
+        stops = ((start, min(start + context_length + 1, held_out.tokens)) for start in starts)
+        windows = [_Window.of(held_out, start, stop) for start, stop in stops]
+        return _window_nats(model, windows, isolate_documents)
+
+    all_starts = batches(list(range(0, held_out.tokens - 1, context_length)), batch)
+    own = all_starts[share::shares]
+    total = sum(map(nats, track(own, "validation", unit="batches")))
+    for _ in range(-(-len(all_starts) // shares) - len(own)):  # with ZeRO-3 the other ranks need this one
+        nats(all_starts[0])
     model.train(training)
     return total
 
@@ -106,5 +110,16 @@ def _window_nats(model: LlamaForCausalLM, windows: list[_Window], isolate_docume
     logits = model(
         input_ids=inputs, position_ids=places if isolate_documents else None, use_cache=False
     ).logits
-    nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return float(nats.double().sum())
+    return float(total_nats(logits.flatten(0, 1), targets.flatten()))
+
+
+def total_nats(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of the targets' nats, fp64 scalar.
+
+    Args:
+        logits: `[tokens, vocabulary]` in any precision; only a part of them is copied to fp32 at a time.
+        targets: int64 `[tokens]`; `UNTRAINED` is not counted.
+    """
+    parts = zip(logits.split(EVALUATED_AT_ONCE), targets.split(EVALUATED_AT_ONCE), strict=True)
+    nats = [F.cross_entropy(part.float(), tokens, reduction="none").double().sum() for part, tokens in parts]
+    return torch.stack(nats).sum()

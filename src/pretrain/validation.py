@@ -18,7 +18,8 @@ from .settings import PretrainSettings
 class Validation(TrainerCallback):
     """Logs `eval/bits_per_byte` every `eval_steps` steps, if they are set.
 
-    Every rank evaluates its share of the text, with the trainer's own model and in its precision.
+    Every rank evaluates its share of the text, with the trainer's own model and in its precision, in batches
+    of as many rows as in training: what fits there fits here.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Validation(TrainerCallback):
                 stream,
                 self._length,
                 isolate_documents=self._isolate_documents,
+                batch=self._trainer.args.per_device_train_batch_size,
                 share=rank(),
                 shares=world_size(),
             )

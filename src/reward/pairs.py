@@ -174,6 +174,9 @@ def _read(
             return []
         return evasive_comparisons(settings.evasions, root, answers_root, seed=settings.seed, intake=intake)
 
+    sources = [(part, root) for part in (settings.comparisons, settings.test, settings.mix)]
+    if settings.evasions:
+        sources += [(settings.evasions.dialogues, root), (settings.evasions.answers, answers_root)]
     return store_rows(
         folder / "comparisons",
         Comparison,
@@ -184,6 +187,7 @@ def _read(
             "mix": lambda intake: map(_safe_unless_labelled, stream_comparisons(settings.mix, root, intake)),
         },
         identity=identity,
+        sources=sources,
         intake=intake,
         seed=settings.seed,
     )

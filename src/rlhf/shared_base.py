@@ -124,17 +124,21 @@ class AdaptedLanguageModel(_Adapted):
         return self._shared.model
 
 
-def transformers_model(model: Any) -> Any:
-    """The `transformers` model behind `model`, which computes the same."""
-    return model.activated() if isinstance(model, AdaptedLanguageModel) else model
-
-
 class AdaptedBackbone(_Adapted):
     """A language model without its output layer."""
 
     def forward(self, **inputs: Any) -> Any:
+        return self.activated()(**inputs)
+
+    def activated(self) -> Any:
+        """As `AdaptedLanguageModel.activated`."""
         self._shared.activate(self._name)
-        return self._shared.model.base_model(**inputs)
+        return self._shared.model.base_model
+
+
+def transformers_model(model: Any) -> Any:
+    """The `transformers` model behind `model`, which computes the same."""
+    return model.activated() if isinstance(model, AdaptedLanguageModel | AdaptedBackbone) else model
 
 
 class AdaptedRewardModel(nn.Module):

@@ -13,6 +13,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..console import say
+from ..distributed.group import gather_rows
+from ..distributed.reports import raised_by_collective
 from ..errors import ConfigError
 from ..model.architecture import carries_state, context_of
 from ..model.lora import plain
@@ -77,14 +79,20 @@ def isolate(model: Any, kernel: str | None = None, remedy: str = "") -> None:
 
 
 def _problem(model: Any, kernel: str) -> str | None:
-    """Why packed rows can't be trained with a kernel; None if they can."""
+    """Why packed rows can't be trained with a kernel, the same on all ranks; None if they can.
+
+    Raises the error of a rank that ran out of memory or lost the others: it says nothing about the kernel.
+    """
     try:
         if plain(model).config._attn_implementation != kernel:
             plain(model).set_attn_implementation(kernel)
         difference = _relative_difference(model)
+        problem = "packed documents see each other" if difference > ROUNDING else None
     except Exception as error:  # architectures raise any error for a kernel that they don't support
-        return f"it does not work with this architecture ({type(error).__name__}: {error})"
-    return "packed documents see each other" if difference > ROUNDING else None
+        if "out of memory" in str(error) or raised_by_collective(error):
+            raise
+        problem = f"it does not work with this architecture ({type(error).__name__}: {error})"
+    return next(filter(None, gather_rows([problem])), None)  # another kernel has other collectives
 
 
 @torch.no_grad()

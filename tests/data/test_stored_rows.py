@@ -43,7 +43,15 @@ def store(
         return rows
 
     groups = {"first": read("rows.jsonl"), "none": lambda _: (), "second": read("more.jsonl")}
-    return store_rows(data / "out", Comparison, groups, identity={"of": identity}, intake=intake, seed=3)
+    return store_rows(
+        data / "out",
+        Comparison,
+        groups,
+        identity={"of": identity},
+        sources=[(source("comparison", path), data) for path in ("rows.jsonl", "more.jsonl")],
+        intake=intake,
+        seed=3,
+    )
 
 
 def test_rows_and_groups_are_those_of_the_readers(data: Path) -> None:
@@ -74,6 +82,17 @@ def test_a_second_start_reads_nothing_and_counts_the_same(data: Path) -> None:
     assert second.bad_rows == first.bad_rows
     store(data, Intake(1), identity="other", calls=calls)
     assert len(calls) == 4
+
+
+def test_a_changed_file_is_read_again(data: Path) -> None:
+    """Nothing else notices that a source outside of the inputs changes between a kill and the next start."""
+    before, _ = store(data, Intake(1))
+    text = (data / "more.jsonl").read_text()
+    (data / "more.jsonl").write_text(text.replace("is it 0 ?", "is it 9 ?"))  # of the same size
+    after, _ = store(data, Intake(1))
+    assert "9" in opening(after[-1])
+    assert "9" not in opening(before[-1])
+    assert after.identity != before.identity, "rows that are made of them are outdated, too"
 
 
 def test_a_lower_limit_of_bad_rows_counts(data: Path) -> None:

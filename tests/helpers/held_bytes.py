@@ -11,10 +11,15 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import safetensors.torch
 import torch
+import transformers
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback, TrainingArguments
@@ -23,6 +28,7 @@ from llamita.deepspeed_file import DeepSpeedFile
 from llamita.distributed import group
 from llamita.processes import rank
 from llamita.training.arguments import training_arguments
+from llamita.training.loop import save_trained
 
 SHAPE = {
     "vocab_size": 2000,
@@ -34,6 +40,15 @@ SHAPE = {
     "max_position_embeddings": 64,
 }
 MICRO_BATCHES = 2
+
+
+class Untokenized:
+    """In place of the tokenizer that is saved with a model."""
+
+    pad_token_id = eos_token_id = bos_token_id = None
+
+    def save_pretrained(self, folder: str) -> None:
+        pass
 
 
 class Count(TrainerCallback):
@@ -55,7 +70,7 @@ def held(zero_file: str, out: Path) -> dict[str, int]:
     Every tensor of the process is found with `gc`; views of one storage count once. `weights` are the
     parameters and ZeRO-3's partitions of them, `optimizer` the engine's fp32 weights and Adam's states,
     `gradients` all other floating point tensors of at least 1,024 elements: sums, buckets, gradients in bf16;
-    `published`, after training, the whole weights that this rank collects.
+    `published`: copies that `save_trained` makes after training.
     """
     group.setup(zero_file)
     count = Count()
@@ -71,10 +86,35 @@ def held(zero_file: str, out: Path) -> dict[str, int]:
     rows: Any = [{"input_ids": torch.arange(32), "labels": torch.arange(32)} for _ in range(16)]
     count.trainer = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[count])
     count.trainer.train()
-    whole = count.trainer.accelerator.get_state_dict(count.trainer.deepspeed) or {}  # as `save_trained`
-    count.found["published"] = sum(_storages(whole.values()).values())
+    with collected() as copies:
+        save_trained(count.trainer, Untokenized(), out / Path(zero_file).stem / "model")
+    count.found["published"] = max(copies)
     AcceleratorState._reset_state()
     return count.found
+
+
+@contextmanager
+def collected() -> Iterator[list[int]]:
+    """Bytes of tensors that did not exist before, whenever weights are collected or written on this rank."""
+    before = list(_tensors())  # kept, so that no new one has their address
+    known, found = _storages(before), [0]
+
+    def counting(work: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            result = work(*args, **options)
+            found.append(sum(size for at, size in _storages(_tensors()).items() if at not in known))
+            return result
+
+        return call
+
+    with ExitStack() as patches:
+        for place, name in (
+            (Accelerator, "get_state_dict"),
+            (safetensors.torch, "save_file"),
+            (transformers.modeling_utils, "safe_save_file"),
+        ):
+            patches.enter_context(patch.object(place, name, counting(getattr(place, name))))
+        yield found
 
 
 def _count(engine: Any, before: dict[int, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Bytes of a Llama's forward and backward pass, on tensors without storage: shapes may be of any size."""
+"""Bytes of tensors while code runs; those of a Llama's passes on tensors without storage, of any size."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from llamita.pretrain.bits_per_byte import total_nats
+
 NO_MASK = "sdpa_without_mask"  # transformers cannot see in a tensor without storage that no mask is needed
 
 
 class Passes(NamedTuple):
-    """Bytes besides weights and their gradients: when the backward pass begins, and at most."""
+    """Bytes besides weights and their gradients: when the backward pass begins, and at most in both passes;
+    at most in a forward pass without gradients."""
 
     stored: int
     peak: int
+    evaluation: int
 
 
 class _Bytes(TorchDispatchMode):
@@ -89,7 +93,24 @@ def passes(config: dict[str, Any], tokens: int, *, loss: str, precision: str, ch
             value = _loss(forward, ids, loss)
             stored = counted.now
             value.backward()
-    return Passes(stored, counted.peak)
+            del value
+            trained = counted.peak
+            counted.peak = counted.now
+            before = counted.now
+            if loss != "chunked":
+                model.eval()
+                _evaluate(forward, ids, loss)
+    return Passes(stored, trained, counted.peak - before)
+
+
+@torch.no_grad()
+def _evaluate(forward: Any, ids: Tensor, loss: str) -> None:
+    """As `pretrain.bits_per_byte.model_nats` and `model.scoring.shared_scores`."""
+    logits = forward(input_ids=ids, use_cache=False)["logits"]
+    if loss == "whole":
+        total_nats(logits.flatten(0, 1), ids.flatten())
+    else:
+        logits.squeeze(-1).float()
 
 
 def _loss(forward: Any, ids: Tensor, loss: str) -> Any:

@@ -94,7 +94,7 @@ def test_parts_of_stages_differ_as_their_losses_do() -> None:
     assert all(pretrain.gpu[name] == sft.gpu[name] for name in states)
     assert pretrain.gpu["logits"] == 12 * 4096 * 32_000
     assert sft.gpu["logits"] < pretrain.gpu["logits"]
-    assert reward.moment == "backward"
+    assert reward.moment == "evaluation"
     assert "logits" not in reward.gpu
     assert reward.gpu["optimizer"] == pytest.approx(12 * (6_738_415_616 - 32_000 * 4096) / 8, rel=0.001)
 
@@ -169,3 +169,13 @@ def test_the_moment_is_that_with_the_highest_sum() -> None:
     large = Trained.whole(Shape.from_config(PAPER["70B"]))
     assert account_of(large, replace(one, stage=3), batch).moment == "backward"
     assert stored(model.shape, one, batch) > 0
+
+
+def test_held_out_pairs_are_scored_with_more_tokens_than_are_trained() -> None:
+    """At 70B on many GPUs an evaluation takes more than a step on one pair of 512 tokens."""
+    found = account(
+        settings(RewardSettings, deepspeed=zero_file(3), max_length=512, trainer={}), PAPER["70B"], 512
+    )
+    assert found.moment == "evaluation"
+    assert found.gpu["activations"] == 65_536 * 2 * (4 * 8192 + 3 * 28_672)
+    assert of_7b(deepspeed=zero_file(2)).moment == "loss"  # pretraining evaluates rows as it trains them

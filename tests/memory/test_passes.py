@@ -7,7 +7,16 @@ from typing import Any, get_args
 import pytest
 
 from llamita.memory.engine import Engine, Precision
-from llamita.memory.passes import MicroBatch, backward, backward_copies, cached_copies, logits, stored
+from llamita.memory.passes import (
+    Loss,
+    MicroBatch,
+    backward,
+    backward_copies,
+    cached_copies,
+    evaluation,
+    logits,
+    stored,
+)
 from llamita.memory.shape import Shape
 
 from ..helpers.peak_memory import passes
@@ -24,12 +33,16 @@ CONFIG: dict[str, Any] = {
 TOKENS = 4096
 
 
+def engine_of(precision: Precision) -> Engine:
+    return Engine(1, 0 if precision == "bf16" else None, precision)
+
+
 def predicted(
     config: dict[str, Any], loss: Any, precision: Precision, checkpointing: bool
 ) -> tuple[int, int]:
     """Bytes when the backward pass begins (without logits), and at most, as `account_of` adds them up."""
     shape = Shape.from_config(config, scores=loss == "scores")
-    engine = Engine(1, 0 if precision == "bf16" else None, precision)
+    engine = engine_of(precision)
     batch = MicroBatch(TOKENS, loss, checkpointing)
     held = stored(shape, engine, batch)
     copies = cached_copies(shape, engine, loss)
@@ -44,7 +57,7 @@ def predicted(
 @pytest.mark.parametrize("precision", get_args(Precision))
 @pytest.mark.parametrize("loss", ["whole", "scores"])
 def test_bytes_are_those_of_both_passes(
-    loss: str, precision: Precision, checkpointing: bool, heads: int
+    loss: Loss, precision: Precision, checkpointing: bool, heads: int
 ) -> None:
     config = CONFIG | {"num_key_value_heads": heads}
     found = passes(config, TOKENS, loss=loss, precision=precision, checkpointing=checkpointing)
@@ -52,6 +65,9 @@ def test_bytes_are_those_of_both_passes(
     if loss == "scores":  # otherwise log-probabilities are held as well
         assert held == pytest.approx(found.stored, rel=0.03)
     assert 0.95 * found.peak < peak < 1.1 * found.peak
+    shape = Shape.from_config(config, scores=loss == "scores")
+    evaluated = evaluation(shape, engine_of(precision), TOKENS, loss=loss)
+    assert 0.95 * found.evaluation < evaluated < 1.1 * found.evaluation
 
 
 def test_a_fused_head_holds_no_logits() -> None:

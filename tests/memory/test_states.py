@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llamita.deepspeed_file import DeepSpeedFile
-from llamita.memory import states
+from llamita.memory import host, states
 from llamita.memory.engine import Engine
 from llamita.memory.shape import Shape
 from llamita.memory.states import Trained
@@ -61,15 +61,12 @@ def test_ranks_hold_what_is_predicted(ranks: int, kinds: list[str], tmp_path: Pa
     for rank, found in enumerate(held_by_ranks(ranks, files, tmp_path)):
         for file, held in zip(files, found, strict=True):
             engine = Engine.of_file(DeepSpeedFile.read(file).content, SHAPE, ranks, bf16=True)
-            # between micro-batches ZeRO-3 also has its empty bucket, ZeRO-2 with offloading a buffer
-            waiting = engine.width * engine.bucket if engine.stage == 3 else 0
-            if engine.stage == 2 and engine.offload_optimizer:
-                waiting = engine.width * model.largest
+            waiting = states.waiting_buffers(model, engine)
             expected = {
                 "weights": states.weights(model, engine),
                 "optimizer": states.optimizer(model, engine),
                 "gradients": states.gradients(model, engine) + states.host_buffers(model, engine) + waiting,
-                "published": states.published(model, engine, rank),
+                "published": host.published(model, engine, rank),
             }
             assert held == pytest.approx(expected, rel=0.01), (file, rank)
 

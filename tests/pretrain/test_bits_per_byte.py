@@ -6,11 +6,14 @@ import math
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from llamita.corpus.shards import TokenShards
+from llamita.pretrain import bits_per_byte as module
 from llamita.pretrain.bits_per_byte import bits_per_byte, model_nats, unigram_nats
 
 from ..helpers.streams import write_stream
@@ -90,8 +93,44 @@ def test_shares_add_up_to_the_whole(tmp_path: Path, shares: int) -> None:
 def test_evaluation_does_not_change_the_model(tmp_path: Path) -> None:
     model = tiny_model(attention_dropout=0.5).train()
     _, shards = stream(tmp_path, 30)
-    assert model_nats(model, shards, 8, isolate_documents=True) == model_nats(
-        model, shards, 8, isolate_documents=True
-    )  # without dropout
+    first, second = (model_nats(model, shards, 8, isolate_documents=True, batch=2) for _ in range(2))
+    assert first == second  # without dropout
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("shares", [1, 3])
+def test_a_window_is_read_when_it_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shares: int
+) -> None:
+    """All windows as int64 would take 24 bytes a token on every rank."""
+    _, shards = stream(tmp_path, 60)
+    model = tiny_model()
+    waiting: list[int] = []
+    read = TokenShards.read
+
+    def counted(self: TokenShards, start: int, stop: int) -> Any:
+        waiting.append(start)
+        assert len(waiting) <= 2, "more windows than one batch are held"
+        return read(self, start, stop)
+
+    monkeypatch.setattr(TokenShards, "read", counted)
+    model.register_forward_hook(lambda *_: waiting.clear())
+    model_nats(model, shards, 8, isolate_documents=True, batch=2, shares=shares)
+
+
+def test_logits_are_copied_to_fp32_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, shards = stream(tmp_path, 60)
+    model = tiny_model()
+    expected = model_nats(model, shards, 8, isolate_documents=True, batch=4)
+    monkeypatch.setattr(module, "EVALUATED_AT_ONCE", 5)
+    seen: list[int] = []
+    whole = F.cross_entropy
+
+    def counted(logits: Any, *args: Any, **options: Any) -> Any:
+        seen.append(len(logits))
+        return whole(logits, *args, **options)
+
+    monkeypatch.setattr(F, "cross_entropy", counted)
+    assert model_nats(model, shards, 8, isolate_documents=True, batch=4) == pytest.approx(expected, rel=1e-6)
+    assert max(seen) == 5

@@ -27,6 +27,9 @@ class PpoSettings(RlhfSettings, RankSettings):
     micro_batch_size: Count | None = None
     """number of answers per forward pass on one rank; limits memory, changes no result; default: the rank's
     whole mini-batch"""
+    gradient_checkpointing: bool = False
+    """whether policy and critic recompute their activations in the backward pass; limits memory, changes no
+    result"""
     learning_rate: Positive = 1e-6
     """learning rate of the policy, constant"""
     critic_learning_rate: Positive = 9e-6
@@ -67,7 +70,9 @@ class PpoSettings(RlhfSettings, RankSettings):
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"start", "helpfulness", "safety", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"judge"})
-    no_effect: ClassVar[frozenset[str]] = frozenset({"micro_batch_size", "save_iterations"})
+    no_effect: ClassVar[frozenset[str]] = frozenset(
+        {"micro_batch_size", "gradient_checkpointing", "save_iterations"}
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> PpoSettings:

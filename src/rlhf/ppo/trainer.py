@@ -29,6 +29,7 @@ from ...training.permutation import Epochs
 from ..prompts import EncodedPrompt
 from ..shared_base import AdaptedLanguageModel, transformers_model
 from . import losses
+from .checkpointing import checkpoint_layers
 from .critic import Critic
 from .metrics import Metrics, PhaseTimer, episode_metrics, max_over_ranks, model_metrics
 from .reward import kl_penalised_reward
@@ -76,6 +77,8 @@ class PpoTrainer:
         self._mini, self._micro = sizes_per_rank(settings)
         self._calibrate_critic = critic.calibrate
         initial = copy.deepcopy(policy) if reference is None else reference
+        if settings.gradient_checkpointing:
+            checkpoint_layers(transformers_model(policy), transformers_model(critic.backbone))
         self.policy, self.critic = (
             Engine(
                 model,

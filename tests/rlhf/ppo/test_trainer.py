@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -239,3 +240,36 @@ def test_eos_belongs_to_the_answer() -> None:
     policy = tiny_model(spread=0.05)
     history = list(trainer(policy, brevity, iterations=10).iterations())
     assert history[-1]["ppo/answer_length"] < 1.5 < history[0]["ppo/answer_length"]
+
+
+def saved(model: Any) -> int:
+    """Number of elements that autograd saves in a forward pass, weights included."""
+    sizes: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(input_ids=torch.arange(3, 29)[None], use_cache=False)
+    return sum(sizes)
+
+
+def test_activation_checkpointing_keeps_the_losses() -> None:
+    options: dict[str, Any] = {"critic_warmup_iterations": 0, "episodes": 32}
+    usual, checkpointed = (trainer(gradient_checkpointing=on, **options) for on in (False, True))
+    for iteration in (1, 2):
+        expected, found = (
+            {name: value for name, value in one.iterate(iteration).items() if name.startswith("ppo/")}
+            for one in (usual, checkpointed)
+        )
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    for name in ("policy", "critic"):
+        pairs = zip(*(getattr(one, name).module.parameters() for one in (usual, checkpointed)), strict=True)
+        assert all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
+
+
+def test_policy_and_critic_save_less_though_they_are_in_eval_mode() -> None:
+    usual, checkpointed = (trainer(gradient_checkpointing=on) for on in (False, True))
+    for model in (lambda one: one.policy.module, lambda one: one.critic.module.backbone):
+        assert saved(model(checkpointed)) < 0.5 * saved(model(usual))
