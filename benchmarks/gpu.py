@@ -10,8 +10,8 @@ importable without being installed (`PYTHONPATH`). Without a GPU, or with `--sma
 tests this script and measures nothing. With `--small` there are no limits.
 
 - `losses` (100): 20 steps of a Llama of 10 million parameters on the CPU and on the GPU, from the same
-  weights and rows; the largest relative difference of a loss, with a limit of 1e-4 in fp32 (without TF32) and of 2%
-  in bf16.
+  weights and rows; the largest relative difference of a loss, with a limit of 1e-4 in fp32 (without TF32) and
+  of 2% in bf16.
 - `peak` (25): TFLOP/s of square bf16 matrix products, and the data sheet's where it is known. The parts that
   train need it for `mfu_of_measured_peak`.
 - `pretrain` (110): a Llama of 1.1 billion parameters in bf16 mixed precision, rows of 4,096 tokens with
