@@ -6,6 +6,8 @@ models that are whole.
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +83,23 @@ def whole(parameter: torch.nn.Parameter, *, changed: bool = False) -> Iterator[b
     if torch.cuda.is_initialized():
         torch.cuda.current_stream().synchronize()
     advanced()
+
+
+def forget(model: torch.nn.Module) -> None:
+    """Removes a trained model from what DeepSpeed keeps for the whole process; it can't be trained any more.
+
+    Destroying an engine leaves references to its modules in a stack of the modules that are running, and in
+    the cache of a method. Each of them keeps the weights, gradients and optimizer states of ZeRO-3.
+    """
+    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+
+    modules = set(model.modules())
+    stack = parameter_offload.FWD_MODULE_STACK
+    stack[:] = [module for module in stack if module not in modules]
+    caches = (thing for thing in gc.get_objects() if type(thing) is functools._lru_cache_wrapper)
+    for cache in caches:  # the method's wrapper hides its own
+        if cache.__module__ == partitioned_param_coordinator.__name__:
+            cache.cache_clear()
 
 
 def build(model_class: Any, config: Any, dtype: torch.dtype = torch.float32) -> Any:

@@ -19,6 +19,7 @@ from ..errors import Interrupted
 from ..model.checkpoint import load_causal_lm, load_reward_model
 from ..model.lora import ADAPTER, is_adapted, plain, save_adapter
 from ..model.saving import save_config, save_model, save_partitioned
+from ..model.sharded import forget
 from ..processes import phase
 from .callbacks import Progress, StopOnSignal
 from .interruption import interruptible
@@ -141,6 +142,8 @@ def release(trainer: Trainer) -> None:
     trainer.accelerator.free_memory()
     if trainer.is_deepspeed_enabled:
         engine.destroy()
+    if zero_stage(trainer.args.deepspeed) == 3:
+        forget(engine.module)
     trainer.callback_handler.callbacks.clear()
     vars(trainer).clear()
     del trainer, engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from llamita.model.checkpoint import load_causal_lm
 from llamita.sft import stage
 from llamita.sft.settings import SftSettings
 
+from ..helpers.held_elements import HeldElements
 from ..helpers.material import SFT
+from ..helpers.repository import zero_file
 from ..helpers.rows import turn, write
 from ..helpers.slow_encoder import SlowEncoder
 from ..helpers.sources import source_setting
 from ..helpers.tiny import save_tiny_model
+from ..helpers.two_ranks import on_two_deepspeed_ranks
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
@@ -182,3 +186,27 @@ def test_weights_and_optimizer_are_freed(
     assert not alive()
     kept = load_causal_lm(tmp_path / "out")
     assert len(alive()) == 3 * kept.config.num_hidden_layers
+
+
+@pytest.mark.long
+def test_nothing_stays_after_deepspeed(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Of all memory that two ranks have held, one run after the other in the same processes."""
+    trainer = {"max_steps": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    cases = {
+        f"ZeRO-{zero}, LoRA {lora}": {"deepspeed": zero_file(zero), "lora": lora, "trainer": trainer}
+        for zero, lora in itertools.product((3, 2), (None, {"r": 4}))
+    }
+
+    def work() -> dict[str, int]:
+        left = {}
+        for name, changes in cases.items():
+            with HeldElements() as held:
+                stage.run(SftSettings.model_validate(SFT | changes), inputs, tmp_path / name)
+                gc.collect()
+                left[name] = held.now
+            assert held.most > 10_000
+        return left
+
+    for name in cases:
+        (tmp_path / name).mkdir()
+    assert on_two_deepspeed_ranks(work, tmp_path) == [dict.fromkeys(cases, 0)] * 2
