@@ -71,7 +71,7 @@ def loss_faults(stage: str, losses: Any) -> Iterator[str]:
     if not isinstance(losses, list) or len(losses) < 2 or None in losses:
         yield f"curves > {stage} > loss: expected at least two numbers, found {losses!r}"
         return
-    count = max(1, round(FINAL_SHARE * len(losses)))
+    count = max(min(2, len(losses) // 2), round(FINAL_SHARE * len(losses)))  # the first number is of one step
     start, end = statistics.mean(losses[:count]), statistics.mean(losses[-count:])
     if end >= start:
         yield f"curves > {stage} > loss: {start:.3f} at the start, {end:.3f} at the end; expected it to fall"

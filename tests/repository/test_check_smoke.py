@@ -88,6 +88,12 @@ def test_a_whole_report_passes(tmp_path: Path) -> None:
     assert "stages took 0.0 min" in result.stdout
 
 
+def test_an_easy_first_step_is_no_fault(tmp_path: Path) -> None:
+    report = good()
+    report["curves"]["judge"]["loss"] = [0.6, 1.0, 0.9, 0.7, 0.7]
+    assert check(tmp_path, report).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
