@@ -106,7 +106,7 @@ def main() -> None:
     sizes = SMALL if size == "small" else FULL
     found = {}
     for stage in ("pretrain", "sft"):
-        case = Case(f"{stage} on the CPU", stage)  # type: ignore[arg-type]
+        case = Case(f"{stage} on the CPU", stage)  # type: ignore[arg-type]  # one of the two
         found[stage] = _losses(sizes.losses, case, file.parent / f"cpu {stage}", "fp32")
     file.write_text(json.dumps(found), encoding="utf-8")
 

@@ -40,7 +40,7 @@ def test_phases_end_with_the_phase_before_but_not_with_an_error():
     def fail() -> None:
         raise ValueError
 
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):  # noqa: PT011  (has no message)
         fail()
     assert str(processes.ACTIVITY) == "evaluation, step 3"  # for the message
     processes.enter_phase("starting")

@@ -89,7 +89,8 @@ def passes(config: dict[str, Any], tokens: int, *, loss: str, precision: str, ch
         if precision == "autocast":
             forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(forward))
         gradients = [parameter.grad for parameter in model.parameters()]
-        with _Bytes([*model.parameters(), *model.buffers(), *gradients, ids]) as counted:  # type: ignore[list-item]
+        tensors: list[Any] = [*model.parameters(), *model.buffers(), *gradients, ids]
+        with _Bytes(tensors) as counted:
             value = _loss(forward, ids, loss)
             stored = counted.now
             value.backward()

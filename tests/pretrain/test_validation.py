@@ -27,7 +27,7 @@ def test_a_forward_pass_has_as_many_rows_as_in_training(tmp_path: Path, rows: in
     model.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: passes.append(inputs[0].shape))
     trainer = SimpleNamespace(model=model, args=SimpleNamespace(per_device_train_batch_size=rows))
     settings = PretrainSettings.model_construct(context_length=LENGTH)
-    Validation(trainer, corpus, None, settings=settings).bits_per_byte()  # type: ignore[arg-type]
+    Validation(trainer, corpus, None, settings=settings).bits_per_byte()  # type: ignore[arg-type]  # stand-ins
     windows = -(-(stream.tokens - 1) // LENGTH)
     assert len(passes) == -(-windows // rows)
     assert max(passes) == (rows, LENGTH)
