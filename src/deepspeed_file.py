@@ -48,9 +48,9 @@ def zero_stage(deepspeed: str | None) -> int | None:
     return None if deepspeed is None else DeepSpeedFile.read(deepspeed).zero_stage
 
 
-def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) -> None:
+def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulates: bool) -> None:
     """Raises ConfigError if DeepSpeed would accumulate gradients of several micro-batches in bf16."""
-    if deepspeed is None or not bf16 or accumulation == 1:
+    if deepspeed is None or not bf16 or not accumulates:
         return
     file = DeepSpeedFile.read(deepspeed)
     if file.zero_stage == 0:
@@ -60,17 +60,17 @@ def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulation: int) 
     else:
         return
     raise ConfigError(
-        f"{deepspeed}: accumulates the gradients of {accumulation} micro-batches in bf16, which is inexact; "
-        f"{remedy}, or set the number of micro-batches (trainer.gradient_accumulation_steps, in PPO the "
-        "mini-batch of a rank over ppo.micro_batch_size) to 1"
+        f"{deepspeed}: accumulates the gradients of several micro-batches in bf16, which is inexact; "
+        f"{remedy}, or use one micro-batch per step (trainer.gradient_accumulation_steps: 1; in PPO no "
+        "micro_batch_size)"
     )
 
 
-def check_deepspeed_file(deepspeed: str | None, accumulation: int, *, gpu: bool) -> None:
+def check_deepspeed_file(deepspeed: str | None, *, gpu: bool, accumulates: bool) -> None:
     """Raises ConfigError for a DeepSpeed file that PPO cannot use.
 
-    That is one with ZeRO-3, an optimizer or a scheduler, or one that would accumulate the gradients of
-    `accumulation` micro-batches in bf16.
+    That is one with ZeRO-3, an optimizer or a scheduler, or one that would sum the gradients of several
+    micro-batches in bf16, if `accumulates`.
     """
     if deepspeed is None:
         return
@@ -86,12 +86,14 @@ def check_deepspeed_file(deepspeed: str | None, accumulation: int, *, gpu: bool)
                 f"{deepspeed}: {section}: remove this section; "
                 "PPO uses its own AdamW with a constant learning rate"
             )
-    check_gradient_sum(deepspeed, bf16=file.computes_in_bf16(gpu), accumulation=accumulation)
+    check_gradient_sum(deepspeed, bf16=file.computes_in_bf16(gpu), accumulates=accumulates)
 
 
-def engine_config(deepspeed: str, *, gpu: bool, micro_batch_size: int, accumulation: int) -> dict[str, Any]:
+def engine_config(deepspeed: str, *, gpu: bool, micro_batch_size: int, accumulates: bool) -> dict[str, Any]:
     """The checked settings of a file, with batch sizes and `auto` precision filled in."""
-    check_deepspeed_file(deepspeed, accumulation, gpu=gpu)
+    check_deepspeed_file(deepspeed, gpu=gpu, accumulates=accumulates)
+    # the engine is told which micro-batch is a step's last one, here only whether there may be several
+    accumulation = 1 + accumulates
     file = DeepSpeedFile.read(deepspeed)
     config = file.content | {
         "train_micro_batch_size_per_gpu": micro_batch_size,

@@ -24,23 +24,23 @@ def test_a_file_of_ones_own_needs_the_sum_in_fp32(tmp_path: Path, data_types: di
     file = tmp_path / "zero.json"
     file.write_text(json.dumps({"zero_optimization": {"stage": 2}} | data_types))
     with pytest.raises(
-        ConfigError, match=r'zero.json: .* 4 micro-batches in bf16.*"grad_accum_dtype": "fp32"'
+        ConfigError, match=r'zero.json: .* several micro-batches in bf16.*"grad_accum_dtype": "fp32"'
     ):
-        check_gradient_sum(str(file), bf16=True, accumulation=4)
-    check_gradient_sum(str(file), bf16=True, accumulation=1)
-    check_gradient_sum(str(file), bf16=False, accumulation=4)
+        check_gradient_sum(str(file), bf16=True, accumulates=True)
+    check_gradient_sum(str(file), bf16=True, accumulates=False)
+    check_gradient_sum(str(file), bf16=False, accumulates=True)
 
 
 def test_zero_0_takes_one_micro_batch_in_bf16() -> None:
     """DeepSpeed has no fp32 sum for it."""
     file = zero_file(0)
     assert "data_types" not in json.loads(Path(file).read_text())
-    with pytest.raises(ConfigError, match=r"zero0.json: .* 4 micro-batches in bf16.*zero1"):
-        check_gradient_sum(file, bf16=True, accumulation=4)
-    check_gradient_sum(file, bf16=True, accumulation=1)
-    check_gradient_sum(file, bf16=False, accumulation=4)
-    check_gradient_sum(None, bf16=True, accumulation=4)
-    check_gradient_sum(zero_file(1), bf16=True, accumulation=4)
+    with pytest.raises(ConfigError, match=r"zero0.json: .* several micro-batches in bf16.*zero1"):
+        check_gradient_sum(file, bf16=True, accumulates=True)
+    check_gradient_sum(file, bf16=True, accumulates=False)
+    check_gradient_sum(file, bf16=False, accumulates=True)
+    check_gradient_sum(None, bf16=True, accumulates=True)
+    check_gradient_sum(zero_file(1), bf16=True, accumulates=True)
 
 
 @pytest.fixture
@@ -66,6 +66,6 @@ def test_files_that_ppo_cannot_use_are_errors(tmp_path: Path) -> None:
     ):
         file.write_text(json.dumps(content))
         with pytest.raises(ConfigError, match=f"zero.json: .*{named}"):
-            check_deepspeed_file(str(file), 1, gpu=False)
+            check_deepspeed_file(str(file), gpu=False, accumulates=False)
         with pytest.raises(ConfigError, match=f"zero.json: .*{named}"):
-            engine_config(str(file), gpu=False, micro_batch_size=1, accumulation=1)
+            engine_config(str(file), gpu=False, micro_batch_size=1, accumulates=False)

@@ -68,7 +68,7 @@ def training_arguments(
             arguments = kind(**(options | fixed))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"trainer: {error}") from error
-    check_gradient_sum(deepspeed, bf16=arguments.bf16, accumulation=arguments.gradient_accumulation_steps)
+    check_gradient_sum(deepspeed, bf16=arguments.bf16, accumulates=arguments.gradient_accumulation_steps > 1)
     take_one_gpu(arguments)
     return arguments
 

@@ -32,7 +32,7 @@ class Engine:
         model: moved to this rank's device and trained in place.
         learning_rate: constant learning rate.
         micro_batch_size: rows per forward pass on this rank.
-        accumulation: micro-batches per optimizer step.
+        accumulates: whether an optimizer step may have several micro-batches.
         deepspeed: path of a ZeRO-0/1/2 file without an optimizer.
         optimizer: values that differ from `PAPER_OPTIMIZER`, under the same names (of `TrainingArguments`).
 
@@ -46,13 +46,12 @@ class Engine:
         learning_rate: float,
         micro_batch_size: int,
         *,
-        accumulation: int,
+        accumulates: bool,
         deepspeed: str | None = None,
         optimizer: Mapping[str, Any] = PAPER_OPTIMIZER,
     ) -> None:
         options = PAPER_OPTIMIZER | dict(optimizer)
         self.module = model.to(device())
-        self._accumulation = accumulation
         self._max_grad_norm: float = options["max_grad_norm"]
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.module, options["weight_decay"]),
@@ -67,7 +66,7 @@ class Engine:
                 deepspeed,
                 gpu=device().type == "cuda",
                 micro_batch_size=micro_batch_size,
-                accumulation=accumulation,
+                accumulates=accumulates,
             )
             config["gradient_clipping"] = self._max_grad_norm
             self._deepspeed = _initialize(self.module, self._optimizer, config)
@@ -77,19 +76,22 @@ class Engine:
         """The model's forward pass, with or without gradients."""
         return (self._deepspeed or self.module)(*args, **kwargs)
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of `loss`, the micro-batch's share of the mean loss of the global batch."""
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Adds the gradient of `loss`, the micro-batch's share of the mean loss of the global batch.
+
+        `last`: whether it is the last micro-batch of the step.
+        """
         if self._deepspeed is not None:
-            # DeepSpeed averages over ranks and micro-batches, but our shares must be summed. `step` must be
-            # called after each micro-batch; it updates the weights after the last one.
-            self._deepspeed.backward(loss * (world_size() * self._accumulation))
-            self._deepspeed.step()
+            self._deepspeed.set_gradient_accumulation_boundary(last)
+            # DeepSpeed averages over ranks, but our shares must be summed
+            self._deepspeed.backward(loss * world_size(), scale_wrt_gas=False)
         else:
             loss.backward()
 
     def step(self) -> float:
         """Takes an optimizer step with the gradients of all ranks; returns their norm before clipping."""
         if self._deepspeed is not None:
+            self._deepspeed.step()
             return float(self._deepspeed.get_global_grad_norm() or 0.0)
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         if world_size() > 1:

@@ -34,8 +34,8 @@ def train(engine: Engine, rank: int, ranks: int, micro: int) -> list[float]:
     norms = []
     for step in range(3):
         inputs, targets = (table[rank::ranks].split(micro) for table in data(step))
-        for x, y in zip(inputs, targets, strict=True):
-            engine.backward((engine(x) - y).square().sum() / ROWS)
+        for number, (x, y) in enumerate(zip(inputs, targets, strict=True), start=1):
+            engine.backward((engine(x) - y).square().sum() / ROWS, last=number == len(inputs))
         norms.append(engine.step())
     return norms
 
@@ -59,7 +59,7 @@ def by_hand() -> tuple[list[float], nn.Module]:
 
 @pytest.mark.parametrize("micro", [8, 2])
 def test_a_step_is_a_step_of_the_papers_adamw(micro: int) -> None:
-    engine = Engine(model(), 0.05, micro, accumulation=ROWS // micro)
+    engine = Engine(model(), 0.05, micro, accumulates=micro < ROWS)
     norms = train(engine, 0, 1, micro)
     expected_norms, expected = by_hand()
     assert norms == pytest.approx(expected_norms, rel=1e-5)
@@ -71,7 +71,7 @@ def test_a_file_that_does_not_suit_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "zero.json"
     file.write_text('{"zero_optimization": {"stage": 3}}')
     with pytest.raises(ConfigError, match=r"zero\.json: .*stage"):
-        Engine(model(), 0.1, 1, accumulation=1, deepspeed=str(file))
+        Engine(model(), 0.1, 1, accumulates=False, deepspeed=str(file))
 
 
 def on_two_ranks(tmp_path: Path, deepspeed: str | None) -> list[dict[str, list[float]]]:
@@ -126,8 +126,8 @@ def main(out: Path, deepspeed: str | None) -> None:
     group.setup(deepspeed)
     rank = processes.rank()
     first, second = (
-        Engine(model(), 0.05, 2, accumulation=2, deepspeed=deepspeed),
-        Engine(model(), 0.05, 2, accumulation=2, deepspeed=deepspeed),
+        Engine(model(), 0.05, 2, accumulates=True, deepspeed=deepspeed),
+        Engine(model(), 0.05, 2, accumulates=True, deepspeed=deepspeed),
     )
     found = {}
     for name, engine in (("first", first), ("second", second)):

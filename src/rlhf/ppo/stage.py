@@ -52,7 +52,7 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     """
     group.setup(settings.deepspeed)
     mini, micro = sizes_per_rank(settings)
-    check_deepspeed_file(settings.deepspeed, mini // micro, gpu=device().type == "cuda")
+    check_deepspeed_file(settings.deepspeed, gpu=device().type == "cuda", accumulates=mini > micro)
     tokenizer = common_tokenizer(inputs, "start")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     room = context_length(inputs["start"])

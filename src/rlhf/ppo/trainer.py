@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlamaForCausalLM
 
 from ...distributed.device import device
 from ...distributed.group import all_reduce_sum
 from ...errors import LlamitaError
-from ...model.padding import pad_batch
-from ...model.precision import computing_in
 from ...model.reward_models import RewardModels
 from ...processes import enter_phase
 from ...sampling.generate import sampler_for
-from ...sampling.logprobs import excluded_pad_id, gather_logprobs, next_token_distribution
+from ...sampling.logprobs import excluded_pad_id
 from ...sampling.sampler import Samples
 from ...sampling.throughput import throughput
 from ...training.engine import Engine
 from ...training.permutation import Epochs
 from ..prompts import EncodedPrompt
 from ..shared_base import AdaptedLanguageModel, transformers_model
-from . import losses
 from .checkpointing import checkpoint_layers
 from .critic import Critic
-from .metrics import Metrics, PhaseTimer, episode_metrics, max_over_ranks, model_metrics
-from .reward import kl_penalised_reward
+from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
+from .passes import Passes
 from .rollout import (
     Episodes,
     MicroBatch,
@@ -43,6 +39,7 @@ from .rollout import (
     whiten_advantages,
 )
 from .settings import PpoSettings
+from .updates import policy_step, value_step
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -84,7 +81,7 @@ class PpoTrainer:
                 model,
                 rate,
                 self._micro,
-                accumulation=self._mini // self._micro,
+                accumulates=self._mini > self._micro,
                 deepspeed=settings.deepspeed,
                 optimizer=settings.optimizer,
             )
@@ -92,11 +89,17 @@ class PpoTrainer:
         )
         self.reference = match_dtypes(policy, initial.to(device())).eval().requires_grad_(False)
         plain = settings.deepspeed is None  # with DeepSpeed the precision is that of its file
-        self._dtype = settings.dtype if plain else "float32"
+        self._passes = Passes(
+            self.policy,
+            self.reference,
+            self.critic,
+            settings=settings,
+            dtype=settings.dtype if plain else "float32",
+            pad=excluded_pad_id(policy.config),
+        )
         self._sampler = sampler_for(
             transformers_model(policy), settings.sampling_batch_size, settings.dtype if plain else None
         )
-        self._pad = excluded_pad_id(policy.config)
 
     def save(self, folder: Path) -> None:
         """Writes policy and critic with their optimizers; draws depend on the iteration's number alone."""
@@ -152,11 +155,7 @@ class PpoTrainer:
         timer.end("advantages")
 
         warming_up = iteration <= self.settings.critic_warmup_iterations
-        steps: list[Metrics] = []
-        for mini in minis:
-            tokens = int(all_reduce_sum(torch.stack([batch.mask.sum() for batch in mini]).sum()))
-            policy_step = {} if warming_up else self._policy_step(mini, tokens)
-            steps.append(policy_step | self._value_step(mini, tokens, clipped=not warming_up))
+        steps = [self._step(mini, warming_up=warming_up) for mini in minis]
         timer.end("update")
         if not warming_up:  # before its first step the policy is unchanged: this deviation is rounding error
             metrics["first_ratio_deviation"] = steps[0]["ratio_deviation"]
@@ -181,106 +180,23 @@ class PpoTrainer:
         )
         return prompts, samples
 
-    @torch.no_grad()
     def _estimate_advantages(self, episodes: Episodes) -> list[list[MicroBatch]]:
         """Mini-batches of micro-batches, with old logprobs, old values, whitened advantages, and returns."""
         layout = mini_batches(episodes, self._mini, self._micro)
-        return whiten_advantages([[self._micro_batch(episodes, rows) for rows in mini] for mini in layout])
-
-    def _micro_batch(self, episodes: Episodes, rows: Sequence[int]) -> MicroBatch:
-        """Forward passes of policy, reference and critic; KL-penalised rewards, advantages, returns."""
-        ids, mask = pad_batch(
-            [episodes.prompts[row] for row in rows], [episodes.answers[row] for row in rows]
-        )
-        sampled = torch.zeros(mask.shape)
-        sampled[mask] = torch.tensor([value for row in rows for value in episodes.logprobs[row]])
-        ids, mask, sampled = (tensor.to(device()) for tensor in (ids, mask, sampled))
-        distribution = self._distribution(self.policy, ids)
-        logprobs = gather_logprobs(distribution, ids)
-        ref_logprobs = gather_logprobs(self._distribution(self.reference, ids), ids)
-        values = self._values(ids)
-        rewards = kl_penalised_reward(
-            episodes.whitened_reward[rows].float().to(device()),
-            logprobs,
-            ref_logprobs,
-            mask=mask,
-            kl_coef=self.settings.kl_coef,
-        )
-        advantages, returns = losses.generalised_advantages(
-            rewards, values, mask, gamma=self.settings.gamma, lam=self.settings.lam
-        )
-        return MicroBatch(
-            ids=ids,
-            mask=mask,
-            sampled_logprobs=sampled,
-            old_logprobs=logprobs,
-            ref_logprobs=ref_logprobs,
-            old_values=values,
-            advantages=advantages,
-            returns=returns,
-            entropy=losses.entropy(distribution, mask),
+        return whiten_advantages(
+            [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
         )
 
-    def _policy_step(self, mini: Sequence[MicroBatch], tokens: int) -> Metrics:
-        """One optimizer step of the policy; `tokens`: answer tokens of the mini-batch, all ranks."""
-        cliprange, sums = self.settings.cliprange, _Sums()
-        deviation = torch.zeros((), device=device())
-        for batch in mini:
-            logprobs = gather_logprobs(self._distribution(self.policy, batch.ids), batch.ids)
-            loss = losses.policy_loss(
-                logprobs,
-                batch.old_logprobs,
-                batch.advantages,
-                mask=batch.mask,
-                tokens=tokens,
-                cliprange=cliprange,
-            )
-            self.policy.backward(loss)
-            log_ratios = losses.log_ratio(logprobs.detach(), batch.old_logprobs, batch.mask)
-            sums["policy_loss"] += loss.detach()
-            sums["approx_kl"] += losses.approximate_kl(log_ratios, batch.mask) / tokens
-            sums["clip_fraction"] += losses.clipped_tokens(log_ratios, batch.mask, cliprange) / tokens
-            deviation = torch.maximum(deviation, (log_ratios.exp() - 1).abs().max())
-        norm = self.policy.step()
-        return sums.over_ranks() | {
-            "policy_gradient_norm": norm,
-            "ratio_deviation": max_over_ranks(deviation),
-        }
-
-    def _value_step(self, mini: Sequence[MicroBatch], tokens: int, *, clipped: bool) -> Metrics:
-        """One optimizer step of the critic; `clipped`: whether the value loss is clipped."""
-        sums = _Sums()
-        for batch in mini:
-            loss = losses.value_loss(
-                self._values(batch.ids),
-                batch.old_values,
-                batch.returns,
-                mask=batch.mask,
-                tokens=tokens,
-                cliprange=self.settings.cliprange_value if clipped else None,
-            )
-            self.critic.backward(loss)
-            sums["value_loss"] += loss.detach()
-        return sums.over_ranks() | {"critic_gradient_norm": self.critic.step()}
-
-    def _distribution(self, model: Callable[..., Any], ids: Tensor) -> Tensor:
-        with computing_in(self._dtype, ids.device):
-            return next_token_distribution(model, ids, self._pad, temperature=self.settings.temperature)
-
-    def _values(self, ids: Tensor) -> Tensor:
-        with computing_in(self._dtype, ids.device):
-            values: Tensor = self.critic(ids)
-        return values
-
-
-class _Sums(defaultdict[str, Tensor]):
-    """Sums over the micro-batches of a step, on the device; a new name starts at 0."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: torch.zeros((), device=device()))
-
-    def over_ranks(self) -> Metrics:
-        return {name: float(all_reduce_sum(total)) for name, total in self.items()}
+    def _step(self, mini: Sequence[MicroBatch], *, warming_up: bool) -> Metrics:
+        """One optimizer step of the critic, and after the warm-up of the policy."""
+        tokens = int(all_reduce_sum(torch.stack([batch.mask.sum() for batch in mini]).sum()))
+        value_clip = None if warming_up else self.settings.cliprange_value
+        values = value_step(self.critic, self._passes, mini, tokens, cliprange=value_clip)
+        if warming_up:
+            return values
+        return values | policy_step(
+            self.policy, self._passes, mini, tokens, cliprange=self.settings.cliprange
+        )
 
 
 def _means(steps: Sequence[Mapping[str, float]]) -> Metrics:

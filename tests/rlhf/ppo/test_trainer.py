@@ -105,8 +105,8 @@ def test_half_precision_starts_at_ratio_one_and_trains_fp32_weights() -> None:
     exact, ids = trainer(), torch.tensor([[1, 5, 6, 7, 8]])
     assert ppo._sampler._weights.dtype == torch.bfloat16
     for half, whole in (
-        (ppo._distribution(ppo.policy, ids), exact._distribution(exact.policy, ids)),
-        (ppo._values(ids), exact._values(ids)),
+        (ppo._passes.logprobs(ids), exact._passes.logprobs(ids)),
+        (ppo._passes.values(ids), exact._passes.values(ids)),
     ):
         assert not torch.equal(half, whole), "a canary"
         torch.testing.assert_close(half, whole, atol=0.05, rtol=0.05)
