@@ -53,9 +53,7 @@ def on_two_deepspeed_ranks(work: Callable[[], Any], folder: Path, seconds: float
     return on_deepspeed_ranks(2, work, folder, seconds)
 
 
-def on_deepspeed_ranks(
-    count: int, work: Callable[[], Any], folder: Path, seconds: float = 240
-) -> list[Any]:
+def on_deepspeed_ranks(count: int, work: Callable[[], Any], folder: Path, seconds: float = 240) -> list[Any]:
     """As `on_ranks`, with DeepSpeed ready, as `group.setup` of a stage with a ZeRO file leaves it."""
 
     def prepared() -> Any:
@@ -84,7 +82,9 @@ def _rank(place: tuple[int, int], work: Callable[[], Any], meet: Path, port: int
     os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # of the store of `group.once`
     try:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=count)
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meet}", rank=rank, world_size=count
+        )
         answer = False, work()
     except BaseException:
         answer = True, traceback.format_exc()
