@@ -32,7 +32,7 @@ from ..shared_base import SharedBaseModel
 from .critic import Critic
 from .early_warning import EarlyWarning
 from .metrics import Metrics
-from .rollout import sizes_per_rank
+from .rollout import check_longest_prompt, sizes_per_rank
 from .settings import PpoSettings
 from .trainer import PpoTrainer
 
@@ -51,13 +51,14 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     group.setup(settings.deepspeed)
-    mini, micro = sizes_per_rank(settings)
-    check_deepspeed_file(settings.deepspeed, gpu=device().type == "cuda", accumulates=mini > micro)
+    accumulates = sizes_per_rank(settings).accumulates
+    check_deepspeed_file(settings.deepspeed, gpu=device().type == "cuda", accumulates=accumulates)
     tokenizer = common_tokenizer(inputs, "start")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     room = context_length(inputs["start"])
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
+    check_longest_prompt(settings, pool)
     shared = SharedBaseModel(base_model_of(inputs["start"]), settings.adapter) if settings.adapter else None
     reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
     policy, critic, reference = _load_models(inputs, shared)

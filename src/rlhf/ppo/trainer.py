@@ -8,17 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
 from ...distributed.device import device
-from ...distributed.group import all_reduce_sum
 from ...errors import LlamitaError
 from ...model.reward_models import RewardModels
 from ...processes import enter_phase
 from ...sampling.generate import sampler_for
-from ...sampling.logprobs import excluded_pad_id
 from ...sampling.sampler import Samples
 from ...sampling.throughput import throughput
 from ...training.engine import Engine
@@ -29,9 +26,11 @@ from .checkpointing import checkpoint_layers
 from .critic import Critic
 from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
 from .passes import Passes
+from .policy import Policy
 from .rollout import (
     Episodes,
     MicroBatch,
+    answer_tokens,
     mini_batches,
     rank_share,
     score_episodes,
@@ -39,7 +38,7 @@ from .rollout import (
     whiten_advantages,
 )
 from .settings import PpoSettings
-from .updates import policy_step, value_step
+from .updates import Totals, over_ranks, policy_step, value_step
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -71,7 +70,7 @@ class PpoTrainer:
         self.settings, self.seed = settings, f"{settings.seed}/{settings.round}/ppo"
         self._reward_models, self._prompts = reward_models, prompts
         self._order = Epochs(len(prompts), self.seed)
-        self._mini, self._micro = sizes_per_rank(settings)
+        self._sizes = sizes_per_rank(settings)
         self._calibrate_critic = critic.calibrate
         initial = copy.deepcopy(policy) if reference is None else reference
         if settings.gradient_checkpointing:
@@ -80,22 +79,24 @@ class PpoTrainer:
             Engine(
                 model,
                 rate,
-                self._micro,
-                accumulates=self._mini > self._micro,
+                self._sizes.micro,
+                accumulates=self._sizes.accumulates,
                 deepspeed=settings.deepspeed,
                 optimizer=settings.optimizer,
             )
-            for model, rate in ((policy, settings.learning_rate), (critic, settings.critic_learning_rate))
+            for model, rate in (
+                (Policy(policy, settings.temperature), settings.learning_rate),
+                (critic, settings.critic_learning_rate),
+            )
         )
         self.reference = match_dtypes(policy, initial.to(device())).eval().requires_grad_(False)
         plain = settings.deepspeed is None  # with DeepSpeed the precision is that of its file
         self._passes = Passes(
             self.policy,
-            self.reference,
+            Policy(self.reference, settings.temperature),
             self.critic,
             settings=settings,
             dtype=settings.dtype if plain else "float32",
-            pad=excluded_pad_id(policy.config),
         )
         self._sampler = sampler_for(
             transformers_model(policy), settings.sampling_batch_size, settings.dtype if plain else None
@@ -155,7 +156,10 @@ class PpoTrainer:
         timer.end("advantages")
 
         warming_up = iteration <= self.settings.critic_warmup_iterations
-        steps = [self._step(mini, warming_up=warming_up) for mini in minis]
+        tokens = answer_tokens(episodes, self._sizes.mini)
+        steps = over_ranks(
+            [self._step(*step, warming_up=warming_up) for step in zip(minis, tokens, strict=True)]
+        )
         timer.end("update")
         if not warming_up:  # before its first step the policy is unchanged: this deviation is rounding error
             metrics["first_ratio_deviation"] = steps[0]["ratio_deviation"]
@@ -170,7 +174,7 @@ class PpoTrainer:
         share = rank_share(count, mini, f"{self.seed}/mini_batches/{iteration}")
         places = [(iteration - 1) * count + place for place in share]  # in the sequence of all iterations
         prompts = [self._prompts[self._order[place]] for place in places]
-        self._sampler.refresh(transformers_model(self.policy.module))
+        self._sampler.refresh(self.policy.module.language_model)
         samples = self._sampler.sample(
             [prompt.ids for prompt in prompts],
             self.settings.max_new_tokens,
@@ -182,14 +186,13 @@ class PpoTrainer:
 
     def _estimate_advantages(self, episodes: Episodes) -> list[list[MicroBatch]]:
         """Mini-batches of micro-batches, with old logprobs, old values, whitened advantages, and returns."""
-        layout = mini_batches(episodes, self._mini, self._micro)
+        layout = mini_batches(episodes, self._sizes)
         return whiten_advantages(
             [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
         )
 
-    def _step(self, mini: Sequence[MicroBatch], *, warming_up: bool) -> Metrics:
+    def _step(self, mini: Sequence[MicroBatch], tokens: int, *, warming_up: bool) -> Totals:
         """One optimizer step of the critic, and after the warm-up of the policy."""
-        tokens = int(all_reduce_sum(torch.stack([batch.mask.sum() for batch in mini]).sum()))
         value_clip = None if warming_up else self.settings.cliprange_value
         values = value_step(self.critic, self._passes, mini, tokens, cliprange=value_clip)
         if warming_up:

@@ -1,0 +1,58 @@
+"""The policy: a causal language model that returns what PPO needs of it, of answer tokens only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...sampling.logprobs import excluded_pad_id
+from ...sampling.output_layer import OutputLayer, decoder_of, score_tokens
+from ..shared_base import transformers_model
+
+
+class Policy(nn.Module):
+    """A language model, whose logits are computed for answer tokens only, and never all at once.
+
+    An engine can train or shard it: it uses each weight only inside the module that owns it.
+
+    Args:
+        model: a causal language model of transformers or an `AdaptedLanguageModel`; shares its weights.
+        temperature: sampling temperature, above 0; every log-probability uses it.
+
+    Raises:
+        ConfigError: the architecture's logits are not those of its output layer, scaled or capped.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model = model
+        language_model = self.language_model
+        self._layer = OutputLayer.of(language_model, excluded_pad_id(language_model.config), temperature)
+
+    @property
+    def language_model(self) -> Any:
+        """The `transformers` model, with this policy's adapter active if it has one."""
+        return transformers_model(self.model)
+
+    def forward(self, ids: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities, with gradient, and entropies, without, of answer tokens.
+
+        No attention mask is needed: attention is causal and the pads are on the right.
+
+        Args:
+            ids: `[rows, length]` int64, right-padded.
+            places: `[answer tokens]` int64, indices of the True entries in the flattened answer mask
+                `[rows, length - 1]` (see `pad_batch`). Indices, because a GPU would have to count the entries
+                of a mask, and Python to wait for it.
+
+        Returns:
+            `[rows, length - 1]` each, at least fp32: of token `t + 1` at index `t`; 0 outside the mask.
+        """
+        model, before = self.language_model, ids[:, :-1]
+        states = decoder_of(model)(input_ids=before, use_cache=False).last_hidden_state
+        tokens = ids[:, 1:].flatten().index_select(0, places)
+        scores = score_tokens(model, self._layer, states.flatten(0, 1).index_select(0, places), tokens)
+        table = scores.new_zeros(2, before.numel()).index_copy(1, places, scores)
+        logprobs, entropies = table.view(2, *before.shape)
+        return logprobs, entropies.detach()
