@@ -44,7 +44,7 @@ class OutputLayer(NamedTuple):
         weights are read: they may be partitioned over ranks. A temperature of 0 (greedy) counts as 1.
 
         Raises:
-            ConfigError: the logits are not those of a scale and a cap.
+            ConfigError: the output layer is not linear, or the logits are not those of a scale and a cap.
         """
         return cls(*_scale_and_cap(model), temperature or 1.0, pad)
 
@@ -74,8 +74,7 @@ class OutputLayer(NamedTuple):
 def score_tokens(model: Any, layer: OutputLayer, states: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability of one token after each state, and the entropy of the distribution there.
 
-    The layer is called once, and its weights are used only inside this call, as ZeRO-3 needs it. A layer that
-    is no plain `nn.Linear`, for example one with an adapter, computes all its logits at once.
+    The layer is called once, and its weights are used only inside this call, as ZeRO-3 needs it.
 
     Args:
         model: a causal language model of transformers.
@@ -88,8 +87,6 @@ def score_tokens(model: Any, layer: OutputLayer, states: Tensor, tokens: Tensor)
         nats, without.
     """
     head = model.get_output_embeddings()
-    if type(head) is not nn.Linear:
-        return _scores_of_table(layer.logits(head(states)), tokens)
     kind = states.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
@@ -99,12 +96,6 @@ def score_tokens(model: Any, layer: OutputLayer, states: Tensor, tokens: Tensor)
     with _replaced(head, forward):
         scores: Tensor = head(states)
     return scores
-
-
-def _scores_of_table(logits: Tensor, tokens: Tensor) -> Tensor:
-    logprobs = logits.log_softmax(-1)
-    entropies = torch.special.entr(logprobs.detach().exp()).sum(-1)
-    return torch.stack([logprobs.gather(-1, tokens[:, None]).squeeze(-1), entropies])
 
 
 class _Scores(torch.autograd.Function):
@@ -214,6 +205,11 @@ def decoder_of(model: Any) -> Any:
 
 def _scale_and_cap(model: Any) -> tuple[float, float | None]:
     decoder, head = decoder_of(model), model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise ConfigError(
+            f"{type(model).__name__}: its output layer is a {type(head).__name__}, expected a Linear; use "
+            "another architecture"
+        )
     hidden_size, vocabulary = head.in_features, head.out_features
     # whole numbers, which no conversion to the dtype of the weights changes
     states = torch.arange(4 * hidden_size, dtype=torch.float64).remainder(100).view(1, 4, hidden_size)

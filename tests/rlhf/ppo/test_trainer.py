@@ -3,11 +3,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import extract_stack
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from llamita.data.rows import Prompt
@@ -140,14 +142,52 @@ def test_a_reference_in_half_precision_keeps_its_buffers() -> None:
         assert torch.equal(policy(ids).logits, reference(ids).logits)
 
 
-def test_the_micro_batch_size_has_no_effect() -> None:
-    def weights(micro_batch_size: int | None) -> list[Tensor]:
-        ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size, learning_rate=1e-4)
+def test_micro_batches_have_no_effect() -> None:
+    def weights(**settings: int) -> list[Tensor]:
+        ppo = trainer(critic_warmup_iterations=0, learning_rate=1e-4, **settings)
         ppo.iterate(1)
         return [*ppo.policy.module.parameters(), *ppo.critic.module.parameters()]
 
-    for whole, parts in zip(weights(None), weights(4), strict=True):
-        torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-4)
+    whole = weights()
+    for settings in ({"micro_batch_size": 4}, {"micro_batch_size": 7}, {"max_tokens_per_micro_batch": 20}):
+        for one, other in zip(whole, weights(**settings), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+class _Waits(TorchDispatchMode):
+    """Counts conversions of tensors to numbers: on a GPU, Python would wait for each.
+
+    Without the one in each forward pass of transformers, which looks for packed rows.
+    """
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.count += all(frame.name != "find_packed_sequence_indices" for frame in extract_stack())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 16])
+def test_python_waits_for_a_step_not_for_a_micro_batch_or_token(micro_batch_size: int) -> None:
+    ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size)
+    ppo.iterate(1)
+    prompts, samples = ppo._sample(2)
+    lists = 0
+
+    def counting(tensor: Tensor) -> Any:
+        nonlocal lists
+        lists += 1
+        return to_list(tensor)
+
+    to_list = Tensor.tolist
+    with pytest.MonkeyPatch.context() as patch, _Waits() as waits:
+        patch.setattr(ppo, "_sample", lambda _: (prompts, samples))
+        patch.setattr(Tensor, "tolist", counting)
+        ppo.iterate(2)
+    steps, models = 64 // 16, 2
+    assert waits.count <= models * steps + 16  # the gradient norms, and metrics of the iteration
+    assert lists <= 8
 
 
 def test_same_seed_same_weights() -> None:
