@@ -145,7 +145,7 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
 
 
 def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
-    """The largest of the ranks' `values`, entry by entry, on every rank; `values` is not changed."""
+    """The elementwise largest `values` (any shape, numeric) of all ranks; `values` is not changed."""
     return _all_reduce(values, torch.distributed.ReduceOp.MAX)
 
 
@@ -153,7 +153,8 @@ def _all_reduce(values: torch.Tensor, operation: Any) -> torch.Tensor:
     if not torch.distributed.is_initialized():
         return values
     result = values.detach().clone()
-    torch.distributed.all_reduce(result, operation, group=_cpu_group if result.device.type == "cpu" else None)
+    group = _cpu_group if result.device.type == "cpu" else None
+    torch.distributed.all_reduce(result, operation, group=group)
     return result
 
 

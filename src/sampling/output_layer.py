@@ -37,16 +37,22 @@ class OutputLayer(NamedTuple):
     pad: int | None
 
     @classmethod
-    def of(cls, model: Any, pad: int | None, temperature: float = 1.0) -> OutputLayer:
+    def of(
+        cls, model: Any, pad: int | None, temperature: float, *, forward: Callable[..., Any] | None = None
+    ) -> OutputLayer:
         """Finds out how a causal language model of transformers turns outputs into logits.
 
-        It runs the model's forward pass around a base model and an output layer that are replaced, so no
-        weights are read: they may be partitioned over ranks. A temperature of 0 (greedy) counts as 1.
+        It runs a forward pass in which decoder and output layer are replaced, so no weights are read: they
+        may be partitioned over ranks, which must then all call this.
+
+        Args:
+            temperature: 0 (greedy) counts as 1.
+            forward: the forward pass of `model`; default: `model` itself.
 
         Raises:
             ConfigError: the output layer is not linear, or the logits are not those of a scale and a cap.
         """
-        return cls(*_scale_and_cap(model), temperature or 1.0, pad)
+        return cls(*_scale_and_cap(model, forward or model), temperature or 1.0, pad)
 
     def logits(self, outputs: Tensor, first: int = 0) -> Tensor:
         """`[states, tokens]` outputs -> logits of the same shape, in fp32 or better.
@@ -57,10 +63,11 @@ class OutputLayer(NamedTuple):
             outputs: outputs of the layer for a range of tokens, any dtype.
             first: the first token of the range.
         """
-        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32)) * self.scale
-        if self.cap is not None:
-            logits = self.cap * torch.tanh(logits / self.cap)
-        logits = logits / self.temperature
+        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        if self.cap is None:
+            logits = logits * (self.scale / self.temperature)
+        else:
+            logits = torch.tanh(logits * (self.scale / self.cap)) * (self.cap / self.temperature)
         if self.pad is not None and first <= self.pad < first + logits.shape[1]:
             logits[:, self.pad - first] = torch.finfo(logits.dtype).min
         return logits
@@ -203,7 +210,7 @@ def decoder_of(model: Any) -> Any:
     return model.model if decoder is model else decoder  # Llama 4's text model has no other name for it
 
 
-def _scale_and_cap(model: Any) -> tuple[float, float | None]:
+def _scale_and_cap(model: Any, forward: Callable[..., Any]) -> tuple[float, float | None]:
     decoder, head = decoder_of(model), model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise ConfigError(
@@ -225,7 +232,7 @@ def _scale_and_cap(model: Any) -> tuple[float, float | None]:
         return _DecoderOutput(last_hidden_state=states)
 
     with torch.no_grad(), _replaced(decoder, replaced_decoder), _replaced(head, replaced_head):
-        logits = model(input_ids=torch.zeros(1, 4, dtype=torch.long), use_cache=False).logits.double()
+        logits = forward(input_ids=torch.zeros(1, 4, dtype=torch.long), use_cache=False).logits.double()
     scale, highest = float(logits[0, 0, 0]) * 2**10, float(logits[0, 1, 0])
     cap = None if highest > 2**19 * scale else highest
     expected = OutputLayer(scale, cap, 1.0, None).logits(outputs[0])

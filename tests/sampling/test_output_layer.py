@@ -191,7 +191,7 @@ def test_another_kind_of_logits_is_an_error() -> None:
     """MiniCPM3 scales the states too."""
     config = AutoConfig.for_model("minicpm3", **SHAPE)
     with pytest.raises(ConfigError, match=r"MiniCPM3ForCausalLM.*another architecture"):
-        OutputLayer.of(AutoModelForCausalLM.from_config(config), 0)
+        OutputLayer.of(AutoModelForCausalLM.from_config(config), 0, 1.0)
 
     model = tiny_model()
     own = model.forward
@@ -203,7 +203,7 @@ def test_another_kind_of_logits_is_an_error() -> None:
 
     model.forward = squared
     with pytest.raises(ConfigError, match="LlamaForCausalLM"):
-        OutputLayer.of(model, 0)
+        OutputLayer.of(model, 0, 1.0)
 
 
 def test_weights_are_not_read_to_find_the_kind_of_logits() -> None:

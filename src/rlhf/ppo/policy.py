@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...sampling.logprobs import excluded_pad_id
 from ...sampling.output_layer import OutputLayer, decoder_of, score_tokens
-from ..shared_base import transformers_model
+from ..shared_base import AdaptedLanguageModel, transformers_model
 
 
 class Policy(nn.Module):
@@ -27,8 +27,8 @@ class Policy(nn.Module):
     def __init__(self, model: nn.Module, temperature: float) -> None:
         super().__init__()
         self.model = model
-        language_model = self.language_model
-        self._layer = OutputLayer.of(language_model, excluded_pad_id(language_model.config), temperature)
+        pad = excluded_pad_id(self.language_model.config)
+        self._layer = OutputLayer.of(self.language_model, pad, temperature, forward=model)
 
     @property
     def language_model(self) -> Any:
@@ -49,10 +49,17 @@ class Policy(nn.Module):
         Returns:
             `[rows, length - 1]` each, at least fp32: of token `t + 1` at index `t`; 0 outside the mask.
         """
+        if isinstance(self.model, AdaptedLanguageModel):
+            table = self.model.run(self._table, ids=ids, places=places)
+        else:
+            table = self._table(ids, places)
+        logprobs, entropies = table.view(2, len(ids), -1)
+        return logprobs, entropies.detach()
+
+    def _table(self, ids: Tensor, places: Tensor) -> Tensor:
+        """`[2, rows * (length - 1)]`: log-probabilities and entropies."""
         model, before = self.language_model, ids[:, :-1]
         states = decoder_of(model)(input_ids=before, use_cache=False).last_hidden_state
         tokens = ids[:, 1:].flatten().index_select(0, places)
         scores = score_tokens(model, self._layer, states.flatten(0, 1).index_select(0, places), tokens)
-        table = scores.new_zeros(2, before.numel()).index_copy(1, places, scores)
-        logprobs, entropies = table.view(2, *before.shape)
-        return logprobs, entropies.detach()
+        return scores.new_zeros(2, before.numel()).index_copy(1, places, scores)

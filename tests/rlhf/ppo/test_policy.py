@@ -72,7 +72,7 @@ def test_values_and_gradients_are_those_of_the_models_own_forward(tied: bool) ->
 def shared_base() -> SharedBaseModel:
     """With adapters `policy`, trained, and `reference`, whose weights are random."""
     shared = SharedBaseModel.__new__(SharedBaseModel)  # its folders are another test's subject
-    shared.model = tiny_model().requires_grad_(False)
+    shared.model, shared._root = tiny_model().requires_grad_(False), None
     settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
     shared._adapted = shared.model
     for name in ("policy", "reference"):
