@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ..data.settings import PromptSource, RowSettings
+from ..sampling.settings import SamplingSettings
 from ..settings import Precision
 
 Count = Annotated[int, Field(ge=1)]
@@ -15,7 +16,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class RlhfSettings(RowSettings):
+class RlhfSettings(RowSettings, SamplingSettings):
     """Settings of sampling answers to prompts and scoring them."""
 
     round: str = "v1"
@@ -30,11 +31,8 @@ class RlhfSettings(RowSettings):
     """maximum length of an answer in tokens, EOS included"""
     safety_threshold: Share = 0.15
     """safety score below which an answer counts as unsafe; its reward is then its safety score"""
-    sampling_batch_size: Count = 512
-    """number of answers sampled in parallel; changes no answer"""
     dtype: Precision = "float32"
     """precision of sampling, scoring and PPO's forward passes; trained weights are float32"""
 
     publishes_language_model: ClassVar[bool] = True
     resumable: ClassVar[bool] = True
-    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})

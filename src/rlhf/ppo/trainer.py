@@ -98,7 +98,7 @@ class PpoTrainer:
             pad=excluded_pad_id(policy.config),
         )
         self._sampler = sampler_for(
-            transformers_model(policy), settings.sampling_batch_size, settings.dtype if plain else None
+            transformers_model(policy), settings.sampling_cache_tokens, settings.dtype if plain else None
         )
 
     def save(self, folder: Path) -> None:
@@ -178,6 +178,7 @@ class PpoTrainer:
             seed=f"{self.seed}/rollout",
             keys=places,
         )
+        self._sampler.release()
         return prompts, samples
 
     def _estimate_advantages(self, episodes: Episodes) -> list[list[MicroBatch]]:

@@ -116,7 +116,7 @@ def _select(
 
     def sample() -> list[Row]:
         model = load_causal_lm(inputs["model"], settings.dtype).to(device())
-        sampler = sampler_for(model, settings.sampling_batch_size)
+        sampler = sampler_for(model, settings.sampling_cache_tokens)
         started = time.monotonic()
         rows = sample_answers(sampler, tokenizer, prompts, settings=settings)
         tokens = sum(len(row["answer_ids"]) for row in rows)
