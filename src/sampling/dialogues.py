@@ -96,8 +96,9 @@ class DialogueSampler(LlamaSampler):
                 break
             if step % steps_per_check(active.device) == 0:
                 unfinished = (~turns.over[active]).nonzero().squeeze(-1)
-                advance(turns.ended - reported)
-                reported = turns.ended
+                ended = turns.ended
+                advance(ended - reported)
+                reported = ended
                 if len(unfinished) == 0:
                     return
                 if len(unfinished) <= (1 - FINISHED_SHARE) * len(active):
