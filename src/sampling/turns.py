@@ -33,7 +33,9 @@ class Turns:
     ) -> None:
         rows, turns, self._limit = uniform.shape
         self.first_prompts = [list(dialogue[0]) for dialogue in prompts]
-        self._uniform, self._context, self._eos = uniform.to(eos.device), context, eos
+        self._context, self._eos = context, eos
+        # Every table has one turn more, at which the rows are that have had all of theirs.
+        self._uniform = torch.cat((uniform, uniform.new_zeros(rows, 1, self._limit)), dim=1).to(eos.device)
         self._rows = torch.arange(rows, device=eos.device)
         # Given tokens of each turn: an EOS, skipped unless the last answer was truncated, and the prompt.
         longest = max(len(prompt) for row in prompts for prompt in row)
@@ -47,11 +49,12 @@ class Turns:
         self._given, self._lengths = given.to(eos.device), lengths.to(eos.device)
         self._given[..., 0] = eos[0]
         # -1: not sampled. The last column takes what is sampled while a row has no use for it.
-        self._ids = torch.full((rows, turns, self._limit + 1), -1, device=eos.device)
+        self._ids = torch.full((rows, turns + 1, self._limit + 1), -1, device=eos.device)
 
         self._total = self._lengths[:, 0].clone()  # tokens of each dialogue, the prompt of its turn included
         self._turn = torch.zeros_like(self._rows)
-        self._place = 1 + self._lengths[:, 0]  # of the next given token
+        self._length = self._lengths[:, 0]  # of the turn's prompt
+        self._place = 1 + self._length  # of the next given token
         self._answered = torch.zeros_like(self._rows)  # tokens of the answer so far
         self.over = torch.zeros_like(self._rows, dtype=torch.bool)
 
@@ -62,13 +65,12 @@ class Turns:
 
     def answers(self) -> list[list[list[int]]]:
         """`[rows][turns]` the answers so far, EOS included if they are finished."""
-        rows = self._ids[..., :-1].tolist()
+        rows = self._ids[:, :-1, :-1].tolist()
         return [[[token for token in ids if token >= 0] for ids in turns if ids[0] >= 0] for turns in rows]
 
     def numbers(self, rows: Tensor) -> Tensor:
         """`[len(rows)]` float64: the next random numbers; only rows that sample an answer use them."""
-        turn = self._turn.clamp(max=self._ids.shape[1] - 1)
-        return self._uniform[self._rows, turn, self._answered][rows]
+        return self._uniform[self._rows, self._turn, self._answered][rows]
 
     def advance(self, rows: Tensor, sampled: Tensor) -> Tensor:
         """Takes the tokens sampled for some rows; all other rows must be over.
@@ -81,14 +83,14 @@ class Turns:
             `[count]` int64: the next token of each row's dialogue.
         """
         sampled = torch.zeros_like(self._rows).index_copy_(0, rows, sampled)
-        turn = self._turn.clamp(max=self._ids.shape[1] - 1)
-        answering = ~self.over & (self._place > self._lengths[self._rows, self._turn])
+        reading = ~self.over & (self._place <= self._length)
+        answering = ~(reading | self.over)
         given = self._given[self._rows, self._turn, self._place]
-        self._ids[self._rows, turn, torch.where(answering, self._answered, self._limit)] = sampled
+        self._ids[self._rows, self._turn, torch.where(answering, self._answered, self._limit)] = sampled
 
         self._answered += answering
         self._total += answering
-        self._place += ~answering & ~self.over
+        self._place += reading
         is_eos = (sampled[:, None] == self._eos).any(-1)
         self._begin_turns(answering & (is_eos | (self._answered == self._limit)), ~is_eos)
         return torch.where(answering, sampled, given)[rows]
@@ -98,6 +100,6 @@ class Turns:
         self._turn += ended
         self._answered *= ~ended
         self._place = torch.where(ended, 1 - truncated.long(), self._place)
-        more = truncated + self._lengths[self._rows, self._turn]
-        self._total += ended * more
+        self._length = self._lengths[self._rows, self._turn]
+        self._total += ended * (truncated + self._length)
         self.over |= ended & (self._total + self._limit > self._context)
