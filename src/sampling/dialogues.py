@@ -87,23 +87,23 @@ class DialogueSampler(LlamaSampler):
             advance: called with the number of answers that have ended since the last call.
         """
         decoder, reported = new_decoder(self._weights), 0
-        active = torch.arange(len(turns.first_prompts), device=self._weights.device)  # rows in the decoder
-        logits = decoder.prefill(turns.first_prompts, active, steps)
+        logits = decoder.prefill(turns.first_prompts, torch.arange(len(turns.first_prompts)), steps)
         for step in range(1, steps + 1):
-            sampled, _ = next_tokens(logits, turns.numbers(active), self._pad, decoding=decoding)
-            tokens = turns.advance(active, sampled)
+            sampled, _ = next_tokens(logits, turns.numbers(), self._pad, decoding=decoding)
+            tokens = turns.advance(sampled)
             if step == steps:
                 break
-            if step % steps_per_check(active.device) == 0:
-                unfinished = (~turns.over[active]).nonzero().squeeze(-1)
+            if step % steps_per_check(sampled.device) == 0:
+                unfinished = (~turns.over).nonzero().squeeze(-1)
                 ended = turns.ended
                 advance(ended - reported)
                 reported = ended
                 if len(unfinished) == 0:
                     return
-                if len(unfinished) <= (1 - FINISHED_SHARE) * len(active):
+                if len(unfinished) <= (1 - FINISHED_SHARE) * len(tokens):
                     decoder.keep(unfinished)
-                    active, tokens = active[unfinished], tokens[unfinished]
+                    turns.keep(unfinished)
+                    tokens = tokens[unfinished]
             logits = decoder.step(tokens)
         advance(turns.ended - reported)
 

@@ -25,7 +25,7 @@ class Turns:
 
     Attributes:
         first_prompts: the rows' first prompts.
-        over: `[rows]` bool.
+        over: `[kept]` bool, of the rows that `keep` has left.
     """
 
     def __init__(
@@ -51,55 +51,60 @@ class Turns:
         # -1: not sampled. The last column takes what is sampled while a row has no use for it.
         self._ids = torch.full((rows, turns + 1, self._limit + 1), -1, device=eos.device)
 
-        self._total = self._lengths[:, 0].clone()  # tokens of each dialogue, the prompt of its turn included
         self._turn = torch.zeros_like(self._rows)
         self._length = self._lengths[:, 0]  # of the turn's prompt
+        self._total = self._length.clone()  # tokens of each dialogue, up to this prompt
         self._place = 1 + self._length  # of the next given token
         self._answered = torch.zeros_like(self._rows)  # tokens of the answer so far
         self.over = torch.zeros_like(self._rows, dtype=torch.bool)
+        self._ended = torch.zeros_like(self._turn[0])  # answers of rows that were dropped
 
     @property
     def ended(self) -> int:
         """Number of answers that have ended."""
-        return int(self._turn.sum())
+        return int(self._ended + self._turn.sum())
 
     def answers(self) -> list[list[list[int]]]:
-        """`[rows][turns]` the answers so far, EOS included if they are finished."""
+        """`[rows][turns]` the answers of all rows so far, EOS included if they are finished."""
         rows = self._ids[:, :-1, :-1].tolist()
         return [[[token for token in ids if token >= 0] for ids in turns if ids[0] >= 0] for turns in rows]
 
-    def numbers(self, rows: Tensor) -> Tensor:
-        """`[len(rows)]` float64: the next random numbers; only rows that sample an answer use them."""
-        return self._uniform[self._rows, self._turn, self._answered][rows]
+    def numbers(self) -> Tensor:
+        """`[kept]` float64: the next random numbers; only rows that sample an answer use them."""
+        return self._uniform[self._rows, self._turn, self._answered]
 
-    def advance(self, rows: Tensor, sampled: Tensor) -> Tensor:
-        """Takes the tokens sampled for some rows; all other rows must be over.
+    def keep(self, rows: Tensor) -> None:
+        """Keeps only these rows (`[kept]` int64, indices into the current rows); the others must be over."""
+        self._ended = self._ended + self._turn.sum() - self._turn[rows].sum()
+        self._rows, self._turn, self._length = self._rows[rows], self._turn[rows], self._length[rows]
+        self._total, self._place = self._total[rows], self._place[rows]
+        self._answered, self.over = self._answered[rows], self.over[rows]
+
+    def advance(self, sampled: Tensor) -> Tensor:
+        """Takes the tokens that were sampled, which rows ignore that are processing a prompt or over.
 
         Args:
-            rows: `[count]` int64.
-            sampled: `[count]` int64, to be ignored in rows that are processing a prompt or over.
+            sampled: `[kept]` int64.
 
         Returns:
-            `[count]` int64: the next token of each row's dialogue.
+            `[kept]` int64: the next token of each row's dialogue.
         """
-        sampled = torch.zeros_like(self._rows).index_copy_(0, rows, sampled)
         reading = ~self.over & (self._place <= self._length)
         answering = ~(reading | self.over)
         given = self._given[self._rows, self._turn, self._place]
         self._ids[self._rows, self._turn, torch.where(answering, self._answered, self._limit)] = sampled
 
-        self._answered += answering
-        self._total += answering
         self._place += reading
-        is_eos = (sampled[:, None] == self._eos).any(-1)
-        self._begin_turns(answering & (is_eos | (self._answered == self._limit)), ~is_eos)
-        return torch.where(answering, sampled, given)[rows]
+        self._answered += answering
+        truncated = (sampled[:, None] != self._eos).all(-1)
+        self._begin_turns(answering & (~truncated | (self._answered == self._limit)), truncated)
+        return torch.where(answering, sampled, given)
 
     def _begin_turns(self, ended: Tensor, truncated: Tensor) -> None:
-        """Begins the next turn of rows whose answer has ended, if it fits (both `[rows]` bool)."""
+        """Begins the next turn of rows whose answer has ended, if it fits (both `[kept]` bool)."""
         self._turn += ended
-        self._answered *= ~ended
-        self._place = torch.where(ended, 1 - truncated.long(), self._place)
         self._length = self._lengths[self._rows, self._turn]
-        self._total += ended * (truncated + self._length)
+        self._total += ended * (self._answered + truncated + self._length)
+        self._answered *= ~ended
+        self._place = torch.where(ended, (~truncated).long(), self._place)
         self.over |= ended & (self._total + self._limit > self._context)

@@ -60,7 +60,7 @@ def test_answers_of_generate_fit_in_the_cache(architecture: str, monkeypatch: py
     sampler = GenerateSampler(tiny_architecture(architecture))
     prompts = [[3 + (7 * place + length) % 50 for place in range(length)] for length in (4, 9, 20, 4)]
     whole = sampler.sample(prompts, 8, seed=1)
-    sizes = []
+    sizes: list[tuple[int, int]] = []
     generate = sampler._model.generate
 
     def noted(input_ids: Any, max_new_tokens: int, **options: Any) -> Any:
@@ -69,6 +69,11 @@ def test_answers_of_generate_fit_in_the_cache(architecture: str, monkeypatch: py
         return generate(input_ids=input_ids, max_new_tokens=max_new_tokens, **options)
 
     monkeypatch.setattr(sampler._model, "generate", noted)
-    sampler.cache_tokens = 24
-    assert sampler.sample(prompts, 8, seed=1).answer_ids == whole.answer_ids
-    assert sizes == [(2, 12), (1, 17), (1, 28)]
+    for cache_tokens, expected in (
+        (24, [(2, 12), (1, 17), (1, 28)]),
+        (20, [(1, 12)] * 2 + [(1, 17), (1, 28)]),
+    ):
+        sizes.clear()
+        sampler.cache_tokens = cache_tokens
+        assert sampler.sample(prompts, 8, seed=1).answer_ids == whole.answer_ids
+        assert sizes == expected
