@@ -6,14 +6,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from ...settings import RankSettings
 from ...training.settings import PAPER_OPTIMIZER, LoraSettings
 from ..settings import Count, NotNegative, Positive, RlhfSettings, Share
 
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 
-class PpoSettings(RlhfSettings, RankSettings):
+class PpoSettings(RlhfSettings):
     """PPO (section 3.2.3). Defaults are the paper's for 7B, or common practice where the paper gives none."""
 
     iterations: Count = 200
@@ -25,8 +24,12 @@ class PpoSettings(RlhfSettings, RankSettings):
     mini_batch_size: Count = 64
     """number of answers per optimizer step, over all ranks; each answer is used once per iteration"""
     micro_batch_size: Count | None = None
-    """number of answers per forward pass on one rank; limits memory, changes no result; default: the rank's
-    whole mini-batch"""
+    """maximum number of answers per forward pass on one rank; limits memory, changes no result; default: the
+    rank's whole mini-batch"""
+    max_tokens_per_micro_batch: Count | None = None
+    """maximum number of tokens per forward pass on one rank, of prompts, answers and padding; limits memory,
+    changes no result; at least the longest prompt and `max_new_tokens`; default: no limit but
+    `micro_batch_size`"""
     gradient_checkpointing: bool = False
     """whether policy and critic recompute their activations in the backward pass; limits memory, changes no
     result"""
@@ -62,8 +65,10 @@ class PpoSettings(RlhfSettings, RankSettings):
     max_grad_norm: Positive = PAPER_OPTIMIZER["max_grad_norm"]
     """gradient norm to clip to, for policy and critic"""
     deepspeed: str | None = None
-    """path of a DeepSpeed file with ZeRO stage 0, 1 or 2, relative to this YAML; the stage then runs under
-    the `deepspeed` launcher"""
+    """path of the policy's DeepSpeed file, relative to this YAML; the stage then runs under the `deepspeed`
+    launcher. With `lora` and ZeRO-3 the base model is partitioned, and the adapters are trained by ZeRO-2"""
+    critic_deepspeed: str | None = None
+    """path of the critic's DeepSpeed file, relative to this YAML; default: that of the policy"""
     lora: LoraSettings | None = None
     """LoRA settings: trains adapters on one frozen base model, shared by policy, critic, reference and all
     reward models"""
@@ -71,8 +76,17 @@ class PpoSettings(RlhfSettings, RankSettings):
     required_inputs: ClassVar[frozenset[str]] = frozenset({"start", "helpfulness", "safety", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"judge"})
     no_effect: ClassVar[frozenset[str]] = frozenset(
-        {"micro_batch_size", "gradient_checkpointing", "save_iterations"}
+        {"micro_batch_size", "max_tokens_per_micro_batch", "gradient_checkpointing", "save_iterations"}
     )
+
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"critic_deepspeed"})
+    deepspeed_files: ClassVar[tuple[str, ...]] = ("deepspeed", "critic_deepspeed")
+
+    @model_validator(mode="after")
+    def _both_have_files(self) -> PpoSettings:
+        if self.critic_deepspeed is not None and self.deepspeed is None:
+            raise ValueError("critic_deepspeed: the policy has no DeepSpeed file; set `deepspeed`, too")
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> PpoSettings:
@@ -81,10 +95,11 @@ class PpoSettings(RlhfSettings, RankSettings):
                 f"mini_batch_size {self.mini_batch_size} does not divide episodes {self.episodes}; "
                 "choose a divisor"
             )
-        if self.mini_batch_size % (self.micro_batch_size or 1):
+        longest = self.max_new_tokens + (self.max_prompt_length or 1)
+        if self.max_tokens_per_micro_batch is not None and self.max_tokens_per_micro_batch < longest:
             raise ValueError(
-                f"micro_batch_size {self.micro_batch_size} does not divide "
-                f"mini_batch_size {self.mini_batch_size}; choose a divisor"
+                f"max_tokens_per_micro_batch {self.max_tokens_per_micro_batch} is less than the {longest} of "
+                "max_prompt_length and max_new_tokens; choose a higher one"
             )
         return self
 
