@@ -157,14 +157,14 @@ def _rejection() -> Iterator[str]:
     yield (
         "`rejection` samples, scores and then trains as `sft` does. While it samples and scores, every GPU\n"
         "has whole models, whatever the ZeRO file. Sampling holds the loaded model (idle), the sampler's\n"
-        "copy of it, the key-value cache of `sampling_batch_size` answers, and, when finished answers are\n"
-        "dropped, a copy of the others' cache. Scoring holds both reward models in fp32; one of them is\n"
-        "idle. In GB on each GPU, in bf16, with prompts and answers of up to\n"
-        f"{SAMPLED:,} tokens and the largest `sampling_batch_size` that fits {LIMIT // GB} GB:\n"
+        "copy of it, the key-value cache of at most `sampling_cache_tokens`, and, when finished answers are\n"
+        "dropped, a copy of one layer of the others' cache. Scoring holds both reward models in fp32; one\n"
+        "of them is idle. In GB on each GPU, in bf16, with prompts and answers of up to\n"
+        f"{SAMPLED:,} tokens and the largest `sampling_cache_tokens` that fits {LIMIT // GB} GB:\n"
     )
     sampled = ["idle", "sampler", "cache", "activations", "logits"]
     head = [*sampled, "sum", "scoring: model", "idle", "activations", "sum"]
-    yield _table(["model", "sampling_batch_size", *head], _rejection_rows(sampled))
+    yield _table(["model", "sampling_cache_tokens", *head], _rejection_rows(sampled))
     yield (
         "Models without a size don't fit: sampling from 34B and 70B needs a sampler that divides the model\n"
         "over several GPUs, which does not exist yet. Neither do two reward models of 13B fit beside each\n"
@@ -175,14 +175,14 @@ def _rejection() -> Iterator[str]:
 def _rejection_rows(sampled: list[str]) -> Iterator[list[str]]:
     for model, config in MODELS.items():
         fitting = 0
-        for size in (2**power for power in range(10)):
+        for size in (2 * SAMPLED * 2**power for power in range(10)):
             if _rejection_of(config, size)["sampling"].total <= LIMIT:
                 fitting = size
-        found = _rejection_of(config, fitting or 1)
+        found = _rejection_of(config, fitting or 2 * SAMPLED)
         parts = [_gb(found["sampling"].gpu[part]) for part in sampled]
         scored = [_gb(found["scoring"].gpu[part]) for part in ("weights", "idle", "activations")]
         sums = [_gb(found[moment].total) for moment in ("sampling", "scoring")]
-        yield [model, str(fitting or "none"), *parts, sums[0], *scored, sums[1]]
+        yield [model, f"{fitting:,}" if fitting else "none", *parts, sums[0], *scored, sums[1]]
 
 
 def _rejection_of(config: dict[str, Any], size: int) -> dict[str, Account]:
@@ -190,7 +190,7 @@ def _rejection_of(config: dict[str, Any], size: int) -> dict[str, Account]:
         prompts_per_round=64 * GPUS_OF_NODE,
         max_prompt_length=SAMPLED,
         max_new_tokens=SAMPLED,
-        sampling_batch_size=size,
+        sampling_cache_tokens=size,
         dtype="bfloat16",
     )
     return rejection(settings, config, GPUS_OF_NODE)

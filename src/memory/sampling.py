@@ -15,7 +15,7 @@ from .account import Account, account
 from .engine import BF16, FP32, Engine
 from .shape import Shape
 
-# Share of a batch's rows that remain when finished ones are first dropped: their cache is copied.
+# Share of a batch's rows that remain when finished ones are first dropped: their cache moves, layer by layer.
 REMAINING = 0.8  # 1 - FINISHED_SHARE of sampling/sampler.py
 
 
@@ -47,16 +47,16 @@ def sampler(shape: Shape, width: int) -> int:
 def sampling(shape: Shape, width: int, batch: Batch) -> dict[str, int]:
     """Parts while answers are sampled, at most.
 
-    `idle`: the loaded model, from which the sampler has copied; `sampler`; `cache`, with the copy of the
-    remaining rows; `activations` of prompts that are read at once; `logits` of one token, fp32: logits,
-    log-probabilities, probabilities.
+    `idle`: the loaded model, from which the sampler has copied; `sampler`; `cache`, with a copy of
+    one layer's keys of the remaining rows; `activations` of prompts that are read at once; `logits` of one
+    token, fp32: logits, log-probabilities, probabilities.
     """
     held = cache(shape, width, batch)
     tokens = max(batch.prompt, passes.SCORED_AT_ONCE)
     return {
         "idle": width * shape.parameters,
         "sampler": sampler(shape, width),
-        "cache": held + int(REMAINING * held),
+        "cache": held + int(REMAINING * held) // (2 * shape.num_hidden_layers),
         "activations": width * tokens * (3 * shape.hidden_size + 3 * shape.intermediate_size),
         "logits": 3 * FP32 * batch.rows * shape.vocab_size,
     }
@@ -90,11 +90,10 @@ def rejection(
     width = BF16 if settings.dtype == "bfloat16" else FP32
     policy = Shape.from_config(config)
     prompts = -(-settings.prompts_per_round // ranks)
-    batch = Batch(
-        min(settings.sampling_batch_size, settings.num_generations * prompts),
-        settings.max_prompt_length or int(config["max_position_embeddings"]) - settings.max_new_tokens,
-        settings.max_new_tokens,
-    )
+    new = settings.max_new_tokens
+    prompt = settings.max_prompt_length or int(config["max_position_embeddings"]) - new
+    fitting = max(1, settings.sampling_cache_tokens // (prompt + new))
+    batch = Batch(min(fitting, settings.num_generations * prompts), prompt, new)
     scored = scoring(
         Shape.from_config(config, scores=True),
         3 if judge else 2,
