@@ -221,16 +221,14 @@ def _stage(file: str | None) -> int | None:
 
 
 def _micro_batches(settings: PpoSettings, rollout: Batch, ranks: int) -> dict[str, MicroBatch]:
-    """The largest micro-batches of policy and critic."""
+    """The largest micro-batches of policy and critic, if rows have any length."""
     mini = -(-settings.mini_batch_size // ranks)
     rows = min(mini, settings.micro_batch_size or mini)
-    answers = rows * rollout.new
-    if limit := settings.max_tokens_per_micro_batch:
-        rows = max(1, min(rows, limit // rollout.longest))
-        answers = min(answers, max(limit, rollout.longest))  # rows may be shorter, and all of them answers
     tokens, checkpointing = rows * rollout.longest, settings.gradient_checkpointing
+    if settings.max_tokens_per_micro_batch is not None:
+        tokens = min(tokens, max(settings.max_tokens_per_micro_batch, rollout.longest))
     return {
-        "policy": MicroBatch(tokens, "answers", checkpointing, min(answers, tokens)),
+        "policy": MicroBatch(tokens, "answers", checkpointing, min(tokens, rows * rollout.new)),
         "critic": MicroBatch(tokens, "scores", checkpointing),
     }
 

@@ -98,6 +98,8 @@ def test_micro_batches_have_a_maximum_of_tokens() -> None:
     rows = {"rows": of(), "two": of(micro_batch_size=2), "tokens": of(max_tokens_per_micro_batch=4096)}
     sizes = {name: found["policy"].gpu["activations"] for name, found in rows.items()}
     assert sizes["two"] == sizes["tokens"] == sizes["rows"] // 4
+    more = of(max_tokens_per_micro_batch=6000)["policy"].gpu["activations"]  # of rows that are shorter
+    assert more == pytest.approx(sizes["two"] * 6000 / 4096)
 
 
 def test_checkpointing_saves_only_the_inputs_of_layers() -> None:
