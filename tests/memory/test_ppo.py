@@ -62,7 +62,11 @@ def test_a_step_of_one_engine_holds_the_states_of_both(stage: int) -> None:
 def test_what_the_policy_has_gathered_without_gradients_may_remain() -> None:
     found = of(deepspeed=zero_file(3))
     once = 2 * (10**9 + 32_000 * 4096)
-    assert [found[name].gpu["gathered"] for name in ("passes", "policy", "critic")] == [2 * once, once, 2 * once]
+    assert [found[name].gpu["gathered"] for name in ("passes", "policy", "critic")] == [
+        2 * once,
+        once,
+        2 * once,
+    ]
 
 
 def test_the_critic_has_its_own_file() -> None:
