@@ -60,8 +60,9 @@ def by_generate(model: Any, new_tokens: int = NEW_TOKENS) -> Method:
 
 def by_ours(model: Any, new_tokens: int = NEW_TOKENS) -> Method:
     def sample(prompts: list[list[int]], seed: int) -> list[int]:
+        whole = len(prompts) * (max(map(len, prompts)) + new_tokens)  # one batch, as in `generate`
         # timed with the copy of the weights that the sampler makes
-        samples = LlamaSampler(model).sample(prompts, new_tokens, seed=seed)
+        samples = LlamaSampler(model, whole).sample(prompts, new_tokens, seed=seed)
         return [len(answer) for answer in samples.answer_ids]
 
     return sample

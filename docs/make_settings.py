@@ -21,6 +21,7 @@ from llamita.data.settings import CorpusSettings, DialogueSettings, RowSettings
 from llamita.rlhf.settings import RlhfSettings
 from llamita.runner.entries import PipelineSettings
 from llamita.runner.stages import REGISTRY, settings_class
+from llamita.sampling.settings import SamplingSettings
 from llamita.settings import RankSettings, StageSettings
 from llamita.training.settings import PAPER_OPTIMIZER, FineTunedSettings, PackedSettings, TrainedSettings
 
@@ -48,6 +49,7 @@ def page() -> str:
         "Every stage that reads dialogues to fine-tune on (sft, rejection)": DialogueSettings,
         "Every stage that fine-tunes on dialogues (sft, rejection)": FineTunedSettings,
         "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
+        "Every stage that samples (rejection, ppo, gatt, distillation, evaluate, red_team)": SamplingSettings,
         "Every stage of RLHF (rejection, ppo)": RlhfSettings,
     }
     sections |= {**shared, **stages}

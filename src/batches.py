@@ -19,12 +19,12 @@ def batches(items: list[T], size: int) -> list[list[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def batches_by_length(lengths: Sequence[int], size: int, tokens: int) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int], size: int | None, tokens: int) -> list[list[int]]:
     """Batches of row indices, sorted by length so that there is little padding.
 
     Args:
         lengths: number of tokens of each row.
-        size: maximum number of rows in a batch.
+        size: maximum number of rows in a batch; None: any number.
         tokens: maximum number of tokens in a batch, padding included; a longer row gets a batch of its own.
     """
     result: list[list[int]] = []

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from ..data.settings import PromptSource, RowSettings
+from ..sampling.settings import SamplingSettings
 from ..settings import Precision, Settings
 
 ADJECTIVE = "{adjective}"
@@ -38,12 +39,11 @@ class Preprompts(Settings):
         return templates
 
 
-class DistillationSettings(RowSettings):
+class DistillationSettings(RowSettings, SamplingSettings):
     """Context distillation (section 4.2.4): answers sampled with a safety preprompt, to train without it."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data", "safety"})
     resumable: ClassVar[bool] = True
-    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
 
     round: str | None = None
     """name of the round, part of every random seed so that rounds sample differently; set automatically in a
@@ -63,8 +63,6 @@ class DistillationSettings(RowSettings):
     """maximum length of an answer in tokens, EOS included"""
     dtype: Precision = "float32"
     """precision of sampling and scoring"""
-    sampling_batch_size: Count = 512
-    """number of answers sampled in parallel; changes no answer"""
 
     @property
     def full_seed(self) -> str:

@@ -92,7 +92,7 @@ def _sample_answers(
     @cache
     def sampler() -> Any:  # not loaded if an interrupted run has finished sampling
         return sampler_for(
-            load_causal_lm(model, settings.dtype).to(device()).eval(), settings.sampling_batch_size
+            load_causal_lm(model, settings.dtype).to(device()).eval(), settings.sampling_cache_tokens
         )
 
     def sample(kind: Kind) -> list[Row]:

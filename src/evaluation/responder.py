@@ -165,7 +165,7 @@ class Models:
 def make_responder(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Responder:
     """Returns a responder for a model with the sampler, limits and seed of the settings."""
     return Responder(
-        sampler_for(model, settings.sampling_batch_size),
+        sampler_for(model, settings.sampling_cache_tokens),
         tokenizer,
         context_of(model.config),
         max_new_tokens=settings.max_new_tokens,

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from ..data.settings import PromptSource, RowSettings
 from ..measures import AVERAGED_TURNS, JUDGE, RETENTION_TURNS
+from ..sampling.settings import SamplingSettings
 from ..settings import Precision, Settings, Source
 
 
@@ -89,7 +90,7 @@ class RetentionSettings(Settings):
         return self.version_dialogues or self.dialogues
 
 
-class EvaluateSettings(RowSettings):
+class EvaluateSettings(RowSettings, SamplingSettings):
     """All versions answer the same test prompts with the same random draws."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data", "sft"})
@@ -99,7 +100,6 @@ class EvaluateSettings(RowSettings):
     listed_inputs: ClassVar[frozenset[str]] = frozenset({"versions", "ablations"})
 
     resumable: ClassVar[bool] = True
-    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
     below: ClassVar[dict[str, str]] = {"retention": "gatt"}
 
     gold: bool
@@ -118,8 +118,6 @@ class EvaluateSettings(RowSettings):
     """test of instruction following over many turns (Ghost Attention); not measured if omitted"""
     max_new_tokens: Annotated[int, Field(ge=1)]
     """maximum number of tokens of an answer, EOS included"""
-    sampling_batch_size: Annotated[int, Field(ge=1)] = 512
-    """number of answers that are sampled at the same time"""
     dtype: Precision = "float32"
     """precision of the weights for sampling and scoring"""
 

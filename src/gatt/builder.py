@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import write_json
-from ..batches import batches
+from ..batches import batches_by_length
 from ..chat_format.encoding import chat_format, encode_prompt, remove_control_strings
 from ..console import say, track
 from ..data.ghost_attention import instruction_on_every_turn
@@ -85,7 +85,7 @@ class DialogueBuilder:
         self._tokenizer = load_tokenizer(model)
         self._control_strings = chat_format(self._tokenizer).control_strings
         loaded = load_causal_lm(model, settings.dtype).to(device()).eval()
-        self._sampler = sampler_for(loaded, settings.sampling_batch_size)
+        self._sampler = sampler_for(loaded, settings.sampling_cache_tokens)
         self._max_prompt_length = context_of(loaded.config) - settings.max_new_tokens
         self._resume()
 
@@ -94,11 +94,13 @@ class DialogueBuilder:
         for turn in range(self._finished_turns, self._settings.max_turns):
             prompts = self._prompts()
             rows = list(prompts)
-            size = max(1, self._settings.sampling_batch_size // self._settings.num_generations)
-            for part in track(
-                batches(rows, size), f"turn {turn + 1}", len(rows), unit="dialogues", amount=len
-            ):
-                self._sample_turn(turn, {row: prompts[row] for row in part})
+            parts = batches_by_length(
+                [len(prompts[row]) + self._settings.max_new_tokens for row in rows],
+                None,
+                self._settings.sampling_cache_tokens // self._settings.num_generations,
+            )
+            for part in track(parts, f"turn {turn + 1}", len(rows), unit="dialogues", amount=len):
+                self._sample_turn(turn, {rows[index]: prompts[rows[index]] for index in part})
             self._finished_turns = turn + 1
             self._save()
 

@@ -8,18 +8,18 @@ from pydantic import Field, model_validator
 
 from ..data.instructions import KINDS, Kind
 from ..data.settings import RowSettings
+from ..sampling.settings import SamplingSettings
 from ..settings import Precision, Source
 
 Count = Annotated[int, Field(ge=1)]
 
 
-class GattSettings(RowSettings):
+class GattSettings(RowSettings, SamplingSettings):
     """Ghost Attention: samples dialogues with instructions from a chat model (section 3.3)."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"model", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"helpfulness", "safety"})
     resumable: ClassVar[bool] = True
-    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
 
     round: str | None = None
     """name of the round, part of every random seed so that rounds sample differently; set automatically in a
@@ -53,8 +53,6 @@ class GattSettings(RowSettings):
     """safety score below which an answer is unsafe and never selected (with reward models)"""
     dtype: Precision = "float32"
     """precision of sampling and scoring"""
-    sampling_batch_size: Count = 512
-    """number of answers sampled in parallel; changes no answer"""
 
     @property
     def full_seed(self) -> str:

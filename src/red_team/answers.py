@@ -67,7 +67,7 @@ class _Attack:
         self._tokenizer = load_tokenizer(folder)
         self._control_strings = chat_format(self._tokenizer).control_strings
         model = load_causal_lm(folder, settings.dtype).to(device()).eval()
-        self._sampler = sampler_for(model, settings.sampling_batch_size)
+        self._sampler = sampler_for(model, settings.sampling_cache_tokens)
         self._context = context_of(model.config)
         self._decoding: dict[str, Any] = {"temperature": settings.temperature, "top_p": settings.top_p}
 

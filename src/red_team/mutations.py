@@ -105,7 +105,7 @@ def _rewritten(
                 encoded.append(ids)
             else:
                 rows.append(_row(prompt, style, 0, too_long=True))
-    samples = sampler_for(model, settings.sampling_batch_size).sample(
+    samples = sampler_for(model, settings.sampling_cache_tokens).sample(
         encoded,
         mutations.max_new_tokens,
         mutations.per_prompt,

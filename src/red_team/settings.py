@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..data.settings import PromptSource, RowSettings
 from ..hashes import file_hash
+from ..sampling.settings import SamplingSettings
 from ..settings import Precision, Settings, Source
 
 Count = Annotated[int, Field(ge=1)]
@@ -145,7 +146,7 @@ Judge = Annotated[
 ]
 
 
-class RedTeamSettings(RowSettings):
+class RedTeamSettings(RowSettings, SamplingSettings):
     """Attacks all versions with the same prompts and measures violations (sections 4.3 and 4.4)."""
 
     required_inputs: ClassVar[frozenset[str]] = frozenset({"data"})
@@ -153,7 +154,7 @@ class RedTeamSettings(RowSettings):
     listed_inputs: ClassVar[frozenset[str]] = frozenset({"versions"})
     resumable: ClassVar[bool] = True
     no_effect: ClassVar[frozenset[str]] = frozenset(
-        {"sampling_batch_size", "judge.to_label", "judge.api_key_env", "judge.timeout", "judge.parallel"}
+        {"judge.to_label", "judge.api_key_env", "judge.timeout", "judge.parallel"}
     )
     resumes_with: ClassVar[frozenset[str]] = frozenset({"judge.labels", "judge.retries", "judge.threshold"})
     paths: ClassVar[tuple[tuple[str, ...], ...]] = (("judge", "to_label"), ("judge", "labels"))
@@ -181,8 +182,6 @@ class RedTeamSettings(RowSettings):
     """what decides whether an answer is a violation"""
     dtype: Precision = "float32"
     """precision of the weights for sampling and scoring"""
-    sampling_batch_size: Count = 512
-    """number of answers sampled in parallel; changes no answer"""
 
     @field_validator("attacks")
     @classmethod

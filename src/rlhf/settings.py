@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ..data.settings import PromptSource, RowSettings
+from ..sampling.settings import SamplingSettings
 from ..settings import Precision, RankSettings
 
 Count = Annotated[int, Field(ge=1)]
@@ -16,7 +17,7 @@ FrozenModels = Literal["whole", "sharded", "offloaded"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class RlhfSettings(RowSettings, RankSettings):
+class RlhfSettings(RowSettings, SamplingSettings, RankSettings):
     """Settings of sampling answers to prompts and scoring them."""
 
     round: str = "v1"
@@ -31,8 +32,6 @@ class RlhfSettings(RowSettings, RankSettings):
     """maximum length of an answer in tokens, EOS included"""
     safety_threshold: Share = 0.15
     """safety score below which an answer counts as unsafe; its reward is then its safety score"""
-    sampling_batch_size: Count = 512
-    """number of answers sampled in parallel; changes no answer"""
     dtype: Precision = "float32"
     """precision of sampling, scoring and PPO's forward passes; trained weights are float32"""
 
@@ -43,7 +42,7 @@ class RlhfSettings(RowSettings, RankSettings):
     `sharded`: partitioned over the ranks by ZeRO-3, needs `deepspeed`; `offloaded`: in the host's memory
     while they are idle. With `lora` they are adapters, and `sharded` applies to the base model"""
 
-    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size", "frozen_models"})
+    no_effect: ClassVar[frozenset[str]] = frozenset({"frozen_models"})
 
     @model_validator(mode="after")
     def _can_be_sharded(self) -> RlhfSettings:

@@ -82,29 +82,44 @@ class Decoder:
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
         """Appends `tokens` (`[rows]` int64); returns the next token's fp32 logits, `[rows, vocabulary]`."""
-        weights, slot = self.weights, self._filled
+        slots = self._filled + 1
+        logits = self._forward(tokens, slots, None if self._mask is None else self._mask[..., :slots])
+        self._filled = slots
+        self._positions = self._positions + 1
+        return logits
+
+    def _forward(self, tokens: Tensor, slots: int, mask: Tensor | None) -> Tensor:
+        """The forward pass of one token per row, which attends to the first `slots` of the cache."""
+        weights = self.weights
         rotation = self._rotation(self._positions)
         hidden = weights.embedding[tokens]
-        mask = None if self._mask is None else self._mask[..., : slot + 1]
         for index, layer in enumerate(weights.layers):
             queries, keys, values = self._project(layer, hidden, rotation)
-            self._keys[index, :, :, slot] = keys
-            self._values[index, :, :, slot] = values
+            self._write(index, keys, values)
             # Query heads that share a key head become the time dimension of the query, so no key is repeated.
             attended = F.scaled_dot_product_attention(
                 queries.view(len(tokens), weights.kv_heads, -1, weights.head_dim),
-                self._keys[index, :, :, : slot + 1],
-                self._values[index, :, :, : slot + 1],
+                self._keys[index, :, :, :slots],
+                self._values[index, :, :, :slots],
                 attn_mask=mask,
             )
             hidden = self._finish_layer(layer, hidden, attended)
-        self._filled += 1
-        self._positions = self._positions + 1
         return self._logits(hidden)
 
+    def _write(self, index: int, keys: Tensor, values: Tensor) -> None:
+        """Stores keys and values of the new tokens, `[rows, kv_heads, head_dim]`, in the next slot."""
+        self._keys[index, :, :, self._filled] = keys
+        self._values[index, :, :, self._filled] = values
+
     def keep(self, rows: Tensor) -> None:
-        """Keeps only these rows (`[kept]` int64, indices into the current rows)."""
-        self._keys, self._values = self._keys[:, rows], self._values[:, rows]
+        """Keeps only these rows (`[kept]` int64, ascending indices into the current rows).
+
+        They move up inside the cache layer by layer: a copy of the whole cache may not fit beside it.
+        """
+        for cache in (self._keys, self._values):
+            for layer in cache[..., : self._filled, :]:
+                layer[: len(rows)] = layer[rows]
+        self._keys, self._values = self._keys[:, : len(rows)], self._values[:, : len(rows)]
         self._positions = self._positions[rows]
         if self._mask is not None:
             self._mask = self._mask[rows]

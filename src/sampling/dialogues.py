@@ -7,19 +7,19 @@ of its prompt while another samples its answer. So no row waits for the longest 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
-from torch import Tensor
 
-from ..batches import batches
+from ..batches import batches_by_length
 from ..console import progress
 from ..processes import phase
-from .decoder import Decoder
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
-from .sampler import FINISHED_SHARE, LlamaSampler
+from .sampler import FINISHED_SHARE, LlamaSampler, steps_per_check
+from .static import new_decoder
+from .turns import Turns, max_length
 
 
 class DialogueSampler(LlamaSampler):
@@ -52,116 +52,61 @@ class DialogueSampler(LlamaSampler):
             `[dialogues][turns]` answers, EOS included if they are finished; fewer answers than prompts if
             the dialogue reached `context`.
         """
-        dialogues = [_DialogueState(turns, max_new_tokens, context, eos=self.eos) for turns in prompts]
-        longest = max(map(len, prompts), default=0)
-        names = [(row, turn) for row in range(len(prompts)) for turn in range(longest)]
-        uniform = uniforms(seed, names, max_new_tokens).view(len(prompts), longest, max_new_tokens)
-        started = [row for row, dialogue in enumerate(dialogues) if not dialogue.over]
+        answers: list[list[list[int]]] = [[] for _ in prompts]
+        started = [
+            row for row, turns in enumerate(prompts) if turns and len(turns[0]) + max_new_tokens <= context
+        ]
+        # The cache has room for the longest first prompt, and then for all that follows a first prompt.
+        first, longest = (max(map(size, prompts), default=0) for size in (_first_length, len))
+        room = [
+            first + max_length(prompts[row], max_new_tokens, context) - len(prompts[row][0])
+            for row in started
+        ]
         with progress(label, sum(map(len, prompts)), "answers") as advance:
-            for rows in batches(started, self.batch_size):
-                self._decode_dialogues(
-                    [dialogues[row] for row in rows],
-                    uniform[rows],
-                    Decoding(temperature, top_p),
-                    advance=advance,
+            for batch in batches_by_length(room, None, self.cache_tokens):
+                rows = [started[index] for index in batch]
+                numbers = uniforms(seed, list(product(rows, range(longest))), max_new_tokens)
+                turns = Turns(
+                    [prompts[row] for row in rows],
+                    numbers.view(len(rows), longest, max_new_tokens),
+                    context,
+                    eos=self._eos,
                 )
-        return [dialogue.answers for dialogue in dialogues]
+                steps = max(room[index] for index in batch) - first
+                self._decode_dialogues(turns, steps, Decoding(temperature, top_p), advance=advance)
+                for row, found in zip(rows, turns.answers(), strict=True):
+                    answers[row] = found
+        return answers
 
     def _decode_dialogues(
-        self,
-        dialogues: Sequence[_DialogueState],
-        uniform: Tensor,
-        decoding: Decoding,
-        *,
-        advance: Callable[[float], None],
+        self, turns: Turns, steps: int, decoding: Decoding, *, advance: Callable[[float], None]
     ) -> None:
-        """Decodes one batch of dialogues to their ends.
+        """Decodes one batch of dialogues to their ends, which all of them reach within `steps`.
 
         Args:
-            uniform: `[dialogues, turns, tokens]` random numbers in [0, 1).
-            advance: called at every step with the number of answers that have ended since the last call.
+            advance: called with the number of answers that have ended since the last call.
         """
-        active, reported = list(range(len(dialogues))), 0  # rows in the decoder; some may be over
-        decoder = Decoder(self._weights)
-        device = self._weights.device
-        first_prompts = [dialogues[row].first_prompt() for row in active]
-        new_tokens = max(dialogues[row].max_length for row in active)
-        logits = decoder.prefill(first_prompts, torch.arange(len(active)), new_tokens)
-        while True:
-            turns, indices = zip(*(dialogues[row].next_draw() for row in active), strict=True)
-            numbers = uniform[active, turns, indices].to(device)
-            sampled, _ = next_tokens(logits, numbers, self._pad, decoding=decoding)
-            tokens = [
-                dialogues[row].advance(token) for row, token in zip(active, sampled.tolist(), strict=True)
-            ]
-            ended = sum(dialogue.ended for dialogue in dialogues)
-            advance(ended - reported)
-            reported = ended
-            unfinished = [index for index, row in enumerate(active) if not dialogues[row].over]
-            if not unfinished:
-                return
-            if len(unfinished) <= (1 - FINISHED_SHARE) * len(active):
-                decoder.keep(torch.tensor(unfinished, device=device))
-                active = [active[index] for index in unfinished]
-                tokens = [tokens[index] for index in unfinished]
-            logits = decoder.step(torch.tensor(tokens, device=device))
+        decoder, reported = new_decoder(self._weights), 0
+        active = torch.arange(len(turns.first_prompts), device=self._weights.device)  # rows in the decoder
+        logits = decoder.prefill(turns.first_prompts, active, steps)
+        for step in range(1, steps + 1):
+            sampled, _ = next_tokens(logits, turns.numbers(active), self._pad, decoding=decoding)
+            tokens = turns.advance(active, sampled)
+            if step == steps:
+                break
+            if step % steps_per_check(active.device) == 0:
+                unfinished = (~turns.over[active]).nonzero().squeeze(-1)
+                ended = turns.ended
+                advance(ended - reported)
+                reported = ended
+                if len(unfinished) == 0:
+                    return
+                if len(unfinished) <= (1 - FINISHED_SHARE) * len(active):
+                    decoder.keep(unfinished)
+                    active, tokens = active[unfinished], tokens[unfinished]
+            logits = decoder.step(tokens)
+        advance(turns.ended - reported)
 
 
-class _DialogueState:
-    """Progress of one dialogue: processing a prompt, sampling an answer, or over."""
-
-    def __init__(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int, *, eos: Sequence[int]
-    ) -> None:
-        self.prompts, self.max_new_tokens, self.context, self.eos = prompts, max_new_tokens, context, eos
-        self.answers: list[list[int]] = []
-        self.over = False
-        self.length = 0
-        self._pending: deque[int] = deque()  # tokens that are given, not sampled
-        self._begin_turn()
-
-    @property
-    def max_length(self) -> int:
-        """Upper limit of the tokens of the whole dialogue."""
-        given = sum(map(len, self.prompts))
-        return min(self.context, given + len(self.prompts) * (self.max_new_tokens + 1))
-
-    @property
-    def ended(self) -> int:
-        """Number of answers that have ended."""
-        return len(self.answers) - (not self.over)
-
-    def first_prompt(self) -> list[int]:
-        """The first prompt, which the prefill processes at once."""
-        prompt = list(self._pending)
-        self._pending.clear()
-        return prompt
-
-    def next_draw(self) -> tuple[int, int]:
-        """Turn and index of the next random number, which is ignored unless an answer is being sampled."""
-        return len(self.answers) - 1, 0 if self.over or self._pending else len(self.answers[-1])
-
-    def advance(self, sampled: int) -> int:
-        """Appends `sampled` to the answer if one is being sampled; returns the dialogue's next token."""
-        if self.over or self._pending:
-            return self._pending.popleft() if self._pending else sampled
-        answer = self.answers[-1]
-        answer.append(sampled)
-        self.length += 1
-        if sampled in self.eos or len(answer) == self.max_new_tokens:
-            if sampled not in self.eos:
-                self._pending.append(self.eos[0])
-                self.length += 1
-            self._begin_turn()
-        return sampled
-
-    def _begin_turn(self) -> None:
-        turn = len(self.answers)
-        if turn == len(self.prompts):
-            self.over = True
-            return
-        self.length += len(self.prompts[turn])
-        self.over = self.length + self.max_new_tokens > self.context
-        if not self.over:
-            self._pending.extend(self.prompts[turn])
-            self.answers.append([])
+def _first_length(prompts: Sequence[Sequence[int]]) -> int:
+    return len(prompts[0]) if prompts else 0

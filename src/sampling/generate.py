@@ -24,6 +24,7 @@ from .dialogues import DialogueSampler
 from .draws import uniforms
 from .logprobs import excluded_pad_id
 from .sampler import Sampler, Samples
+from .settings import CACHE_TOKENS
 from .weights import is_supported
 
 
@@ -32,19 +33,26 @@ class GenerateSampler(Sampler):
 
     Args:
         model: any causal language model; its weights are used directly, not copied.
-        batch_size: number of answers decoded in parallel.
+        cache_tokens: maximum number of tokens in the key-value cache, see `SamplingSettings`.
         dtype: precision to compute in, `float32` or `bfloat16`; None: that of the weights.
     """
 
-    def __init__(self, model: PreTrainedModel, batch_size: int = 512, dtype: str | None = None) -> None:
-        self.batch_size, self._dtype = batch_size, dtype or "float32"
+    def __init__(
+        self, model: PreTrainedModel, cache_tokens: int = CACHE_TOKENS, dtype: str | None = None
+    ) -> None:
+        self.cache_tokens, self._dtype = cache_tokens, dtype or "float32"
+        self._model: Any = None
         self.refresh(model)
 
     def refresh(self, model: PreTrainedModel) -> None:
         """Samples from `model` from now on."""
-        self._model: Any = model.to(device())
+        self._model = model.to(device())
         self.eos = eos_ids(model.config)
         self._pad = excluded_pad_id(model.config)
+
+    def release(self) -> None:
+        """See `LlamaSampler.release`; here the sampler only forgets the model."""
+        self._model = None
 
     def sample_dialogues(
         self,
@@ -150,7 +158,11 @@ class GenerateSampler(Sampler):
             return super()._batches(lengths, max_new_tokens)
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         by_length = groupby(order, key=lengths.__getitem__)
-        return [batch for _, rows in by_length for batch in batches(list(rows), self.batch_size)]
+        return [
+            batch
+            for length, rows in by_length
+            for batch in batches(list(rows), max(1, self.cache_tokens // (length + max_new_tokens)))
+        ]
 
     @torch.no_grad()
     def _generate(
@@ -183,10 +195,10 @@ class GenerateSampler(Sampler):
 
 
 def sampler_for(
-    model: Any, batch_size: int = 512, dtype: str | None = None
+    model: Any, cache_tokens: int = CACHE_TOKENS, dtype: str | None = None
 ) -> DialogueSampler | GenerateSampler:
     """A `DialogueSampler` if it supports the model (it is faster), else a `GenerateSampler`."""
-    return (DialogueSampler if is_supported(model) else GenerateSampler)(model, batch_size, dtype)
+    return (DialogueSampler if is_supported(model) else GenerateSampler)(model, cache_tokens, dtype)
 
 
 class _DrawTokens(LogitsProcessor):

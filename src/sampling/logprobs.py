@@ -28,7 +28,7 @@ def policy_logprobs(logits: Tensor, pad_token_id: int | None, temperature: float
     """
     logits = logits.float() / (temperature or 1.0)
     if pad_token_id is not None:
-        logits = logits.index_fill(-1, torch.tensor([pad_token_id], device=logits.device), float("-inf"))
+        logits.select(-1, pad_token_id).fill_(float("-inf"))  # waits for no copy of the id to a GPU
     return F.log_softmax(logits, dim=-1)
 
 

@@ -10,18 +10,29 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from ..batches import batches
+from ..batches import batches_by_length
 from ..console import progress
 from ..model.special import eos_ids
 from ..processes import phase
-from .decoder import Decoder
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
 from .logprobs import excluded_pad_id
-from .weights import copy_weights
+from .settings import CACHE_TOKENS
+from .static import new_decoder
+from .weights import LlamaWeights, copy_weights
 
-# Finished rows are dropped when they reach this share of the batch; dropping copies the cache of the others.
+# Finished rows are dropped when they reach this share of the batch; dropping moves the cache of the others.
 FINISHED_SHARE = 0.2
+
+# Steps from one check of which rows are finished to the next. A check waits for the GPU, which is then idle
+# until the next step is launched. On a CPU nothing waits: fewer checks would only mean more steps of finished
+# rows.
+_STEPS_PER_CHECK = {"cpu": 1, "cuda": 8}
+
+
+def steps_per_check(device: torch.device) -> int:
+    """Number of decoding steps after which a sampler checks which rows are finished."""
+    return _STEPS_PER_CHECK[device.type]
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ def without_end(ids: list[int], finished: bool) -> list[int]:
 class Sampler(ABC):
     """Samples answers with named random numbers; subclasses define the batches and how to decode them."""
 
-    batch_size: int
+    cache_tokens: int
 
     @phase("sampling")
     def sample(
@@ -76,7 +87,7 @@ class Sampler(ABC):
         """Samples `num_generations` answers per prompt, without top-k; temperature 0 is greedy.
 
         The random numbers depend only on the seed, the prompt's key, the sample's number and the step.
-        Neither the batch size nor the other prompts change an answer.
+        Neither the size of the batches nor the other prompts change an answer.
 
         Args:
             prompts: token ids, none empty.
@@ -126,7 +137,7 @@ class Sampler(ABC):
 
     def _batches(self, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
         """Rows to decode together, in the order of their prompts' lengths, the shortest first."""
-        return batches(sorted(range(len(lengths)), key=lengths.__getitem__), self.batch_size)
+        return batches_by_length([length + max_new_tokens for length in lengths], None, self.cache_tokens)
 
     @abstractmethod
     def _decode(
@@ -152,24 +163,43 @@ class LlamaSampler(Sampler):
 
     Args:
         model: a `LlamaForCausalLM`; EOS and pad ids are read from its config.
-        batch_size: number of answers decoded in parallel.
+        cache_tokens: maximum number of tokens in the key-value cache, see `SamplingSettings`.
         dtype: precision of the copy, `float32` or `bfloat16`; None: that of the model.
 
     Raises:
         ConfigError: the sampler does not support the model, see `copy_weights`.
     """
 
-    def __init__(self, model: LlamaForCausalLM, batch_size: int = 512, dtype: str | None = None) -> None:
-        self.batch_size = batch_size
+    def __init__(
+        self, model: LlamaForCausalLM, cache_tokens: int = CACHE_TOKENS, dtype: str | None = None
+    ) -> None:
+        self.cache_tokens = cache_tokens
         self._dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
+        self._copy: LlamaWeights | None = None
         self.refresh(model)
 
     def refresh(self, model: LlamaForCausalLM) -> None:
-        """Copies the weights again, after they have changed."""
-        self._weights = copy_weights(model, self._dtype)
+        """Copies the weights again, after they have changed; the old copy is freed first."""
+        self.release()
+        self._copy = copy_weights(model, self._dtype)
         self.eos = eos_ids(model.config)
         self._eos = torch.tensor(self.eos, dtype=torch.long, device=self._weights.device)
         self._pad = excluded_pad_id(model.config)
+
+    def release(self) -> None:
+        """Frees the copy of the weights, and on a GPU all memory that sampling no longer uses.
+
+        Only `refresh` may follow.
+        """
+        self._copy = None
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    @property
+    def _weights(self) -> LlamaWeights:
+        if self._copy is None:
+            raise RuntimeError("the sampler was released; call `refresh` before it samples again")
+        return self._copy
 
     def _decode(
         self,
@@ -188,36 +218,46 @@ class LlamaSampler(Sampler):
         uniform = uniform.to(device)
         ids = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
         logprobs = torch.zeros(len(rows), steps, device=device)
-        lengths = torch.full((len(rows),), steps, device=device)
-        finished = torch.zeros(len(rows), dtype=torch.bool, device=device)
 
-        decoder = Decoder(self._weights)
+        decoder = new_decoder(self._weights)
         logits = decoder.prefill([list(prompts[prompt]) for prompt in distinct], copies, steps)
         active = torch.arange(len(rows), device=device)  # rows in the decoder; some may be finished
-        count = len(rows)  # unfinished rows
-        for step in range(steps):
-            tokens, step_logprobs = next_tokens(logits, uniform[active, step], self._pad, decoding=decoding)
-            ids[active, step], logprobs[active, step] = tokens, step_logprobs
-            stops = torch.isin(tokens, self._eos) & ~finished[active]
-            lengths[active[stops]] = step + 1
-            finished[active[stops]] = True
-            unfinished = (~finished[active]).nonzero().squeeze(-1)
-            advance(count - len(unfinished))
-            count = len(unfinished)
-            if count == 0:
+        unfinished = torch.ones_like(active, dtype=torch.bool)
+        count = len(rows)  # unfinished rows, as of the last check
+        for step in range(1, steps + 1):
+            # What is sampled for a finished row is ignored below: it follows an EOS.
+            tokens, chosen = next_tokens(logits, uniform[active, step - 1], self._pad, decoding=decoding)
+            ids[active, step - 1], logprobs[active, step - 1] = tokens, chosen
+            unfinished &= ~self._is_eos(tokens)
+            if step == steps:
                 break
-            if count <= (1 - FINISHED_SHARE) * len(active):
-                decoder.keep(unfinished)
-                active, tokens = active[unfinished], tokens[unfinished]
-            if step + 1 < steps:
-                logits = decoder.step(tokens)
+            if step % steps_per_check(device) == 0:
+                left = unfinished.nonzero().squeeze(-1)
+                advance(count - len(left))
+                count = len(left)
+                if count == 0:
+                    break
+                if count <= (1 - FINISHED_SHARE) * len(active):
+                    decoder.keep(left)
+                    active, tokens, unfinished = active[left], tokens[left], unfinished[left]
+            logits = decoder.step(tokens)
+        advance(count)  # those that ended since the last check or were truncated at the limit
+        self._store(samples, rows, ids, logprobs=logprobs)
 
+    def _is_eos(self, tokens: Tensor) -> Tensor:
+        """Whether each token is one of the model's EOS tokens."""
+        return (tokens[..., None] == self._eos).any(-1)
+
+    def _store(self, samples: Samples, rows: list[int], ids: Tensor, *, logprobs: Tensor) -> None:
+        """Stores what was sampled (`[rows, steps]`) up to each row's first EOS."""
+        ends = self._is_eos(ids)
+        finished = ends.any(-1)
+        lengths = torch.where(finished, ends.int().argmax(-1) + 1, ids.shape[1])
         for row, length, ended, answer, row_logprobs in zip(
             rows, lengths.tolist(), finished.tolist(), ids.tolist(), logprobs.tolist(), strict=True
         ):
             samples.answer_ids[row], samples.logprobs[row] = answer[:length], row_logprobs[:length]
             samples.finished[row] = ended
-        advance(count)  # those truncated at the limit
 
     def stream(
         self,
@@ -233,11 +273,11 @@ class LlamaSampler(Sampler):
         The answer equals that of `sample([prompt], …)` with the same seed.
         """
         uniform = uniforms(seed, [(0, 0)], max_new_tokens).to(self._weights.device)
-        decoder, decoding = Decoder(self._weights), Decoding(temperature, top_p)
+        decoder, decoding = new_decoder(self._weights), Decoding(temperature, top_p)
         logits = decoder.prefill([list(prompt)], torch.zeros(1, dtype=torch.long), max_new_tokens)
         for step in range(max_new_tokens):
             tokens, _ = next_tokens(logits, uniform[:, step], self._pad, decoding=decoding)
             yield int(tokens)
-            if bool(torch.isin(tokens, self._eos)) or step + 1 == max_new_tokens:
+            if bool(self._is_eos(tokens)) or step + 1 == max_new_tokens:
                 return
             logits = decoder.step(tokens)

@@ -39,7 +39,7 @@ sampled_prompts: list[str] = []
 class StubSampler:
     """Two of three answers contain the required word, one of them more probable; none after "lose"."""
 
-    def __init__(self, model: Any, batch_size: int) -> None:
+    def __init__(self, model: Any, cache_tokens: int) -> None:
         self.tokenizer = chatml_tokenizer()
 
     def sample(

@@ -54,7 +54,7 @@ def prompts() -> list[RedTeamPrompt]:
 class StubSampler:
     """Returns the same texts for each prompt; the last but one is truncated."""
 
-    def __init__(self, model: Any, batch_size: int) -> None:
+    def __init__(self, model: Any, cache_tokens: int) -> None:
         self.tokenizer = chatml_tokenizer()
 
     def sample(self, prompts: Sequence[Sequence[int]], *_: Any, **__: Any) -> Samples:

@@ -87,11 +87,11 @@ def test_tokens_are_drawn_from_the_nucleus_and_logprobs_are_its_own() -> None:
 def test_an_answer_does_not_depend_on_its_batch_or_the_sampler(temperature: float, top_p: float) -> None:
     model, prompts = tiny_model(), ragged_prompts(17)
     how = {"temperature": temperature, "top_p": top_p, "seed": 5}
-    one = LlamaSampler(model, batch_size=64).sample(prompts, 16, 3, **how)
-    assert LlamaSampler(model, batch_size=3).sample(prompts, 16, 3, **how).answer_ids == one.answer_ids
+    one = LlamaSampler(model).sample(prompts, 16, 3, **how)
+    assert LlamaSampler(model, cache_tokens=70).sample(prompts, 16, 3, **how).answer_ids == one.answer_ids
     part = LlamaSampler(model).sample(prompts[9:], 16, 2, keys=range(9, 17), **how)
     assert part.answer_ids == [one.answer_ids[3 * row + k] for row in range(9, 17) for k in range(2)]
-    slow = GenerateSampler(model, batch_size=7).sample(prompts, 16, 3, **how)
+    slow = GenerateSampler(model, cache_tokens=180).sample(prompts, 16, 3, **how)
     assert slow.answer_ids == one.answer_ids
     for mine, theirs in zip(slow.logprobs, one.logprobs, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-4)
@@ -108,12 +108,12 @@ def test_streams_use_top_p(sampler: type[DialogueSampler | GenerateSampler]) -> 
     assert found != [list(sampler(model).stream(prompt, 12, seed=seed)) for seed in range(8)]
 
 
-@pytest.mark.parametrize("batch_size", [2, 512])
-def test_dialogues_use_top_p(batch_size: int) -> None:
+@pytest.mark.parametrize("cache_tokens", [100, 10**6])
+def test_dialogues_use_top_p(cache_tokens: int) -> None:
     """The first turn of a dialogue is drawn as the prompt's answer; the other sampler gives the same ones."""
     model = tiny_model(vocab_size=40, max_position_embeddings=512)
     how = {"temperature": 1.0, "top_p": 0.6, "seed": "s"}
-    found = DialogueSampler(model, batch_size).sample_dialogues(QUESTIONS, 6, 512, **how)
+    found = DialogueSampler(model, cache_tokens).sample_dialogues(QUESTIONS, 6, 512, **how)
     first = LlamaSampler(model).sample([turns[0] for turns in QUESTIONS], 6, **how)
     assert [answers[0] for answers in found] == first.answer_ids
     assert GenerateSampler(model).sample_dialogues(QUESTIONS, 6, 512, **how) == found

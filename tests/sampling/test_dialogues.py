@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llamita.sampling.decoder import Decoder
 from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.draws import draw, uniforms
 from llamita.sampling.logprobs import policy_logprobs
@@ -58,11 +57,11 @@ def one_by_one(
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("limit", [1, 5, 30])
-@pytest.mark.parametrize("batch_size", [2, 512])
+@pytest.mark.parametrize("cache_tokens", [100, 10**6])
 def test_equals_the_model_one_dialogue_at_a_time(
-    model: LlamaForCausalLM, temperature: float, limit: int, batch_size: int
+    model: LlamaForCausalLM, temperature: float, limit: int, cache_tokens: int
 ) -> None:
-    answers = DialogueSampler(model, batch_size).sample_dialogues(
+    answers = DialogueSampler(model, cache_tokens).sample_dialogues(
         QUESTIONS, limit, 512, temperature=temperature, seed="s"
     )
     for row, questions in enumerate(QUESTIONS):
@@ -97,21 +96,6 @@ def test_a_dialogue_ends_before_it_exceeds_the_context(model: LlamaForCausalLM) 
 def test_no_dialogue_fits(model: LlamaForCausalLM) -> None:
     assert DialogueSampler(model).sample_dialogues(QUESTIONS, 5, 6, seed="s") == [[], [], []]
     assert DialogueSampler(model).sample_dialogues([], 5, 6, seed="s") == []
-
-
-def test_no_more_dialogues_run_in_parallel_than_the_batch_size(
-    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    step = Decoder.step
-
-    def noted(self: Decoder, tokens: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(tokens))
-        return step(self, tokens)
-
-    monkeypatch.setattr(Decoder, "step", noted)
-    DialogueSampler(model, batch_size=2).sample_dialogues(QUESTIONS, 5, 512, seed="s")
-    assert max(sizes) == 2
 
 
 def test_an_answer_that_ends_at_the_limit(model: LlamaForCausalLM) -> None:

@@ -18,12 +18,12 @@ SHAPE = {"vocab_size": 29, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS, "initializer_range": 0.2}
 
 
-@pytest.mark.parametrize(("batch_size", "temperature"), [(3, 1.0), (64, 0.7), (64, 0)])
-def test_both_samplers_give_the_same_answers(batch_size: int, temperature: float) -> None:
+@pytest.mark.parametrize(("cache_tokens", "temperature"), [(60, 1.0), (10**4, 0.7), (10**4, 0)])
+def test_both_samplers_give_the_same_answers(cache_tokens: int, temperature: float) -> None:
     model, prompts = tiny_model(), ragged_prompts(17)
     arguments = {"max_new_tokens": 12, "num_generations": 3, "temperature": temperature, "seed": 5}
     fast = DialogueSampler(model).sample(prompts, **arguments)
-    slow = GenerateSampler(model, batch_size).sample(prompts, **arguments)
+    slow = GenerateSampler(model, cache_tokens).sample(prompts, **arguments)
     assert slow.answer_ids == fast.answer_ids
     assert (slow.prompts, slow.finished) == (fast.prompts, fast.finished)
     for mine, theirs in zip(slow.logprobs, fast.logprobs, strict=True):

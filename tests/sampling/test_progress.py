@@ -44,9 +44,9 @@ def logprobs(label: str | None) -> int:
 
 
 WORK: dict[str, Callable[[str | None], int]] = {
-    "sample": lambda label: sample(DialogueSampler(tiny_model(), 5), label),
-    "sample by generate": lambda label: sample(GenerateSampler(tiny_model(), 5), label),
-    "dialogues": lambda label: sample_dialogues(DialogueSampler(tiny_model(vocab_size=40), 2), label),
+    "sample": lambda label: sample(DialogueSampler(tiny_model(), 100), label),
+    "sample by generate": lambda label: sample(GenerateSampler(tiny_model(), 100), label),
+    "dialogues": lambda label: sample_dialogues(DialogueSampler(tiny_model(vocab_size=40), 100), label),
     "score": score,
     "logprobs": logprobs,
 }
@@ -73,11 +73,11 @@ def test_dialogues_by_generate_turn_by_turn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
-    sample_dialogues(GenerateSampler(tiny_model(vocab_size=40), 2), "v1")
+    sample_dialogues(GenerateSampler(tiny_model(vocab_size=40), 25), "v1")
     lines = printed(capsys).splitlines()
     assert [line.split(" answers")[0] for line in lines] == [
-        *("v1, turn 1: 2/3", "v1, turn 1: 3/3", "v1, turn 2: 2/3", "v1, turn 2: 3/3"),
-        *("v1, turn 3: 2/2", "v1, turn 4: 2/2"),
+        *("v1, turn 1: 2/3", "v1, turn 1: 3/3", "v1, turn 2: 1/3", "v1, turn 2: 2/3", "v1, turn 2: 3/3"),
+        *("v1, turn 3: 1/2", "v1, turn 3: 2/2", "v1, turn 4: 1/2", "v1, turn 4: 2/2"),
     ]
 
 

@@ -58,11 +58,11 @@ def test_every_logit_agrees_with_the_model(
                 )
 
 
-@pytest.mark.parametrize("batch_size", [3, 64])
-def test_greedy_equals_generate_token_for_token(batch_size: int) -> None:
+@pytest.mark.parametrize("cache_tokens", [60, 10**6])
+def test_greedy_equals_generate_token_for_token(cache_tokens: int) -> None:
     model = tiny_model(seed=3)
     prompts = ragged_prompts(24)
-    samples = LlamaSampler(model, batch_size).sample(prompts, max_new_tokens=12, temperature=0)
+    samples = LlamaSampler(model, cache_tokens).sample(prompts, max_new_tokens=12, temperature=0)
     for prompt, answer, finished in zip(prompts, samples.answer_ids, samples.finished, strict=True):
         ids = torch.tensor([prompt])
         whole = model.generate(
@@ -81,8 +81,8 @@ def test_greedy_equals_generate_token_for_token(batch_size: int) -> None:
 
 def test_an_answer_does_not_depend_on_batch_size_or_other_prompts() -> None:
     model, prompts = tiny_model(), ragged_prompts(17)
-    one = LlamaSampler(model, batch_size=64).sample(prompts, 16, num_generations=4, seed=5)
-    other = LlamaSampler(model, batch_size=3).sample(prompts, 16, num_generations=4, seed=5)
+    one = LlamaSampler(model, cache_tokens=2000).sample(prompts, 16, num_generations=4, seed=5)
+    other = LlamaSampler(model, cache_tokens=70).sample(prompts, 16, num_generations=4, seed=5)
     assert one.answer_ids == other.answer_ids
     assert one.finished == other.finished
     assert one.prompts == [index for index in range(17) for _ in range(4)]

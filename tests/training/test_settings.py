@@ -56,7 +56,7 @@ def decisive(settings: StageSettings, resuming: bool = False) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change",
     [
-        {"sampling_batch_size": 7},
+        {"sampling_cache_tokens": 7},
         {"attn_implementation": "eager"},
         {"keep_every": 5},
         {"trainer.logging_steps": 1},
@@ -72,7 +72,7 @@ def test_work_is_kept_if_the_result_is_unchanged(change: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "change",
     [
-        {"sampling_batch_size": 7},
+        {"sampling_cache_tokens": 7},
         {"micro_batch_size": 2},
         {"max_tokens_per_micro_batch": 99},
         {"save_iterations": 1},
@@ -139,7 +139,7 @@ def test_more_settings_that_change_no_result() -> None:
     more_refused = PretrainSettings.model_validate(PRETRAIN | {"max_bad_rows": 9})
     assert decisive(more_refused, resuming=True) == decisive(before, resuming=True)
     test = {"gold": False, "prompts": {"ordinary": []}, "max_new_tokens": 4}
-    batched = EvaluateSettings.model_validate(test | {"sampling_batch_size": 3})
+    batched = EvaluateSettings.model_validate(test | {"sampling_cache_tokens": 3})
     assert decisive(batched) == decisive(EvaluateSettings.model_validate(test))
 
 

@@ -183,4 +183,4 @@ def policy_sampler(model: Any, settings: PpoSettings, *, dtype: str | None) -> A
             f"deepspeed: ZeRO-3: {type(model).__name__} is sampled by `generate`, which needs whole weights; "
             "use ZeRO-2"
         )
-    return sampler_for(model, settings.sampling_batch_size, dtype)
+    return sampler_for(model, settings.sampling_cache_tokens, dtype)

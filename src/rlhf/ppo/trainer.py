@@ -179,6 +179,7 @@ class PpoTrainer:
             seed=f"{self.seed}/rollout",
             keys=places,
         )
+        self._sampler.release()
         return prompts, samples
 
     def _estimate_advantages(self, episodes: Episodes) -> list[list[MicroBatch]]:

@@ -114,7 +114,7 @@ def _select(
         return [{"pool": index, **pool[index].row()} for index in indices]
 
     def sample() -> list[Row]:
-        sampler = sampler_for(load_causal_lm(inputs["model"], settings.dtype), settings.sampling_batch_size)
+        sampler = sampler_for(load_causal_lm(inputs["model"], settings.dtype), settings.sampling_cache_tokens)
         started = time.monotonic()
         rows = sample_answers(sampler, tokenizer, prompts, settings=settings)
         tokens = sum(len(row["answer_ids"]) for row in rows)
