@@ -89,9 +89,10 @@ Tests compare weights, gradients, optimizer and what is published with the tenso
 one and two CPU ranks under ZeRO-1, 2 and 3 (within 1%; with `lora`, and in PPO with its frozen models, within
 5%), activations and logits with what autograd holds in transformers' Llama (within 5%, autocast with
 checkpointing and evaluation within 10%), and the sums with published figures: DeepSpeed's estimates,
-LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B, prime-rl's SFT of Qwen3-4B. On one H200, with 1.14 billion parameters, the peak of torch's allocator was 0.93,
-0.91 and 1.00 of the sum in pretraining under ZeRO-2, 3 and 1, and 0.98 in SFT
-([figures](../benchmarks/results/gpu.md)). The attention kernel is assumed to need no dense mask.
+LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B, prime-rl's SFT of Qwen3-4B. On one H200,
+with 1.14 billion parameters, the peak of torch's allocator was 0.93, 0.91 and 1.00 of the sum in pretraining
+under ZeRO-2, 3 and 1, and 0.98 in SFT ([figures](../benchmarks/results/gpu.md)). No run of rejection sampling
+or PPO has been measured on a GPU. The attention kernel is assumed to need no dense mask.
 
 For other models and settings:
 
