@@ -170,6 +170,7 @@ def _count(engine: Any, before: dict[int, int]) -> dict[str, int]:
 
 
 def all_tensors() -> Iterator[Tensor]:
+    """All tensors of the process."""
     gc.collect()
     for thing in gc.get_objects():
         if issubclass(type(thing), Tensor) and thing.device.type == "cpu" and thing.layout == torch.strided:
@@ -177,6 +178,7 @@ def all_tensors() -> Iterator[Tensor]:
 
 
 def with_gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The tensors, and the gradients of those that have one."""
     found = list(tensors)
     return found + [tensor.grad for tensor in found if tensor.is_leaf and tensor.grad is not None]
 
