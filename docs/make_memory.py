@@ -7,49 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from llamita.memory.account import Account, account, adapted
+import memory_rlhf
+from memory_tables import GB, GPUS_OF_NODE, LIMIT, MODELS, ZERO_FILES, gb, marked, table
+
+from llamita.memory.account import Account, account
 from llamita.memory.engine import Engine
 from llamita.memory.host import loading, merged, published
-from llamita.memory.sampling import rejection
+from llamita.memory.lora import adapted
 from llamita.memory.shape import Shape
 from llamita.memory.states import Trained
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward.settings import RewardSettings
-from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.sft.settings import SftSettings
 from llamita.training.settings import LoraSettings, TrainedSettings
 
 PAGE = Path(__file__).with_name("memory.md")
-ZERO_FILES = Path(__file__).parents[1] / "configs" / "deepspeed"
-GB = 10**9
-LIMIT = 76 * GB  # of 80: the rest is for CUDA, NCCL and fragmentation
 GPUS = 8, 64
-GPUS_OF_NODE = 8
-SAMPLED = 1024  # tokens of a prompt and of an answer
 
 STAGES: dict[str, type[TrainedSettings]] = {
     "pretrain": PretrainSettings,
     "sft": SftSettings,
     "reward": RewardSettings,
-}
-MODELS: dict[str, dict[str, Any]] = {  # section 2.2 of the paper, and the published config.json
-    name: {
-        "model_type": "llama",
-        "vocab_size": 32_000,
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": groups,
-    }
-    for name, hidden, inner, layers, heads, groups in (
-        ("7B", 4096, 11_008, 32, 32, 32),
-        ("13B", 5120, 13_824, 40, 40, 40),
-        ("34B", 8192, 22_016, 48, 64, 8),
-        ("70B", 8192, 28_672, 80, 64, 8),
-    )
 }
 
 
@@ -76,9 +56,9 @@ PARTS = ["weights", "gradients", "optimizer", "gathered", "buffers", "activation
 
 HEAD = """# Memory
 
-What each GPU of 80 GB holds when `pretrain`, `sft` and `reward` train the paper's models in bf16 at a context
-of 4,096 tokens, and which settings make it fit. A micro-batch is the default: one row of 4,096 tokens, or one
-pair of two answers of 4,096.
+What each GPU of 80 GB holds when the stages train the paper's models in bf16, and which settings make it fit.
+In `pretrain`, `sft` and `reward` a micro-batch is the default: one row of 4,096 tokens, or one pair of two
+answers of 4,096.
 
 This page is generated from `src/memory/` by `docs/make_memory.py`, and tested to be up to date. GB are 10⁹
 bytes. A setting fits if its parts add up to at most 76 GB: the other 4 are for CUDA, NCCL and fragmentation,
@@ -106,28 +86,45 @@ Activation checkpointing is `trainer: {gradient_checkpointing: true}`: the defau
 GPUs, not of `pretrain`. The ZeRO files are those of `configs/deepspeed/`.
 
 Tests compare weights, gradients, optimizer and what is published with the tensors of DeepSpeed's engines on
-one and two CPU ranks under ZeRO-1, 2 and 3 (within 1%), activations and logits with what autograd holds in
-transformers' Llama (within 5%, autocast with checkpointing and evaluation within 10%), and the sums with
-published figures: DeepSpeed's estimates, LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B,
-prime-rl's SFT of Qwen3-4B. On one H200, with 1.14 billion parameters, the peak of torch's allocator was 0.93,
-0.91 and 1.00 of the sum in pretraining under ZeRO-2, 3 and 1, and 0.98 in SFT
-([figures](../benchmarks/results/gpu.md)). The attention kernel is assumed to need no dense mask.
+one and two CPU ranks under ZeRO-1, 2 and 3 (within 1%; with `lora`, and in PPO with its frozen models, within
+5%), activations and logits with what autograd holds in transformers' Llama (within 5%, autocast with
+checkpointing and evaluation within 10%), and the sums with published figures: DeepSpeed's estimates,
+LLaMA-Factory's 18 bytes a parameter, litgpt's LoRA of 7B and 13B, prime-rl's SFT of Qwen3-4B. On one H200,
+with 1.14 billion parameters, the peak of torch's allocator was 0.93, 0.91 and 1.00 of the sum in pretraining
+under ZeRO-2, 3 and 1, and 0.98 in SFT ([figures](../benchmarks/results/gpu.md)). No run of rejection sampling
+or PPO has been measured on a GPU. The attention kernel is assumed to need no dense mask.
+
+For other models and settings:
+
+```python
+import json
+from pathlib import Path
+
+from llamita.config import load_settings
+from llamita.memory.ppo import ppo  # or memory.rejection; memory.account for the other stages
+from llamita.rlhf.ppo.settings import PpoSettings
+
+settings = load_settings("ppo.yaml", PpoSettings)
+config = json.loads(Path("sft/model/config.json").read_text())
+for phase, account in ppo(settings, config, ranks=8).items():
+    print(phase, account.total, account.gpu, account.host)  # bytes, also by part
+```
 """
 
 
 def page() -> str:
     """The whole page, as Markdown."""
     sections = [section for stage in STAGES for section in _stage(stage)]
-    return "\n".join([HEAD, *sections, *_rejection(), *_hosts()])
+    return "\n".join([HEAD, *sections, *memory_rlhf.sections(), *_hosts()])
 
 
 def _stage(stage: str) -> Iterator[str]:
     """Two tables of a stage: parts under the first setting that fits, and sums under all settings."""
     yield f"## {stage}\n"
     yield "The first setting of the next table that fits, in GB on each GPU:\n"
-    yield _table(["model", "GPUs", "settings", *PARTS, "sum", "host, each node"], _fitting_rows(stage))
+    yield table(["model", "GPUs", "settings", *PARTS, "sum", "host, each node"], _fitting_rows(stage))
     yield f"The sum under each setting, in GB on each GPU (**bold**: at most {LIMIT // GB}):\n"
-    yield _table(["model", "GPUs", *(choice.text for choice in CHOICES)], _all_rows(stage))
+    yield table(["model", "GPUs", *(choice.text for choice in CHOICES)], _all_rows(stage))
 
 
 def _fitting_rows(stage: str) -> Iterator[list[str]]:
@@ -136,9 +133,9 @@ def _fitting_rows(stage: str) -> Iterator[list[str]]:
             accounts = {choice: _account(stage, model, gpus, choice) for choice in CHOICES}
             choice = next(choice for choice, found in accounts.items() if found.total <= LIMIT)
             found = accounts[choice]
-            parts = [_gb(found.gpu.get(part, 0)) for part in PARTS]
-            host = _gb(GPUS_OF_NODE * sum(found.host.values()))
-            yield [model, str(gpus), choice.text, *parts, _gb(found.total), host]
+            parts = [gb(found.gpu.get(part, 0)) for part in PARTS]
+            host = gb(GPUS_OF_NODE * sum(found.host.values()))
+            yield [model, str(gpus), choice.text, *parts, gb(found.total), host]
 
 
 def _all_rows(stage: str) -> Iterator[list[str]]:
@@ -148,52 +145,8 @@ def _all_rows(stage: str) -> Iterator[list[str]]:
             yield [
                 model,
                 str(gpus),
-                *(f"**{_gb(total)}**" if total <= LIMIT else _gb(total) for total in totals),
+                *map(marked, totals),
             ]
-
-
-def _rejection() -> Iterator[str]:
-    yield "## rejection\n"
-    yield (
-        "`rejection` samples, scores and then trains as `sft` does. While it samples and scores, every GPU\n"
-        "has whole models, whatever the ZeRO file. Sampling holds the loaded model (idle), the sampler's\n"
-        "copy of it, the key-value cache of at most `sampling_cache_tokens`, and, when finished answers are\n"
-        "dropped, a copy of one layer of the others' cache. Scoring holds both reward models in fp32; one\n"
-        "of them is idle. In GB on each GPU, in bf16, with prompts and answers of up to\n"
-        f"{SAMPLED:,} tokens and the largest `sampling_cache_tokens` that fits {LIMIT // GB} GB:\n"
-    )
-    sampled = ["idle", "sampler", "cache", "activations", "logits"]
-    head = [*sampled, "sum", "scoring: model", "idle", "activations", "sum"]
-    yield _table(["model", "sampling_cache_tokens", *head], _rejection_rows(sampled))
-    yield (
-        "Models without a size don't fit: sampling from 34B and 70B needs a sampler that divides the model\n"
-        "over several GPUs, which does not exist yet. Neither do two reward models of 13B fit beside each\n"
-        "other; with `lora` they share one base model.\n"
-    )
-
-
-def _rejection_rows(sampled: list[str]) -> Iterator[list[str]]:
-    for model, config in MODELS.items():
-        fitting = 0
-        for size in (2 * SAMPLED * 2**power for power in range(10)):
-            if _rejection_of(config, size)["sampling"].total <= LIMIT:
-                fitting = size
-        found = _rejection_of(config, fitting or 2 * SAMPLED)
-        parts = [_gb(found["sampling"].gpu[part]) for part in sampled]
-        scored = [_gb(found["scoring"].gpu[part]) for part in ("weights", "idle", "activations")]
-        sums = [_gb(found[moment].total) for moment in ("sampling", "scoring")]
-        yield [model, f"{fitting:,}" if fitting else "none", *parts, sums[0], *scored, sums[1]]
-
-
-def _rejection_of(config: dict[str, Any], size: int) -> dict[str, Account]:
-    settings = RejectionSettings.model_construct(
-        prompts_per_round=64 * GPUS_OF_NODE,
-        max_prompt_length=SAMPLED,
-        max_new_tokens=SAMPLED,
-        sampling_cache_tokens=size,
-        dtype="bfloat16",
-    )
-    return rejection(settings, config, GPUS_OF_NODE)
 
 
 def _hosts() -> Iterator[str]:
@@ -206,7 +159,7 @@ def _hosts() -> Iterator[str]:
         "8 GPUs:\n"
     )
     head = ["loading, ZeRO-0 to 2", "loading, ZeRO-3", "publishing, ZeRO-0 to 2", "publishing, ZeRO-3"]
-    yield _table(["model", *head, "loading with `lora`", "merging"], _host_rows())
+    yield table(["model", *head, "loading with `lora`", "merging"], _host_rows())
 
 
 def _host_rows() -> Iterator[list[str]]:
@@ -222,7 +175,7 @@ def _host_rows() -> Iterator[list[str]]:
         ]
         sizes.append(sum(loading(lora, engines[0], rank) for rank in ranks))
         sizes.append(sum(merged(lora, rank) for rank in ranks))
-        yield [name, *map(_gb, sizes)]
+        yield [name, *map(gb, sizes)]
 
 
 def _account(stage: str, model: str, gpus: int, choice: Choice) -> Account:
@@ -231,15 +184,6 @@ def _account(stage: str, model: str, gpus: int, choice: Choice) -> Account:
         trainer={"gradient_checkpointing": choice.checkpointing},
     )
     return account(settings, MODELS[model], gpus)
-
-
-def _gb(size: int) -> str:
-    return f"{size / GB:.1f}" if size else "–"
-
-
-def _table(head: list[str], rows: Iterator[list[str]]) -> str:
-    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:], ""])
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..deepspeed_file import DeepSpeedFile
 from ..training.micro_batches import split_step
-from ..training.settings import LoraSettings, TrainedSettings
+from ..training.settings import TrainedSettings
 from . import passes, states
 from .engine import Engine
+from .lora import adapted
+from .moments import Parts, computing, held, moments
 from .passes import Loss, MicroBatch
 from .shape import Shape
 from .states import Trained
@@ -33,8 +33,8 @@ class Account(NamedTuple):
             `evaluation` (on held-out rows).
     """
 
-    gpu: dict[str, int]
-    host: dict[str, int]
+    gpu: Parts
+    host: Parts
     moment: str
 
     @property
@@ -83,66 +83,23 @@ def account_of(model: Trained, engine: Engine, batch: MicroBatch, *, evaluated: 
     Parts: `weights`, `gradients`, `optimizer`; `gathered` (weights by ZeRO-3, or copies by autocast);
     `buffers` (of gradients that are reduced, or in the step); `activations`; `logits` (with gradients).
     """
-    shape = model.shape
-    # a frozen base model is in bf16, and so are its hidden states: autocast has nothing to copy
-    computing = (
-        replace(engine, precision="bf16") if model.frozen and engine.precision == "autocast" else engine
-    )
-    held = {
-        "weights": states.weights(model, engine),
-        "gradients": states.gradients(model, engine),
-        "optimizer": states.optimizer(model, engine),
+    gpu, host = held(model, engine)
+    found = moments(model, engine, batch)
+    found["evaluation"] = {
+        "gathered": states.gathered(model, engine),
+        "buffers": states.waiting_buffers(model, engine),
+        "activations": passes.evaluation(model.shape, computing(model, engine), evaluated, loss=batch.loss),
     }
-    on_host = [
-        *(["weights"] if engine.offload_weights else []),
-        *(["gradients", "optimizer"] if engine.offload_optimizer else []),
-    ]
-    host = {name: held.pop(name) for name in on_host}
-    if copies := states.host_buffers(model, engine):
-        host["buffers"] = copies
-    gathered = states.gathered(model, engine)
-    buffers = states.backward_buffers(model, engine)
-    moments = {
-        "loss": {
-            "gathered": gathered + passes.cached_copies(shape, computing, batch.loss),
-            "buffers": buffers,
-            "activations": passes.stored(shape, computing, batch),
-            "logits": passes.logits(shape, computing, batch),
-        },
-        "backward": {
-            "gathered": gathered + passes.backward_copies(shape, computing, batch),
-            "buffers": buffers,
-            "activations": passes.backward(shape, computing, batch),
-        },
-        "step": {"buffers": states.step_buffers(model, engine)},
-        "evaluation": {
-            "gathered": gathered,
-            "buffers": states.waiting_buffers(model, engine),
-            "activations": passes.evaluation(shape, computing, evaluated, loss=batch.loss),
-        },
-    }
-    moment = max(moments, key=lambda name: sum(moments[name].values()))
-    parts = held | moments[moment]
+    return largest(gpu, host, found)
+
+
+def largest(gpu: Parts, host: Parts, found: Mapping[str, Parts]) -> Account:
+    """The account at the moment with the highest sum, without parts of no size.
+
+    `gpu` and `host`: what is held all the time; `found`: what exists besides, by moment.
+    """
+    moment = max(found, key=lambda name: sum(found[name].values()))
+    parts = dict(gpu)
+    for name, size in found[moment].items():
+        parts[name] = parts.get(name, 0) + size
     return Account({name: size for name, size in parts.items() if size}, host, moment)
-
-
-def adapted(shape: Shape, lora: LoraSettings) -> Trained:
-    """A frozen model with an adapter of two matrices per layer it adapts, and a trained score head."""
-    wanted = lora.target_modules
-    adapters = sum(
-        lora.r * (inputs + outputs)
-        for name, (inputs, outputs) in shape.matrices.items()
-        if _is_adapted(name, wanted)
-    )
-    head = sum(shape.head) if shape.scores else 0
-    return Trained(shape, shape.num_hidden_layers * adapters + head, shape.parameters - head)
-
-
-def _is_adapted(name: str, wanted: str | list[str]) -> bool:
-    """Whether peft's `target_modules` names a matrix: by the ends of names, or by a regular expression."""
-    if wanted == "all-linear":
-        return True
-    full = f"model.layers.0.{name}"
-    if isinstance(wanted, str):
-        return re.fullmatch(wanted, full) is not None
-    return any(full.endswith(f".{end}") for end in wanted)

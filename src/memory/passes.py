@@ -15,11 +15,13 @@ from .engine import BF16, FP32, Engine, Precision
 from .shape import Shape
 
 # How logits become a loss: `whole`: all logits at once (`LlamaForCausalLM`); `chunked`: TRL's fused head,
-# which recomputes them tile by tile; `scores`: a reward model's, one for each answer.
-Loss = Literal["whole", "chunked", "scores"]
+# which recomputes them tile by tile; `answers`: PPO's log-probabilities of answer tokens, which recomputes
+# them part by part (`sampling/output_layer.py`); `scores`: those of a reward model or a critic.
+Loss = Literal["whole", "chunked", "answers", "scores"]
 
 EVALUATED_AT_ONCE = 1024  # tokens, of pretrain/bits_per_byte.py
 SCORED_AT_ONCE = 65_536  # tokens of a pass without gradients on a GPU, of batches.py
+PART = 2**24  # logits, of sampling/output_layer.py
 TILE = 4096, 32_768  # tokens and logits: TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE of TRL 1.16
 
 
@@ -29,11 +31,13 @@ class MicroBatch:
 
     Attributes:
         checkpointing: whether only the input of each layer is saved (`gradient_checkpointing`).
+        answers: tokens whose log-probabilities are computed, with the loss `answers`.
     """
 
     tokens: int
     loss: Loss
     checkpointing: bool
+    answers: int = 0
 
 
 # For each precision, bytes for each element of a token's hidden state that a norm saves before attention
@@ -88,6 +92,8 @@ def logits(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
       pass, they are logits in bf16 and fp32 and log-probabilities: less.
     - `chunked`: a tile; gradients of the hidden states and of the output layer in fp32 and once more in their
       own precision; the trained tokens' hidden states, at most all.
+    - `answers`: a part; the hidden states of answer tokens, their gradients in fp32 and in their own
+      precision, and the gradients of all tokens' hidden states; the gradient of the output layer.
     - `scores`: nothing worth counting.
     """
     if batch.loss == "whole":
@@ -95,18 +101,26 @@ def logits(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
     if batch.loss == "scores":
         return FP32 * batch.tokens
     width = FP32 if engine.precision == "fp32" else BF16
+    if batch.loss == "answers":
+        states = (2 * width + FP32) * batch.answers + width * batch.tokens
+        return part(shape, batch.answers) + states * shape.hidden_size + engine.width * shape.embeddings
     tile = width * min(batch.tokens, TILE[0]) * min(shape.vocab_size, TILE[1])
     hidden = (width + FP32 + width) * batch.tokens * shape.hidden_size
     return tile + hidden + (FP32 + engine.width) * shape.embeddings
+
+
+def part(shape: Shape, answers: int) -> int:
+    """The logits that are computed at a time, in fp32: logits, probabilities, and one temporary tensor."""
+    return 3 * FP32 * min(PART, answers * shape.vocab_size)
 
 
 def evaluation(shape: Shape, engine: Engine, tokens: int, *, loss: Loss) -> int:
     """Activations, logits and autocast's copies of weights in a forward pass without gradients, at most.
 
     In a layer: embeddings, input, the state after attention, the same normed, and three tensors of the
-    feed-forward part. Of a language model then all logits in its own precision (autocast also
-    copies them to fp32), and in fp32 those of a part, if they were in bf16, with their log-probabilities
-    (`pretrain/bits_per_byte.py`).
+    feed-forward part. With the loss `answers` then a part of the logits. Of other language models all logits
+    in their own precision (autocast also copies them to fp32), and in fp32 those of a part, if they were in
+    bf16, with their log-probabilities (`pretrain/bits_per_byte.py`).
     """
     width = FP32 if engine.precision == "fp32" else BF16
     hidden = _RESIDUAL[engine.precision] * shape.hidden_size
@@ -114,6 +128,8 @@ def evaluation(shape: Shape, engine: Engine, tokens: int, *, loss: Loss) -> int:
     of_layer += cached_copies(shape, engine, "scores")
     if loss == "scores":
         return of_layer
+    if loss == "answers":
+        return max(of_layer, 2 * hidden * tokens + part(shape, tokens))
     in_own = width * tokens * shape.vocab_size + cached_copies(shape, engine, loss)
     copied = FP32 if engine.precision == "autocast" else 0  # after autocast, which frees its other copies
     parts = (2 if engine.precision == "bf16" else 1) * FP32 * min(tokens, EVALUATED_AT_ONCE)

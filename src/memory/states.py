@@ -21,11 +21,15 @@ class Trained:
     """A model with its numbers of trained and of frozen parameters.
 
     With an adapter the base model is frozen, in bf16.
+
+    Attributes:
+        adapter: numbers of elements of the trained tensors, if they are not those of the shape.
     """
 
     shape: Shape
     trained: int
     frozen: int = 0
+    adapter: tuple[int, ...] = ()
 
     @classmethod
     def whole(cls, shape: Shape) -> Trained:
@@ -35,7 +39,15 @@ class Trained:
     @property
     def largest(self) -> int:
         """Number of elements of the largest weight that has a gradient."""
-        return min(max(self.shape.tensors), self.trained)
+        return max(self.adapter) if self.adapter else min(max(self.shape.tensors), self.trained)
+
+    def persistent(self, engine: Engine) -> int:
+        """Bytes of the weights that ZeRO-3 keeps gathered, because they are small."""
+        of_shape = self.shape.persistent(engine.persistence)
+        if not self.adapter:
+            return engine.width * of_shape
+        kept = sum(size for size in self.adapter if size <= engine.persistence)
+        return engine.width * kept + (BF16 * of_shape if self.frozen else 0)
 
 
 def weights(model: Trained, engine: Engine) -> int:
@@ -43,7 +55,7 @@ def weights(model: Trained, engine: Engine) -> int:
     whole = engine.width * model.trained + BF16 * model.frozen
     if engine.stage != 3:
         return whole
-    return _share(whole, engine) + engine.width * model.shape.persistent(engine.persistence)
+    return _share(whole, engine) + model.persistent(engine)
 
 
 def optimizer(model: Trained, engine: Engine) -> int:
@@ -58,13 +70,20 @@ def optimizer(model: Trained, engine: Engine) -> int:
 def gradients(model: Trained, engine: Engine) -> int:
     """Gradients that are held between micro-batches: under ZeRO-2 and 3 a share, otherwise all.
 
-    `BF16_Optimizer` holds all of them twice: in bf16, zeroed but never freed, and as sums in fp32.
+    `BF16_Optimizer` holds all of them twice: in bf16, and as sums in fp32.
     """
     if engine.stage in (2, 3):
         return _share(engine.sum_width * model.trained, engine)
     if engine.bf16_optimizer:
         return (BF16 + FP32) * model.trained
     return (engine.sum_width if engine.stage == 1 else engine.width) * model.trained
+
+
+def waiting_gradients(model: Trained, engine: Engine) -> int:
+    """Those of `gradients` that an engine still holds when a step is done: sums that are never freed."""
+    if engine.stage == 3:
+        return gradients(model, engine)
+    return FP32 * model.trained if engine.bf16_optimizer else 0
 
 
 def gathered(model: Trained, engine: Engine) -> int:

@@ -1,7 +1,8 @@
 """Trains a small Llama under ZeRO files on this process's rank and counts the bytes that the rank holds.
 
-Run by tests/memory/test_states.py, once for each rank:
-`python held_bytes.py OUT ZERO_FILE…` writes `OUT/<rank>.json`, a list with `held` of each file.
+Run by tests/memory, once for each rank:
+`python held_bytes.py OUT KIND:ZERO_FILE…` writes `OUT/<rank>.json`, a list with `held` of each case. Kinds:
+`whole` (all weights of a language model are trained), `sft` and `reward` (with LoRA).
 """
 
 from __future__ import annotations
@@ -22,12 +23,20 @@ import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from llamita.deepspeed_file import DeepSpeedFile
 from llamita.distributed import group
+from llamita.model.lora import load_trainable
 from llamita.processes import rank
-from llamita.training.arguments import training_arguments
+from llamita.training.arguments import base_dtype, training_arguments
 from llamita.training.loop import save_trained
 
 SHAPE = {
@@ -39,6 +48,7 @@ SHAPE = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 64,
 }
+LORA = {"r": 96, "lora_alpha": 8, "target_modules": "all-linear"}
 MICRO_BATCHES = 2
 
 
@@ -55,16 +65,17 @@ class Count(TrainerCallback):
     """Counts between two micro-batches of the second step, when gradients are being accumulated."""
 
     def __init__(self) -> None:
-        self._before = _with_gradients(_tensors())  # of earlier engines; kept, so that none has their address
+        # of earlier engines; kept, so that none has their address
+        self._before = with_gradients(all_tensors())
         self.trainer: Any = None
         self.found: dict[str, int] = {}
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 1:
-            self.found = _count(self.trainer.deepspeed, _storages(self._before))
+            self.found = _count(self.trainer.deepspeed, storages(self._before))
 
 
-def held(zero_file: str, out: Path) -> dict[str, int]:
+def held(kind: str, zero_file: str, out: Path) -> dict[str, int]:
     """Bytes by part on this rank, in the middle of a step.
 
     Every tensor of the process is found with `gc`; views of one storage count once. `weights` are the
@@ -82,27 +93,46 @@ def held(zero_file: str, out: Path) -> dict[str, int]:
     }
     arguments = training_arguments(TrainingArguments, section, out, seed=0, deepspeed=zero_file)
     arguments.save_strategy = "no"
-    model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE))  # under ZeRO-3 each rank makes its share
     rows: Any = [{"input_ids": torch.arange(32), "labels": torch.arange(32)} for _ in range(16)]
+    if kind == "reward":
+        rows = [row | {"labels": torch.zeros(1)} for row in rows]
+    model = new_model(kind, out, arguments)
     count.trainer = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[count])
     count.trainer.train()
-    with collected() as copies:
-        save_trained(count.trainer, Untokenized(), out / Path(zero_file).stem / "model")
-    count.found["published"] = max(copies)
+    if kind == "whole":
+        with collected() as copies:
+            save_trained(count.trainer, Untokenized(), out / Path(zero_file).stem / "model")
+        count.found["published"] = max(copies)
     AcceleratorState._reset_state()
     return count.found
+
+
+def new_model(kind: str, out: Path, arguments: TrainingArguments) -> Any:
+    """A model with new weights; with LoRA as the stages load one. Under ZeRO-3 each rank makes its share."""
+    labels = {"num_labels": 1, "pad_token_id": 0} if kind == "reward" else {}
+    config = LlamaConfig(**SHAPE, **labels)
+    auto = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
+    if kind == "whole":
+        return auto.from_config(config)
+    folder = out / "base"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    dtype = base_dtype(arguments, LORA)
+    return load_trainable(
+        lambda _: auto.from_config(config, dtype=getattr(torch, dtype)), folder, LORA, seed=0
+    )
 
 
 @contextmanager
 def collected() -> Iterator[list[int]]:
     """Bytes of tensors that did not exist before, whenever weights are collected or written on this rank."""
-    before = list(_tensors())  # kept, so that no new one has their address
-    known, found = _storages(before), [0]
+    before = list(all_tensors())  # kept, so that no new one has their address
+    known, found = storages(before), [0]
 
     def counting(work: Any) -> Any:
         def call(*args: Any, **options: Any) -> Any:
             result = work(*args, **options)
-            found.append(sum(size for at, size in _storages(_tensors()).items() if at not in known))
+            found.append(sum(size for at, size in storages(all_tensors()).items() if at not in known))
             return result
 
         return call
@@ -129,29 +159,31 @@ def _count(engine: Any, before: dict[int, int]) -> dict[str, int]:
         for value in state.values()
         if isinstance(value, Tensor)
     ]
-    parts = {"weights": _storages([*parameters, *partitions]), "optimizer": _storages(states)}
+    parts = {"weights": storages([*parameters, *partitions]), "optimizer": storages(states)}
     for place in parts["weights"]:
         parts["optimizer"].pop(place, None)  # in fp32 an engine may update the weights themselves
     known = {*before, *parts["weights"], *parts["optimizer"]}
-    others = [tensor for tensor in _with_gradients(_tensors()) if tensor.numel() >= 1024]
-    rest = _storages(tensor for tensor in others if tensor.is_floating_point())
+    others = [tensor for tensor in with_gradients(all_tensors()) if tensor.numel() >= 1024]
+    rest = storages(tensor for tensor in others if tensor.is_floating_point())
     parts["gradients"] = {place: size for place, size in rest.items() if place not in known}
     return {name: sum(storages.values()) for name, storages in parts.items()}
 
 
-def _tensors() -> Iterator[Tensor]:
+def all_tensors() -> Iterator[Tensor]:
+    """All tensors of the process."""
     gc.collect()
     for thing in gc.get_objects():
         if issubclass(type(thing), Tensor) and thing.device.type == "cpu" and thing.layout == torch.strided:
             yield thing
 
 
-def _with_gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
+def with_gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The tensors, and the gradients of those that have one."""
     found = list(tensors)
     return found + [tensor.grad for tensor in found if tensor.is_leaf and tensor.grad is not None]
 
 
-def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+def storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Address and size of each storage; of a storage of zero bytes, none."""
     found = {}
     for tensor in tensors:
@@ -161,9 +193,9 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     return found
 
 
-def main(out: Path, zero_files: list[str]) -> None:
-    """Writes what this rank holds under each file."""
-    found = [held(file, out) for file in zero_files]
+def main(out: Path, cases: list[str]) -> None:
+    """Writes what this rank holds in each case."""
+    found = [held(*case.split(":", 1), out) for case in cases]
     (out / f"{rank()}.json").write_text(json.dumps(found))
     group.barrier()
     group.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llamita.pretrain.bits_per_byte import total_nats
+from llamita.rlhf.ppo.policy import Policy
+from llamita.sampling.output_layer import OutputLayer
 
 NO_MASK = "sdpa_without_mask"  # transformers cannot see in a tensor without storage that no mask is needed
 
@@ -85,7 +88,7 @@ def passes(config: dict[str, Any], tokens: int, *, loss: str, precision: str, ch
         ids = torch.zeros(1, tokens, dtype=torch.long)
         if loss == "chunked":
             add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
-        forward = model.forward
+        forward = _policy(model).forward if loss == "answers" else model.forward
         if precision == "autocast":
             forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(forward))
         gradients = [parameter.grad for parameter in model.parameters()]
@@ -107,6 +110,9 @@ def passes(config: dict[str, Any], tokens: int, *, loss: str, precision: str, ch
 @torch.no_grad()
 def _evaluate(forward: Any, ids: Tensor, loss: str) -> None:
     """As `pretrain.bits_per_byte.model_nats` and `model.scoring.shared_scores`."""
+    if loss == "answers":
+        forward(ids, _answers(ids))
+        return
     logits = forward(input_ids=ids, use_cache=False)["logits"]
     if loss == "whole":
         total_nats(logits.flatten(0, 1), ids.flatten())
@@ -117,6 +123,19 @@ def _evaluate(forward: Any, ids: Tensor, loss: str) -> None:
 def _loss(forward: Any, ids: Tensor, loss: str) -> Any:
     if loss == "whole":
         return forward(input_ids=ids, labels=ids, use_cache=False)["loss"]
+    if loss == "answers":
+        return forward(ids, _answers(ids))[0].mean()
     if loss == "chunked":
         return -forward(input_ids=ids, labels=ids, fused_lm_head=True).log_probs.mean()
     return forward(input_ids=ids, use_cache=False)["logits"].float().mean()
+
+
+def _policy(model: Any) -> Policy:
+    """A policy that has not looked at the model's logits, which tensors without storage do not have."""
+    with patch.object(OutputLayer, "of", return_value=OutputLayer(1.0, None, 1.0, None)):
+        return Policy(model, 1.0)
+
+
+def _answers(ids: Tensor) -> Tensor:
+    """Places of the second half of the tokens."""
+    return torch.arange(ids.shape[1] // 2, ids.shape[1] - 1)

@@ -45,10 +45,10 @@ def save_tiny_model(folder: Path, tokenizer: Any, seed: int = 0, **changes: obje
     return folder
 
 
-def save_tiny_reward_model(folder: Path, tokenizer: Any, seed: int = 0) -> Path:
+def save_tiny_reward_model(folder: Path, tokenizer: Any, seed: int = 0, **changes: object) -> Path:
     """Writes the folder of a reward model with random weights."""
     torch.manual_seed(seed)
-    config = tiny_model(seed, vocab_size=len(tokenizer)).config
+    config = tiny_model(seed, vocab_size=len(tokenizer), **changes).config
     config.num_labels = 1
     save_model(LlamaForSequenceClassification(config), tokenizer, folder)
     return folder

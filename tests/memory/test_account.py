@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from llamita.memory.account import Account, account, account_of, adapted
+from llamita.memory.account import Account, account, account_of
 from llamita.memory.engine import Engine
+from llamita.memory.lora import adapted
 from llamita.memory.passes import MicroBatch, logits, stored
 from llamita.memory.shape import Shape
 from llamita.memory.states import Trained, weights

@@ -10,8 +10,8 @@ import pytest
 
 from llamita import batches
 from llamita.memory import host, passes
-from llamita.memory.account import adapted
 from llamita.memory.engine import Engine
+from llamita.memory.lora import adapted
 from llamita.memory.shape import Shape
 from llamita.memory.states import Trained
 from llamita.model import saving

@@ -8,6 +8,7 @@ import pytest
 
 from llamita.memory.engine import Engine, Precision
 from llamita.memory.passes import (
+    PART,
     Loss,
     MicroBatch,
     backward,
@@ -18,6 +19,7 @@ from llamita.memory.passes import (
     stored,
 )
 from llamita.memory.shape import Shape
+from llamita.sampling import output_layer
 
 from ..helpers.peak_memory import passes
 
@@ -43,7 +45,7 @@ def predicted(
     """Bytes when the backward pass begins (without logits), and at most, as `account_of` adds them up."""
     shape = Shape.from_config(config, scores=loss == "scores")
     engine = engine_of(precision)
-    batch = MicroBatch(TOKENS, loss, checkpointing)
+    batch = MicroBatch(TOKENS, loss, checkpointing, TOKENS // 2)
     held = stored(shape, engine, batch)
     copies = cached_copies(shape, engine, loss)
     of_layer = backward(shape, engine, batch) + backward_copies(shape, engine, batch)
@@ -76,3 +78,22 @@ def test_a_fused_head_holds_no_logits() -> None:
     held, peak = predicted(CONFIG, "chunked", "bf16", False)
     assert held == pytest.approx(found.stored, rel=0.03)
     assert held < peak < found.peak
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_log_probabilities_of_answers_hold_a_part_of_the_logits(
+    precision: Precision, checkpointing: bool
+) -> None:
+    """PPO's policy; half of the tokens are answers."""
+    found = passes(CONFIG, TOKENS, loss="answers", precision=precision, checkpointing=checkpointing)
+    held, peak = predicted(CONFIG, "answers", precision, checkpointing)
+    assert 0.99 * found.stored < held < 1.1 * found.stored  # the last norm counts all tokens, not the answers
+    assert peak == pytest.approx(found.peak, rel=0.05)
+    shape = Shape.from_config(CONFIG)
+    evaluated = evaluation(shape, engine_of(precision), TOKENS, loss="answers")
+    assert evaluated == pytest.approx(found.evaluation, rel=0.02)
+
+
+def test_the_part_is_that_of_the_code() -> None:
+    assert output_layer._PART == PART

@@ -11,19 +11,16 @@ import torch
 
 from llamita.batches import tokens_at_once
 from llamita.memory import sampling as accounting
-from llamita.memory.account import account
-from llamita.memory.sampling import Batch, cache, rejection, sampler, sampling, scoring
+from llamita.memory.sampling import Batch, cache, sampler, sampling
 from llamita.memory.shape import Shape
-from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.sampling import sampler as sampling_sampler
 from llamita.sampling.decoder import Decoder
 from llamita.sampling.weights import copy_weights
 
 from ..helpers.paper_shapes import PAPER
-from ..helpers.repository import zero_file
 from ..helpers.tiny import tiny_model
 
-LONGEST, NEW, GB = 9, 5, 10**9
+LONGEST, NEW = 9, 5
 
 
 def tensors(thing: Any) -> Iterator[torch.Tensor]:
@@ -67,31 +64,3 @@ def test_a_cache_of_the_paper() -> None:
     """Llama 2 70B shares keys among 8 query heads: 320 KiB a token in bf16; 7B takes 512 KiB."""
     for name, size in (("7B", 512), ("70B", 320)):
         assert cache(Shape.from_config(PAPER[name]), 2, Batch(1, 1, 0)) == size * 1024
-
-
-def settings(**values: Any) -> RejectionSettings:
-    chosen: dict[str, Any] = {"prompts_per_round": 64, "num_generations": 10, "max_new_tokens": 1024}
-    return RejectionSettings.model_construct(**chosen | {"dtype": "bfloat16", "trainer": {}} | values)
-
-
-def test_rejection_samples_scores_and_trains() -> None:
-    config = PAPER["7B"] | {"max_position_embeddings": 4096}
-    chosen = settings(deepspeed=zero_file(2), sampling_cache_tokens=10**6)
-    found = rejection(chosen, config, 8)
-    assert list(found) == ["sampling", "scoring", "training"]
-    shape = Shape.from_config(config)
-    assert found["sampling"].gpu == sampling(shape, 2, Batch(80, 3072, 1024))  # 8 prompts, 10 answers each
-    assert found["training"] == account(chosen, config, 8)
-    less = rejection(settings(sampling_cache_tokens=16 * 2048, max_prompt_length=1024), config, 8)
-    assert less["sampling"].gpu == sampling(shape, 2, Batch(16, 1024, 1024))
-
-
-def test_reward_models_wait_in_fp32_for_their_turn() -> None:
-    shape = Shape.from_config(PAPER["7B"], scores=True)
-    two, three = (scoring(shape, models, 4096, bf16=True) for models in (2, 3))
-    assert two["weights"] == two["idle"] == 4 * shape.parameters
-    assert three["idle"] == 2 * two["idle"]
-    assert (
-        rejection(settings(), PAPER["7B"] | {"max_position_embeddings": 4096}, 8, judge=True)["scoring"].gpu
-        == three
-    )

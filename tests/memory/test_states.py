@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +15,10 @@ from llamita.memory.states import Trained
 
 from ..helpers.held_bytes import SHAPE as CONFIG
 from ..helpers.paper_shapes import PAPER
-from ..helpers.repository import REPOSITORY, zero_file
+from ..helpers.rank_processes import on_ranks
+from ..helpers.repository import zero_file
 
 GIB, GB = 2**30, 10**9
-COUNTING = "tests/helpers/held_bytes.py"
 SHAPE = Shape.from_config(CONFIG | {"model_type": "llama"})
 
 
@@ -35,21 +31,6 @@ def in_fp32(kind: str, folder: Path) -> str:
     return str(file)
 
 
-def held_by_ranks(ranks: int, files: list[str], folder: Path) -> list[list[dict[str, int]]]:
-    """What each rank holds under each file, see `held_bytes.held`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
-    processes = []
-    for rank in range(ranks):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": port, "DS_ACCELERATOR": "cpu"}
-        command = [sys.executable, str(REPOSITORY / COUNTING), str(folder), *files]
-        processes.append(subprocess.Popen(command, env=os.environ | shared | own))
-    assert [process.wait(timeout=300) for process in processes] == [0] * ranks
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("ranks", "kinds"), [(1, ["1", "2", "3"]), (2, ["1", "2", "3", "2_offload", "3_offload"])]
@@ -58,7 +39,8 @@ def test_ranks_hold_what_is_predicted(ranks: int, kinds: list[str], tmp_path: Pa
     files = [*map(zero_file, kinds), in_fp32("3", tmp_path)]
     model = Trained.whole(SHAPE)
     assert model.trained > 5_000_000
-    for rank, found in enumerate(held_by_ranks(ranks, files, tmp_path)):
+    cases = [f"whole:{file}" for file in files]
+    for rank, found in enumerate(on_ranks("held_bytes.py", ranks, tmp_path, *cases)):
         for file, held in zip(files, found, strict=True):
             engine = Engine.of_file(DeepSpeedFile.read(file).content, SHAPE, ranks, bf16=True)
             waiting = states.waiting_buffers(model, engine)
