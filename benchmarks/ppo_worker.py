@@ -1,0 +1,114 @@
+"""What both sides of `ppo.py` share: cases, and a process that runs one iteration for each line it reads.
+
+Imports only the standard library, since the two sides run in environments with different packages.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULT = "RESULT "
+BOS, EOS, PAD = 1, 2, 0
+MATERIAL, PROMPTS = ("policy", "critic", "reward"), "prompts.json"  # in the folder of a case
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and the episodes of one iteration.
+
+    Attributes:
+        prompt: shortest and longest prompt in tokens; lengths between them are equally likely.
+        new_tokens: maximum length of an answer.
+        mean_answer: mean length without that maximum, geometrically distributed; None: no answer ever ends,
+            so that each has exactly `new_tokens` tokens.
+        micro_batch: rows of a forward pass with gradient; an iteration has one optimizer step.
+    """
+
+    width: int
+    intermediate: int
+    layers: int
+    heads: int
+    vocabulary: int
+    prompt: tuple[int, int]
+    new_tokens: int
+    mean_answer: int | None
+    episodes: int
+    micro_batch: int
+
+
+_SMALL = {"width": 256, "intermediate": 688, "layers": 6, "heads": 4, "vocabulary": 2048}
+_LARGE = {"width": 512, "intermediate": 1376, "layers": 9, "heads": 8, "vocabulary": 8192}
+_EQUAL: dict[str, Any] = {"prompt": (32, 32), "new_tokens": 64, "mean_answer": None}
+_SPREAD: dict[str, Any] = {"prompt": (8, 56), "new_tokens": 128, "mean_answer": 32}
+CASES = {
+    "5.8M, equal lengths": Case(**_SMALL, **_EQUAL, episodes=32, micro_batch=8),
+    "5.8M, spread lengths": Case(**_SMALL, **_SPREAD, episodes=32, micro_batch=8),
+    "37M, equal lengths": Case(**_LARGE, **_EQUAL, episodes=16, micro_batch=8),
+    "37M, spread lengths": Case(**_LARGE, **_SPREAD, episodes=16, micro_batch=8),
+    "tiny": Case(16, 32, 2, 2, 64, prompt=(3, 6), new_tokens=8, mean_answer=4, episodes=8, micro_batch=4),
+}
+"""Those that are measured, and one that tests the script."""
+
+
+class Phases:
+    """Seconds since the iteration began, by phase; a phase ends where the next one begins."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._name, self._since = "sampling", time.perf_counter()
+
+    def begin(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
+        self._name, self._since = name, now
+
+
+class Reporter:
+    """Reports to `ppo.py`: what the process has loaded, then each iteration that it asked for."""
+
+    def __init__(self) -> None:
+        self._imports = _peak_memory()
+
+    def ready(self, **facts: Any) -> None:
+        """Reports that the models are loaded. Facts: `agreement`, numbers that both sides have in common."""
+        _print(facts | {"imports_gb": self._imports})
+
+    def requests(self) -> Iterator[None]:
+        """Yields whenever the next iteration is to begin, until standard input ends."""
+        for _ in sys.stdin:
+            self._started = time.perf_counter()
+            yield
+
+    def finished(self, *, tokens: int, phases: dict[str, float]) -> None:
+        """Reports the iteration: seconds, answer tokens, and GB of peak memory beyond that of the imports."""
+        seconds = time.perf_counter() - self._started
+        memory = _peak_memory() - self._imports
+        _print({"seconds": seconds, "tokens": tokens, "phases": phases, "memory_gb": memory})
+
+
+def _print(facts: dict[str, Any]) -> None:
+    print("\n" + RESULT + json.dumps(facts), flush=True)
+
+
+def _peak_memory() -> float:
+    """Largest resident memory of this process so far, in GB of 10^9 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def arguments() -> tuple[Case, Path]:
+    """The case and its folder, from the command line."""
+    name, folder = sys.argv[1:]
+    return CASES[name], Path(folder)
+
+
+def read_prompts(folder: Path) -> list[list[int]]:
+    prompts: list[list[int]] = json.loads((folder / PROMPTS).read_text(encoding="utf-8"))
+    return prompts
