@@ -15,7 +15,8 @@ same probability at every token and the longest answers are truncated; the sides
 
 Each side of a case is a process of its own; the two take turns for ROUNDS rounds (default: 5) after a warm-up
 iteration each. Rates are medians, ratios the median and range over the rounds; memory is the largest resident
-memory of the process minus that after its imports. Ctrl-C stops; the tables then have the completed rounds.
+memory of the process minus that after its imports. Other work on the machine changes the ratio of processor
+time less. Ctrl-C stops; the tables then have the completed rounds.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import describe, table
-from ppo_worker import CASES, RESULT, Case
+from ppo_worker import CASES, RESULT
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "ppo_trl_requirements.txt"
@@ -128,8 +129,10 @@ def measure(name: str, pythons: Mapping[str, str], rounds: int) -> dict[str, Ite
                 iterations = {side: workers[side].iterate() for side in SIDES}
                 for side, iteration in iterations.items():
                     found[side].append(iteration)
-                    seconds = iteration["seconds"]
-                    print(f"{name}: round {number}: {side}: {seconds:.2f} s", file=sys.stderr, flush=True)
+                    seconds = (
+                        f"{iteration['seconds']:.2f} s, processor {iteration['processor_seconds']:.2f} s"
+                    )
+                    print(f"{name}: round {number}: {side}: {seconds}", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             print(f"interrupted: {name}: {len(found['ours'])} of {rounds} rounds", file=sys.stderr)
         finally:
@@ -148,52 +151,68 @@ def speeds(results: Mapping[str, Mapping[str, Iterations]]) -> str:
     """The table of speed and memory."""
     rows = []
     for name, sides in results.items():
-        case = CASES[name]
+        episodes = CASES[name].episodes
         for side in SIDES:
-            ratios = [_rate(mine, case) / _rate(theirs, case) for theirs, mine in _pairs(sides, side)]
+            iterations = sides[side]
             rows.append(
                 [
                     f"{name}: {side}",
-                    f"{statistics.median(_rate(one, case) for one in sides[side]):.2f}",
-                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                    f"{statistics.median(one['tokens'] / one['seconds'] for one in sides[side]):.0f}",
-                    f"{statistics.mean(one['tokens'] for one in sides[side]) / case.episodes:.1f}",
-                    f"{max(one['memory_gb'] for one in sides[side]):.2f}",
+                    f"{statistics.median(episodes / one['seconds'] for one in iterations):.2f}",
+                    _ratio(sides, side, "seconds"),
+                    _ratio(sides, side, "processor_seconds"),
+                    f"{statistics.mean(one['tokens'] for one in iterations) / episodes:.1f}",
+                    f"{max(one['memory_gb'] for one in iterations):.2f}",
                 ]
             )
-    head = ["case: side", "episodes/s", "relative to TRL", "answer tokens/s", "tokens/answer", "memory, GB"]
+    relative = "relative to TRL"
+    head = [
+        "case: side",
+        "episodes/s",
+        relative,
+        f"{relative}, processor time",
+        "tokens/answer",
+        "memory, GB",
+    ]
     return table(head, rows)
 
 
-def _pairs(sides: Mapping[str, Iterations], side: str) -> zip[tuple[dict[str, Any], dict[str, Any]]]:
-    return zip(sides["TRL"], sides[side], strict=True)
-
-
-def _rate(iteration: Mapping[str, Any], case: Case) -> float:
-    return case.episodes / float(iteration["seconds"])
+def _ratio(sides: Mapping[str, Iterations], side: str, seconds: str) -> str:
+    """Median and range over the rounds of TRL's seconds over those of `side`."""
+    pairs = zip(sides["TRL"], sides[side], strict=True)
+    ratios = [theirs[seconds] / mine[seconds] for theirs, mine in pairs]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def phases(results: Mapping[str, Mapping[str, Iterations]]) -> str:
-    """The table of median seconds by phase; what is in no phase is in the last column."""
+    """The table of median processor time by phase, if each phase has the same share of it as of all time."""
     rows = []
     for name, sides in results.items():
         for side in SIDES:
-            parts = [[one["phases"].get(phase, 0.0) for phase in PHASES] for one in sides[side]]
-            rest = [one["seconds"] - sum(part) for one, part in zip(sides[side], parts, strict=True)]
-            columns = [*zip(*parts, strict=True), rest]
-            rows.append([f"{name}: {side}", *(f"{statistics.median(column):.2f}" for column in columns)])
-    return table(["case: side, seconds", *PHASES, "rest"], rows)
+            columns = [
+                [_milliseconds(one, phase, CASES[name].episodes) for one in sides[side]] for phase in PHASES
+            ]
+            columns.append([sum(parts) for parts in zip(*columns, strict=True)])
+            rows.append([f"{name}: {side}", *(f"{statistics.median(column):.0f}" for column in columns)])
+    return table(["case: side, processor ms/episode", *PHASES, "sum"], rows)
 
 
-def rounds_of(results: Mapping[str, Mapping[str, Iterations]]) -> str:
-    """The table of every round's episodes per second, TRL's and ours."""
-    return table(
-        ["case", "episodes/s of each round, TRL and ours"],
-        [
-            [name, ", ".join(f"{_rate(a, CASES[name]):.2f} {_rate(b, CASES[name]):.2f}" for a, b in pairs)]
-            for name, pairs in ((name, _pairs(sides, "ours")) for name, sides in results.items())
-        ],
-    )
+def _milliseconds(iteration: Mapping[str, Any], phase: str, episodes: int) -> float:
+    share: float = iteration["phases"][phase] / sum(iteration["phases"].values())
+    return share * float(iteration["processor_seconds"]) * 1000 / episodes
+
+
+def every_round(results: Mapping[str, Mapping[str, Iterations]]) -> str:
+    """The table of the seconds of each round, those of the processor in brackets."""
+    rows = [
+        [f"{name}: {side}", ", ".join(_seconds(one) for one in sides[side])]
+        for name, sides in results.items()
+        for side in SIDES
+    ]
+    return table(["case: side", "seconds of each round (processor time)"], rows)
+
+
+def _seconds(iteration: Mapping[str, Any]) -> str:
+    return f"{iteration['seconds']:.1f} ({iteration['processor_seconds']:.1f})"
 
 
 def main() -> None:
@@ -211,7 +230,7 @@ def main() -> None:
             break
     packages = [line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line]
     print(f"{describe(sys.argv)}TRL's side: {', '.join(packages)}\n")
-    print("\n\n".join(form(results) for form in (speeds, phases, rounds_of)))
+    print("\n\n".join(form(results) for form in (speeds, phases, every_round)))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class OnRequest:
         for _ in self._reporter.requests():
             self._watch.phases = Phases()
             yield next(batches)
-            self._watch.phases.begin("end")
+            self._watch.phases.begin("")  # ends the last one
             self._reporter.finished(tokens=self._watch.tokens, phases=self._watch.phases.seconds)
         sys.exit()  # otherwise the trainer would start over
 
