@@ -10,8 +10,10 @@ import json
 import math
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from ppo_worker import BOS, EOS, MATERIAL, PAD, PROMPTS, Case, Reporter, arguments, read_prompts
@@ -24,7 +26,9 @@ from llamita.model.checkpoint import load_causal_lm, load_reward_model, load_tok
 from llamita.model.reward_models import RewardModels
 from llamita.model.scorer import Scorer
 from llamita.model.sizes import ModelSize
+from llamita.rlhf.ppo import trainer as trainer_module
 from llamita.rlhf.ppo.critic import Critic
+from llamita.rlhf.ppo.metrics import PhaseTimer
 from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.ppo.trainer import PpoTrainer
 from llamita.rlhf.prompts import EncodedPrompt
@@ -108,6 +112,21 @@ def _always_safe(_: Any, answers: Any, __: Any) -> torch.Tensor:
     return torch.ones(len(answers), dtype=torch.float64)
 
 
+class ProcessorTimer(PhaseTimer):
+    """Also records the processor time of each phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processor_seconds: dict[str, float] = {}
+        self._processor_started = time.process_time()
+
+    def end(self, phase: str) -> float:
+        now = time.process_time()
+        self.processor_seconds[phase] = now - self._processor_started
+        self._processor_started = now
+        return super().end(phase)
+
+
 def main() -> None:
     reporter = Reporter()
     case, folder = arguments()
@@ -123,13 +142,11 @@ def main() -> None:
     )
     reporter.ready(agreement=_agreement(trainer, scorer, torch.tensor(prompts[:1])))
     for number, _ in enumerate(reporter.requests(), start=1):
-        metrics = trainer.iterate(number)
-        seconds = {
-            name.removeprefix("time/").removesuffix("_seconds"): value
-            for name, value in metrics.items()
-            if name.startswith("time/")
-        }
-        reporter.finished(tokens=round(metrics["ppo/answer_length"] * case.episodes), phases=seconds)
+        timer = ProcessorTimer()
+        with patch.object(trainer_module, "PhaseTimer", lambda timer=timer: timer):
+            metrics = trainer.iterate(number)
+        tokens = round(metrics["ppo/answer_length"] * case.episodes)
+        reporter.finished(tokens=tokens, phases=timer.processor_seconds)
 
 
 @torch.no_grad()

@@ -58,14 +58,14 @@ CASES = {
 
 
 class Phases:
-    """Seconds since the iteration began, by phase; a phase ends where the next one begins."""
+    """Processor seconds since the iteration began, by phase; a phase ends where the next one begins."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._name, self._since = "sampling", time.perf_counter()
+        self._name, self._since = "sampling", time.process_time()
 
     def begin(self, name: str) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
         self._name, self._since = name, now
 
