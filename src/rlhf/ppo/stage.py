@@ -11,28 +11,25 @@ from typing import Any
 from ...artifact import RESUME, write_json
 from ...chat_format.encoding import check_of
 from ...checkpoints.sealed import Checkpoints
-from ...checkpoints.universal import check_same_ranks
 from ...console import say, track
 from ...data.intake import Intake
-from ...deepspeed_file import check_deepspeed_file, zero_stage
+from ...deepspeed_file import zero_stage
 from ...distributed import group
-from ...distributed.device import device
 from ...errors import Interrupted
 from ...jsonl import read_rows
 from ...measures import JUDGE
-from ...model.checkpoint import context_length, load_causal_lm, load_reward_model
-from ...model.lora import base_model_of
-from ...model.saving import save_model
-from ...processes import is_main_process
+from ...model.checkpoint import context_length
+from ...model.saving import save_model, save_partitioned
+from ...model.sharded import is_partitioned
+from ...processes import is_main_process, phase
 from ...training.interruption import interruptible
 from ...training.tracking import Tracker
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import read_pool
 from ..shared_base import SharedBaseModel
-from .critic import Critic
 from .early_warning import EarlyWarning
+from .loading import engine_configs, fit_checkpoint, load_models, load_shared_base
 from .metrics import Metrics
-from .rollout import sizes_per_rank
 from .settings import PpoSettings
 from .trainer import PpoTrainer
 
@@ -51,60 +48,56 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     group.setup(settings.deepspeed)
-    mini, micro = sizes_per_rank(settings)
-    check_deepspeed_file(settings.deepspeed, gpu=device().type == "cuda", accumulates=mini > micro)
+    configs = engine_configs(settings, inputs)
     tokenizer = common_tokenizer(inputs, "start")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     room = context_length(inputs["start"])
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
-    shared = SharedBaseModel(base_model_of(inputs["start"]), settings.adapter) if settings.adapter else None
+    checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
+    if (checkpoint := checkpoints.newest()) is not None:
+        fit_checkpoint(checkpoint, configs)
+    shared = load_shared_base(settings, inputs)
     reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
-    policy, critic, reference = _load_models(inputs, shared)
+    models = load_models(settings, inputs, configs, shared=shared)
     trainer = PpoTrainer(
-        policy,
-        critic,
-        reward_models=reward_models,
-        prompts=pool,
-        settings=settings,
-        reference=reference,
+        models, reward_models=reward_models, prompts=pool, settings=settings, configs=configs
     )
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
-        first, last, warned_at = _train(trainer, checkpoints, tracker, rows=out / METRICS)
-    merge = settings.lora is None or settings.lora.merge
-    group.once("saving", lambda: _save_model(policy, tokenizer, out, shared=shared, merge=merge))
+        first, last, warned_at = _train(trainer, checkpoints, checkpoint, tracker=tracker, rows=out / METRICS)
+    _publish(models.policy, tokenizer, out, shared=shared, settings=settings)
     warning = {"judge_warning": warned_at} if JUDGE in inputs else {}
     return {"first": first, "last": last, "prompts": len(pool), **warning, **intake.metrics()}
 
 
-def _save_model(
-    policy: Any, tokenizer: Any, out: Path, *, shared: SharedBaseModel | None, merge: bool
+def _publish(
+    policy: Any, tokenizer: Any, out: Path, *, shared: SharedBaseModel | None, settings: PpoSettings
 ) -> None:
-    if shared is None:
-        save_model(policy, tokenizer, out / "model")
-    else:
-        shared.save("policy", tokenizer, out, merge=merge)
+    """Saves the trained model; every rank calls it."""
+    if shared is None and any(map(is_partitioned, policy.parameters())):
+        with phase("saving"):
+            save_partitioned(policy, tokenizer, out / "model")
+            group.barrier()
+        return
 
+    def save() -> None:
+        if shared is None:
+            save_model(policy, tokenizer, out / "model")
+        else:
+            shared.save("policy", tokenizer, out, merge=settings.lora is not None and settings.lora.merge)
 
-def _load_models(inputs: Mapping[str, Path], shared: SharedBaseModel | None) -> tuple[Any, Critic, Any]:
-    """Policy, critic and reference: adapters of `shared`, or whole models and None for the reference.
-
-    With None the trainer copies the policy.
-    """
-    if shared is None:
-        return load_causal_lm(inputs["start"]), Critic(load_reward_model(inputs["helpfulness"])), None
-    policy, reference = (shared.language_model(name, inputs["start"]) for name in ("policy", "reference"))
-    reward_model = shared.reward_model("critic", inputs["helpfulness"])
-    for model in (policy, reward_model.base_model):
-        model.train_adapter()
-    return policy, Critic(reward_model), reference
+    group.once("saving", save)
 
 
 def _train(
-    trainer: PpoTrainer, checkpoints: Checkpoints, tracker: Tracker, *, rows: Path
+    trainer: PpoTrainer,
+    checkpoints: Checkpoints,
+    checkpoint: Path | None,
+    *,
+    tracker: Tracker,
+    rows: Path,
 ) -> tuple[Metrics, Metrics, int | None]:
-    """Runs all iterations, or those after the newest checkpoint.
+    """Runs all iterations, or those after `checkpoint`.
 
     Returns the first and the last row of metrics, and the iteration of the early warning (None: no warning).
     `rows`: the file of the logged metrics.
@@ -112,8 +105,7 @@ def _train(
     total, save_every = trainer.settings.iterations, trainer.settings.save_iterations
     resumed = 0
     first_and_last: list[Metrics] = []
-    if (checkpoint := checkpoints.newest()) is not None:
-        check_same_ranks(checkpoint, trainer.settings.deepspeed)
+    if checkpoint is not None:
         resumed = checkpoints.step(checkpoint)
         trainer.load(checkpoint)
         first_and_last = json.loads((checkpoint / FIRST_AND_LAST).read_text(encoding="utf-8"))
