@@ -13,21 +13,25 @@ from transformers import LlamaForSequenceClassification
 
 from llamita.data.rows import Prompt
 from llamita.distributed.device import device
+from llamita.model.precision import store_in
 from llamita.model.reward_models import RewardModels, Scores
 from llamita.model.scoring import terminal_scores
 from llamita.rlhf.ppo import trainer as trainer_module
 from llamita.rlhf.ppo.critic import Critic
+from llamita.rlhf.ppo.loading import Models
 from llamita.rlhf.ppo.metrics import PhaseTimer
 from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.ppo.trainer import PpoTrainer
 from llamita.rlhf.prompts import EncodedPrompt
 
+DTYPE = "bfloat16"
+
 
 def ppo(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
-    """Seconds and peak memory of each phase of the second iteration; the first one makes Adam's state.
+    """Seconds and memory of each phase of the second iteration; the first one makes Adam's state.
 
-    Policy, critic, reference and two reward models in fp32, computing in bf16, on one GPU without DeepSpeed.
-    Nearly all answers have the maximum length, since the weights are random.
+    Policy, critic, reference and two reward models on one GPU without DeepSpeed, computing in bf16. The
+    weights are random, so nearly all answers have the maximum length.
     """
     trainer = new_trainer(sizes)
     yield {"parameters": sum(weight.numel() for weight in trainer.policy.module.parameters())} | _allocated()
@@ -49,30 +53,34 @@ def new_trainer(sizes: Sizes) -> PpoTrainer:
     draw = torch.Generator().manual_seed(0)
     drawn = torch.randint(3, sizes.speed.vocabulary, (2 * sizes.episodes, sizes.prompt), generator=draw)
     return PpoTrainer(
-        policy,
-        Critic(reward_model),
+        Models(policy, Critic(reward_model), copy.deepcopy(policy)),
         reward_models=RewardModels(helpfulness, safety),
         prompts=[EncodedPrompt(Prompt([{"role": "user", "content": ""}]), ids) for ids in drawn.tolist()],
-        settings=PpoSettings.model_validate(
-            {
-                "prompts": [{"path": "made by the benchmark", "format": "prompts"}],
-                "max_new_tokens": sizes.new_tokens,
-                "episodes": sizes.episodes,
-                "mini_batch_size": sizes.episodes,
-                "micro_batch_size": sizes.micro_batch,
-                "critic_warmup_iterations": 0,
-                "dtype": "bfloat16",
-            }
-        ),
+        settings=settings(sizes),
+    )
+
+
+def settings(sizes: Sizes) -> PpoSettings:
+    return PpoSettings.model_validate(
+        {
+            "prompts": [{"path": "made by the benchmark", "format": "prompts"}],
+            "max_prompt_length": sizes.prompt,
+            "max_new_tokens": sizes.new_tokens,
+            "episodes": sizes.episodes,
+            "mini_batch_size": sizes.episodes,
+            "micro_batch_size": sizes.micro_batch,
+            "critic_warmup_iterations": 0,
+            "dtype": DTYPE,
+        }
     )
 
 
 def _scores(model: Any, eos: int) -> Scores:
-    model.eval()
+    store_in(DTYPE, model.eval())
 
     def score(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], _: Any) -> torch.Tensor:
         rows = [[*prompt, *answer, eos] for prompt, answer in zip(prompts, answers, strict=True)]
-        return terminal_scores(model, rows, dtype="bfloat16").double().sigmoid()
+        return terminal_scores(model, rows, dtype=DTYPE).double().sigmoid()
 
     return score
 

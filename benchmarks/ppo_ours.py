@@ -28,6 +28,7 @@ from llamita.model.scorer import Scorer
 from llamita.model.sizes import ModelSize
 from llamita.rlhf.ppo import trainer as trainer_module
 from llamita.rlhf.ppo.critic import Critic
+from llamita.rlhf.ppo.loading import Models
 from llamita.rlhf.ppo.metrics import PhaseTimer
 from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.ppo.trainer import PpoTrainer
@@ -108,7 +109,7 @@ def _settings(case: Case) -> PpoSettings:
 
 
 def _always_safe(_: Any, answers: Any, __: Any) -> torch.Tensor:
-    """Stands for the second reward model, which TRL does not have."""
+    """In place of the second reward model, which TRL does not have."""
     return torch.ones(len(answers), dtype=torch.float64)
 
 
@@ -134,8 +135,7 @@ def main() -> None:
     scorer = Scorer(reward, load_tokenizer(reward))
     prompts = read_prompts(folder)
     trainer = PpoTrainer(
-        load_causal_lm(policy),
-        Critic(load_reward_model(critic)),
+        Models(load_causal_lm(policy), Critic(load_reward_model(critic)), load_causal_lm(policy)),
         reward_models=RewardModels(helpfulness=scorer, safety=_always_safe),
         prompts=[EncodedPrompt(Prompt([{"role": "user", "content": ""}]), ids) for ids in prompts],
         settings=_settings(case),
