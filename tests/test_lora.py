@@ -155,9 +155,9 @@ def test_ppo_has_one_copy_of_the_weights(
     logged = train(root, "noted", {}, judge="safety")["last"]
     assert logged["ppo/judge_score"] == logged["ppo/safety_score"], "the same adapter under another name"
     [trainer] = trainers
-    base_model = trainer.policy.module._shared
+    base_model = trainer.policy.module.model._shared
     for other in (
-        trainer.reference.module,
+        trainer.reference.module.model,
         trainer.critic.module.backbone,
         trainer._reward_models.helpfulness.model.base_model,
         trainer._reward_models.safety.model.base_model,

@@ -83,7 +83,7 @@ class Offloaded:
     def on_device(self) -> Iterator[None]:
         """Context in which the module can be called."""
         for parameter, host in zip(self._module.parameters(), self._host, strict=True):
-            parameter.data = host.to(device(), non_blocking=True)
+            parameter.data = _on_device(host)
         try:
             yield
         finally:
@@ -92,6 +92,10 @@ class Offloaded:
     def _release(self) -> None:
         for parameter, host in zip(self._module.parameters(), self._host, strict=True):
             parameter.data = host
+
+
+def _on_device(values: torch.Tensor) -> torch.Tensor:
+    return values.to(device(), non_blocking=True)
 
 
 def _on_host(values: torch.Tensor) -> torch.Tensor:

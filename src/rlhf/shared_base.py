@@ -146,6 +146,10 @@ class AdaptedLanguageModel(_Adapted):
     def forward(self, **inputs: Any) -> Any:
         return self._shared.run(self.activated(), inputs)
 
+    def run(self, work: Callable[..., Any], **inputs: Any) -> Any:
+        """Calls `work`, which calls parts of the activated base model, as one pass."""
+        return self._shared.run(work, inputs)
+
     def activated(self) -> Any:
         """The base model with this adapter active, until another adapter is activated."""
         self._shared.activate(self._name)

@@ -1,4 +1,4 @@
-"""PPO and rejection sampling on DeepSpeed ranks: the results of one process, with any ZeRO stage and holding."""
+"""PPO and rejection sampling on DeepSpeed ranks give the results of one process, with any ZeRO stage."""
 
 from __future__ import annotations
 

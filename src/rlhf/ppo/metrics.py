@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data.rows import CONTEXTS
 from ...distributed.group import all_reduce_sum
-from ...processes import rank, world_size
+from ...processes import world_size
 from . import losses
 from .rollout import Episodes, MicroBatch, concatenate
 
@@ -87,10 +87,3 @@ def model_metrics(batches: Sequence[MicroBatch]) -> Metrics:
 
 def _mean_per_token(total: Tensor, mask: Tensor) -> float:
     return float(all_reduce_sum(total) / all_reduce_sum(mask.sum()))
-
-
-def max_over_ranks(value: Tensor) -> float:
-    """The largest of the ranks' values."""
-    table = torch.zeros(world_size(), device=value.device)
-    table[rank()] = value
-    return float(all_reduce_sum(table).max())

@@ -30,6 +30,7 @@ from ..shared_base import SharedBaseModel
 from .early_warning import EarlyWarning
 from .loading import engine_configs, fit_checkpoint, load_models, load_shared_base
 from .metrics import Metrics
+from .rollout import check_longest_prompt
 from .settings import PpoSettings
 from .trainer import PpoTrainer
 
@@ -54,6 +55,7 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     room = context_length(inputs["start"])
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
+    check_longest_prompt(settings, pool)
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     if (checkpoint := checkpoints.newest()) is not None:
         fit_checkpoint(checkpoint, configs)
