@@ -9,9 +9,10 @@ PIP_INDEX_URL or PIP_EXTRA_INDEX_URL can name an index with the CPU's).
 
 Both sides load the same weights (policy, reference, critic, one reward model) and the same prompts. They
 compute in fp32 on the CPU with OMP_NUM_THREADS threads (default: 1), sample at temperature 1 in one batch,
-and take one optimizer step per iteration, in micro-batches of the same number of rows. With "equal lengths"
-neither side ever samples EOS, so all answers have the maximum length. With "spread lengths" EOS has about the
-same probability at every token and the longest answers are truncated; the sides draw different answers.
+and take one optimizer step per iteration. TRL's micro-batches have a number of rows and ours a number of
+tokens, at most as many as TRL's have with its longest answers. With "equal lengths" neither side ever samples
+EOS, so all answers have the maximum length. With "spread lengths" EOS has about the same probability at every
+token and the longest answers are truncated; the sides draw different answers.
 
 Each side of a case is a process of its own; the two take turns for ROUNDS rounds (default: 5) after a warm-up
 iteration each. Rates are medians, ratios the median and range over the rounds; memory is the largest resident

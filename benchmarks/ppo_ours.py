@@ -102,7 +102,7 @@ def _settings(case: Case) -> PpoSettings:
             "max_new_tokens": case.new_tokens,
             "episodes": case.episodes,
             "mini_batch_size": case.episodes,
-            "micro_batch_size": case.micro_batch,
+            "max_tokens_per_micro_batch": case.micro_tokens,
             "critic_warmup_iterations": 0,
         }
     )
@@ -133,14 +133,16 @@ def main() -> None:
     case, folder = arguments()
     policy, critic, reward = (folder / name for name in MATERIAL)
     scorer = Scorer(reward, load_tokenizer(reward))
+    models = Models(load_causal_lm(policy), Critic(load_reward_model(critic)), load_causal_lm(policy))
     prompts = read_prompts(folder)
+    agreement = _agreement(models, scorer.model, torch.tensor(prompts[:1]))
     trainer = PpoTrainer(
-        Models(load_causal_lm(policy), Critic(load_reward_model(critic)), load_causal_lm(policy)),
+        models,
         reward_models=RewardModels(helpfulness=scorer, safety=_always_safe),
         prompts=[EncodedPrompt(Prompt([{"role": "user", "content": ""}]), ids) for ids in prompts],
         settings=_settings(case),
     )
-    reporter.ready(agreement=_agreement(trainer, scorer, torch.tensor(prompts[:1])))
+    reporter.ready(agreement=agreement)
     for number, _ in enumerate(reporter.requests(), start=1):
         timer = ProcessorTimer()
         with patch.object(trainer_module, "PhaseTimer", lambda timer=timer: timer):
@@ -150,11 +152,11 @@ def main() -> None:
 
 
 @torch.no_grad()
-def _agreement(trainer: PpoTrainer, scorer: Scorer, ids: torch.Tensor) -> list[float]:
+def _agreement(models: Models, reward_model: Any, ids: torch.Tensor) -> list[float]:
     """Numbers that TRL's side computes from the same prompt: a logit, a value and a reward."""
-    logit = trainer.policy(input_ids=ids).logits[0, -1, 5]
-    value = trainer.critic(torch.nn.functional.pad(ids, (0, 1)))[0, -1]
-    return [float(logit), float(value), float(scorer.model(input_ids=ids).logits[0, 0])]
+    logit = models.policy(input_ids=ids).logits[0, -1, 5]
+    value = models.critic(torch.nn.functional.pad(ids, (0, 1)))[0, -1]
+    return [float(logit), float(value), float(reward_model(input_ids=ids).logits[0, 0])]
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ class Case:
         new_tokens: maximum length of an answer.
         mean_answer: mean length without that maximum, geometrically distributed; None: no answer ever ends,
             so that each has exactly `new_tokens` tokens.
-        micro_batch: rows of a forward pass with gradient; an iteration has one optimizer step.
+        micro_batch: rows of a forward pass with gradient on TRL's side; an iteration has one optimizer step.
+        micro_tokens: tokens of such a pass on our side, which splits by tokens; pads included.
     """
 
     width: int
@@ -41,18 +42,20 @@ class Case:
     mean_answer: int | None
     episodes: int
     micro_batch: int
+    micro_tokens: int
 
 
 _SMALL = {"width": 256, "intermediate": 688, "layers": 6, "heads": 4, "vocabulary": 2048}
 _LARGE = {"width": 512, "intermediate": 1376, "layers": 8, "heads": 8, "vocabulary": 4096}
 _EQUAL: dict[str, Any] = {"prompt": (32, 32), "new_tokens": 64, "mean_answer": None}
 _SPREAD: dict[str, Any] = {"prompt": (8, 56), "new_tokens": 128, "mean_answer": 32}
+_TINY: dict[str, Any] = {"prompt": (3, 6), "new_tokens": 8, "mean_answer": 4}
 CASES = {
-    "5.8M, equal lengths": Case(**_SMALL, **_EQUAL, episodes=32, micro_batch=8),
-    "5.8M, spread lengths": Case(**_SMALL, **_SPREAD, episodes=32, micro_batch=8),
-    "30M, equal lengths": Case(**_LARGE, **_EQUAL, episodes=8, micro_batch=4),
-    "30M, spread lengths": Case(**_LARGE, **_SPREAD, episodes=8, micro_batch=4),
-    "tiny": Case(16, 32, 2, 2, 64, prompt=(3, 6), new_tokens=8, mean_answer=4, episodes=8, micro_batch=4),
+    "5.8M, equal lengths": Case(**_SMALL, **_EQUAL, episodes=32, micro_batch=8, micro_tokens=768),
+    "5.8M, spread lengths": Case(**_SMALL, **_SPREAD, episodes=32, micro_batch=8, micro_tokens=512),
+    "30M, equal lengths": Case(**_LARGE, **_EQUAL, episodes=8, micro_batch=4, micro_tokens=384),
+    "30M, spread lengths": Case(**_LARGE, **_SPREAD, episodes=8, micro_batch=4, micro_tokens=384),
+    "tiny": Case(16, 32, 2, 2, 64, **_TINY, episodes=8, micro_batch=4, micro_tokens=56),
 }
 """Those that are measured, and one that tests the script."""
 
