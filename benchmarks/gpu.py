@@ -1,9 +1,9 @@
-"""What a rented GPU shows in nine minutes: losses, speed and memory of training, sampling.
+"""What a rented GPU shows in ten minutes: losses, speed and memory of training, sampling and PPO.
 
     python benchmarks/gpu.py [--out gpu.json] [--parts losses,peak,...] [--small]
 
 Each part runs in its own process, the most important one first or in the order of `--parts`, until it ends or
-its time is up; the limits, below in seconds, add up to 550. If a part or one of its cases fails, or a part
+its time is up; the limits, below in seconds, add up to 610. If a part or one of its cases fails, or a part
 is stopped, its results so far are kept and the next one starts. After each part the JSON file is rewritten;
 the output of part NAME is beside it in `gpu.NAME.log`. wandb and the network are not used. The package may be
 importable without being installed (`PYTHONPATH`). Without a GPU, or with `--small`, all sizes are small: that
@@ -21,6 +21,8 @@ tests this script and measures nothing. With `--small` there are no limits.
 - `memory` (75): the same model under ZeRO-1, 2 and 3 with one rank.
 - `compile` (90): `pretrain` with `torch_compile`, whose first step takes up to a minute.
 - `sample` (45): answers of the same model in bf16, tokens/s, alternating with `generate`.
+- `ppo` (60): an iteration of PPO with the same model, critic, reference and two reward models of its size, in
+  bf16 over fp32 weights: seconds and peak memory of each phase.
 - `smoke` (45): `llamita run configs/smoke/pipeline.yaml`; seconds and metrics of each finished stage, and the
   last row of the metrics of the stage that was running. Its folder `runs/gpu-TIME` below the current folder
   is not deleted.
@@ -123,6 +125,7 @@ COLUMNS = {
     "tokens/s": ("tokens_per_second", "{:,.0f}"),
     "MFU of the measured peak": ("mfu_of_measured_peak", "{:.1%}"),
     "of the data sheet's": ("mfu", "{:.1%}"),
+    "seconds": ("phase_seconds", "{:.2f}"),
     "peak GB": ("peak_gb", "{:.1f}"),
     "peak / accounted": ("peak_over_accounted", "{:.2f}"),
     "largest relative difference": ("largest_relative_difference", "{:.1e}"),
@@ -152,7 +155,7 @@ def chosen_parts(names: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Measures a GPU in at most 550 seconds; see the file's docstring."
+        description="Measures a GPU in at most 610 seconds; see the file's docstring."
     )
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="JSON file of the results")
     limits = ", ".join(f"{name} ({limit} seconds at most)" for name, (_, limit) in PARTS.items())

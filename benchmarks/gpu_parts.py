@@ -93,6 +93,12 @@ def sample(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
                 yield {f"batch of {batch}, tokens/s": speeds}
 
 
+def ppo(sizes: Sizes, before: Mapping[str, Any]) -> Iterator[Result]:
+    from gpu_ppo import ppo
+
+    yield from ppo(sizes, before)
+
+
 PARTS: dict[str, tuple[Callable[[Sizes, Mapping[str, Any]], Iterator[Result]], int]] = {
     "losses": (losses, 100),
     "peak": (peak, 25),
@@ -101,5 +107,6 @@ PARTS: dict[str, tuple[Callable[[Sizes, Mapping[str, Any]], Iterator[Result]], i
     "memory": (memory, 75),
     "compile": (compile_, 90),
     "sample": (sample, 45),
+    "ppo": (ppo, 60),
     "smoke": (smoke, 45),
-}  # name: function, limit in seconds; 550 in all
+}  # name: function, limit in seconds; 610 in all

@@ -46,6 +46,7 @@ class Sizes:
         speed: what is trained to measure speed and memory.
         losses: what is trained on the CPU and on the GPU to compare losses.
         prompt: tokens of a prompt; `new_tokens` of its answer; `batches`: answers side by side.
+        episodes: answers of an iteration of PPO; `micro_batch`: those of a forward pass with gradient.
     """
 
     pipeline: tuple[str, ...]
@@ -56,6 +57,8 @@ class Sizes:
     new_tokens: int
     batches: tuple[int, ...]
     rounds: int
+    episodes: int
+    micro_batch: int
 
 
 def _shape(width: int, layers: int, heads: int, context: int) -> ModelSize:
@@ -78,6 +81,8 @@ FULL = Sizes(
     new_tokens=256,
     batches=(32, 128),
     rounds=2,
+    episodes=64,
+    micro_batch=8,
 )
 SMALL = Sizes(
     pipeline=(
@@ -101,6 +106,8 @@ SMALL = Sizes(
     new_tokens=8,
     batches=(4,),
     rounds=1,
+    episodes=8,
+    micro_batch=4,
 )
 
 

@@ -1,0 +1,134 @@
+"""The part `ppo` of `gpu.py`: two iterations of PPO with a model of 1.1 billion parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from gpu_sizes import Result, Sizes, new_model
+from transformers import LlamaForSequenceClassification
+
+from llamita.data.rows import Prompt
+from llamita.distributed.device import device
+from llamita.model.precision import store_in
+from llamita.model.reward_models import RewardModels, Scores
+from llamita.model.scoring import terminal_scores
+from llamita.rlhf.ppo import trainer as trainer_module
+from llamita.rlhf.ppo.critic import Critic
+from llamita.rlhf.ppo.loading import Models
+from llamita.rlhf.ppo.metrics import PhaseTimer
+from llamita.rlhf.ppo.settings import PpoSettings
+from llamita.rlhf.ppo.trainer import PpoTrainer
+from llamita.rlhf.prompts import EncodedPrompt
+
+DTYPE = "bfloat16"
+
+
+def ppo(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
+    """Seconds and memory of each phase of the second iteration; the first one makes Adam's state.
+
+    Policy, critic, reference and two reward models on one GPU without DeepSpeed, computing in bf16. The
+    weights are random, so nearly all answers have the maximum length.
+    """
+    trainer = new_trainer(sizes)
+    yield {"parameters": sum(weight.numel() for weight in trainer.policy.module.parameters())} | _allocated()
+    first, _tokens = measure(trainer, 1)
+    yield {"first_iteration_seconds": {name: phase["phase_seconds"] for name, phase in first.items()}}
+    phases, tokens = measure(trainer, 2)
+    yield phases | {"iteration": whole(phases), "answer_tokens": tokens}
+
+
+def new_trainer(sizes: Sizes) -> PpoTrainer:
+    """Random models, all with one architecture; critic and reward models start with the same weights."""
+    policy = new_model(sizes.speed, device())
+    config = copy.deepcopy(policy.config)
+    config.num_labels = 1
+    with torch.device(device()):
+        reward_model = LlamaForSequenceClassification(config)
+    eos = policy.config.eos_token_id
+    safety, helpfulness = (_scores(copy.deepcopy(reward_model), eos) for _ in range(2))
+    draw = torch.Generator().manual_seed(0)
+    drawn = torch.randint(3, sizes.speed.vocabulary, (2 * sizes.episodes, sizes.prompt), generator=draw)
+    return PpoTrainer(
+        Models(policy, Critic(reward_model), copy.deepcopy(policy)),
+        reward_models=RewardModels(helpfulness, safety),
+        prompts=[EncodedPrompt(Prompt([{"role": "user", "content": ""}]), ids) for ids in drawn.tolist()],
+        settings=settings(sizes),
+    )
+
+
+def settings(sizes: Sizes) -> PpoSettings:
+    return PpoSettings.model_validate(
+        {
+            "prompts": [{"path": "made by the benchmark", "format": "prompts"}],
+            "max_prompt_length": sizes.prompt,
+            "max_new_tokens": sizes.new_tokens,
+            "episodes": sizes.episodes,
+            "mini_batch_size": sizes.episodes,
+            "micro_batch_size": sizes.micro_batch,
+            "critic_warmup_iterations": 0,
+            "dtype": DTYPE,
+        }
+    )
+
+
+def _scores(model: Any, eos: int) -> Scores:
+    store_in(DTYPE, model.eval())
+
+    def score(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], _: Any) -> torch.Tensor:
+        rows = [[*prompt, *answer, eos] for prompt, answer in zip(prompts, answers, strict=True)]
+        return terminal_scores(model, rows, dtype=DTYPE).double().sigmoid()
+
+    return score
+
+
+class MeasuredPhases(PhaseTimer):
+    """Also waits for the GPU at the end of each phase, and records the peak of torch's allocator in it."""
+
+    def __init__(self) -> None:
+        self.found: Result = {}
+        _wait()
+        super().__init__()
+
+    def end(self, phase: str) -> float:
+        peak = _wait()
+        seconds = super().end(phase)
+        self.found[phase] = {"phase_seconds": seconds} | peak | _allocated()
+        return seconds
+
+
+def _wait() -> Result:
+    """The peak since the last call, in GB of 10^9 bytes; without a GPU there is none."""
+    if not torch.cuda.is_available():
+        return {}
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() / 1e9
+    torch.cuda.reset_peak_memory_stats()
+    return {"peak_gb": peak}
+
+
+def _allocated() -> Result:
+    return {"allocated_gb": torch.cuda.memory_allocated() / 1e9} if torch.cuda.is_available() else {}
+
+
+def measure(trainer: PpoTrainer, iteration: int) -> tuple[Result, int]:
+    """Runs one iteration; returns its phases and the number of its answer tokens."""
+    timers: list[MeasuredPhases] = []
+
+    def timer() -> MeasuredPhases:
+        timers.append(MeasuredPhases())
+        return timers[-1]
+
+    with patch.object(trainer_module, "PhaseTimer", timer):
+        metrics = trainer.iterate(iteration)
+    return timers[0].found, round(metrics["ppo/answer_length"] * trainer.settings.episodes)
+
+
+def whole(phases: Mapping[str, Mapping[str, float]]) -> Result:
+    """Seconds of all phases, and the largest peak."""
+    found: Result = {"phase_seconds": sum(phase["phase_seconds"] for phase in phases.values())}
+    peaks = [phase["peak_gb"] for phase in phases.values() if "peak_gb" in phase]
+    return found | ({"peak_gb": max(peaks)} if peaks else {})
