@@ -16,7 +16,8 @@ from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from ..errors import ConfigError
 
-_PART = 2**24  # logits that are computed at a time: 64 MiB in fp32
+# Logits that are computed at a time: 64 MiB in fp32; on a CPU 4, which fit its caches.
+_PART, _PART_ON_CPU = 2**24, 2**20
 
 
 class OutputLayer(NamedTuple):
@@ -161,7 +162,8 @@ def _parts(
     states: Tensor, weight: Tensor, bias: Tensor | None, *, layer: OutputLayer, dtype: torch.dtype
 ) -> Iterator[tuple[int, Tensor]]:
     """The first token of each part of the vocabulary, and the part's logits `[states, tokens]`."""
-    width = max(1, _PART // max(1, len(states)))
+    part = _PART_ON_CPU if states.device.type == "cpu" else _PART
+    width = max(1, part // max(1, len(states)))
     width = width // 64 * 64 or width  # GPUs multiply such matrices faster
     states = states.to(dtype)
     with torch.autocast(states.device.type, enabled=False):

@@ -60,7 +60,7 @@ def gradients(scores: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
 def test_values_and_gradients_are_those_of_the_whole_table(
     kind: str, bias: bool, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output_layer, "_PART", part)
+    monkeypatch.setattr(output_layer, "_PART_ON_CPU", part)
     layer = LAYERS[kind]
     for dtype, accuracy in ((torch.float64, 1e-12), (torch.float32, 2e-6)):
         model, states, tokens = material(dtype, bias=bias)
@@ -146,7 +146,7 @@ def test_memory_is_that_of_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
         score_tokens(model, PLAIN, states, tokens=tokens)[0].sum().backward()
 
     part = 2**14  # 64 columns
-    monkeypatch.setattr(output_layer, "_PART", part)
+    monkeypatch.setattr(output_layer, "_PART_ON_CPU", part)
     assert max(peak(vocabulary, by_parts) for vocabulary in (1_000, 8_000)) < 5 * 4 * part
     assert peak(8_000, whole) > 2 * 4 * 256 * 8_000
 

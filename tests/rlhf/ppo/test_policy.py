@@ -30,7 +30,7 @@ ANSWERS = [[7, 8, 9, 10, 2], [11, 2], [12, 13, 14]]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_layer, "_PART", 70)  # seven tokens of the vocabulary for ten answer tokens
+    monkeypatch.setattr(output_layer, "_PART_ON_CPU", 70)  # 7 tokens of the vocabulary at a time
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -124,7 +124,7 @@ def peak(prompt: int, vocabulary: int, work: Callable[[Any, Tensor, Tensor, Tens
 
 
 def test_memory_does_not_grow_with_prompt_tokens_times_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_layer, "_PART", 2**12)
+    monkeypatch.setattr(output_layer, "_PART_ON_CPU", 2**12)
 
     def ours(model: Any, ids: Tensor, mask: Tensor, places: Tensor) -> Tensor:
         logprobs: Tensor = Policy(model, TEMPERATURE)(ids, places)[0]
