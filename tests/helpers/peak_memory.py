@@ -23,6 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llamita.pretrain.bits_per_byte import total_nats
 from llamita.rlhf.ppo.policy import Policy
+from llamita.sampling import output_layer
 from llamita.sampling.output_layer import OutputLayer
 
 NO_MASK = "sdpa_without_mask"  # transformers cannot see in a tensor without storage that no mask is needed
@@ -77,7 +78,8 @@ def passes(config: dict[str, Any], tokens: int, *, loss: str, precision: str, ch
     kind = LlamaForSequenceClassification if loss == "scores" else LlamaForCausalLM
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     options = {"num_labels": 1, "pad_token_id": 0} if loss == "scores" else {}
-    with FakeTensorMode():
+    on_gpu = patch.object(output_layer, "_PART_ON_CPU", output_layer._PART)  # logits at a time
+    with FakeTensorMode(), on_gpu:
         model = kind._from_config(LlamaConfig(**config, **options), dtype=dtype)
         model.set_attn_implementation(NO_MASK)
         model.train()
