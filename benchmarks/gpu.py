@@ -22,7 +22,7 @@ tests this script and measures nothing. With `--small` there are no limits.
 - `compile` (90): `pretrain` with `torch_compile`, whose first step takes up to a minute.
 - `sample` (45): answers of the same model in bf16, tokens/s, alternating with `generate`.
 - `ppo` (60): an iteration of PPO with the same model, critic, reference and two reward models of its size, in
-  bf16 over fp32 weights: seconds and peak memory of each phase.
+  bf16 over fp32 weights: seconds and peak memory of each phase, beside what `llamita.memory` predicts.
 - `smoke` (45): `llamita run configs/smoke/pipeline.yaml`; seconds and metrics of each finished stage, and the
   last row of the metrics of the stage that was running. Its folder `runs/gpu-TIME` below the current folder
   is not deleted.

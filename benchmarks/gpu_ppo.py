@@ -13,6 +13,8 @@ from transformers import LlamaForSequenceClassification
 
 from llamita.data.rows import Prompt
 from llamita.distributed.device import device
+from llamita.memory import ppo as accounting
+from llamita.memory.account import Account
 from llamita.model.precision import store_in
 from llamita.model.reward_models import RewardModels, Scores
 from llamita.model.scoring import terminal_scores
@@ -25,6 +27,12 @@ from llamita.rlhf.ppo.trainer import PpoTrainer
 from llamita.rlhf.prompts import EncodedPrompt
 
 DTYPE = "bfloat16"
+ACCOUNTED = {
+    "sampling": ["sampling"],
+    "scoring": ["scoring"],
+    "advantages": ["passes"],
+    "update": ["policy", "critic"],
+}  # phases of the timer -> those of the accounting
 
 
 def ppo(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
@@ -38,6 +46,9 @@ def ppo(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
     first, _tokens = measure(trainer, 1)
     yield {"first_iteration_seconds": {name: phase["phase_seconds"] for name, phase in first.items()}}
     phases, tokens = measure(trainer, 2)
+    config = sizes.speed.model.llama_config(sizes.speed.vocabulary)
+    predicted = accounting.ppo(trainer.settings, config.to_dict(), ranks=1)
+    phases = {name: phase | accounted(name, phase, predicted) for name, phase in phases.items()}
     yield phases | {"iteration": whole(phases), "answer_tokens": tokens}
 
 
@@ -132,3 +143,15 @@ def whole(phases: Mapping[str, Mapping[str, float]]) -> Result:
     found: Result = {"phase_seconds": sum(phase["phase_seconds"] for phase in phases.values())}
     peaks = [phase["peak_gb"] for phase in phases.values() if "peak_gb" in phase]
     return found | ({"peak_gb": max(peaks)} if peaks else {})
+
+
+def accounted(name: str, phase: Mapping[str, float], predicted: Mapping[str, Account]) -> Result:
+    """What `llamita.memory` predicts for a phase, in GB and by part, and the peak as a multiple of it."""
+    account = max((predicted[one] for one in ACCOUNTED[name]), key=lambda one: one.total)
+    found: Result = {
+        "accounted_gb": account.total / 1e9,
+        "accounted_by_part": {part: round(size / 1e9, 2) for part, size in account.gpu.items()},
+    }
+    if "peak_gb" in phase:
+        found["peak_over_accounted"] = phase["peak_gb"] * 1e9 / account.total
+    return found

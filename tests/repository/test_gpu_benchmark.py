@@ -222,7 +222,22 @@ def test_an_iteration_of_ppo_is_measured_by_phase(gpu: ModuleType) -> None:
     assert min(seconds) > 0
     assert found["iteration"]["phase_seconds"] == pytest.approx(sum(seconds))
     assert 8 <= found["answer_tokens"] <= 64
+    for name in names:
+        assert found[name]["accounted_gb"] > 0
+        assert "policy weights" in found[name]["accounted_by_part"]
     assert [line.split()[1] for line in gpu.summary("ppo", found).splitlines()[2:]] == [*names, "iteration"]
+
+
+def test_an_update_is_accounted_as_the_larger_of_both_models(gpu: ModuleType) -> None:
+    from gpu_ppo import accounted
+
+    accounts = {
+        "policy": Account({"logits": 4 * 10**9}, {}, "loss"),
+        "critic": Account({"buffers": 3 * 10**9}, {}, "step"),
+    }
+    found = accounted("update", {"peak_gb": 5.0}, accounts)
+    assert found == {"accounted_gb": 4.0, "accounted_by_part": {"logits": 4.0}, "peak_over_accounted": 1.25}
+    assert "peak_over_accounted" not in accounted("update", {}, accounts)
 
 
 def test_the_peak_of_an_iteration_is_that_of_its_largest_phase(gpu: ModuleType) -> None:
