@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 from ...distributed.device import device
 from ...distributed.group import all_reduce_sum
 from ...errors import LlamitaError
-from ...model.reward_models import RewardModels
+from ...model.reward_models import RewardModels, safety_branch
 from ...processes import enter_phase
 from ...sampling.generate import sampler_for
 from ...sampling.logprobs import excluded_pad_id
@@ -27,6 +27,7 @@ from ..prompts import EncodedPrompt
 from ..shared_base import AdaptedLanguageModel, transformers_model
 from .checkpointing import checkpoint_layers
 from .critic import Critic
+from .diagnostics import advantage_metrics, check_sampler
 from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
 from .passes import Passes
 from .rollout import (
@@ -139,19 +140,19 @@ class PpoTrainer:
         In the first `critic_warmup_iterations` only the critic is trained, without clipping its loss.
         """
         timer = PhaseTimer()
-        prompts, samples = self._sample(iteration)
+        places = self._places(iteration)
+        prompts = [self._prompts[self._order[place]] for place in places]
+        samples = self.sample(prompts, "rollout", keys=places)
         sampling_seconds = timer.end("sampling")
-        episodes = score_episodes(
-            prompts,
-            samples,
-            reward_models=self._reward_models,
-            missing_eos_penalty=self.settings.missing_eos_penalty,
-        )
+        episodes = self.score(prompts, samples)
         timer.end("scoring")
         if iteration == 1:
             self._calibrate_critic(episodes.score)
-        minis = self._estimate_advantages(episodes)
-        metrics = episode_metrics(episodes) | model_metrics([batch for mini in minis for batch in mini])
+        layout = self.layout(episodes)
+        minis = self.first_passes(episodes, layout)
+        metrics = self._measure(episodes, layout, minis)
+        check_sampler(metrics["sampler_deviation"])
+        minis = whiten_advantages(minis)
         timer.end("advantages")
 
         warming_up = iteration <= self.settings.critic_warmup_iterations
@@ -164,27 +165,53 @@ class PpoTrainer:
         speed = throughput(answers, answers * metrics["answer_length"], sampling_seconds)
         return {f"ppo/{name}": value for name, value in metrics.items()} | speed | timer.seconds
 
-    def _sample(self, iteration: int) -> tuple[list[EncodedPrompt], Samples]:
-        """This rank's prompts of the iteration, mini-batch after mini-batch, and one answer to each."""
+    def _places(self, iteration: int) -> list[int]:
+        """This rank's places in the sequence of all iterations' prompts, mini-batch after mini-batch."""
         count, mini = self.settings.episodes, self.settings.mini_batch_size
         share = rank_share(count, mini, f"{self.seed}/mini_batches/{iteration}")
-        places = [(iteration - 1) * count + place for place in share]  # in the sequence of all iterations
-        prompts = [self._prompts[self._order[place]] for place in places]
+        return [(iteration - 1) * count + place for place in share]
+
+    def sample(self, prompts: Sequence[EncodedPrompt], name: str, *, keys: Sequence[int]) -> Samples:
+        """One answer of the policy to each prompt; `name` and the prompt's key decide its random numbers."""
         self._sampler.refresh(transformers_model(self.policy.module))
-        samples = self._sampler.sample(
+        return self._sampler.sample(
             [prompt.ids for prompt in prompts],
             self.settings.max_new_tokens,
             temperature=self.settings.temperature,
-            seed=f"{self.seed}/rollout",
-            keys=places,
+            seed=f"{self.seed}/{name}",
+            keys=keys,
         )
-        return prompts, samples
 
-    def _estimate_advantages(self, episodes: Episodes) -> list[list[MicroBatch]]:
-        """Mini-batches of micro-batches, with old logprobs, old values, whitened advantages, and returns."""
-        layout = mini_batches(episodes, self._mini, self._micro)
-        return whiten_advantages(
-            [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
+    def score(self, prompts: Sequence[EncodedPrompt], samples: Samples) -> Episodes:
+        """The answers with their scores and rewards; the same number on every rank."""
+        return score_episodes(
+            prompts,
+            samples,
+            reward_models=self._reward_models,
+            missing_eos_penalty=self.settings.missing_eos_penalty,
+        )
+
+    def layout(self, episodes: Episodes) -> list[list[list[int]]]:
+        """Row numbers of the episodes by mini-batch and micro-batch."""
+        return mini_batches(episodes, self._mini, self._micro)
+
+    def first_passes(self, episodes: Episodes, layout: list[list[list[int]]]) -> list[list[MicroBatch]]:
+        """Mini-batches of micro-batches, with the models' outputs and advantages, which are not whitened."""
+        return [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
+
+    def _measure(
+        self, episodes: Episodes, layout: list[list[list[int]]], minis: list[list[MicroBatch]]
+    ) -> Metrics:
+        """Metrics of the iteration before its first step; advantages are not whitened yet."""
+        batches = [batch for mini in minis for batch in mini]
+        by_safety = safety_branch(
+            episodes.safety, episodes.adversarial, threshold=self._reward_models.safety_threshold
+        )
+        branches = [by_safety[rows] for mini in layout for rows in mini]
+        return (
+            episode_metrics(episodes, by_safety)
+            | model_metrics(batches, cliprange=self.settings.cliprange)
+            | advantage_metrics(batches, branches)
         )
 
     def _step(self, mini: Sequence[MicroBatch], *, warming_up: bool) -> Metrics:
