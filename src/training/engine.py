@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..deepspeed_file import engine_config
 from ..distributed.device import device
 from ..processes import is_main_process, world_size
+from .discarding import discard_gradients
 from .settings import PAPER_OPTIMIZER
 
 STATE = "state"  # name in a checkpoint: the file state.pt, or DeepSpeed's folder
@@ -101,6 +102,13 @@ class Engine:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
+
+    def discard_gradients(self) -> None:
+        """Forgets the gradients of all backward passes since the last step, as if there had been none."""
+        if self._deepspeed is not None:
+            discard_gradients(self._deepspeed)
+        else:
+            self._optimizer.zero_grad(set_to_none=True)
 
     def save(self, folder: Path) -> None:
         """Writes weights and optimizer state below the existing `folder`; every rank calls it."""
