@@ -1,7 +1,7 @@
 """Discards the gradients of a DeepSpeed engine, so that no step is taken with them.
 
-DeepSpeed itself does so only after an overflow, inside of `step`. A step with learning rate 0 is no substitute:
-it would change Adam's moments and count as a step.
+DeepSpeed itself does so only after an overflow, inside of `step`. A step with learning rate 0 is no
+substitute: it would change Adam's moments and count as a step.
 """
 
 from __future__ import annotations

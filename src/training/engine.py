@@ -103,6 +103,16 @@ class Engine:
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
+    @property
+    def unallocated_state(self) -> int:
+        """Bytes on this rank's device that the optimizer's first step will allocate for Adam's moments."""
+        return sum(
+            2 * parameter.numel() * parameter.element_size()
+            for group in self._optimizer.param_groups
+            for parameter in group["params"]
+            if parameter not in self._optimizer.state and parameter.device.type == device().type
+        )
+
     def discard_gradients(self) -> None:
         """Forgets the gradients of all backward passes since the last step, as if there had been none."""
         if self._deepspeed is not None:

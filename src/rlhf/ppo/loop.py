@@ -15,8 +15,10 @@ from ...jsonl import read_rows
 from ...processes import is_main_process
 from ...training.interruption import interruptible
 from ...training.tracking import Tracker
+from . import rehearsal
 from .early_warning import EarlyWarning
 from .metrics import Metrics
+from .out_of_memory import explained
 from .selection import Selection
 from .trainer import PpoTrainer
 
@@ -48,8 +50,6 @@ def train(
     done, first_and_last = _resume(trainer, checkpoints, selection)
     tracker.rewind(done or -1)  # a run that starts again logs the start model's evaluation again
     early_warning = EarlyWarning(read_rows(rows) if is_main_process() else ())
-    if not done and (evaluation := selection.after(0)):
-        tracker.log(evaluation, 0)
 
     def save(folder: Path) -> None:
         trainer.save(folder)
@@ -58,8 +58,12 @@ def train(
             write_json(folder / FIRST_AND_LAST, first_and_last)
 
     finished = done == total or selection.stops
+    if rehearsal.is_due() and not finished:
+        rehearsal.rehearse(trainer)
+    if not done and (evaluation := selection.after(0)):
+        tracker.log(evaluation, 0)
     iterations = () if finished else trainer.iterations(done)
-    with interruptible() as interrupted:
+    with interruptible() as interrupted, explained(trainer.settings, "PPO"):
         for metrics in track(iterations, "PPO", total, unit="iterations", done=done):
             done += 1
             metrics |= selection.after(done)

@@ -16,7 +16,7 @@ from ...distributed.device import device
 from ...distributed.group import all_reduce_sum
 from ...errors import LlamitaError
 from ...model.reward_models import RewardModels, safety_branch
-from ...processes import enter_phase
+from ...processes import enter_phase, phase
 from ...sampling.generate import sampler_for
 from ...sampling.logprobs import excluded_pad_id
 from ...sampling.sampler import Samples
@@ -70,7 +70,7 @@ class PpoTrainer:
         reference: AdaptedLanguageModel | None = None,
     ) -> None:
         self.settings, self.seed = settings, f"{settings.seed}/{settings.round}/ppo"
-        self._reward_models, self._prompts = reward_models, prompts
+        self._reward_models, self.prompts = reward_models, prompts
         self._order = Epochs(len(prompts), self.seed)
         self._mini, self._micro = sizes_per_rank(settings)
         self._calibrate_critic = critic.calibrate
@@ -141,7 +141,7 @@ class PpoTrainer:
         """
         timer = PhaseTimer()
         places = self._places(iteration)
-        prompts = [self._prompts[self._order[place]] for place in places]
+        prompts = [self.prompts[self._order[place]] for place in places]
         samples = self.sample(prompts, "rollout", keys=places)
         sampling_seconds = timer.end("sampling")
         episodes = self.score(prompts, samples)
@@ -156,7 +156,7 @@ class PpoTrainer:
         timer.end("advantages")
 
         warming_up = iteration <= self.settings.critic_warmup_iterations
-        steps = [self._step(mini, warming_up=warming_up) for mini in minis]
+        steps = [self.update(mini, warming_up=warming_up) for mini in minis]
         timer.end("update")
         if not warming_up:  # before its first step the policy is unchanged: this deviation is rounding error
             metrics["first_ratio_deviation"] = steps[0]["ratio_deviation"]
@@ -182,6 +182,7 @@ class PpoTrainer:
             keys=keys,
         )
 
+    @phase("scoring")
     def score(self, prompts: Sequence[EncodedPrompt], samples: Samples) -> Episodes:
         """The answers with their scores and rewards; the same number on every rank."""
         return score_episodes(
@@ -195,6 +196,7 @@ class PpoTrainer:
         """Row numbers of the episodes by mini-batch and micro-batch."""
         return mini_batches(episodes, self._mini, self._micro)
 
+    @phase("forward passes")
     def first_passes(self, episodes: Episodes, layout: list[list[list[int]]]) -> list[list[MicroBatch]]:
         """Mini-batches of micro-batches, with the models' outputs and advantages, which are not whitened."""
         return [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
@@ -214,7 +216,8 @@ class PpoTrainer:
             | advantage_metrics(batches, branches)
         )
 
-    def _step(self, mini: Sequence[MicroBatch], *, warming_up: bool) -> Metrics:
+    @phase("updating")
+    def update(self, mini: Sequence[MicroBatch], *, warming_up: bool) -> Metrics:
         """One optimizer step of the critic, and after the warm-up of the policy."""
         tokens = int(all_reduce_sum(torch.stack([batch.mask.sum() for batch in mini]).sum()))
         value_clip = None if warming_up else self.settings.cliprange_value
