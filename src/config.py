@@ -64,19 +64,21 @@ def parse_settings(yaml_file: YamlFile, schema: type[S]) -> S:
 
 def _resolve_folders(yaml_file: YamlFile, schema: type[StageSettings]) -> None:
     data = yaml_file.data
-    keys: list[tuple[KeyPath, dict[Any, Any]]] = [(("deepspeed",), data), (("output",), data)]
+    keys: list[tuple[KeyPath, dict[Any, Any]]] = [((name,), data) for name in schema.deepspeed_files]
+    keys.append((("output",), data))
     for key, section in [*keys, *_inputs_of(data), *_paths_of(data, schema)]:
         if isinstance(value := section.get(key[-1]), str):
             path = yaml_file.absolute_path(key, value, follow=key != ("output",))
             on_the_hub = key[0] == "inputs" and not path.exists() and is_hub_id(value)
             section[key[-1]] = value if on_the_hub else str(path)
-    if "deepspeed" in schema.model_fields and isinstance(data.get("deepspeed"), str):
-        try:
-            DeepSpeedFile.read(data["deepspeed"])
-        except OSError:
-            raise yaml_file.error(("deepspeed",), f"no such file: {data['deepspeed']}") from None
-        except ValueError as error:
-            raise yaml_file.error(("deepspeed",), f"invalid JSON in {data['deepspeed']}: {error}") from None
+    for name in schema.deepspeed_files:
+        if isinstance(value := data.get(name), str):
+            try:
+                DeepSpeedFile.read(value)
+            except OSError:
+                raise yaml_file.error((name,), f"no such file: {value}") from None
+            except ValueError as error:
+                raise yaml_file.error((name,), f"invalid JSON in {value}: {error}") from None
 
 
 def _paths_of(

@@ -69,17 +69,12 @@ def check_gradient_sum(deepspeed: str | None, *, bf16: bool, accumulates: bool) 
 def check_deepspeed_file(deepspeed: str | None, *, gpu: bool, accumulates: bool) -> None:
     """Raises ConfigError for a DeepSpeed file that PPO cannot use.
 
-    That is one with ZeRO-3, an optimizer or a scheduler, or one that would sum the gradients of several
-    micro-batches in bf16, if `accumulates`.
+    That is one with an optimizer or a scheduler, or one that would sum the gradients of several micro-batches
+    in bf16, if `accumulates`.
     """
     if deepspeed is None:
         return
     file = DeepSpeedFile.read(deepspeed)
-    if file.zero_stage == 3:
-        raise ConfigError(
-            f"{deepspeed}: zero_optimization.stage: expected 0, 1 or 2, found 3; "
-            "PPO samples from unpartitioned weights"
-        )
     for section in ("optimizer", "scheduler"):
         if section in file.content:
             raise ConfigError(
@@ -89,8 +84,14 @@ def check_deepspeed_file(deepspeed: str | None, *, gpu: bool, accumulates: bool)
     check_gradient_sum(deepspeed, bf16=file.computes_in_bf16(gpu), accumulates=accumulates)
 
 
-def engine_config(deepspeed: str, *, gpu: bool, micro_batch_size: int, accumulates: bool) -> dict[str, Any]:
-    """The checked settings of a file, with batch sizes and `auto` precision filled in."""
+def engine_config(
+    deepspeed: str, *, gpu: bool, micro_batch_size: int, accumulates: bool, hidden_size: int
+) -> dict[str, Any]:
+    """The checked settings of a file, with every `auto` filled in.
+
+    `hidden_size` of the model determines ZeRO's buckets, by the formulas of transformers
+    (`HfTrainerDeepSpeedConfig.trainer_config_finalize`).
+    """
     check_deepspeed_file(deepspeed, gpu=gpu, accumulates=accumulates)
     # the engine is told which micro-batch is a step's last one, here only whether there may be several
     accumulation = 1 + accumulates
@@ -104,4 +105,27 @@ def engine_config(deepspeed: str, *, gpu: bool, micro_batch_size: int, accumulat
         config["bf16"]["enabled"] = file.computes_in_bf16(gpu)
     if config.get("fp16", {}).get("enabled") == "auto":
         config["fp16"]["enabled"] = False
+    if "zero_optimization" in config:
+        square = hidden_size**2
+        automatic = {
+            "reduce_bucket_size": square,
+            "stage3_prefetch_bucket_size": int(0.9 * square),
+            "stage3_param_persistence_threshold": 10 * hidden_size,
+        }
+        zero = config["zero_optimization"]
+        config["zero_optimization"] = {
+            name: automatic.get(name, value) if value == "auto" else value for name, value in zero.items()
+        }
     return config
+
+
+def frozen_config(*, bf16: bool) -> dict[str, Any]:
+    """Settings that partition a model which is not trained over the ranks: ZeRO-3 without an optimizer."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": world_size(),
+        "bf16": {"enabled": bf16},
+        "zero_optimization": {"stage": 3},
+        "steps_per_print": 1_000_000_000,
+    }

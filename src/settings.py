@@ -70,6 +70,8 @@ class StageSettings(Settings):
     """setting (`key` or `section.key`) -> input that its sources are below, if that input is given; otherwise
     they are below `data`"""
 
+    deepspeed_files: ClassVar[tuple[str, ...]] = ()
+    """settings with paths of DeepSpeed files, relative to the YAML"""
     paths: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """settings (keys of sections, then of the setting) with paths of files, relative to the YAML"""
 
@@ -126,10 +128,11 @@ class StageSettings(Settings):
         return {name: value for name, value in flatten(self.inputs).items() if isinstance(value, str)}
 
     def fingerprinted(self) -> dict[str, Any]:
-        """All settings without folders, and with the content of a DeepSpeed file in place of its path."""
+        """All settings without folders, and with the content of DeepSpeed files in place of their paths."""
         settings = self.model_dump(mode="json", exclude={"inputs", "output"})
-        if settings.get("deepspeed"):
-            settings["deepspeed"] = DeepSpeedFile.read(settings["deepspeed"]).content
+        for name in self.deepspeed_files:
+            if settings[name]:
+                settings[name] = DeepSpeedFile.read(settings[name]).content
         return settings
 
 
@@ -144,6 +147,7 @@ class RankSettings(StageSettings):
 
     no_effect: ClassVar[frozenset[str]] = frozenset({"rank_timeout"})
     resumes_with: ClassVar[frozenset[str]] = frozenset({"deepspeed"})
+    deepspeed_files: ClassVar[tuple[str, ...]] = ("deepspeed",)
 
 
 def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -23,6 +23,7 @@ from ..processes import advanced, world_size
 from .sealed import SEAL
 
 SUFFIX = "_universal"
+STATE = "state"  # name of what an engine of PPO saves: the file state.pt, or DeepSpeed's folder
 COMPLETE = "universal.json"  # written last, when the universal form beside it is complete
 
 
@@ -32,49 +33,66 @@ def fit_to_ranks(checkpoint: Path, trainer: Trainer) -> None:
     Raises ConfigError if only one of checkpoint and run shards the optimizer states.
     """
     seal: dict[str, Any] = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-    before, now = seal["zero_stage"], zero_stage(trainer.args.deepspeed)
+    saved = Saved(seal["world_size"], seal["zero_stage"])
+    if not _must_convert(checkpoint, saved, zero_stage(trainer.args.deepspeed)):
+        return
+    sharded = next(path for path in checkpoint.glob("global_step*") if not path.name.endswith(SUFFIX))
+    _converted(sharded)
+    trainer.accelerator.state.deepspeed_plugin.hf_ds_config.config["checkpoint"] = {"load_universal": True}
+    trainer.add_callback(Zero3OptimizerFix(trainer))
+
+
+class Saved(NamedTuple):
+    """What saved a checkpoint: number of ranks, and ZeRO stage (None: without DeepSpeed)."""
+
+    ranks: int
+    zero_stage: int | None
+
+
+def fit_engine(folder: Path, saved: Saved, config: dict[str, Any] | None) -> None:
+    """Converts what an engine saved in `folder / STATE`, if needed, and makes `config` load the result.
+
+    `config`: settings of the engine that will load it; None: without DeepSpeed. Every rank calls it.
+    Raises ConfigError as `fit_to_ranks`.
+    """
+    stage = None if config is None else config.get("zero_optimization", {}).get("stage", 0)
+    if _must_convert(folder, saved, stage):
+        assert config is not None
+        _converted(folder / STATE)
+        config["checkpoint"] = {"load_universal": True}
+
+
+def _must_convert(checkpoint: Path, saved: Saved, now: int | None) -> bool:
+    before = saved.zero_stage
     if not before or not now:  # states are not sharded: any number of ranks can load them
         if before != now:
             raise ConfigError(
                 f"{checkpoint}: it was saved {_words(before)}, this run is {_words(now)}; set `deepspeed` as "
                 "before (only ZeRO-1, 2 and 3 can replace each other)"
             )
-        return
-    if (before, seal["world_size"]) == (now, world_size()):
-        return
+        return False
+    if (before, saved.ranks) == (now, world_size()):
+        return False
     say(
-        f"{checkpoint}: saved by {seal['world_size']} ranks {_words(before)}, resuming on {world_size()} "
+        f"{checkpoint}: saved by {saved.ranks} ranks {_words(before)}, resuming on {world_size()} "
         f"{_words(now)}"
     )
-    once("converting the checkpoint", lambda: _convert(checkpoint))
-    wait_until_visible(checkpoint / COMPLETE)
-    trainer.accelerator.state.deepspeed_plugin.hf_ds_config.config["checkpoint"] = {"load_universal": True}
-    trainer.add_callback(Zero3OptimizerFix(trainer))
+    return True
 
 
-def check_same_ranks(checkpoint: Path, deepspeed: str | None) -> None:
-    """Checks that this run can load a checkpoint of PPO's engines, which is not converted.
-
-    Raises ConfigError if the ZeRO stage has changed, or, with ZeRO, the number of ranks.
-    """
-    seal: dict[str, Any] = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-    before, now = seal["zero_stage"], zero_stage(deepspeed)
-    if before != now or (before and seal["world_size"] != world_size()):
-        raise ConfigError(
-            f"{checkpoint}: it was saved by {seal['world_size']} ranks {_words(before)}, this run has "
-            f"{world_size()} ranks {_words(now)}; use the same number of ranks and the same `deepspeed`"
-        )
+def _converted(sharded: Path) -> None:
+    once("converting the checkpoint", lambda: _convert(sharded))
+    wait_until_visible(sharded.parent / COMPLETE)
 
 
 def _words(stage: int | None) -> str:
     return "without DeepSpeed" if stage is None else f"with ZeRO-{stage}"
 
 
-def _convert(checkpoint: Path) -> None:
+def _convert(sharded: Path) -> None:
     """Writes the universal form beside the sharded one. Raises LlamitaError if that fails."""
-    if (checkpoint / COMPLETE).is_file():
+    if (sharded.parent / COMPLETE).is_file():
         return
-    sharded = next(path for path in checkpoint.glob("global_step*") if not path.name.endswith(SUFFIX))
     universal = sharded.with_name(sharded.name + SUFFIX)
     shutil.rmtree(universal, ignore_errors=True)
     command = [
@@ -89,9 +107,9 @@ def _convert(checkpoint: Path) -> None:
             time.sleep(0.5)
         if process.returncode:
             output.seek(0)
-            raise LlamitaError(f"{checkpoint}: DeepSpeed's conversion failed: {output.read()[-2000:]}")
+            raise LlamitaError(f"{sharded}: DeepSpeed's conversion failed: {output.read()[-2000:]}")
     _fit_all_zero_stages(universal)
-    write_json(checkpoint / COMPLETE, {"folder": universal.name})
+    write_json(sharded.parent / COMPLETE, {"folder": universal.name})
 
 
 def _fit_all_zero_stages(universal: Path) -> None:
@@ -120,11 +138,7 @@ def _fit_all_zero_stages(universal: Path) -> None:
 
 
 class Zero3OptimizerFix(TrainerCallback):
-    """Works around two bugs of DeepSpeed's ZeRO-3 when it loads the optimizer of a universal checkpoint.
-
-    All parameters get the weight decay of the first group, and share one step counter, which torch would then
-    increment once per group.
-    """
+    """Calls `fix_zero3_optimizer` before the first step."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -132,9 +146,17 @@ class Zero3OptimizerFix(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        optimizer = self._trainer.model_wrapped.optimizer.optimizer
-        # the first group is decayed; DeepSpeed drops the other one if it is empty, as with LoRA
-        for group, decay in zip(optimizer.param_groups, (args.weight_decay, 0.0), strict=False):
-            group["weight_decay"] = decay
-        for values in optimizer.state.values():
-            values["step"] = values["step"].clone()
+        fix_zero3_optimizer(self._trainer.model_wrapped.optimizer.optimizer, (args.weight_decay, 0.0))
+
+
+def fix_zero3_optimizer(optimizer: torch.optim.Optimizer, decays: tuple[float, float]) -> None:
+    """Works around two bugs of DeepSpeed's ZeRO-3 when it loads the optimizer of a universal checkpoint.
+
+    All parameters get the weight decay of the first group, and share one step counter, which torch would then
+    increment once per group. `decays`: weight decay of the matrices, and of norms and biases.
+    """
+    # DeepSpeed drops the second group if it is empty, as with LoRA
+    for group, decay in zip(optimizer.param_groups, decays, strict=False):
+        group["weight_decay"] = decay
+    for values in optimizer.state.values():
+        values["step"] = values["step"].clone()

@@ -141,11 +141,21 @@ def barrier() -> None:
 
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """The sum of `values` (any shape, numeric) over all ranks, on every rank; `values` is not changed."""
+    return _all_reduce(values, torch.distributed.ReduceOp.SUM)
+
+
+def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
+    """The elementwise largest `values` (any shape, numeric) of all ranks; `values` is not changed."""
+    return _all_reduce(values, torch.distributed.ReduceOp.MAX)
+
+
+def _all_reduce(values: torch.Tensor, operation: Any) -> torch.Tensor:
     if not torch.distributed.is_initialized():
         return values
-    total = values.detach().clone()
-    torch.distributed.all_reduce(total, group=_cpu_group if total.device.type == "cpu" else None)
-    return total
+    result = values.detach().clone()
+    group = _cpu_group if result.device.type == "cpu" else None
+    torch.distributed.all_reduce(result, operation, group=group)
+    return result
 
 
 def gather_rows(rows: list[T]) -> list[T]:

@@ -13,7 +13,7 @@ from ..measures import JUDGE, REWARD_MODELS, empty_evaluation
 from ..miniature.gold import Gold
 from ..model.architecture import context_of
 from ..model.refusal_classifier import load_refusal_classifier
-from ..model.scorer import OffloadedScorer
+from ..model.scorer import Scorer
 from ..settings import listed
 from .answering import AnswerTest, Results
 from .comparison import compare_answers
@@ -92,7 +92,7 @@ def _answer_test(
         settings, inputs["data"], models.tokenizer, context=context, intake=intake
     )
     scorers = {
-        name: OffloadedScorer(inputs[name], models.tokenizer, dtype=settings.dtype)
+        name: Scorer(inputs[name], models.tokenizer, dtype=settings.dtype, offloaded=True)
         for name in (*REWARD_MODELS, JUDGE)
         if name in inputs
     }

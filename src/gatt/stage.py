@@ -24,6 +24,7 @@ from ..jsonl import Row, write_rows
 from ..measures import REWARD_MODELS
 from ..model.checkpoint import load_tokenizer
 from ..model.reward_models import RewardModels, load_reward_models
+from ..model.scorer import Scorer
 from .builder import DialogueBuilder, PartialDialogue
 from .settings import GattSettings
 
@@ -102,7 +103,9 @@ def _reward_models(settings: GattSettings, inputs: Mapping[str, Path], tokenizer
             f"expected {' and '.join(REWARD_MODELS)}, or neither"
         )
     return load_reward_models(
-        inputs, tokenizer, safety_threshold=settings.safety_threshold, dtype=settings.dtype
+        inputs,
+        safety_threshold=settings.safety_threshold,
+        load=lambda _, folder: Scorer(folder, tokenizer, dtype=settings.dtype),
     )
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..measures import JUDGE, REWARD_MODELS
-from .checkpoint import load_reward_model
-from .scorer import Scorer
 
 Ids = Sequence[Sequence[int]]
 Scores = Callable[[Ids, Ids, "str | None"], Tensor]
@@ -60,23 +57,14 @@ class RewardModels:
 
 
 def load_reward_models(
-    inputs: Mapping[str, Path],
-    tokenizer: Any,
-    *,
-    safety_threshold: float,
-    dtype: str,
-    load: Callable[[str, Path], Any] = lambda _, folder: load_reward_model(folder),
+    inputs: Mapping[str, Path], *, safety_threshold: float, load: Callable[[str, Path], Scores]
 ) -> RewardModels:
     """Loads both reward models from a stage's inputs, and the judge if there is such an input.
 
-    `load` loads a model from its name and folder. Raises DataError for a broken folder or another tokenizer,
-    see `Scorer`.
+    `load` makes a `Scorer` from the input's name and folder.
     """
-    scorers = {
-        name: Scorer(inputs[name], tokenizer, load=partial(load, name), dtype=dtype)
-        for name in (*REWARD_MODELS, JUDGE)
-        if name in inputs or name != JUDGE
-    }
+    names = [name for name in (*REWARD_MODELS, JUDGE) if name in inputs or name != JUDGE]
+    scorers = {name: load(name, inputs[name]) for name in names}
     return RewardModels(**scorers, safety_threshold=safety_threshold)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from ..distributed.device import device
 from ..errors import DataError
 from .checkpoint import load_reward_model, load_tokenizer, tokenizer_hash
+from .frozen import Offloaded
+from .precision import store_in
 from .scoring import terminal_scores
 
 
@@ -33,7 +36,8 @@ class Scorer:
         tokenizer: the policy's tokenizer, whose ids the reward model reads.
         batch_size: maximum number of answers per forward pass.
         load: loads the reward model from the folder.
-        dtype: precision of all layers except the head.
+        dtype: precision of all layers except the head; matrices are stored in it, see `store_in`.
+        offloaded: whether the weights are in the host's memory while no answers are scored; changes no score.
 
     Raises:
         DataError: the reward model was trained with another tokenizer (checked before its weights are
@@ -48,13 +52,18 @@ class Scorer:
         *,
         load: Callable[[Path], Any] = load_reward_model,
         dtype: str = "float32",
+        offloaded: bool = False,
     ) -> None:
         check_same_tokenizer(folder, tokenizer)
-        self.model = load(folder).to(device()).eval()
+        self.model = load(folder).eval()
         if (outputs := self.model.score.out_features) != 1:
             raise DataError(f"{folder}: the model has {outputs} outputs; expected a reward model with one")
         self._folder, self._eos = folder, int(tokenizer.eos_token_id)
         self._batch_size, self._dtype = batch_size, dtype
+        store_in(dtype, self.model)
+        self._offloaded = Offloaded(self.model) if offloaded else None
+        if not offloaded:
+            self.model.to(device())
 
     def __call__(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], label: str | None = None
@@ -73,27 +82,7 @@ class Scorer:
         Raises LlamitaError, naming the folder, if a score is NaN or infinite.
         """
         rows = [[*prompt, *answer, self._eos] for prompt, answer in zip(prompts, answers, strict=True)]
-        return terminal_scores(
-            self.model, rows, self._batch_size, dtype=self._dtype, label=label, name=self._folder
-        )
-
-
-class OffloadedScorer(Scorer):
-    """A reward model whose weights are on this rank's device only while it scores, otherwise on the CPU.
-
-    For stages that hold several reward models beside the models that they compare: at 7B, three of them need
-    80 GB in fp32. Scores are the same.
-    """
-
-    def __init__(self, folder: Path, tokenizer: Any, *, dtype: str = "float32") -> None:
-        super().__init__(folder, tokenizer, dtype=dtype)
-        self.model.to("cpu")
-
-    def raw(
-        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], label: str | None = None
-    ) -> Tensor:
-        self.model.to(device())
-        try:
-            return super().raw(prompts, answers, label)
-        finally:
-            self.model.to("cpu")
+        with self._offloaded.on_device() if self._offloaded else nullcontext():
+            return terminal_scores(
+                self.model, rows, self._batch_size, dtype=self._dtype, label=label, name=self._folder
+            )

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaForSequenceClassification
 
 from ..batches import batches_by_length, tokens_at_once
 from ..console import track
 from ..distributed.group import all_reduce_sum
 from ..errors import LlamitaError
 from ..processes import phase, rank, world_size
+from .frozen import missing_passes
 from .lora import plain
 from .padding import pad_right
 from .precision import computing_in
@@ -25,7 +25,7 @@ SHARED_BATCH = 128  # maximum number of rows per batch
 @phase("scoring")
 @torch.no_grad()
 def terminal_scores(
-    model: LlamaForSequenceClassification,
+    model: Any,
     rows: Sequence[Sequence[int]],
     batch_size: int = 128,
     *,
@@ -38,6 +38,8 @@ def terminal_scores(
     A score is read at the row's last index; pads have no influence. Rows of similar length share a batch.
 
     Args:
+        model: a `LlamaForSequenceClassification`, or a model with its `base_model`, `score` and `device`. If
+            it is `partitioned`, every rank must call this function, also without rows.
         batch_size: maximum number of rows per batch.
         dtype: precision of all layers except the head (see `computing_in`).
         label: label of a progress bar; None shows none.
@@ -49,13 +51,22 @@ def terminal_scores(
     batches = batches_by_length([len(row) for row in rows], batch_size, tokens_at_once(model.device))
     scores = torch.empty(len(rows))
     for batch in track(batches, label, len(rows), unit="answers", amount=len):
-        ids, last = pad_right([rows[row] for row in batch])
-        # attention is causal and the padding is on the right, so no mask is needed
-        with computing_in(dtype, model.device):
-            hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-        ends = hidden[torch.arange(len(batch)), last.to(hidden.device)].to(model.score.weight.dtype)
-        scores[batch] = model.score(ends).squeeze(-1).float().cpu()
+        scores[batch] = _scores(model, [rows[row] for row in batch], dtype)
+    if getattr(model, "partitioned", False):
+        for _ in range(missing_passes(len(batches))):
+            _scores(model, [[0]], dtype)
     return _checked(scores, name)
+
+
+def _scores(model: Any, rows: Sequence[Sequence[int]], dtype: str) -> Tensor:
+    """Scores before the sigmoid of one batch: `[rows]` fp32 on the CPU."""
+    ids, last = pad_right(rows)
+    # attention is causal and the padding is on the right, so no mask is needed
+    with computing_in(dtype, model.device):
+        hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    ends = hidden[torch.arange(len(rows)), last.to(hidden.device)].to(model.score.weight.dtype)
+    scores: Tensor = model.score(ends).squeeze(-1).float().cpu()
+    return scores
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..distributed.group import gather_rows
 from ..processes import is_main_process
@@ -46,6 +47,11 @@ def load_partitioned(
     if model.can_generate() and (folder / GENERATION).is_file():
         model.generation_config = type(model.generation_config).from_pretrained(str(folder))
     return model
+
+
+def read_tensor(folder: Path, name: str) -> Tensor:
+    """Reads one tensor of a model folder, with the dtype that it has there."""
+    return sharded.stored_tensors(_files(folder))[name].read()
 
 
 def _files(folder: Path) -> list[Path]:

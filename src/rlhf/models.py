@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from ..errors import DataError
 from ..measures import JUDGE, REWARD_MODELS
 from ..model import reward_models
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
+from ..model.partitioned_reward import PartitionedRewardModel
 from ..model.reward_models import RewardModels
+from ..model.scorer import Scorer
 from .settings import RlhfSettings
 from .shared_base import SharedBaseModel
 
@@ -35,11 +38,25 @@ def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
 def load_reward_models(
     settings: RlhfSettings, inputs: Mapping[str, Path], tokenizer: Any, *, shared: SharedBaseModel | None
 ) -> RewardModels:
-    """All reward models, as adapters of `shared` if given. Raises DataError for an invalid folder."""
+    """All reward models, held as `frozen_models` says, or as adapters of `shared` if given.
+
+    Every rank calls it. Raises DataError for an invalid folder.
+    """
     return reward_models.load_reward_models(
         inputs,
-        tokenizer,
         safety_threshold=settings.safety_threshold,
-        dtype=settings.dtype,
-        **({} if shared is None else {"load": shared.reward_model}),
+        load=lambda name, folder: _scorer(settings, name, folder, tokenizer, shared=shared),
     )
+
+
+def _scorer(
+    settings: RlhfSettings, name: str, folder: Path, tokenizer: Any, *, shared: SharedBaseModel | None
+) -> Scorer:
+    if shared is not None:
+        dtype = "bfloat16" if shared.bf16 else settings.dtype
+        return Scorer(folder, tokenizer, load=partial(shared.reward_model, name), dtype=dtype)
+    if settings.frozen_models == "sharded":
+        load = partial(PartitionedRewardModel, bf16=settings.dtype == "bfloat16")
+        return Scorer(folder, tokenizer, load=load, dtype="float32")
+    offloaded = settings.frozen_models == "offloaded"
+    return Scorer(folder, tokenizer, dtype=settings.dtype, offloaded=offloaded)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..data.settings import PromptSource, RowSettings
-from ..settings import Precision
+from ..settings import Precision, RankSettings
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+FrozenModels = Literal["whole", "sharded", "offloaded"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class RlhfSettings(RowSettings):
+class RlhfSettings(RowSettings, RankSettings):
     """Settings of sampling answers to prompts and scoring them."""
 
     round: str = "v1"
@@ -37,4 +38,15 @@ class RlhfSettings(RowSettings):
 
     publishes_language_model: ClassVar[bool] = True
     resumable: ClassVar[bool] = True
-    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size"})
+    frozen_models: FrozenModels = "whole"
+    """how models that are not trained (reward models, PPO's reference) are held: `whole` on each GPU;
+    `sharded`: partitioned over the ranks by ZeRO-3, needs `deepspeed`; `offloaded`: in the host's memory
+    while they are idle. With `lora` they are adapters, and `sharded` applies to the base model"""
+
+    no_effect: ClassVar[frozenset[str]] = frozenset({"sampling_batch_size", "frozen_models"})
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> RlhfSettings:
+        if self.frozen_models == "sharded" and self.deepspeed is None:
+            raise ValueError("frozen_models: sharded partitions models over ranks; set `deepspeed`, too")
+        return self

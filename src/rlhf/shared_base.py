@@ -6,8 +6,7 @@ active; reward models and critic also have their own head.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from ..distributed.device import device
 from ..errors import DataError
 from ..model import lora
 from ..model.checkpoint import load_causal_lm
+from ..model.frozen import load_partitioned, running_partitioned
+from ..model.merging import merged_with
 from ..model.saving import save_config, save_model
 
 
@@ -27,12 +28,34 @@ class SharedBaseModel:
     Args:
         base_model: the model to load.
         settings: settings of every adapter, by the names of `peft.LoraConfig`.
+        bf16: whether the base model's weights are in bf16; otherwise they are in fp32.
+        partitioned: whether ZeRO-3 partitions the base model over the ranks. Adapters are whole on each rank.
     """
 
-    def __init__(self, base_model: lora.BaseModel, settings: Mapping[str, Any]) -> None:
-        self._base_model, self._settings = base_model, settings
-        self.model = load_causal_lm(base_model.path).to(device()).eval().requires_grad_(False)
+    def __init__(
+        self, base_model: lora.BaseModel, settings: Mapping[str, Any], *, bf16: bool, partitioned: bool
+    ) -> None:
+        self._base_model, self._settings, self.bf16 = base_model, settings, bf16
+        self._root: Any = None
+
+        def load() -> Any:
+            return load_causal_lm(base_model.path, "bfloat16" if bf16 else "float32")
+
+        if partitioned:
+            self.model: Any = load_partitioned(load, bf16=bf16).eval()
+            self._root = running_partitioned(_Root(self.model), bf16=bf16)
+        else:
+            self.model = load().to(device()).eval().requires_grad_(False)
         self._adapted: Any = None
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether every rank must make the same passes."""
+        return self._root is not None
+
+    def run(self, part: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+        """Calls the base model or a part of it."""
+        return part(**inputs) if self._root is None else self._root(part, inputs)
 
     def language_model(self, name: str, folder: Path) -> AdaptedLanguageModel:
         """The model with the adapter of an artifact, added as `name` and frozen.
@@ -75,28 +98,32 @@ class SharedBaseModel:
     def save(self, name: str, tokenizer: Any, folder: Path, *, merge: bool = True) -> None:
         """Writes the adapter to `folder/adapter` and the base model merged with it to `folder/model`.
 
-        `merge`: whether `folder/model` has the merged weights; otherwise only config and tokenizer.
+        `merge`: whether `folder/model` has the merged weights; otherwise only config and tokenizer. The base
+        model is loaded once more for it, in fp32 and whole, on the rank that calls this.
         """
         lora.save_added(self._adapted, name, self._base_model, folder=folder / lora.ADAPTER)
         if not merge:
             save_config(self.model, tokenizer, folder / "model")
             return
-        merged = {
-            key.replace(".base_layer.", "."): value
-            for key, value in self.model.state_dict().items()
-            if "lora_" not in key
-        }
-        for key, layer in self._layers():
-            merged[f"{key}.weight"] = layer.weight + layer.get_delta_weight(name)
-        config = copy.deepcopy(self.model.config)
-        config.tie_word_embeddings &= not lora.adapts_tied_embeddings(self.model)
-        model = type(self.model)(config)
-        model.load_state_dict(merged)
-        model.generation_config = self.model.generation_config  # may list more EOS tokens than the config
+        model = merged_with(load_causal_lm(self._base_model.path), folder / lora.ADAPTER, head=False)
         save_model(model, tokenizer, folder / "model")
 
     def _layers(self) -> Iterator[tuple[str, Any]]:
         return lora.adapted_layers(self.model)
+
+
+class _Root(nn.Module):
+    """What DeepSpeed takes for the model: passes through different parts of it have one beginning.
+
+    At the beginning of a pass of this module ZeRO-3 forgets in which order the last pass used the weights.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, part: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+        return part(**inputs)
 
 
 class _Adapted(nn.Module):
@@ -116,7 +143,7 @@ class AdaptedLanguageModel(_Adapted):
     """A causal language model with the interface of `transformers`."""
 
     def forward(self, **inputs: Any) -> Any:
-        return self.activated()(**inputs)
+        return self._shared.run(self.activated(), inputs)
 
     def activated(self) -> Any:
         """The base model with this adapter active, until another adapter is activated."""
@@ -128,7 +155,7 @@ class AdaptedBackbone(_Adapted):
     """A language model without its output layer."""
 
     def forward(self, **inputs: Any) -> Any:
-        return self.activated()(**inputs)
+        return self._shared.run(self.activated(), inputs)
 
     def activated(self) -> Any:
         """As `AdaptedLanguageModel.activated`."""
@@ -150,7 +177,7 @@ class AdaptedRewardModel(nn.Module):
         self.score = nn.Linear(head.shape[1], head.shape[0], bias=False, device=device(), dtype=head.dtype)
         with torch.no_grad():
             self.score.weight.copy_(head)
-        self.config = shared.model.config
+        self.config, self.partitioned = shared.model.config, shared.partitioned
 
     @property
     def device(self) -> torch.device:

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, Sto
 from transformers.generation import BaseStreamer
 
 from ..batches import batches
+from ..distributed.device import device
 from ..model.architecture import carries_state, context_of
 from ..model.padding import pad_left
 from ..model.precision import computing_in
@@ -41,7 +42,7 @@ class GenerateSampler(Sampler):
 
     def refresh(self, model: PreTrainedModel) -> None:
         """Samples from `model` from now on."""
-        self._model: Any = model
+        self._model: Any = model.to(device())
         self.eos = eos_ids(model.config)
         self._pad = excluded_pad_id(model.config)
 
@@ -162,16 +163,15 @@ class GenerateSampler(Sampler):
         stop: StoppingCriteria | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Answers `[rows, steps]`, to be ignored after an EOS, and their log-probabilities (fp32)."""
-        device = self._model.device
         ids, mask = pad_left(prompts, self.eos[0])
-        sampling = _DrawTokens(uniform.to(device), self._pad, decoding)
+        sampling = _DrawTokens(uniform.to(device()), self._pad, decoding)
         original = self._model.generation_config  # its penalties would apply even if we passed another config
         self._model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.eos[0])
         try:
-            with computing_in(self._dtype, device):
+            with computing_in(self._dtype, device()):
                 sequences = self._model.generate(
-                    input_ids=ids.to(device),
-                    attention_mask=mask.to(device),
+                    input_ids=ids.to(device()),
+                    attention_mask=mask.to(device()),
                     max_new_tokens=uniform.shape[1],
                     logits_processor=[sampling],
                     stopping_criteria=[stop] if stop else None,

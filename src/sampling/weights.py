@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from ..distributed.device import device
 from ..errors import ConfigError
+from ..model.sharded import shape_of, whole
 
 _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # frequencies don't depend on the sequence length
 
@@ -67,6 +69,9 @@ def is_supported(model: Any) -> bool:
 def copy_weights(model: LlamaForCausalLM, dtype: torch.dtype | None = None) -> LlamaWeights:
     """Copies the weights of a `LlamaForCausalLM` (grouped-query attention, biases, tied embeddings allowed).
 
+    The copy is whole and on this rank's device, wherever the model is and also if ZeRO-3 has partitioned it:
+    then every rank must call this function, and holds one gathered weight at a time beside the copy.
+
     `dtype` is the precision of the copy; None: that of the model.
 
     Raises:
@@ -82,11 +87,11 @@ def copy_weights(model: LlamaForCausalLM, dtype: torch.dtype | None = None) -> L
     config, rotary = model.config, model.model.rotary_emb
     dtype = dtype or model.dtype
     return LlamaWeights(
-        embedding=_weight(model.model.embed_tokens).to(dtype, copy=True),
+        embedding=_table(model.model.embed_tokens, dtype),
         layers=tuple(_copy_layer(layer, dtype) for layer in model.model.layers),
-        norm=_copy(model.model.norm.weight, dtype),
+        norm=_vector(model.model.norm.weight, dtype),
         head=_matrix(dtype, model.lm_head),
-        rotary_frequencies=_copy(rotary.inv_freq, torch.float32),
+        rotary_frequencies=rotary.inv_freq.to(device(), torch.float32, copy=True),
         rotary_scale=float(rotary.attention_scaling),
         norm_eps=config.rms_norm_eps,
         heads=config.num_attention_heads,
@@ -99,12 +104,12 @@ def _copy_layer(layer: Any, dtype: torch.dtype) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
     return LayerWeights(
-        attention_norm=_copy(layer.input_layernorm.weight, dtype),
+        attention_norm=_vector(layer.input_layernorm.weight, dtype),
         qkv=_matrix(dtype, *qkv),
         qkv_bias=_bias(dtype, *qkv),
         output=_matrix(dtype, attention.o_proj),
         output_bias=_bias(dtype, attention.o_proj),
-        mlp_norm=_copy(layer.post_attention_layernorm.weight, dtype),
+        mlp_norm=_vector(layer.post_attention_layernorm.weight, dtype),
         gate_up=_matrix(dtype, mlp.gate_proj, mlp.up_proj),
         gate_up_bias=_bias(dtype, mlp.gate_proj, mlp.up_proj),
         down=_matrix(dtype, mlp.down_proj),
@@ -112,22 +117,37 @@ def _copy_layer(layer: Any, dtype: torch.dtype) -> LayerWeights:
     )
 
 
-def _copy(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return weight.detach().to(dtype, copy=True)
+def _vector(weight: Any, dtype: torch.dtype) -> Tensor:
+    with whole(weight):
+        copied: Tensor = weight.detach().to(device(), dtype, copy=True)
+    return copied
 
 
-def _matrix(dtype: torch.dtype, *linears: torch.nn.Linear) -> Tensor:
-    return torch.cat([_weight(linear).to(dtype) for linear in linears]).t().contiguous()
+def _table(embeddings: Any, dtype: torch.dtype) -> Tensor:
+    """`[tokens, width]`, merged with the active adapters."""
+    with whole(embeddings.weight):
+        return _merged(embeddings).to(device(), dtype, copy=True)
 
 
-def _weight(linear: Any) -> Tensor:
+def _matrix(dtype: torch.dtype, *linears: Any) -> Tensor:
+    """The transposed matrices side by side, `[in, out]`, merged with their active adapters."""
+    shapes = [shape_of(linear.weight) for linear in linears]
+    joined = torch.empty(shapes[0][1], sum(rows for rows, _ in shapes), dtype=dtype, device=device())
+    places = joined.split([rows for rows, _ in shapes], dim=1)
+    for place, linear in zip(places, linears, strict=True):
+        with whole(linear.weight):
+            place.copy_(_merged(linear).t())
+    return joined
+
+
+def _merged(layer: Any) -> Tensor:
     """A layer's weight, merged with its active LoRA adapters if it has any."""
-    weight: Tensor = linear.weight.detach()
-    for name in getattr(linear, "active_adapters", ()):
-        weight = weight + linear.get_delta_weight(name).detach()
+    weight: Tensor = layer.weight.detach()
+    for name in getattr(layer, "active_adapters", ()):
+        weight = weight + layer.get_delta_weight(name).detach()
     return weight
 
 
-def _bias(dtype: torch.dtype, *linears: torch.nn.Linear) -> Tensor | None:
-    biases = [linear.bias.detach().to(dtype) for linear in linears if linear.bias is not None]
+def _bias(dtype: torch.dtype, *linears: Any) -> Tensor | None:
+    biases = [_vector(linear.bias, dtype) for linear in linears if linear.bias is not None]
     return torch.cat(biases) if biases else None

@@ -14,48 +14,44 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from ..deepspeed_file import engine_config
+from ..checkpoints.universal import STATE, SUFFIX, fix_zero3_optimizer
 from ..distributed.device import device
+from ..model.sharded import shape_of
 from ..processes import is_main_process, world_size
 from .discarding import discard_gradients
 from .settings import PAPER_OPTIMIZER
 
-STATE = "state"  # name in a checkpoint: the file state.pt, or DeepSpeed's folder
+BUFFERS = "buffers"  # name in DeepSpeed's client state
 
 
 class Engine:
     """Trains one model with AdamW at a constant learning rate, by default with the paper's settings.
 
     Dropout is off: the model stays in eval mode. Without DeepSpeed, weights keep their dtype; with it, its
-    file sets the precision (`auto`: bf16 on a GPU).
+    file sets the precision (`auto`: bf16 on a GPU). Under ZeRO-3 a weight is whole only while the module that
+    owns it computes, and every rank must make the same passes in the same order.
 
     Args:
-        model: moved to this rank's device and trained in place.
+        model: moved to this rank's device and trained in place; may be partitioned already.
         learning_rate: constant learning rate.
-        micro_batch_size: rows per forward pass on this rank.
-        accumulates: whether an optimizer step may have several micro-batches.
-        deepspeed: path of a ZeRO-0/1/2 file without an optimizer.
+        deepspeed: settings of `deepspeed_file.engine_config`; None: plain torch.
         optimizer: values that differ from `PAPER_OPTIMIZER`, under the same names (of `TrainingArguments`).
-
-    Raises:
-        ConfigError: the file sets ZeRO-3, an optimizer or a scheduler.
     """
 
     def __init__(
         self,
         model: nn.Module,
         learning_rate: float,
-        micro_batch_size: int,
         *,
-        accumulates: bool,
-        deepspeed: str | None = None,
+        deepspeed: Mapping[str, Any] | None = None,
         optimizer: Mapping[str, Any] = PAPER_OPTIMIZER,
     ) -> None:
         options = PAPER_OPTIMIZER | dict(optimizer)
         self.module = model.to(device())
         self._max_grad_norm: float = options["max_grad_norm"]
+        self._decays = (options["weight_decay"], 0.0)
         self._optimizer = torch.optim.AdamW(
-            _parameter_groups(self.module, options["weight_decay"]),
+            _parameter_groups(self.module, self._decays),
             lr=learning_rate,
             betas=(options["adam_beta1"], options["adam_beta2"]),
             eps=options["adam_epsilon"],
@@ -63,15 +59,14 @@ class Engine:
         )
         self._deepspeed: Any = None
         if deepspeed is not None:
-            config = engine_config(
-                deepspeed,
-                gpu=device().type == "cuda",
-                micro_batch_size=micro_batch_size,
-                accumulates=accumulates,
-            )
-            config["gradient_clipping"] = self._max_grad_norm
+            config = {**deepspeed, "gradient_clipping": self._max_grad_norm}
             self._deepspeed = _initialize(self.module, self._optimizer, config)
         self.module.eval()
+
+    @property
+    def zero_stage(self) -> int | None:
+        """None without DeepSpeed."""
+        return None if self._deepspeed is None else int(self._deepspeed.zero_optimization_stage())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's forward pass, with or without gradients."""
@@ -120,33 +115,51 @@ class Engine:
         else:
             self._optimizer.zero_grad(set_to_none=True)
 
+    def free_gathered(self) -> None:
+        """Frees weights that ZeRO-3 gathered ahead in the last pass; every rank calls it."""
+        if self.zero_stage == 3:
+            self._deepspeed.empty_partition_cache()
+
     def save(self, folder: Path) -> None:
         """Writes weights and optimizer state below the existing `folder`; every rank calls it."""
         if self._deepspeed is not None:
-            self._deepspeed.save_checkpoint(str(folder), tag=STATE)
+            # a universal checkpoint has no buffers
+            self._deepspeed.save_checkpoint(str(folder), tag=STATE, client_state={BUFFERS: self._buffers()})
         elif is_main_process():
             state = {"model": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}
             torch.save(state, folder / f"{STATE}.pt")
 
     def load(self, folder: Path) -> None:
-        """Loads what `save` wrote, on the same number of ranks."""
-        if self._deepspeed is not None:
-            self._deepspeed.load_checkpoint(str(folder), tag=STATE)
+        """Loads what `save` wrote; every rank calls it.
+
+        On another number of ranks or under another ZeRO stage, see `checkpoints.universal.fit_engine`.
+        """
+        if self._deepspeed is None:
+            state = torch.load(folder / f"{STATE}.pt", map_location=device(), weights_only=True)
+            self.module.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
             return
-        state = torch.load(folder / f"{STATE}.pt", map_location=device(), weights_only=True)
-        self.module.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        universal = self._deepspeed.load_universal_checkpoint()
+        _, client = self._deepspeed.load_checkpoint(str(folder), tag=STATE + SUFFIX * universal)
+        for name, buffer in self._buffers().items():
+            buffer.copy_(client[BUFFERS][name])
+        if universal and self._deepspeed.zero_optimization_stage() == 3:
+            fix_zero3_optimizer(self._deepspeed.optimizer.optimizer, self._decays)
+
+    def _buffers(self) -> dict[str, Tensor]:
+        stored = self.module.state_dict().keys()
+        return {name: buffer for name, buffer in self.module.named_buffers() if name in stored}
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices, none for norms and biases, as in the Trainer-based stages."""
+def _parameter_groups(model: nn.Module, decays: tuple[float, float]) -> list[dict[str, Any]]:
+    """The first weight decay for matrices, the second for norms and biases."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if len(shape_of(parameter)) >= 2]
+    vectors = [parameter for parameter in trained if len(shape_of(parameter)) < 2]
     return [
-        {
-            "params": [parameter for parameter in trained if parameter.ndim >= 2],
-            "weight_decay": weight_decay,
-        },
-        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+        {"params": group, "weight_decay": decay}
+        for group, decay in zip((matrices, vectors), decays, strict=True)
+        if group
     ]
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 
 from llamita.errors import DataError, LlamitaError
 from llamita.model import scorer as scorer_module
-from llamita.model.scorer import OffloadedScorer, Scorer
+from llamita.model.scorer import Scorer
 
 from ..helpers.tiny import EOS, ragged_prompts, save_tiny_model, save_tiny_reward_model
 
@@ -59,7 +59,7 @@ def test_weights_are_on_the_device_only_while_it_scores(
     folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = Scorer(folder, tokenizer).raw([[1, 5]], [[8]])
-    scorer, moves = OffloadedScorer(folder, tokenizer), list[str]()
+    scorer, moves = Scorer(folder, tokenizer, offloaded=True), list[str]()
     monkeypatch.setattr(scorer_module, "device", lambda: "gpu")
     monkeypatch.setattr(scorer.model, "to", moves.append)
     assert scorer.raw([[1, 5]], [[8]]) == expected

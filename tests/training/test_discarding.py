@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import torch
 from torch import Tensor
 
 from llamita.processes import rank
-from llamita.training import engine as engines
 from llamita.training.engine import Engine
 
 from ..helpers.two_ranks import on_two_deepspeed_ranks, on_two_ranks
@@ -51,10 +48,7 @@ def weights(engine: Engine) -> list[Tensor]:
 
 
 def both(**options: Any) -> list[Any]:
-    return [
-        run(Engine(copy.deepcopy(model()), 0.05, MICRO, accumulates=True, **options), discards=discards)
-        for discards in (False, True)
-    ]
+    return [run(Engine(model(), 0.05, **options), discards=discards) for discards in (False, True)]
 
 
 def check(found: list[list[Any]]) -> None:
@@ -68,18 +62,14 @@ def test_plain_torch(tmp_path: Path) -> None:
     check(on_two_ranks(both, tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_zero(tmp_path: Path, stage: int) -> None:
-    file = tmp_path / "zero.json"
-    zero = {"stage": stage, "stage3_param_persistence_threshold": 0}
-    file.write_text(json.dumps({"zero_optimization": zero, "data_types": {"grad_accum_dtype": "fp32"}}))
-
-    def work() -> list[Any]:
-        def accepted(path: str, **_: Any) -> dict[str, Any]:
-            sizes = {"train_micro_batch_size_per_gpu": MICRO, "gradient_accumulation_steps": 2}
-            return {**json.loads(Path(path).read_text()), **sizes, "train_batch_size": 4 * MICRO}
-
-        engines.engine_config = accepted  # the process is a fork
-        return both(deepspeed=str(file))
-
-    check(on_two_deepspeed_ranks(work, tmp_path))
+    config = {
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "train_micro_batch_size_per_gpu": MICRO,
+        "gradient_accumulation_steps": 2,
+        "train_batch_size": 4 * MICRO,
+    }
+    check(on_two_deepspeed_ranks(lambda: both(deepspeed=config), tmp_path))

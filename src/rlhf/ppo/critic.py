@@ -23,6 +23,7 @@ class Critic(nn.Module):
         super().__init__()
         self.backbone = reward_model.base_model
         self.head = reward_model.score
+        self.config = reward_model.config
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 

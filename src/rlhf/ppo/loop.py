@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from ...artifact import write_json
 from ...checkpoints.sealed import Checkpoints
-from ...checkpoints.universal import check_same_ranks
 from ...console import say, track
 from ...errors import Interrupted
 from ...jsonl import read_rows
@@ -40,14 +39,26 @@ class Trained(NamedTuple):
 
 
 def train(
-    trainer: PpoTrainer, checkpoints: Checkpoints, selection: Selection, *, tracker: Tracker, rows: Path
+    trainer: PpoTrainer,
+    checkpoints: Checkpoints,
+    checkpoint: Path | None,
+    *,
+    selection: Selection,
+    tracker: Tracker,
+    rows: Path,
 ) -> Trained:
-    """Runs all iterations, or those after the newest checkpoint, until the selection stops them.
+    """Runs all iterations, or those after `checkpoint`, until the selection stops them.
 
     `rows`: the file of the logged metrics. Raises Interrupted after a signal, when a checkpoint is saved.
     """
     total, save_every = trainer.settings.iterations, trainer.settings.save_iterations
-    done, first_and_last = _resume(trainer, checkpoints, selection)
+    done, first_and_last = 0, list[Metrics]()
+    if checkpoint is not None:
+        done = checkpoints.step(checkpoint)
+        trainer.load(checkpoint)
+        selection.load(checkpoint)
+        first_and_last = json.loads((checkpoint / FIRST_AND_LAST).read_text(encoding="utf-8"))
+        say(f"PPO: resuming after iteration {done}")
     tracker.rewind(done or -1)  # a run that starts again logs the start model's evaluation again
     early_warning = EarlyWarning(read_rows(rows) if is_main_process() else ())
 
@@ -81,15 +92,3 @@ def train(
     if done < total:
         say(f"PPO: stopped early after iteration {done}: {selection.why}")
     return Trained(first_and_last[0], first_and_last[-1], early_warning.iteration)
-
-
-def _resume(trainer: PpoTrainer, checkpoints: Checkpoints, selection: Selection) -> tuple[int, list[Metrics]]:
-    """Loads the newest checkpoint; returns its iteration and the metrics of the first and the last one."""
-    if (checkpoint := checkpoints.newest()) is None:
-        return 0, []
-    check_same_ranks(checkpoint, trainer.settings.deepspeed)
-    trainer.load(checkpoint)
-    selection.load(checkpoint)
-    done = checkpoints.step(checkpoint)
-    say(f"PPO: resuming after iteration {done}")
-    return done, json.loads((checkpoint / FIRST_AND_LAST).read_text(encoding="utf-8"))

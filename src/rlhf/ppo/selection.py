@@ -1,4 +1,4 @@
-"""Selects the version of the policy to publish: the best one on held-out prompts, stored as a checkpoint."""
+"""Selects the version of the policy to publish: the best one on held-out prompts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ...checkpoints.sealed import Checkpoints
 from ...console import say
 from ...distributed.group import once
 from ...errors import LlamitaError
+from ...model.saving import read_weights, write_weights
 from ...processes import is_main_process, phase
 from ..prompts import EncodedPrompt
 from .early_stopping import EarlyStopping
@@ -22,32 +23,25 @@ from .trainer import PpoTrainer
 
 STATE = "early_stopping.json"  # in a checkpoint of the trainer
 BEST = "best"  # below the folder of the trainer's checkpoints
-POLICY = "policy"  # in a checkpoint of the best version
 
 
 class Selection:
-    """Evaluates the policy every `eval_iterations` and stores the best version with its optimizer.
+    """Evaluates the policy every `eval_iterations` and stores the weights of the best version.
+
+    The weights are whole: another number of ranks or another ZeRO stage can publish them.
 
     Without held-out prompts it does nothing, and the last version is published. Every rank calls all methods.
 
     Args:
         prompts: held-out prompts, at least 2 or none.
         folder: folder of the trainer's checkpoints.
-        zero_stage: ZeRO stage of this run.
     """
 
-    def __init__(
-        self,
-        trainer: PpoTrainer,
-        prompts: Sequence[EncodedPrompt],
-        folder: Path,
-        *,
-        zero_stage: int | None = None,
-    ) -> None:
+    def __init__(self, trainer: PpoTrainer, prompts: Sequence[EncodedPrompt], folder: Path) -> None:
         settings = trainer.settings
         self._trainer, self._prompts, self._settings = trainer, prompts, settings
         # 2: an older checkpoint of the trainer, the reserve for a damaged one, may need the previous version
-        self._store = Checkpoints(folder / BEST, keep_last=2, zero_stage=zero_stage)
+        self._store = Checkpoints(folder / BEST, keep_last=2)
         self._rule = EarlyStopping(settings.patience, settings.kl_limit)
 
     @property
@@ -90,8 +84,11 @@ class Selection:
         return iteration % self._settings.eval_iterations == 0 or iteration == self._settings.iterations
 
     def _save_policy(self, folder: Path) -> None:
-        (folder / POLICY).mkdir(exist_ok=True)
-        self._trainer.policy.save(folder / POLICY)
+        write_weights(self._weights, folder)
+
+    @property
+    def _weights(self) -> dict[str, Any]:
+        return dict(self._trainer.policy.module.named_parameters())
 
     def save(self, folder: Path) -> None:
         """Writes the state of early stopping into a checkpoint of the trainer."""
@@ -122,7 +119,9 @@ class Selection:
         return f"{self._store.folder}: the best version, iteration {self._rule.best}, is missing or damaged"
 
     def restore(self, last: int) -> None:
-        """Loads the best version into the policy, unless it is the one after the last iteration.
+        """Loads the best version's weights into the policy, unless it is the one after the last iteration.
+
+        The policy must not be trained again: its optimizer stays that of the last version.
 
         If no version could be stored, the last one stays. Raises LlamitaError if the checkpoint of the best
         version is missing or damaged.
@@ -133,7 +132,7 @@ class Selection:
         if checkpoint is None:
             raise LlamitaError(f"{self._lost()}; delete the stage's folder to train again")
         say(f"PPO: publishing the version after iteration {self._rule.best}, the best on held-out prompts")
-        self._trainer.policy.load(checkpoint / POLICY)
+        read_weights(self._weights, checkpoint)
 
     def summary(self) -> dict[str, Any]:
         """The metrics of the stage: `held_out`, see `EarlyStopping.summary`; empty without prompts."""

@@ -6,14 +6,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from ...settings import RankSettings
 from ...training.settings import PAPER_OPTIMIZER, LoraSettings
 from ..settings import Count, NotNegative, Positive, RlhfSettings, Share
 
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 
-class PpoSettings(RlhfSettings, RankSettings):
+class PpoSettings(RlhfSettings):
     """PPO (section 3.2.3). Defaults are the paper's for 7B, or common practice where the paper gives none."""
 
     iterations: Count = 200
@@ -74,8 +73,10 @@ class PpoSettings(RlhfSettings, RankSettings):
     max_grad_norm: Positive = PAPER_OPTIMIZER["max_grad_norm"]
     """gradient norm to clip to, for policy and critic"""
     deepspeed: str | None = None
-    """path of a DeepSpeed file with ZeRO stage 0, 1 or 2, relative to this YAML; the stage then runs under
-    the `deepspeed` launcher"""
+    """path of the policy's DeepSpeed file, relative to this YAML; the stage then runs under the `deepspeed`
+    launcher. With `lora` and ZeRO-3 the base model is partitioned, and the adapters are trained by ZeRO-2"""
+    critic_deepspeed: str | None = None
+    """path of the critic's DeepSpeed file, relative to this YAML; default: that of the policy"""
     lora: LoraSettings | None = None
     """LoRA settings: trains adapters on one frozen base model, shared by policy, critic, reference and all
     reward models"""
@@ -85,6 +86,15 @@ class PpoSettings(RlhfSettings, RankSettings):
     no_effect: ClassVar[frozenset[str]] = frozenset(
         {"micro_batch_size", "gradient_checkpointing", "save_iterations"}
     )
+
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"critic_deepspeed"})
+    deepspeed_files: ClassVar[tuple[str, ...]] = ("deepspeed", "critic_deepspeed")
+
+    @model_validator(mode="after")
+    def _both_have_files(self) -> PpoSettings:
+        if self.critic_deepspeed is not None and self.deepspeed is None:
+            raise ValueError("critic_deepspeed: the policy has no DeepSpeed file; set `deepspeed`, too")
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> PpoSettings:

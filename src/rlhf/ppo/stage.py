@@ -10,21 +10,20 @@ from ...artifact import RESUME
 from ...chat_format.encoding import check_of
 from ...checkpoints.sealed import Checkpoints
 from ...data.intake import Intake
-from ...deepspeed_file import check_deepspeed_file, zero_stage
+from ...deepspeed_file import zero_stage
 from ...distributed import group
-from ...distributed.device import device
 from ...measures import JUDGE
-from ...model.checkpoint import context_length, load_causal_lm, load_reward_model
-from ...model.lora import base_model_of
-from ...model.saving import save_model
+from ...model.checkpoint import context_length
+from ...model.saving import save_model, save_partitioned
+from ...model.sharded import is_partitioned
+from ...processes import phase
 from ...training.tracking import Tracker
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import read_pool
 from ..shared_base import SharedBaseModel
-from .critic import Critic
 from .held_out import hold_out
+from .loading import engine_configs, fit_checkpoint, load_models, load_shared_base
 from .loop import METRICS, train
-from .rollout import sizes_per_rank
 from .selection import Selection
 from .settings import PpoSettings
 from .trainer import PpoTrainer
@@ -43,33 +42,29 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     Raises DataError for models or rows that don't fit together, ConfigError for settings that don't.
     """
     group.setup(settings.deepspeed)
-    mini, micro = sizes_per_rank(settings)
-    check_deepspeed_file(settings.deepspeed, gpu=device().type == "cuda", accumulates=mini > micro)
+    configs = engine_configs(settings, inputs)
     tokenizer = common_tokenizer(inputs, "start")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
     room = context_length(inputs["start"])
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
     training, held_out = hold_out(pool, settings.held_out, settings.seed)
-    shared = SharedBaseModel(base_model_of(inputs["start"]), settings.adapter) if settings.adapter else None
+    checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
+    if (checkpoint := checkpoints.newest()) is not None:
+        fit_checkpoint(checkpoint, configs)
+    shared = load_shared_base(settings, inputs)
     reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
-    policy, critic, reference = _load_models(inputs, shared)
+    models = load_models(settings, inputs, configs, shared=shared)
     trainer = PpoTrainer(
-        policy,
-        critic,
-        reward_models=reward_models,
-        prompts=training,
-        settings=settings,
-        reference=reference,
+        models, reward_models=reward_models, prompts=training, settings=settings, configs=configs
     )
+    selection = Selection(trainer, held_out, out / RESUME)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:
-        stage = zero_stage(settings.deepspeed)
-        checkpoints = Checkpoints(out / RESUME, zero_stage=stage)
-        selection = Selection(trainer, held_out, out / RESUME, zero_stage=stage)
-        trained = train(trainer, checkpoints, selection, tracker=tracker, rows=out / METRICS)
+        trained = train(
+            trainer, checkpoints, checkpoint, selection=selection, tracker=tracker, rows=out / METRICS
+        )
     selection.restore(trained.last["step"])
-    merge = settings.lora is None or settings.lora.merge
-    group.once("saving", lambda: _save_model(policy, tokenizer, out, shared=shared, merge=merge))
+    _publish(models.policy, tokenizer, out, shared=shared, settings=settings)
     warning = {"judge_warning": trained.warned_at} if JUDGE in inputs else {}
     return {
         "first": trained.first,
@@ -81,24 +76,20 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     }
 
 
-def _save_model(
-    policy: Any, tokenizer: Any, out: Path, *, shared: SharedBaseModel | None, merge: bool
+def _publish(
+    policy: Any, tokenizer: Any, out: Path, *, shared: SharedBaseModel | None, settings: PpoSettings
 ) -> None:
-    if shared is None:
-        save_model(policy, tokenizer, out / "model")
-    else:
-        shared.save("policy", tokenizer, out, merge=merge)
+    """Saves the trained model; every rank calls it."""
+    if shared is None and any(map(is_partitioned, policy.parameters())):
+        with phase("saving"):
+            save_partitioned(policy, tokenizer, out / "model")
+            group.barrier()
+        return
 
+    def save() -> None:
+        if shared is None:
+            save_model(policy, tokenizer, out / "model")
+        else:
+            shared.save("policy", tokenizer, out, merge=settings.lora is not None and settings.lora.merge)
 
-def _load_models(inputs: Mapping[str, Path], shared: SharedBaseModel | None) -> tuple[Any, Critic, Any]:
-    """Policy, critic and reference: adapters of `shared`, or whole models and None for the reference.
-
-    With None the trainer copies the policy.
-    """
-    if shared is None:
-        return load_causal_lm(inputs["start"]), Critic(load_reward_model(inputs["helpfulness"])), None
-    policy, reference = (shared.language_model(name, inputs["start"]) for name in ("policy", "reference"))
-    reward_model = shared.reward_model("critic", inputs["helpfulness"])
-    for model in (policy, reward_model.base_model):
-        model.train_adapter()
-    return policy, Critic(reward_model), reference
+    group.once("saving", save)

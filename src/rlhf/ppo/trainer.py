@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import nn
-from transformers import LlamaForCausalLM
 
-from ...distributed.device import device
+from ...artifact import write_json
 from ...distributed.group import all_reduce_sum
 from ...errors import LlamitaError
 from ...model.reward_models import RewardModels, safety_branch
-from ...processes import enter_phase, phase
-from ...sampling.generate import sampler_for
+from ...processes import enter_phase, is_main_process, phase, world_size
 from ...sampling.logprobs import excluded_pad_id
 from ...sampling.sampler import Samples
 from ...sampling.throughput import throughput
 from ...training.engine import Engine
 from ...training.permutation import Epochs
 from ..prompts import EncodedPrompt
-from ..shared_base import AdaptedLanguageModel, transformers_model
+from ..shared_base import transformers_model
 from .checkpointing import checkpoint_layers
-from .critic import Critic
 from .diagnostics import advantage_metrics, check_sampler
+from .loading import ENGINES, EngineConfigs, Models, frozen_reference, policy_sampler
 from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
 from .passes import Passes
 from .rollout import (
@@ -42,74 +37,74 @@ from .rollout import (
 from .settings import PpoSettings
 from .updates import policy_step, value_step
 
-M = TypeVar("M", bound=nn.Module)
+PLAIN = EngineConfigs()
 
 
 class PpoTrainer:
     """Trains a policy with PPO.
 
     Args:
-        policy: trained in place, either all its weights or its adapter.
-        critic: trained in place.
         reward_models: score the answers.
         prompts: the prompt pool; every epoch goes through it once, in seeded random order.
-        reference: reference model of the KL penalty; default: a copy of the initial policy.
+        models: policy and critic, which are trained in place: all their weights or their adapters; and the
+            reference of the KL penalty.
+        configs: settings of the engines of policy and critic.
 
     Raises:
-        ConfigError: the ranks cannot share a mini-batch evenly, or PPO cannot use the DeepSpeed file.
+        ConfigError: the ranks cannot share a mini-batch evenly, or the sampler needs whole weights.
     """
 
     def __init__(
         self,
-        policy: LlamaForCausalLM | AdaptedLanguageModel,
-        critic: Critic,
+        models: Models,
         *,
         reward_models: RewardModels,
         prompts: Sequence[EncodedPrompt],
         settings: PpoSettings,
-        reference: AdaptedLanguageModel | None = None,
+        configs: EngineConfigs = PLAIN,
     ) -> None:
         self.settings, self.seed = settings, f"{settings.seed}/{settings.round}/ppo"
         self._reward_models, self.prompts = reward_models, prompts
         self._order = Epochs(len(prompts), self.seed)
         self._mini, self._micro = sizes_per_rank(settings)
+        policy, critic, reference = models
         self._calibrate_critic = critic.calibrate
-        initial = copy.deepcopy(policy) if reference is None else reference
+        language_model = transformers_model(policy)
         if settings.gradient_checkpointing:
-            checkpoint_layers(transformers_model(policy), transformers_model(critic.backbone))
-        self.policy, self.critic = (
-            Engine(
-                model,
-                rate,
-                self._micro,
-                accumulates=self._mini > self._micro,
-                deepspeed=settings.deepspeed,
-                optimizer=settings.optimizer,
-            )
-            for model, rate in ((policy, settings.learning_rate), (critic, settings.critic_learning_rate))
+            checkpoint_layers(language_model, transformers_model(critic.backbone))
+        self.policy = Engine(
+            policy, settings.learning_rate, deepspeed=configs.policy, optimizer=settings.optimizer
         )
-        self.reference = match_dtypes(policy, initial.to(device())).eval().requires_grad_(False)
-        plain = settings.deepspeed is None  # with DeepSpeed the precision is that of its file
+        self.critic = Engine(
+            critic, settings.critic_learning_rate, deepspeed=configs.critic, optimizer=settings.optimizer
+        )
+        plain = configs.policy is None  # with DeepSpeed the precision is that of its file
+        dtype = settings.dtype if plain else "float32"
+        self.reference = frozen_reference(reference, policy, settings, dtype=dtype)
         self._passes = Passes(
             self.policy,
             self.reference,
             self.critic,
             settings=settings,
-            dtype=settings.dtype if plain else "float32",
+            dtype=dtype,
             pad=excluded_pad_id(policy.config),
         )
-        self._sampler = sampler_for(
-            transformers_model(policy), settings.sampling_batch_size, settings.dtype if plain else None
-        )
+        self._sampler = policy_sampler(language_model, settings, dtype=settings.dtype if plain else None)
 
     def save(self, folder: Path) -> None:
         """Writes policy and critic with their optimizers; draws depend on the iteration's number alone."""
         for name, engine in self._engines.items():
             (folder / name).mkdir(exist_ok=True)
             engine.save(folder / name)
+        if is_main_process():
+            stages = {name: engine.zero_stage for name, engine in self._engines.items()}
+            write_json(folder / ENGINES, {"ranks": world_size(), "zero_stages": stages})
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote; the next iteration equals that of an uninterrupted run."""
+        """Reads what `save` wrote; the next iteration equals that of an uninterrupted run.
+
+        On another number of ranks or with other ZeRO stages `fit_checkpoint` must precede the constructor.
+        """
         for name, engine in self._engines.items():
             engine.load(folder / name)
 
@@ -173,6 +168,8 @@ class PpoTrainer:
 
     def sample(self, prompts: Sequence[EncodedPrompt], name: str, *, keys: Sequence[int]) -> Samples:
         """One answer of the policy to each prompt; `name` and the prompt's key decide its random numbers."""
+        for engine in self._engines.values():
+            engine.free_gathered()
         self._sampler.refresh(transformers_model(self.policy.module))
         return self._sampler.sample(
             [prompt.ids for prompt in prompts],
@@ -199,7 +196,8 @@ class PpoTrainer:
     @phase("forward passes")
     def first_passes(self, episodes: Episodes, layout: list[list[list[int]]]) -> list[list[MicroBatch]]:
         """Mini-batches of micro-batches, with the models' outputs and advantages, which are not whitened."""
-        return [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
+        with self.reference.in_use():
+            return [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
 
     def _measure(
         self, episodes: Episodes, layout: list[list[list[int]]], minis: list[list[MicroBatch]]
@@ -233,14 +231,3 @@ def _means(steps: Sequence[Mapping[str, float]]) -> Metrics:
     """The mean of each metric over the mini-batches, without `ratio_deviation`."""
     names = [name for name in steps[0] if name != "ratio_deviation"]
     return {name: sum(step[name] for step in steps) / len(steps) for name in names}
-
-
-def match_dtypes(policy: nn.Module, reference: M) -> M:
-    """Converts each parameter of `reference` to the dtype of the policy's, so that both compute the same.
-
-    Buffers keep their dtype, as in a DeepSpeed engine: RoPE frequencies rounded to bf16 would change every
-    key and query.
-    """
-    for parameter, policy_parameter in zip(reference.parameters(), policy.parameters(), strict=True):
-        parameter.data = parameter.data.to(policy_parameter.dtype)
-    return reference

@@ -15,7 +15,6 @@ from ...data.rows import Dialogue
 from ...data.stored_rows import Joined
 from ...distributed import group
 from ...distributed.cached import cached_rows
-from ...distributed.device import device
 from ...errors import DataError
 from ...hashes import file_hash
 from ...jsonl import Row, read_rows
@@ -115,8 +114,7 @@ def _select(
         return [{"pool": index, **pool[index].row()} for index in indices]
 
     def sample() -> list[Row]:
-        model = load_causal_lm(inputs["model"], settings.dtype).to(device())
-        sampler = sampler_for(model, settings.sampling_batch_size)
+        sampler = sampler_for(load_causal_lm(inputs["model"], settings.dtype), settings.sampling_batch_size)
         started = time.monotonic()
         rows = sample_answers(sampler, tokenizer, prompts, settings=settings)
         tokens = sum(len(row["answer_ids"]) for row in rows)
@@ -126,7 +124,14 @@ def _select(
 
     def score() -> list[Row]:
         shared = (
-            SharedBaseModel(base_model_of(inputs["base"]), settings.adapter) if settings.adapter else None
+            SharedBaseModel(
+                base_model_of(inputs["base"]),
+                settings.adapter,
+                bf16=settings.dtype == "bfloat16",
+                partitioned=settings.frozen_models == "sharded",
+            )
+            if settings.adapter
+            else None
         )
         reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
         return score_answers(reward_models, samples, prompts)

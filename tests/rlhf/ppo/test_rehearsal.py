@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from llamita.errors import LlamitaError
 from llamita.jsonl import read_rows
 from llamita.rlhf.ppo import rehearsal, stage
+from llamita.rlhf.ppo.loading import EngineConfigs
 from llamita.rlhf.ppo.rehearsal import longest, rehearse
 from llamita.rlhf.ppo.trainer import PpoTrainer
 
@@ -165,14 +165,18 @@ def test_a_stage_rehearses_at_every_start(
 
 
 @pytest.mark.long
-def test_it_changes_nothing_under_zero_2(tmp_path: Path) -> None:
-    file = tmp_path / "zero.json"
-    file.write_text(json.dumps({"zero_optimization": {"stage": 2}}))
+@pytest.mark.parametrize("stage", [2, 3])
+def test_it_changes_nothing_under_zero(tmp_path: Path, stage: int) -> None:
+    sizes = {"train_micro_batch_size_per_gpu": 8, "gradient_accumulation_steps": 1, "train_batch_size": 16}
+    config: dict[str, Any] = {"zero_optimization": {"stage": stage}, **sizes}
+    configs = EngineConfigs(config, config)
 
     def work() -> list[Any]:
         found = []
         for rehearsed in (False, True):
-            one = trainer(**OPTIONS | {"deepspeed": str(file), "micro_batch_size": 8})
+            one = trainer(
+                **OPTIONS | {"deepspeed": "unread", "micro_batch_size": 8, "episodes": 16}, configs=configs
+            )
             history = []
             for iteration in (1, 2):
                 if rehearsed:

@@ -14,8 +14,9 @@ from llamita.data.rows import Prompt
 from llamita.errors import ConfigError, LlamitaError
 from llamita.model.reward_models import RewardModels, Scores
 from llamita.rlhf.ppo.critic import Critic
+from llamita.rlhf.ppo.loading import EngineConfigs, Models
 from llamita.rlhf.ppo.settings import PpoSettings
-from llamita.rlhf.ppo.trainer import PpoTrainer
+from llamita.rlhf.ppo.trainer import PLAIN, PpoTrainer
 from llamita.rlhf.prompts import EncodedPrompt
 from llamita.sampling.logprobs import answer_logprobs
 from llamita.sampling.sampler import LlamaSampler
@@ -47,6 +48,8 @@ def tiny_critic() -> Critic:
 def trainer(
     policy: LlamaForCausalLM | None = None,
     helpfulness: Scores = share_of_the_rewarded_token,
+    *,
+    configs: EngineConfigs = PLAIN,
     **settings: object,
 ) -> PpoTrainer:
     chosen = {
@@ -62,12 +65,13 @@ def trainer(
         "kl_coef": 0.02,
     }
     prompts = [EncodedPrompt(Prompt(turn("?"), is_safety=False), ids) for ids in ragged_prompts(20)]
+    policy = policy or tiny_model(spread=0.05)
     return PpoTrainer(
-        policy or tiny_model(spread=0.05),
-        tiny_critic(),
+        Models(policy, tiny_critic(), copy.deepcopy(policy)),
         reward_models=RewardModels(helpfulness, always_safe),
         prompts=prompts,
         settings=PpoSettings(**chosen | settings),
+        configs=configs,
     )
 
 
@@ -124,7 +128,7 @@ def test_a_reference_in_half_precision_keeps_its_buffers() -> None:
     policy = tiny_model()
     for parameter in policy.parameters():
         parameter.data = parameter.data.bfloat16()
-    reference = trainer(policy).reference
+    reference = trainer(policy).reference.module
     assert {parameter.dtype for parameter in reference.parameters()} == {torch.bfloat16}
     assert {buffer.dtype for buffer in reference.buffers()} == {torch.float32}
     ids = torch.tensor([[1, *range(3, 29)] * 4])
@@ -184,7 +188,7 @@ def test_warm_up_trains_only_the_critic_and_the_reference_never_changes() -> Non
     ppo.iterate(2)
     head = "lm_head.weight"
     assert not torch.equal(before[head], ppo.policy.module.state_dict()[head])
-    assert torch.equal(before[head], ppo.reference.state_dict()[head])
+    assert torch.equal(before[head], ppo.reference.module.state_dict()[head])
 
 
 def test_the_critic_starts_on_the_scale_of_the_rewards() -> None:

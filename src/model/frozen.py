@@ -1,0 +1,128 @@
+"""How models that are not trained are held: whole, partitioned over the ranks, or on the host while idle."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from torch import nn
+
+from ..deepspeed_file import frozen_config
+from ..distributed.device import device
+from ..distributed.group import all_reduce_max
+
+T = TypeVar("T")
+
+
+@contextmanager
+def partitioning(config: Mapping[str, Any] | None) -> Iterator[None]:
+    """Context in which models that are loaded or built are partitioned, if `config` has ZeRO-3.
+
+    `config`: settings of a DeepSpeed engine without `auto`; None: no DeepSpeed.
+    """
+    if config is None or config.get("zero_optimization", {}).get("stage") != 3:
+        yield
+        return
+    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    active = HfDeepSpeedConfig(copy.deepcopy(dict(config)))  # transformers keeps only a weak reference to it
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        del active
+
+
+def load_partitioned(load: Callable[[], T], *, bf16: bool) -> T:
+    """Returns the model that `load` loads, partitioned; every rank calls it. See `running_partitioned`."""
+    with partitioning(frozen_config(bf16=bf16)):
+        return load()
+
+
+def running_partitioned(module: nn.Module, *, bf16: bool) -> Any:
+    """Makes a partitioned module's forward pass gather each layer's weights; call what it returns.
+
+    Every rank must call it equally often, see `missing_passes`.
+    """
+    import deepspeed
+
+    engine, *_ = deepspeed.initialize(
+        model=module.requires_grad_(False), config=frozen_config(bf16=bf16), dist_init_required=False
+    )
+    engine.eval()
+    return engine
+
+
+def missing_passes(passes: int) -> int:
+    """How many passes of a partitioned model this rank must add so that all ranks make equally many.
+
+    `passes`: this rank's number of passes. Every rank calls it.
+    """
+    return int(all_reduce_max(torch.tensor(passes))) - passes
+
+
+class Offloaded:
+    """Keeps a module's parameters in the host's memory, pinned, and brings them to the device for use.
+
+    The module is not trained, so nothing is copied back.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        for layer in module.modules():
+            for name, buffer in layer.named_buffers(recurse=False):
+                setattr(layer, name, buffer.to(device()))
+        self._host = [_on_host(parameter.data) for parameter in module.parameters()]
+        self._release()
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Context in which the module can be called."""
+        for parameter, host in zip(self._module.parameters(), self._host, strict=True):
+            parameter.data = host.to(device(), non_blocking=True)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        for parameter, host in zip(self._module.parameters(), self._host, strict=True):
+            parameter.data = host
+
+
+def _on_host(values: torch.Tensor) -> torch.Tensor:
+    host = values.to("cpu")
+    return host.pin_memory() if torch.cuda.is_available() else host
+
+
+class FrozenModel:
+    """A model that is not trained; calling it is calling the module.
+
+    Args:
+        module: with `sharded` it must be partitioned, see `load_partitioned`.
+        held: `whole` (on this rank's device), `sharded` or `offloaded`.
+        bf16: whether a partitioned module is in bf16.
+    """
+
+    def __init__(self, module: nn.Module, held: str, *, bf16: bool) -> None:
+        self.module = module.eval().requires_grad_(False)
+        self._run: Any = module
+        self._offloaded: Offloaded | None = None
+        if held == "sharded":
+            self._run = running_partitioned(module, bf16=bf16)
+        elif held == "offloaded":
+            self._offloaded = Offloaded(module)
+        else:
+            module.to(device())
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._run(*args, **options)
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Context in which it can be called."""
+        return self._offloaded.on_device() if self._offloaded else nullcontext()
