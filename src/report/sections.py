@@ -56,8 +56,16 @@ SECTIONS = (
                 rlhf_figures.ppo_progress,
                 "Means over the answers sampled in each iteration: the reward (the safety model's score for "
                 "harmful prompts and unsafe answers, the helpfulness model's score otherwise), the score of "
-                "each reward model, all from 0 to 1, and the KL to the initial policy (section 3.2.3).",
+                "each reward model, all from 0 to 1, and the KL to the initial policy (section 3.2.3). The "
+                "held-out reward, if it was measured, is that of prompts that are not trained on.",
                 "PPO is not drawn: the run has no finished ppo stage.",
+            ),
+            Figure(
+                rlhf_figures.ppo_diagnostics,
+                "The reward by the model that gives it, and the share of answers that the safety model scores; "
+                "a reward can rise because its branches do, or because of their shares. The standard deviation "
+                "of the advantages before whitening falls as the critic learns. The sampler's "
+                "log-probabilities should differ from the trainer's by rounding only.",
             ),
             Figure(
                 rlhf_figures.ppo_contexts,
