@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 OLDEST := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST)/.installed
 
-.PHONY: smoke miniature smollm test test-oldest test-gpu test-long coverage lint format hooks
+.PHONY: smoke miniature smollm test test-oldest test-gpu test-long test-all coverage lint format hooks
 
 # Seven minutes on two idle cores: every stage at a small size.
 smoke: $(INSTALLED)
@@ -19,11 +19,11 @@ smollm: $(INSTALLED)
 	$(BIN)/python launch/fetch_smollm.py models/SmolLM2-135M-Instruct
 
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not long" -n 2
+	$(BIN)/pytest -m "not long and not matrix" -n 2
 
 # The fast tests with the lowest versions that pyproject.toml allows, in a separate environment.
 test-oldest: $(OLDEST_INSTALLED)
-	$(OLDEST)/bin/pytest -m "not long" -n 2
+	$(OLDEST)/bin/pytest -m "not long and not matrix" -n 2
 
 # The other tests do not use a GPU.
 test-gpu: $(INSTALLED)
@@ -32,9 +32,13 @@ test-gpu: $(INSTALLED)
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
 
+# All combinations of ranks, ZeRO stages and ways to hold models, beside the long tests: hours.
+test-all: $(INSTALLED)
+	$(BIN)/pytest -m "long or matrix"
+
 # Line coverage of the fast tests; fails below 85%.
 coverage: $(INSTALLED)
-	$(BIN)/pytest -m "not long" -n 2 --cov --cov-report=term --cov-fail-under=85
+	$(BIN)/pytest -m "not long and not matrix" -n 2 --cov --cov-report=term --cov-fail-under=85
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

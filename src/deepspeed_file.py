@@ -93,7 +93,7 @@ def engine_config(
     (`HfTrainerDeepSpeedConfig.trainer_config_finalize`).
     """
     check_deepspeed_file(deepspeed, gpu=gpu, accumulates=accumulates)
-    # the engine is told which micro-batch is a step's last one, here only whether there may be several
+    # PPO shows its engines which micro-batch is a step's last one; 2 stands for any number above 1
     accumulation = 1 + accumulates
     file = DeepSpeedFile.read(deepspeed)
     config = file.content | {

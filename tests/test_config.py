@@ -28,6 +28,7 @@ class RowOptions(Settings):
 class ExampleSettings(StageSettings):
     trainer_class: ClassVar[str | None] = "transformers.TrainingArguments"
     trainer_reserved: ClassVar[dict[str, str]] = {"output_dir": "it is the artifact's folder"}
+    deepspeed_files: ClassVar[tuple[str, ...]] = ("deepspeed",)
 
     optimizer: Optimizer
     trained: Literal["all", "last"] = "all"

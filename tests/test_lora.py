@@ -112,7 +112,10 @@ def test_the_reward_adapter_continues_that_of_sft(root: Path, tuned: dict[str, A
     assert base_model_of(root / "safety") == base_model_of(root / "sft") == base_model_of(root / "base")
     whole = AutoModelForSequenceClassification.from_pretrained(root / "safety" / "model").eval()
     base_model = SharedBaseModel(
-        base_model_of(root / "base"), SftSettings.model_validate(SFT | {"lora": LORA}).adapter
+        base_model_of(root / "base"),
+        SftSettings.model_validate(SFT | {"lora": LORA}).adapter,
+        bf16=False,
+        partitioned=False,
     )
     role = base_model.reward_model("safety", root / "safety")
     with torch.no_grad():
@@ -152,9 +155,9 @@ def test_ppo_has_one_copy_of_the_weights(
     logged = train(root, "noted", {}, judge="safety")["last"]
     assert logged["ppo/judge_score"] == logged["ppo/safety_score"], "the same adapter under another name"
     [trainer] = trainers
-    base_model = trainer.policy.module._shared
+    base_model = trainer.policy.module.model._shared
     for other in (
-        trainer.reference,
+        trainer.reference.module.model,
         trainer.critic.module.backbone,
         trainer._reward_models.helpfulness.model.base_model,
         trainer._reward_models.safety.model.base_model,
@@ -380,7 +383,7 @@ def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
     assert (wanted - before).abs().max() > 0.05
 
     settings = SftSettings.model_validate(SFT | {"lora": lora}).adapter
-    base_model = SharedBaseModel(base_model_of(root / "tied"), settings)
+    base_model = SharedBaseModel(base_model_of(root / "tied"), settings, bf16=False, partitioned=False)
     policy = base_model.language_model("policy", root / "tied_sft")
     base_model.save("policy", tokenizer, root / "tied_ppo")
     torch.testing.assert_close(logits(policy), wanted, rtol=1e-4, atol=1e-4)

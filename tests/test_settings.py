@@ -23,6 +23,7 @@ class Trained(StageSettings):
     no_effect: ClassVar[frozenset[str]] = frozenset({"batch.micro_rows", "logging"})
     resumes_with: ClassVar[frozenset[str]] = frozenset({"limit"})
     below: ClassVar[dict[str, str]] = {"ghost": "gatt"}
+    deepspeed_files: ClassVar[tuple[str, ...]] = ("deepspeed",)
 
     batch: Batch = Batch()
     logging: dict[str, int] = {}

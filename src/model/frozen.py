@@ -39,23 +39,22 @@ def partitioning(config: Mapping[str, Any] | None) -> Iterator[None]:
 
 
 def load_partitioned(load: Callable[[], T], *, bf16: bool) -> T:
-    """Returns the model that `load` loads, partitioned; every rank calls it. See `running_partitioned`."""
+    """Returns the model that `load` loads, partitioned; every rank calls it. See `run_partitioned`."""
     with partitioning(frozen_config(bf16=bf16)):
         return load()
 
 
-def running_partitioned(module: nn.Module, *, bf16: bool) -> Any:
-    """Makes a partitioned module's forward pass gather each layer's weights; call what it returns.
+def run_partitioned(module: nn.Module, *, bf16: bool) -> None:
+    """Makes a partitioned module's forward pass gather each layer's weights while the layer computes.
 
-    Every rank must call it equally often, see `missing_passes`.
+    Every rank must call the module equally often, see `missing_passes`. The module is called directly, not
+    through DeepSpeed's engine, whose forward pass would claim the backward pass of what is computed with it.
     """
     import deepspeed
 
-    engine, *_ = deepspeed.initialize(
-        model=module.requires_grad_(False), config=frozen_config(bf16=bf16), dist_init_required=False
+    deepspeed.initialize(
+        model=module.eval().requires_grad_(False), config=frozen_config(bf16=bf16), dist_init_required=False
     )
-    engine.eval()
-    return engine
 
 
 def missing_passes(passes: int) -> int:
@@ -84,7 +83,7 @@ class Offloaded:
     def on_device(self) -> Iterator[None]:
         """Context in which the module can be called."""
         for parameter, host in zip(self._module.parameters(), self._host, strict=True):
-            parameter.data = host.to(device(), non_blocking=True)
+            parameter.data = _on_device(host)
         try:
             yield
         finally:
@@ -93,6 +92,10 @@ class Offloaded:
     def _release(self) -> None:
         for parameter, host in zip(self._module.parameters(), self._host, strict=True):
             parameter.data = host
+
+
+def _on_device(values: torch.Tensor) -> torch.Tensor:
+    return values.to(device(), non_blocking=True)
 
 
 def _on_host(values: torch.Tensor) -> torch.Tensor:
@@ -111,17 +114,16 @@ class FrozenModel:
 
     def __init__(self, module: nn.Module, held: str, *, bf16: bool) -> None:
         self.module = module.eval().requires_grad_(False)
-        self._run: Any = module
         self._offloaded: Offloaded | None = None
         if held == "sharded":
-            self._run = running_partitioned(module, bf16=bf16)
+            run_partitioned(module, bf16=bf16)
         elif held == "offloaded":
             self._offloaded = Offloaded(module)
         else:
             module.to(device())
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return self._run(*args, **options)
+        return self.module(*args, **options)
 
     def in_use(self) -> AbstractContextManager[None]:
         """Context in which it can be called."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..artifact import model_folder
 from ..distributed.device import device
 from .checkpoint import load_reward_model
-from .frozen import load_partitioned, running_partitioned
+from .frozen import load_partitioned, run_partitioned
 from .sharded_loading import read_tensor
 
 
@@ -36,7 +36,8 @@ class PartitionedRewardModel(nn.Module):
         self.score = nn.Linear(inputs, outputs, bias=False, device=device())
         with torch.no_grad():
             self.score.weight.copy_(head)
-        self.base_model = running_partitioned(model.base_model, bf16=bf16)
+        self.base_model = model.base_model
+        run_partitioned(self.base_model, bf16=bf16)
 
     @property
     def device(self) -> torch.device:

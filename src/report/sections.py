@@ -62,10 +62,10 @@ SECTIONS = (
             ),
             Figure(
                 rlhf_figures.ppo_diagnostics,
-                "The reward by the model that gives it, and the share of answers that the safety model scores; "
-                "a reward can rise because its branches do, or because of their shares. The standard deviation "
-                "of the advantages before whitening falls as the critic learns. The sampler's "
-                "log-probabilities should differ from the trainer's by rounding only.",
+                "The reward by the model that gives it, and the share of answers scored by the safety model. "
+                "The reward can rise because both do, or because of their shares. The standard deviation of "
+                "the advantages before whitening falls as the critic learns. Log-probabilities of sampler "
+                "and trainer should differ by rounding only.",
             ),
             Figure(
                 rlhf_figures.ppo_contexts,

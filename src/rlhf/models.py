@@ -45,12 +45,12 @@ def load_reward_models(
     return reward_models.load_reward_models(
         inputs,
         safety_threshold=settings.safety_threshold,
-        load=lambda name, folder: _scorer(settings, name, folder, tokenizer, shared=shared),
+        load=lambda name, folder: _scorer(settings, name, folder, tokenizer=tokenizer, shared=shared),
     )
 
 
 def _scorer(
-    settings: RlhfSettings, name: str, folder: Path, tokenizer: Any, *, shared: SharedBaseModel | None
+    settings: RlhfSettings, name: str, folder: Path, *, tokenizer: Any, shared: SharedBaseModel | None
 ) -> Scorer:
     if shared is not None:
         dtype = "bfloat16" if shared.bf16 else settings.dtype

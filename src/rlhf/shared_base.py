@@ -17,7 +17,7 @@ from ..distributed.device import device
 from ..errors import DataError
 from ..model import lora
 from ..model.checkpoint import load_causal_lm
-from ..model.frozen import load_partitioned, running_partitioned
+from ..model.frozen import load_partitioned, run_partitioned
 from ..model.merging import merged_with
 from ..model.saving import save_config, save_model
 
@@ -36,14 +36,15 @@ class SharedBaseModel:
         self, base_model: lora.BaseModel, settings: Mapping[str, Any], *, bf16: bool, partitioned: bool
     ) -> None:
         self._base_model, self._settings, self.bf16 = base_model, settings, bf16
-        self._root: Any = None
+        self._root: _Root | None = None
 
         def load() -> Any:
             return load_causal_lm(base_model.path, "bfloat16" if bf16 else "float32")
 
         if partitioned:
             self.model: Any = load_partitioned(load, bf16=bf16).eval()
-            self._root = running_partitioned(_Root(self.model), bf16=bf16)
+            self._root = _Root(self.model)
+            run_partitioned(self._root, bf16=bf16)
         else:
             self.model = load().to(device()).eval().requires_grad_(False)
         self._adapted: Any = None
@@ -144,6 +145,10 @@ class AdaptedLanguageModel(_Adapted):
 
     def forward(self, **inputs: Any) -> Any:
         return self._shared.run(self.activated(), inputs)
+
+    def run(self, work: Callable[..., Any], **inputs: Any) -> Any:
+        """Calls `work`, which calls parts of the activated base model, as one pass."""
+        return self._shared.run(work, inputs)
 
     def activated(self) -> Any:
         """The base model with this adapter active, until another adapter is activated."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from ..batches import batches_by_length, tokens_at_once
 from ..console import track
 from ..model.padding import pad_batch
 from ..model.special import eos_ids
+from .output_layer import OutputLayer, decoder_of, score_tokens
 
 
 def excluded_pad_id(config: PreTrainedConfig) -> int | None:
@@ -32,29 +32,6 @@ def policy_logprobs(logits: Tensor, pad_token_id: int | None, temperature: float
     return F.log_softmax(logits, dim=-1)
 
 
-def next_token_distribution(
-    model: Callable[..., Any], ids: Tensor, pad_token_id: int | None, *, temperature: float = 1.0
-) -> Tensor:
-    """The policy's distribution of the next token after each token of right-padded rows, with gradient.
-
-    No attention mask is needed: attention is causal and the pads are on the right.
-
-    Args:
-        model: a causal language model, or the `Engine` that trains one.
-        ids: `[rows, length]` int64.
-        pad_token_id: the pad id to exclude, see `excluded_pad_id`.
-
-    Returns:
-        `[rows, length - 1, vocabulary]` fp32 log-probabilities of the second and all later tokens.
-    """
-    return policy_logprobs(model(input_ids=ids, use_cache=False).logits[:, :-1], pad_token_id, temperature)
-
-
-def gather_logprobs(distribution: Tensor, ids: Tensor) -> Tensor:
-    """`[rows, length - 1]`: the log-probability of token `t + 1` at index `t`; to be ignored at pads."""
-    return distribution.gather(-1, ids[:, 1:, None]).squeeze(-1)
-
-
 @torch.no_grad()
 def answer_logprobs(
     model: PreTrainedModel,
@@ -69,17 +46,16 @@ def answer_logprobs(
 
     `label` is the text of a progress bar; None: no progress bar.
     """
-    device, head = next(model.parameters()).device, model.get_output_embeddings()
+    device = next(model.parameters()).device
+    layer = OutputLayer.of(model, excluded_pad_id(model.config), temperature)
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     batched_rows = batches_by_length(lengths, batch_size, tokens_at_once(device))
     logprobs: list[list[float]] = [[] for _ in prompts]
     for rows in track(batched_rows, label, len(prompts), unit="answers", amount=len):
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
         ids, mask = ids.to(device), mask.to(device)
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]
-        logits = head(hidden)  # only of answer tokens: prompts are often longer, and vocabularies are large
-        distribution = policy_logprobs(logits, excluded_pad_id(model.config), temperature)
-        values = distribution.gather(-1, ids[:, 1:][mask][:, None]).squeeze(-1).cpu()
+        hidden = decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]
+        values = score_tokens(model, layer, hidden, ids[:, 1:][mask])[0].cpu()
         for row, answer in zip(rows, values.split([len(answers[row]) for row in rows]), strict=True):
             logprobs[row] = answer.tolist()
     return logprobs

@@ -214,12 +214,12 @@ def test_half_precision_reaches_every_model(
         seen.append(dtype)
         return load_causal_lm(folder, dtype)
 
-    def scorer(folder: Path, tokenizer: Any, dtype: str) -> Scorer:
+    def scorer(folder: Path, tokenizer: Any, *, dtype: str, offloaded: bool) -> Scorer:
         seen.append(dtype)
-        return Scorer(folder, tokenizer, dtype=dtype)
+        return Scorer(folder, tokenizer, dtype=dtype, offloaded=offloaded)
 
     monkeypatch.setattr(responder, "load_causal_lm", load)
-    monkeypatch.setattr(stage, "OffloadedScorer", scorer)
+    monkeypatch.setattr(stage, "Scorer", scorer)
     found = run(settings(dtype="bfloat16"), inputs, tmp_path)["versions"]
     assert seen == ["bfloat16"] * 6  # sft, safety, v1, v2, v2's start; without
     for name, measure in (("v1/rejection", "kl_to_sft"), ("sft", "safety_score")):

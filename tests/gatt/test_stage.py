@@ -15,7 +15,6 @@ from llamita.data.sources import read_dialogues
 from llamita.errors import ConfigError, DataError
 from llamita.gatt import builder, stage
 from llamita.gatt.settings import GattSettings
-from llamita.model import reward_models
 from llamita.sampling.sampler import Samples
 from llamita.settings import Source
 
@@ -208,7 +207,7 @@ def test_reward_models_select_among_the_answers_that_follow_the_instruction(
 
         return scores
 
-    monkeypatch.setattr(reward_models, "Scorer", loaded)
+    monkeypatch.setattr(stage, "Scorer", loaded)
     folders = {name: tmp_path / name for name in ("helpfulness", "safety")}
     run(inputs | folders, tmp_path / "out", dialogues=40, safety_threshold=0.15)
     assert set(scored_by) == {"helpfulness", "safety"}

@@ -34,7 +34,7 @@ class Passes(NamedTuple):
     evaluation: int
 
 
-class _Bytes(TorchDispatchMode):
+class Bytes(TorchDispatchMode):
     """Counts the bytes of all storages that are created and not yet freed."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
@@ -90,7 +90,7 @@ def passes(config: dict[str, Any], tokens: int, *, loss: str, precision: str, ch
             forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(forward))
         gradients = [parameter.grad for parameter in model.parameters()]
         tensors: list[Any] = [*model.parameters(), *model.buffers(), *gradients, ids]
-        with _Bytes(tensors) as counted:
+        with Bytes(tensors) as counted:
             value = _loss(forward, ids, loss)
             stored = counted.now
             value.backward()

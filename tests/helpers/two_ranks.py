@@ -1,4 +1,4 @@
-"""Runs a function on two gloo ranks, which are forks of this process (its libraries are already loaded)."""
+"""Runs a function on gloo ranks, which are forks of this process (its libraries are already loaded)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from typing import Any
 
 
 def on_two_ranks(work: Callable[[], Any], folder: Path, seconds: float = 120) -> list[Any]:
-    """Returns what `work` returns on rank 0 and on rank 1 (must pickle); `folder` has the rendezvous file.
+    """As `on_ranks` with two."""
+    return on_ranks(2, work, folder, seconds)
+
+
+def on_ranks(count: int, work: Callable[[], Any], folder: Path, seconds: float = 120) -> list[Any]:
+    """Returns what `work` returns on each rank (must pickle); `folder` has the rendezvous file.
 
     Raises AssertionError with the rank's traceback if a rank fails.
     """
     context = multiprocessing.get_context("fork")
     port = free_port()
-    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
     ranks = [
-        context.Process(target=_rank, args=(rank, work, folder / "meet", port, pipes[rank][1]))
-        for rank in range(2)
+        context.Process(target=_rank, args=((rank, count), work, folder / "meet", port, pipes[rank][1]))
+        for rank in range(count)
     ]
     for process in ranks:
         process.start()
@@ -44,7 +49,12 @@ def free_port() -> int:
 
 
 def on_two_deepspeed_ranks(work: Callable[[], Any], folder: Path, seconds: float = 240) -> list[Any]:
-    """As `on_two_ranks`, with DeepSpeed ready, as `group.setup` of a stage with a ZeRO file leaves it."""
+    """As `on_deepspeed_ranks` with two."""
+    return on_deepspeed_ranks(2, work, folder, seconds)
+
+
+def on_deepspeed_ranks(count: int, work: Callable[[], Any], folder: Path, seconds: float = 240) -> list[Any]:
+    """As `on_ranks`, with DeepSpeed ready, as `group.setup` of a stage with a ZeRO file leaves it."""
 
     def prepared() -> Any:
         import deepspeed
@@ -54,7 +64,7 @@ def on_two_deepspeed_ranks(work: Callable[[], Any], folder: Path, seconds: float
         deepspeed.comm.init_distributed("gloo")
         return work()
 
-    return on_two_ranks(prepared, folder, seconds)
+    return on_ranks(count, prepared, folder, seconds)
 
 
 def _answer(receiver: Any, seconds: float) -> Any:
@@ -64,13 +74,17 @@ def _answer(receiver: Any, seconds: float) -> Any:
     return answer
 
 
-def _rank(rank: int, work: Callable[[], Any], meet: Path, port: int, pipe: Any) -> None:
+def _rank(place: tuple[int, int], work: Callable[[], Any], meet: Path, port: int, pipe: Any) -> None:
     import torch.distributed
 
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    rank, count = place
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # of the store of `group.once`
     try:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meet}", rank=rank, world_size=count
+        )
         answer = False, work()
     except BaseException:
         answer = True, traceback.format_exc()

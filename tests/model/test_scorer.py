@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from llamita.errors import DataError, LlamitaError
+from llamita.model import frozen
 from llamita.model import scorer as scorer_module
 from llamita.model.scorer import Scorer
 
@@ -44,7 +45,7 @@ def test_bfloat16_scores_are_close_and_the_head_is_computed_in_float32(folder: P
     assert not torch.equal(exact, half), "a canary: the body has computed in half precision"
     torch.testing.assert_close(half, exact, atol=0.05, rtol=0.05)
     assert not torch.equal(half, half.bfloat16().float()), "scores are not rounded to half precision"
-    assert next(Scorer(folder, tokenizer, dtype="bfloat16").model.parameters()).dtype == torch.float32
+    assert Scorer(folder, tokenizer, dtype="bfloat16").model.score.weight.dtype == torch.float32
 
 
 def test_the_score_is_read_at_the_eos(folder: Path, tokenizer: Any) -> None:
@@ -59,15 +60,24 @@ def test_weights_are_on_the_device_only_while_it_scores(
     folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = Scorer(folder, tokenizer).raw([[1, 5]], [[8]])
-    scorer, moves = Scorer(folder, tokenizer, offloaded=True), list[str]()
-    monkeypatch.setattr(scorer_module, "device", lambda: "gpu")
-    monkeypatch.setattr(scorer.model, "to", moves.append)
+    scorer, used = Scorer(folder, tokenizer, offloaded=True), list[list[int]]()
+
+    def places() -> list[int]:
+        return [weight.data_ptr() for weight in scorer.model.parameters()]
+
+    def noting(*_: Any, **__: Any) -> None:
+        used.append(places())
+        raise KeyError
+
+    host = places()
     assert scorer.raw([[1, 5]], [[8]]) == expected
-    assert moves == ["gpu", "cpu"]
-    monkeypatch.setattr(scorer_module, "terminal_scores", None)
-    with pytest.raises(TypeError):
+    monkeypatch.setattr(frozen, "_on_device", torch.Tensor.clone)  # as if the device had other memory
+    assert scorer.raw([[1, 5]], [[8]]) == expected
+    monkeypatch.setattr(scorer_module, "terminal_scores", noting)
+    with pytest.raises(KeyError):
         scorer.raw([[1, 5]], [[8]])
-    assert moves == ["gpu", "cpu"] * 2, "an error leaves no weights behind"
+    assert not set(used[0]) & set(host)
+    assert places() == host, "an error leaves no weights behind"
 
 
 def test_another_tokenizer_raises_an_error_before_the_weights_are_loaded(

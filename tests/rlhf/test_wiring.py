@@ -19,7 +19,7 @@ from llamita.chat_format.encoding import encode_dialogues
 from llamita.chat_format.llama2 import CONTROL_STRINGS
 from llamita.data.fine_tuning import fine_tuning_dialogues
 from llamita.jsonl import read_rows
-from llamita.model import reward_models
+from llamita.rlhf import models
 from llamita.rlhf.ppo import stage as ppo_stage
 from llamita.rlhf.rejection import stage as rejection_stage
 from llamita.sampling.draws import uniforms
@@ -112,7 +112,7 @@ def scorers(patch: pytest.MonkeyPatch) -> None:
     def loaded(folder: Path, *_: Any, **__: Any) -> Any:
         return scorer({"safety": one_safety, "helpfulness": one_helpfulness}[folder.name])
 
-    patch.setattr(reward_models, "Scorer", loaded)
+    patch.setattr(models, "Scorer", loaded)
 
 
 def prompts_of(inputs: dict[str, Path]) -> list[tuple[Ids, bool, list[Any]]]:

@@ -70,7 +70,13 @@ def test_work_is_kept_if_the_result_is_unchanged(change: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "change", [{"sampling_batch_size": 7}, {"micro_batch_size": 2}, {"save_iterations": 1}]
+    "change",
+    [
+        {"sampling_batch_size": 7},
+        {"micro_batch_size": 2},
+        {"max_tokens_per_micro_batch": 99},
+        {"save_iterations": 1},
+    ],
 )
 def test_ppo_keeps_its_work_if_the_result_is_unchanged(change: dict[str, Any]) -> None:
     assert_work_is_kept(ppo(), ppo(**change))

@@ -89,7 +89,7 @@ def advantage_metrics(batches: Sequence[MicroBatch], by_safety: Sequence[Tensor]
     deviations = (squares / counts.clamp(min=1)).sqrt()
     found: dict[str, float] = {}
     for name, count, mean, deviation in zip(
-        groups, *(row.tolist() for row in (counts, means, deviations)), strict=True
+        groups, *torch.stack([counts, means, deviations]).tolist(), strict=True
     ):
         if count:
             found |= {f"advantage_mean{name}": mean, f"advantage_std{name}": deviation}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -22,10 +22,10 @@ from ...sampling.generate import sampler_for
 from ...sampling.weights import is_supported
 from ..shared_base import AdaptedLanguageModel, SharedBaseModel
 from .critic import Critic
+from .policy import Policy
 from .rollout import sizes_per_rank
 from .settings import PpoSettings
 
-M = TypeVar("M", bound=nn.Module)
 Config = dict[str, Any]
 ENGINES = "engines.json"  # in a checkpoint: number of ranks and ZeRO stages of both engines
 
@@ -58,15 +58,15 @@ def engine_configs(settings: PpoSettings, inputs: Mapping[str, Path]) -> EngineC
         raise ConfigError(
             f"critic_deepspeed: {files[1]}: bf16: expected the same precision as in {files[0]}, the policy's"
         )
-    mini, micro = sizes_per_rank(settings)
+    sizes = sizes_per_rank(settings)
     for file in files:
-        check_deepspeed_file(file, gpu=gpu, accumulates=mini > micro)
+        check_deepspeed_file(file, gpu=gpu, accumulates=sizes.accumulates)
     configs = (
         engine_config(
             file,
             gpu=gpu,
-            micro_batch_size=micro,
-            accumulates=mini > micro,
+            micro_batch_size=sizes.micro,
+            accumulates=sizes.accumulates,
             hidden_size=model_config(inputs[name]).get_text_config().hidden_size,
         )
         for file, name in zip(files, ("start", "helpfulness"), strict=True)
@@ -131,7 +131,7 @@ def load_models(
     return Models(trained, critic, load_causal_lm(inputs["start"]))
 
 
-def fit_reference(reference: M, policy: nn.Module, dtype: str) -> M:
+def fit_reference(reference: nn.Module, policy: nn.Module, dtype: str) -> None:
     """Gives a whole reference the precision of the policy, so that both compute the same.
 
     Buffers keep their dtype, as in a DeepSpeed engine: RoPE frequencies rounded to bf16 would change every
@@ -144,7 +144,6 @@ def fit_reference(reference: M, policy: nn.Module, dtype: str) -> M:
     for parameter, policy_parameter in zip(reference.parameters(), policy.parameters(), strict=True):
         parameter.data = parameter.data.to(policy_parameter.dtype)
     store_in(dtype, reference)
-    return reference
 
 
 def fit_checkpoint(checkpoint: Path, configs: EngineConfigs) -> None:
@@ -159,13 +158,19 @@ def fit_checkpoint(checkpoint: Path, configs: EngineConfigs) -> None:
 
 
 def frozen_reference(reference: Any, policy: Any, settings: PpoSettings, *, dtype: str) -> FrozenModel:
-    """Holds the reference as the settings say, in the policy's precision; arguments as of `fit_reference`."""
+    """Holds the reference as the settings say, in the policy's precision; arguments as of `fit_reference`.
+
+    The module that is held is a `Policy`.
+    """
     if isinstance(reference, AdaptedLanguageModel):  # the base model is shared
-        fit_adapter = fit_reference(reference, policy, "float32")
-        return FrozenModel(fit_adapter, "whole", bf16=False)
-    if settings.frozen_models == "sharded":
-        return FrozenModel(reference, "sharded", bf16=computes_in_bf16(settings))
-    return FrozenModel(fit_reference(reference, policy, dtype), settings.frozen_models, bf16=False)
+        held, bf16 = "whole", False
+        fit_reference(reference, policy, "float32")
+    elif settings.frozen_models == "sharded":
+        held, bf16 = "sharded", computes_in_bf16(settings)
+    else:
+        held, bf16 = settings.frozen_models, False
+        fit_reference(reference, policy, dtype)
+    return FrozenModel(Policy(reference, settings.temperature), held, bf16=bf16)
 
 
 def policy_sampler(model: Any, settings: PpoSettings, *, dtype: str | None) -> Any:

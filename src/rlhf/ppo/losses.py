@@ -12,6 +12,7 @@ over the mini-batch.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .reward import mean_and_variance
@@ -99,14 +100,14 @@ def generalised_advantages(
         advantages and returns, `[rows, time]` each, 0 where the mask is False.
     """
     values = values.masked_fill(~mask, 0.0)
-    advantages = torch.zeros_like(values)
-    next_value = next_advantage = torch.zeros_like(values[:, 0])
-    for time in reversed(range(values.shape[1])):
-        delta = rewards[:, time] + gamma * next_value - values[:, time]
-        advantage = delta + gamma * lam * next_advantage
-        next_advantage = advantage.masked_fill(~mask[:, time], 0.0)
-        next_value = values[:, time]
-        advantages[:, time] = next_advantage
+    next_values = F.pad(values[:, 1:], (0, 1))
+    advantages = (rewards + gamma * next_values - values).masked_fill(~mask, 0.0)
+    # doubling: the discounted sum of 1, 2, 4, ... errors from each state on
+    span, discount = 1, gamma * lam
+    while span < advantages.shape[1]:
+        advantages = advantages + discount * F.pad(advantages[:, span:], (0, span))
+        span, discount = 2 * span, discount * discount
+    advantages = advantages.masked_fill(~mask, 0.0)
     return advantages, advantages + values
 
 
@@ -118,11 +119,6 @@ def approximate_kl(log_ratios: Tensor, mask: Tensor) -> Tensor:
 def clipped_tokens(log_ratios: Tensor, mask: Tensor, cliprange: float = 0.2) -> Tensor:
     """Number of tokens whose ratio differs from 1 by more than the clip range."""
     return (((log_ratios.exp() - 1).abs() > cliprange) & mask).sum()
-
-
-def entropy(distribution: Tensor, mask: Tensor) -> Tensor:
-    """Entropy in nats, summed over answer tokens; `distribution`: `[rows, time, vocabulary]` logprobs."""
-    return torch.special.entr(distribution.exp()).sum(-1).masked_fill(~mask, 0.0).sum()
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data.rows import CONTEXTS
 from ...distributed.group import all_reduce_sum
-from ...processes import rank, world_size
+from ...processes import world_size
 from . import losses
 from .diagnostics import sampler_metrics
 from .rollout import Episodes, MicroBatch, concatenate
@@ -68,11 +68,8 @@ def episode_metrics(episodes: Episodes, by_safety: Tensor) -> Metrics:
 def _means_of(values: Tensor, groups: Mapping[str, Tensor]) -> Metrics:
     """The mean of `values` in each group that has rows on any rank; groups: `[rows]` bool."""
     sums = [torch.stack([values[group].double().sum(), group.double().sum()]) for group in groups.values()]
-    return {
-        name: float(total / count)
-        for name, (total, count) in zip(groups, all_reduce_sum(torch.stack(sums)), strict=True)
-        if count
-    }
+    table = all_reduce_sum(torch.stack(sums)).tolist()
+    return {name: total / count for name, (total, count) in zip(groups, table, strict=True) if count}
 
 
 def model_metrics(batches: Sequence[MicroBatch], *, cliprange: float) -> Metrics:
@@ -94,10 +91,3 @@ def model_metrics(batches: Sequence[MicroBatch], *, cliprange: float) -> Metrics
 
 def _mean_per_token(total: Tensor, mask: Tensor) -> float:
     return float(all_reduce_sum(total) / all_reduce_sum(mask.sum()))
-
-
-def max_over_ranks(value: Tensor) -> float:
-    """The largest of the ranks' values."""
-    table = torch.zeros(world_size(), device=value.device)
-    table[rank()] = value
-    return float(all_reduce_sum(table).max())

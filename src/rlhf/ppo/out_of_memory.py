@@ -61,14 +61,17 @@ def _message(settings: PpoSettings, what: str, before: int, error: BaseException
 
 def advice(settings: PpoSettings, phase: str) -> list[str]:
     """Changes of settings that lower the memory in a phase, the most effective first."""
-    stage = "a higher ZeRO stage in the file of deepspeed" if settings.deepspeed else "deepspeed with ZeRO-2"
+    stage = "a higher ZeRO stage in the file of deepspeed" if settings.deepspeed else "deepspeed with ZeRO-3"
+    frozen = "sharded" if settings.deepspeed else "offloaded"
     half = settings.sampling_batch_size // 2
-    micro = settings.micro_batch_size or settings.mini_batch_size
+    tokens = settings.max_tokens_per_micro_batch
+    fewer = "a lower max_tokens_per_micro_batch" if tokens else "max_tokens_per_micro_batch"
     changes = [
         Advice(f"sampling_batch_size: {half}", half >= 1, True, False),
-        Advice(f"micro_batch_size: {max(1, micro // 2)}", micro > 1, False, True),
+        Advice(fewer, settings.micro_batch_size != 1, False, True),
         Advice("gradient_checkpointing: true", not settings.gradient_checkpointing, False, True),
         Advice("dtype: bfloat16", settings.dtype == "float32", True, True),
+        Advice(f"frozen_models: {frozen}", settings.frozen_models == "whole", True, True),
         Advice(stage, True, True, True),
         Advice("lora, which trains adapters on one shared model", settings.lora is None, True, True),
         Advice("a lower max_new_tokens or max_prompt_length", True, True, True),

@@ -11,7 +11,6 @@ from torch import Tensor
 from ...distributed.device import device
 from ...model.padding import pad_batch
 from ...model.precision import computing_in
-from ...sampling.logprobs import gather_logprobs, next_token_distribution
 from . import losses
 from .reward import kl_penalised_reward
 from .rollout import Episodes, MicroBatch
@@ -22,10 +21,9 @@ class Passes:
     """Forward passes, all at the sampling temperature and in one precision.
 
     Args:
-        policy, reference: causal language models, or the engines that train them.
+        policy, reference: of the class `Policy`, or engines around it.
         critic: ids `[rows, length]` -> values `[rows, length - 1]`.
         dtype: precision, see `computing_in`.
-        pad: the pad id to exclude, see `excluded_pad_id`.
     """
 
     def __init__(
@@ -36,10 +34,9 @@ class Passes:
         *,
         settings: PpoSettings,
         dtype: str,
-        pad: int | None,
     ) -> None:
         self._policy, self._reference, self._critic = policy, reference, critic
-        self._settings, self._dtype, self._pad = settings, dtype, pad
+        self._settings, self._dtype = settings, dtype
 
     @torch.no_grad()
     def before_update(self, episodes: Episodes, rows: Sequence[int]) -> MicroBatch:
@@ -49,10 +46,11 @@ class Passes:
         )
         sampled = torch.zeros(mask.shape)
         sampled[mask] = torch.tensor([value for row in rows for value in episodes.logprobs[row]])
-        ids, mask, sampled = (tensor.to(device()) for tensor in (ids, mask, sampled))
-        distribution = self._distribution(self._policy, ids)
-        logprobs = gather_logprobs(distribution, ids)
-        ref_logprobs = gather_logprobs(self._distribution(self._reference, ids), ids)
+        places = mask.flatten().nonzero().squeeze(1)
+        ids, mask, places, sampled = (tensor.to(device()) for tensor in (ids, mask, places, sampled))
+        with computing_in(self._dtype, ids.device):
+            logprobs, entropies = self._policy(ids, places)
+            ref_logprobs, _ = self._reference(ids, places)
         values = self.values(ids)
         rewards = kl_penalised_reward(
             episodes.whitened_reward[rows].float().to(device()),
@@ -67,24 +65,23 @@ class Passes:
         return MicroBatch(
             ids=ids,
             mask=mask,
+            places=places,
             sampled_logprobs=sampled,
             old_logprobs=logprobs,
             ref_logprobs=ref_logprobs,
             old_values=values,
             advantages=advantages,
             returns=returns,
-            entropy=losses.entropy(distribution, mask),
+            entropy=entropies.sum(),
         )
 
-    def logprobs(self, ids: Tensor) -> Tensor:
-        """The policy's log-probabilities `[rows, length - 1]` of ids `[rows, length]`, with gradient."""
-        return gather_logprobs(self._distribution(self._policy, ids), ids)
+    def logprobs(self, batch: MicroBatch) -> Tensor:
+        """The policy's log-probabilities `[rows, time]` of answer tokens, with gradient; elsewhere 0."""
+        with computing_in(self._dtype, batch.ids.device):
+            logprobs: Tensor = self._policy(batch.ids, batch.places)[0]
+        return logprobs
 
     def values(self, ids: Tensor) -> Tensor:
         """The critic's values `[rows, length - 1]` of ids `[rows, length]`."""
         with computing_in(self._dtype, ids.device):
             return self._critic(ids)
-
-    def _distribution(self, model: Callable[..., Any], ids: Tensor) -> Tensor:
-        with computing_in(self._dtype, ids.device):
-            return next_token_distribution(model, ids, self._pad, temperature=self._settings.temperature)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ...console import say
 from ...distributed.device import device
+from ...distributed.group import all_reduce_max
 from ...processes import enter_phase, world_size
 from ...sampling.sampler import Samples
 from ...training.engine import Engine
 from ..prompts import EncodedPrompt
-from .metrics import max_over_ranks
 from .out_of_memory import GIB, explained
+from .rollout import answer_tokens
 from .trainer import PpoTrainer
 
 
@@ -49,11 +50,13 @@ def rehearse(trainer: PpoTrainer) -> None:
         samples = extended(samples, prompts, trainer.settings.max_new_tokens)
         episodes = trainer.score(prompts, samples)
         first = trainer.layout(episodes)[:1]  # the mini-batch with the longest prompts
+        tokens = answer_tokens(episodes, trainer.sizes.mini)
         reserved = [_reserve(engine) for engine in (trainer.policy, trainer.critic)]
-        trainer.update(*trainer.first_passes(episodes, first), warming_up=False)
+        (mini,) = trainer.first_passes(episodes, first)
+        trainer.update(mini, tokens[0], warming_up=False)
         del reserved
     if on_gpu:
-        peak = max_over_ranks(torch.tensor(torch.cuda.max_memory_allocated(), device=device()))
+        peak = int(all_reduce_max(torch.tensor(torch.cuda.max_memory_allocated(device()))))
         total = torch.cuda.get_device_properties(device()).total_memory
         say(
             f"PPO: an iteration with the longest prompts and answers needs {peak / GIB:.1f} of "

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...batches import batches
+from ...batches import batches, batches_by_length
 from ...data.rows import Context
+from ...distributed.group import all_reduce_max, all_reduce_sum
 from ...errors import ConfigError
 from ...model.reward_models import RewardModels
 from ...processes import rank, world_size
@@ -93,6 +96,7 @@ class MicroBatch:
     Attributes:
         ids: `[rows, time + 1]` int64, prompts and answers.
         mask: `[rows, time]` bool, True at states that predict a token of the answer.
+        places: `[answer tokens]` int64, indices of the True entries in the flattened mask.
         sampled_logprobs: `[rows, time]` fp32, as reported by the sampler.
         old_logprobs, ref_logprobs: `[rows, time]` fp32, of the policy and of the reference.
         old_values, advantages, returns: `[rows, time]` fp32.
@@ -101,6 +105,7 @@ class MicroBatch:
 
     ids: Tensor
     mask: Tensor
+    places: Tensor
     sampled_logprobs: Tensor
     old_logprobs: Tensor
     ref_logprobs: Tensor
@@ -110,19 +115,46 @@ class MicroBatch:
     entropy: Tensor
 
 
-def sizes_per_rank(settings: PpoSettings) -> tuple[int, int]:
-    """Rows of a mini-batch and of a micro-batch on one rank.
+class RankSizes(NamedTuple):
+    """Sizes on one rank.
 
-    Raises ConfigError if the mini-batch cannot be split evenly.
+    Attributes:
+        mini: rows of a mini-batch.
+        micro: maximum number of rows of a micro-batch.
+        tokens: maximum number of tokens of a micro-batch, padding included; None: no limit.
     """
+
+    mini: int
+    micro: int
+    tokens: int | None
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a mini-batch may have several micro-batches."""
+        return self.mini > self.micro or self.tokens is not None
+
+
+def sizes_per_rank(settings: PpoSettings) -> RankSizes:
+    """Sizes of batches on one rank. Raises ConfigError if the ranks cannot share a mini-batch evenly."""
     mini, remainder = divmod(settings.mini_batch_size, world_size())
-    micro = settings.micro_batch_size or mini
-    if remainder or mini % micro:
+    if remainder or not mini:
         raise ConfigError(
-            f"mini_batch_size {settings.mini_batch_size} cannot be split over {world_size()} ranks in "
-            f"micro-batches of {micro}; choose a multiple of {world_size()} x {micro}"
+            f"mini_batch_size {settings.mini_batch_size} cannot be split over {world_size()} ranks; "
+            f"choose a multiple of {world_size()}"
         )
-    return mini, micro
+    return RankSizes(mini, settings.micro_batch_size or mini, settings.max_tokens_per_micro_batch)
+
+
+def check_longest_prompt(settings: PpoSettings, prompts: Sequence[EncodedPrompt]) -> None:
+    """Raises ConfigError if an answer to the longest prompt could exceed the tokens of a micro-batch."""
+    limit = settings.max_tokens_per_micro_batch
+    prompt = max(len(prompt.ids) for prompt in prompts)
+    if limit is not None and limit < prompt + settings.max_new_tokens:
+        raise ConfigError(
+            f"max_tokens_per_micro_batch {limit} is less than the longest prompt's {prompt} tokens and "
+            f"max_new_tokens {settings.max_new_tokens}; choose at least {prompt + settings.max_new_tokens}, "
+            "or skip long prompts with max_prompt_length"
+        )
 
 
 def rank_share(episodes: int, mini_batch_size: int, seed: str) -> list[int]:
@@ -139,17 +171,38 @@ def rank_share(episodes: int, mini_batch_size: int, seed: str) -> list[int]:
     return [index for mini in batches(order, mini_batch_size) for index in mini[rank() :: world_size()]]
 
 
-def mini_batches(episodes: Episodes, mini_batch_size: int, micro_batch_size: int) -> list[list[list[int]]]:
-    """Row numbers of the episodes, split into mini-batches of micro-batches; sizes are per rank.
+def mini_batches(episodes: Episodes, sizes: RankSizes) -> list[list[list[int]]]:
+    """Row numbers of the episodes, split into mini-batches of micro-batches.
 
     The order of the episodes decides which mini-batch they are in. Within a mini-batch the answers are sorted
-    by length, to reduce padding.
+    by length, to reduce padding. A mini-batch has the same number of micro-batches on all ranks, since their
+    passes may contain collectives. Every rank calls it.
     """
+    lengths = [len(ids) + len(answer) for ids, answer in zip(episodes.prompts, episodes.answers, strict=True)]
     split = []
-    for rows in batches(list(range(len(episodes.answers))), mini_batch_size):
-        rows.sort(key=lambda row: len(episodes.prompts[row]) + len(episodes.answers[row]))
-        split.append(batches(rows, micro_batch_size))
-    return split
+    for rows in batches(list(range(len(lengths))), sizes.mini):
+        parts = batches_by_length([lengths[row] for row in rows], sizes.micro, sizes.tokens or sys.maxsize)
+        split.append([[rows[place] for place in part] for part in parts])
+    counts = all_reduce_max(torch.tensor([len(parts) for parts in split])).tolist()
+    return [_split_to(parts, count, lengths) for parts, count in zip(split, counts, strict=True)]
+
+
+def _split_to(parts: list[list[int]], count: int, lengths: Sequence[int]) -> list[list[int]]:
+    """The parts, of which the ones with the most tokens are halved until there are `count`."""
+    parts = list(parts)
+    while len(parts) < count:
+        sizes = [len(part) * max(lengths[row] for row in part) * (len(part) > 1) for part in parts]
+        place = sizes.index(max(sizes))
+        part = parts[place]
+        parts[place : place + 1] = part[: len(part) // 2], part[len(part) // 2 :]
+    return parts
+
+
+def answer_tokens(episodes: Episodes, mini_batch_size: int) -> list[int]:
+    """Number of answer tokens in each mini-batch over all ranks; `mini_batch_size`: rows on one rank."""
+    lengths = batches([len(answer) for answer in episodes.answers], mini_batch_size)
+    counts: list[int] = all_reduce_sum(torch.tensor([sum(mini) for mini in lengths])).tolist()
+    return counts
 
 
 def whiten_advantages(minis: Sequence[Sequence[MicroBatch]]) -> list[list[MicroBatch]]:

@@ -36,8 +36,12 @@ class PpoSettings(RlhfSettings):
     mini_batch_size: Count = 64
     """number of answers per optimizer step, over all ranks; each answer is used once per iteration"""
     micro_batch_size: Count | None = None
-    """number of answers per forward pass on one rank; limits memory, changes no result; default: the rank's
-    whole mini-batch"""
+    """maximum number of answers per forward pass on one rank; limits memory, changes no result; default: the
+    rank's whole mini-batch"""
+    max_tokens_per_micro_batch: Count | None = None
+    """maximum number of tokens per forward pass on one rank, of prompts, answers and padding; limits memory,
+    changes no result; at least the longest prompt and `max_new_tokens`; default: no limit but
+    `micro_batch_size`"""
     gradient_checkpointing: bool = False
     """whether policy and critic recompute their activations in the backward pass; limits memory, changes no
     result"""
@@ -84,7 +88,7 @@ class PpoSettings(RlhfSettings):
     required_inputs: ClassVar[frozenset[str]] = frozenset({"start", "helpfulness", "safety", "data"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"judge"})
     no_effect: ClassVar[frozenset[str]] = frozenset(
-        {"micro_batch_size", "gradient_checkpointing", "save_iterations"}
+        {"micro_batch_size", "max_tokens_per_micro_batch", "gradient_checkpointing", "save_iterations"}
     )
 
     resumes_with: ClassVar[frozenset[str]] = frozenset({"critic_deepspeed"})
@@ -103,10 +107,11 @@ class PpoSettings(RlhfSettings):
                 f"mini_batch_size {self.mini_batch_size} does not divide episodes {self.episodes}; "
                 "choose a divisor"
             )
-        if self.mini_batch_size % (self.micro_batch_size or 1):
+        longest = self.max_new_tokens + (self.max_prompt_length or 1)
+        if self.max_tokens_per_micro_batch is not None and self.max_tokens_per_micro_batch < longest:
             raise ValueError(
-                f"micro_batch_size {self.micro_batch_size} does not divide "
-                f"mini_batch_size {self.mini_batch_size}; choose a divisor"
+                f"max_tokens_per_micro_batch {self.max_tokens_per_micro_batch} is less than the {longest} of "
+                "max_prompt_length and max_new_tokens; choose a higher one"
             )
         if self.kl_limit is not None and self.held_out is None:
             raise ValueError(

@@ -24,6 +24,7 @@ from ..shared_base import SharedBaseModel
 from .held_out import hold_out
 from .loading import engine_configs, fit_checkpoint, load_models, load_shared_base
 from .loop import METRICS, train
+from .rollout import check_longest_prompt
 from .selection import Selection
 from .settings import PpoSettings
 from .trainer import PpoTrainer
@@ -48,6 +49,7 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     room = context_length(inputs["start"])
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
     intake.write(out)
+    check_longest_prompt(settings, pool)
     training, held_out = hold_out(pool, settings.held_out, settings.seed)
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     if (checkpoint := checkpoints.newest()) is not None:

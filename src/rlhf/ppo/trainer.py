@@ -6,14 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from ...artifact import write_json
-from ...distributed.group import all_reduce_sum
 from ...errors import LlamitaError
 from ...model.reward_models import RewardModels, safety_branch
 from ...processes import enter_phase, is_main_process, phase, world_size
-from ...sampling.logprobs import excluded_pad_id
 from ...sampling.sampler import Samples
 from ...sampling.throughput import throughput
 from ...training.engine import Engine
@@ -25,9 +21,11 @@ from .diagnostics import advantage_metrics, check_sampler
 from .loading import ENGINES, EngineConfigs, Models, frozen_reference, policy_sampler
 from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
 from .passes import Passes
+from .policy import Policy
 from .rollout import (
     Episodes,
     MicroBatch,
+    answer_tokens,
     mini_batches,
     rank_share,
     score_episodes,
@@ -35,7 +33,7 @@ from .rollout import (
     whiten_advantages,
 )
 from .settings import PpoSettings
-from .updates import policy_step, value_step
+from .updates import Totals, over_ranks, policy_step, value_step
 
 PLAIN = EngineConfigs()
 
@@ -66,14 +64,17 @@ class PpoTrainer:
         self.settings, self.seed = settings, f"{settings.seed}/{settings.round}/ppo"
         self._reward_models, self.prompts = reward_models, prompts
         self._order = Epochs(len(prompts), self.seed)
-        self._mini, self._micro = sizes_per_rank(settings)
+        self.sizes = sizes_per_rank(settings)
         policy, critic, reference = models
         self._calibrate_critic = critic.calibrate
         language_model = transformers_model(policy)
         if settings.gradient_checkpointing:
             checkpoint_layers(language_model, transformers_model(critic.backbone))
         self.policy = Engine(
-            policy, settings.learning_rate, deepspeed=configs.policy, optimizer=settings.optimizer
+            Policy(policy, settings.temperature),
+            settings.learning_rate,
+            deepspeed=configs.policy,
+            optimizer=settings.optimizer,
         )
         self.critic = Engine(
             critic, settings.critic_learning_rate, deepspeed=configs.critic, optimizer=settings.optimizer
@@ -87,7 +88,6 @@ class PpoTrainer:
             self.critic,
             settings=settings,
             dtype=dtype,
-            pad=excluded_pad_id(policy.config),
         )
         self._sampler = policy_sampler(language_model, settings, dtype=settings.dtype if plain else None)
 
@@ -151,7 +151,10 @@ class PpoTrainer:
         timer.end("advantages")
 
         warming_up = iteration <= self.settings.critic_warmup_iterations
-        steps = [self.update(mini, warming_up=warming_up) for mini in minis]
+        tokens = answer_tokens(episodes, self.sizes.mini)
+        steps = over_ranks(
+            [self.update(*step, warming_up=warming_up) for step in zip(minis, tokens, strict=True)]
+        )
         timer.end("update")
         if not warming_up:  # before its first step the policy is unchanged: this deviation is rounding error
             metrics["first_ratio_deviation"] = steps[0]["ratio_deviation"]
@@ -170,7 +173,7 @@ class PpoTrainer:
         """One answer of the policy to each prompt; `name` and the prompt's key decide its random numbers."""
         for engine in self._engines.values():
             engine.free_gathered()
-        self._sampler.refresh(transformers_model(self.policy.module))
+        self._sampler.refresh(self.policy.module.language_model)
         return self._sampler.sample(
             [prompt.ids for prompt in prompts],
             self.settings.max_new_tokens,
@@ -191,7 +194,7 @@ class PpoTrainer:
 
     def layout(self, episodes: Episodes) -> list[list[list[int]]]:
         """Row numbers of the episodes by mini-batch and micro-batch."""
-        return mini_batches(episodes, self._mini, self._micro)
+        return mini_batches(episodes, self.sizes)
 
     @phase("forward passes")
     def first_passes(self, episodes: Episodes, layout: list[list[list[int]]]) -> list[list[MicroBatch]]:
@@ -215,9 +218,8 @@ class PpoTrainer:
         )
 
     @phase("updating")
-    def update(self, mini: Sequence[MicroBatch], *, warming_up: bool) -> Metrics:
+    def update(self, mini: Sequence[MicroBatch], tokens: int, *, warming_up: bool) -> Totals:
         """One optimizer step of the critic, and after the warm-up of the policy."""
-        tokens = int(all_reduce_sum(torch.stack([batch.mask.sum() for batch in mini]).sum()))
         value_clip = None if warming_up else self.settings.cliprange_value
         values = value_step(self.critic, self._passes, mini, tokens, cliprange=value_clip)
         if warming_up:

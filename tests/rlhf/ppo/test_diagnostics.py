@@ -29,7 +29,8 @@ def batch(mask: list[list[bool]], **columns: Tensor) -> MicroBatch:
     names = ("sampled_logprobs", "old_logprobs", "ref_logprobs", "old_values", "advantages", "returns")
     values: dict[str, Any] = {name: torch.zeros(shape.shape) for name in names}
     ids = torch.zeros(len(mask), shape.shape[1] + 1, dtype=torch.long)
-    return MicroBatch(ids=ids, mask=shape, entropy=torch.zeros(()), **values | columns)
+    places = shape.flatten().nonzero().squeeze(1)
+    return MicroBatch(ids=ids, mask=shape, places=places, entropy=torch.zeros(()), **values | columns)
 
 
 def halves() -> list[MicroBatch]:

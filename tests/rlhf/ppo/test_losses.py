@@ -128,6 +128,28 @@ def test_generalised_advantages_from_the_definition(mask: Tensor, gamma: float, 
         assert returns[0, 1].item() == pytest.approx(rewards[0, 1:5].sum().item())
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 64, 65, 1000, 4096])
+@pytest.mark.parametrize("decay", [1.0, 0.95, 1e-3, 0.0])
+def test_advantages_of_every_length_equal_those_of_a_loop(length: int, decay: float) -> None:
+    draw = torch.Generator().manual_seed(length)
+    gamma = 1.0 if decay == 1 else 0.99
+    lam = decay / gamma
+    rewards, values = torch.randn(2, 2, length, generator=draw, dtype=torch.float64)
+    mask = torch.ones(2, length, dtype=torch.bool)
+    mask[1, : length // 3] = mask[1, length - length // 4 :] = False
+    expected = torch.zeros(2, length, dtype=torch.float64)
+    for row in range(2):
+        value = advantage = 0.0
+        for time in reversed(mask[row].nonzero().flatten().tolist()):
+            error = rewards[row, time].item() + gamma * value - values[row, time].item()
+            advantage, value = error + gamma * lam * advantage, values[row, time].item()
+            expected[row, time] = advantage
+    whole, _ = losses.generalised_advantages(rewards, values, mask, gamma=gamma, lam=lam)
+    torch.testing.assert_close(whole, expected, atol=1e-11, rtol=1e-11)
+    single, _ = losses.generalised_advantages(rewards.float(), values.float(), mask, gamma=gamma, lam=lam)
+    torch.testing.assert_close(single.double(), expected, atol=3e-5, rtol=1e-5)
+
+
 def test_approximate_kl_and_clipped_tokens(mask: Tensor) -> None:
     ratios = table(9, 0.4)
     kl = sum(math.exp(ratios[c]) - 1 - float(ratios[c]) for c in cells())
@@ -144,17 +166,6 @@ def test_approximate_kl_estimates_the_divergence() -> None:
         losses.approximate_kl((new / old).log()[[i]], torch.ones(1, dtype=torch.bool)) for i in range(3)
     ]
     torch.testing.assert_close(sum(p * k for p, k in zip(old, per_token, strict=True)), exact)
-
-
-def test_entropy(mask: Tensor) -> None:
-    logits = torch.randn(ROWS, TIME, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    logits[..., 0] = float("-inf")  # the pad, which is never sampled
-    found = losses.entropy(logits.log_softmax(-1), mask).item()
-    total = 0.0
-    for cell in cells():
-        weights = [math.exp(x) for x in logits[cell][1:].tolist()]
-        total -= sum(w / sum(weights) * math.log(w / sum(weights)) for w in weights)
-    assert found == pytest.approx(total)
 
 
 def test_explained_variance() -> None:

@@ -15,9 +15,19 @@ from ...helpers.rlhf import ppo
 def test_advice_fits_the_phase_and_the_settings() -> None:
     chosen = ppo(sampling_batch_size=64, micro_batch_size=2)
     assert advice(chosen, "sampling")[0] == "sampling_batch_size: 32"
-    assert not any("micro_batch_size" in change for change in advice(chosen, "sampling"))
-    assert advice(chosen, "updating")[:2] == ["micro_batch_size: 1", "gradient_checkpointing: true"]
-    small = ppo(micro_batch_size=1, gradient_checkpointing=True, dtype="bfloat16", deepspeed="zero.json")
+    assert not any("max_tokens" in change for change in advice(chosen, "sampling"))
+    assert advice(chosen, "updating")[:2] == [
+        "max_tokens_per_micro_batch",
+        "gradient_checkpointing: true",
+    ]
+    assert "frozen_models: offloaded" in advice(chosen, "scoring")
+    small = ppo(
+        micro_batch_size=1,
+        gradient_checkpointing=True,
+        dtype="bfloat16",
+        deepspeed="zero.json",
+        frozen_models="sharded",
+    )
     assert advice(small, "updating") == [
         "a higher ZeRO stage in the file of deepspeed",
         "lora, which trains adapters on one shared model",

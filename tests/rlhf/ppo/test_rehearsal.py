@@ -126,7 +126,7 @@ def test_memory_that_runs_out_is_explained(monkeypatch: pytest.MonkeyPatch) -> N
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
     monkeypatch.setattr(ppo.policy, "backward", full)
-    with pytest.raises(LlamitaError, match=r"in the rehearsal of PPO.*\(updating\).*micro_batch_size: 1"):
+    with pytest.raises(LlamitaError, match=r"the rehearsal of PPO.*\(updating\).*max_tokens_per_micro"):
         rehearse(ppo)
 
 

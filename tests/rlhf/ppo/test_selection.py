@@ -59,7 +59,7 @@ class Script:
             metrics = original(trainer, iteration)
             self.iteration = iteration
             self.ran.append(iteration)
-            state = trainer.policy.module.state_dict()
+            state = trainer.policy.module.language_model.state_dict()
             self.weights[iteration] = {name: tensor.clone() for name, tensor in state.items()}
             return metrics
 
