@@ -7,15 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llamita.processes import rank
 from llamita.training.engine import Engine
 
 from ..helpers.two_ranks import on_two_deepspeed_ranks, on_two_ranks
-from .test_engine import ROWS, data, model
 
-MICRO = 2
+ROWS, MICRO = 8, 2
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 1))
+
+
+def data(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(ROWS, 4, generator=generator), torch.randn(ROWS, 1, generator=generator)
 
 
 def backward(engine: Engine, step: int, *, scale: float = 1.0, parts: int = 2) -> None:

@@ -35,7 +35,7 @@ def explained(settings: PpoSettings, what: str) -> Iterator[None]:
     except RuntimeError as error:  # NCCL and cuBLAS raise other subclasses than torch's allocator
         if not is_out_of_memory(error):
             raise
-        raise LlamitaError(_message(settings, what, before, error)) from error
+        raise LlamitaError(_message(settings, what, error, before=before)) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -44,7 +44,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in texts)
 
 
-def _message(settings: PpoSettings, what: str, before: int, error: BaseException) -> str:
+def _message(settings: PpoSettings, what: str, error: BaseException, *, before: int) -> str:
     changes = "; ".join(
         f"({number}) {change}" for number, change in enumerate(advice(settings, ACTIVITY.phase), start=1)
     )

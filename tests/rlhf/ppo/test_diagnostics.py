@@ -20,8 +20,8 @@ from llamita.rlhf.ppo.diagnostics import (
 )
 from llamita.rlhf.ppo.rollout import MicroBatch
 
+from ...helpers.ppo_trainer import trainer
 from ...helpers.two_ranks import on_two_ranks
-from .test_trainer import trainer
 
 
 def batch(mask: list[list[bool]], **columns: Tensor) -> MicroBatch:

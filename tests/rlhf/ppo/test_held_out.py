@@ -14,10 +14,10 @@ from llamita.errors import DataError
 from llamita.rlhf.ppo.held_out import Evaluation, evaluate, hold_out
 from llamita.rlhf.prompts import EncodedPrompt
 
+from ...helpers.ppo_trainer import trainer
 from ...helpers.rows import turn
 from ...helpers.tiny import ragged_prompts
 from ...helpers.two_ranks import on_two_ranks
-from .test_trainer import trainer
 
 
 def prompt(text: str, *, is_safety: bool, more: list[Any] | None = None) -> EncodedPrompt:

@@ -18,9 +18,9 @@ from llamita.rlhf.ppo.loading import EngineConfigs
 from llamita.rlhf.ppo.rehearsal import longest, rehearse
 from llamita.rlhf.ppo.trainer import PpoTrainer
 
+from ...helpers.ppo_trainer import trainer
 from ...helpers.rlhf import inputs_of, make_inputs, ppo
 from ...helpers.two_ranks import on_two_deepspeed_ranks
-from .test_trainer import trainer
 
 OPTIONS: dict[str, Any] = {
     "critic_warmup_iterations": 1,
