@@ -93,7 +93,7 @@ def engine_config(
     (`HfTrainerDeepSpeedConfig.trainer_config_finalize`).
     """
     check_deepspeed_file(deepspeed, gpu=gpu, accumulates=accumulates)
-    # PPO shows its engines which micro-batch is a step's last one; 2 stands for any number above 1
+    # PPO shows its engines which micro-batch is a step's last one, so any number above 1 has the effect of 2
     accumulation = 1 + accumulates
     file = DeepSpeedFile.read(deepspeed)
     config = file.content | {

@@ -55,7 +55,7 @@ def answer_logprobs(
         ids, mask = pad_batch([prompts[row] for row in rows], [answers[row] for row in rows])
         ids, mask = ids.to(device), mask.to(device)
         hidden = decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][mask]
-        values = score_tokens(model, layer, hidden, ids[:, 1:][mask])[0].cpu()
+        values = score_tokens(model, layer, hidden, tokens=ids[:, 1:][mask])[0].cpu()
         for row, answer in zip(rows, values.split([len(answers[row]) for row in rows]), strict=True):
             logprobs[row] = answer.tolist()
     return logprobs

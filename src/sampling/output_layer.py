@@ -78,7 +78,7 @@ class OutputLayer(NamedTuple):
         return slope if self.cap is None else slope * (1 - (logits * (self.temperature / self.cap)).square())
 
 
-def score_tokens(model: Any, layer: OutputLayer, states: Tensor, tokens: Tensor) -> Tensor:
+def score_tokens(model: Any, layer: OutputLayer, states: Tensor, *, tokens: Tensor) -> Tensor:
     """Log-probability of one token after each state, and the entropy of the distribution there.
 
     The layer is called once, and its weights are used only inside this call, as ZeRO-3 needs it.
@@ -109,20 +109,13 @@ class _Scores(torch.autograd.Function):
     """`score_tokens` of a linear layer, part by part; all matrix products are in `dtype`."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        states: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        tokens: Tensor,
-        layer: OutputLayer,
-        dtype: torch.dtype,
-    ) -> Tensor:
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        states, weight, bias, tokens, layer, dtype = inputs
         wide = torch.promote_types(dtype, torch.float32)
         # sums of exp(logit - peak) and of exp(logit - peak) * (logit - peak) over the vocabulary so far
         total, moment, chosen = states.new_zeros(3, len(states), dtype=wide)
         peak = torch.full_like(total, torch.finfo(wide).min)
-        for start, logits in _parts(states, weight, bias, layer, dtype=dtype):
+        for start, logits in _parts(states, weight, bias, layer=layer, dtype=dtype):
             inside, place = _places(tokens, start, logits.shape[1])
             chosen = torch.where(inside, logits.gather(1, place).squeeze(1), chosen)
             new_peak = torch.maximum(peak, logits.amax(1))
@@ -145,7 +138,7 @@ class _Scores(torch.autograd.Function):
         of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         of_bias = torch.empty_like(bias) if ctx.needs_input_grad[2] else None
         inputs = states.to(dtype)
-        for start, logits in _parts(states, weight, bias, layer, dtype=dtype):
+        for start, logits in _parts(states, weight, bias, layer=layer, dtype=dtype):
             end = start + logits.shape[1]
             inside, place = _places(tokens, start, logits.shape[1])
             slope = layer.slope(logits)
@@ -165,7 +158,7 @@ class _Scores(torch.autograd.Function):
 
 
 def _parts(
-    states: Tensor, weight: Tensor, bias: Tensor | None, layer: OutputLayer, *, dtype: torch.dtype
+    states: Tensor, weight: Tensor, bias: Tensor | None, *, layer: OutputLayer, dtype: torch.dtype
 ) -> Iterator[tuple[int, Tensor]]:
     """The first token of each part of the vocabulary, and the part's logits `[states, tokens]`."""
     width = max(1, _PART // max(1, len(states)))

@@ -67,7 +67,7 @@ def test_values_and_gradients_are_those_of_the_whole_table(
         head = model.get_output_embeddings()
         expected, found = (
             plain_scores(layer, head, states, tokens),
-            score_tokens(model, layer, states, tokens),
+            score_tokens(model, layer, states, tokens=tokens),
         )
         torch.testing.assert_close(found, expected, atol=accuracy, rtol=accuracy)
         inputs = [states, *head.parameters()]
@@ -79,7 +79,7 @@ def test_extreme_logits_stay_finite() -> None:
     model, states, tokens = material(torch.float32)
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(1e4)
-    scores = score_tokens(model, LAYERS["temperature and pad"], states, tokens)
+    scores = score_tokens(model, LAYERS["temperature and pad"], states, tokens=tokens)
     assert scores.isfinite().all()
     assert scores[1].min() >= 0
     (gradient,) = gradients(scores, states)
@@ -89,14 +89,14 @@ def test_extreme_logits_stay_finite() -> None:
 def test_a_frozen_layer_gets_no_gradient() -> None:
     model, states, tokens = material(torch.float64)
     model.get_output_embeddings().weight.requires_grad_(False)
-    score_tokens(model, PLAIN, states, tokens)[0].sum().backward()
+    score_tokens(model, PLAIN, states, tokens=tokens)[0].sum().backward()
     assert states.grad is not None
     assert model.get_output_embeddings().weight.grad is None
 
 
 def test_entropies_have_no_gradient() -> None:
     model, states, tokens = material(torch.float64)
-    score_tokens(model, PLAIN, states, tokens)[1].sum().backward()
+    score_tokens(model, PLAIN, states, tokens=tokens)[1].sum().backward()
     assert states.grad is not None
     assert states.grad.abs().max() == 0
 
@@ -106,7 +106,7 @@ def test_autocast_computes_in_half_precision_and_sums_in_fp32() -> None:
     head = model.get_output_embeddings()
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(states)
-        found = score_tokens(model, PLAIN, states, tokens)
+        found = score_tokens(model, PLAIN, states, tokens=tokens)
     assert logits.dtype == torch.bfloat16
     assert found.dtype == torch.float32
     own = logits.float().log_softmax(1)[range(STATES), tokens]
@@ -121,7 +121,7 @@ def test_the_layer_is_called_once_through_its_hooks_and_then_as_before() -> None
     model, states, tokens = material(torch.float64)
     head, calls = model.get_output_embeddings(), []
     head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0].shape, output.shape)))
-    score_tokens(model, PLAIN, states, tokens)
+    score_tokens(model, PLAIN, states, tokens=tokens)
     assert calls == [((STATES, SIZE), (2, STATES))]
     assert head(states).shape == (STATES, VOCABULARY)
 
@@ -143,7 +143,7 @@ def test_memory_is_that_of_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
         logits.log_softmax(1)[range(256), tokens].sum().backward()
 
     def by_parts(model: Any, states: Tensor, tokens: Tensor) -> None:
-        score_tokens(model, PLAIN, states, tokens)[0].sum().backward()
+        score_tokens(model, PLAIN, states, tokens=tokens)[0].sum().backward()
 
     part = 2**14  # 64 columns
     monkeypatch.setattr(output_layer, "_PART", part)
@@ -179,7 +179,7 @@ def test_every_architecture_gives_what_its_own_forward_gives(name: str) -> None:
     tokens = ids[:, 1:].flatten()
     own = logits.index_fill(1, torch.tensor([0]), -torch.inf).log_softmax(1)[range(len(tokens)), tokens]
     states = decoder_of(model)(input_ids=ids[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
-    found = score_tokens(model, layer, states, tokens)[0]
+    found = score_tokens(model, layer, states, tokens=tokens)[0]
     torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-5)
     if name in ("granite", "gemma2"):
         weights = [weight for weight in model.parameters() if weight.requires_grad]

@@ -60,6 +60,10 @@ class Policy(nn.Module):
         """`[2, rows * (length - 1)]`: log-probabilities and entropies."""
         model, before = self.language_model, ids[:, :-1]
         states = decoder_of(model)(input_ids=before, use_cache=False).last_hidden_state
-        tokens = ids[:, 1:].flatten().index_select(0, places)
-        scores = score_tokens(model, self._layer, states.flatten(0, 1).index_select(0, places), tokens)
+        scores = score_tokens(
+            model,
+            self._layer,
+            states.flatten(0, 1).index_select(0, places),
+            tokens=ids[:, 1:].flatten().index_select(0, places),
+        )
         return scores.new_zeros(2, before.numel()).index_copy(1, places, scores)

@@ -221,11 +221,11 @@ class PpoTrainer:
     def update(self, mini: Sequence[MicroBatch], tokens: int, *, warming_up: bool) -> Totals:
         """One optimizer step of the critic, and after the warm-up of the policy."""
         value_clip = None if warming_up else self.settings.cliprange_value
-        values = value_step(self.critic, self._passes, mini, tokens, cliprange=value_clip)
+        values = value_step(self.critic, self._passes, mini, tokens=tokens, cliprange=value_clip)
         if warming_up:
             return values
         return values | policy_step(
-            self.policy, self._passes, mini, tokens, cliprange=self.settings.cliprange
+            self.policy, self._passes, mini, tokens=tokens, cliprange=self.settings.cliprange
         )
 
 

@@ -23,7 +23,7 @@ _COMMON = frozenset({"policy_gradient_norm", "critic_gradient_norm"})  # the sam
 
 
 def policy_step(
-    engine: Engine, passes: Passes, mini: Sequence[MicroBatch], tokens: int, *, cliprange: float
+    engine: Engine, passes: Passes, mini: Sequence[MicroBatch], *, tokens: int, cliprange: float
 ) -> Totals:
     """One optimizer step of the policy; `tokens`: answer tokens of the mini-batch, all ranks."""
     totals: Totals = defaultdict(_zero)
@@ -48,7 +48,7 @@ def policy_step(
 
 
 def value_step(
-    engine: Engine, passes: Passes, mini: Sequence[MicroBatch], tokens: int, *, cliprange: float | None
+    engine: Engine, passes: Passes, mini: Sequence[MicroBatch], *, tokens: int, cliprange: float | None
 ) -> Totals:
     """One optimizer step of the critic; `tokens` as in `policy_step`, `cliprange` None: no clipping."""
     totals: Totals = defaultdict(_zero)
