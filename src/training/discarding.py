@@ -15,9 +15,8 @@ def discard_gradients(engine: Any) -> None:
     What it resets are the attributes that `step` resets after an overflow (DeepSpeed 0.19.8).
     """
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)  # under ZeRO-3 the next micro-batch counts as a step's first, too
     if stage == 3:
-        optimizer._pre_step()  # forgets micro-batches and parameters in buckets; takes no step
         optimizer.averaged_gradients = {}
         optimizer.norm_for_param_grads = {}
     elif hasattr(optimizer, "averaged_gradients"):  # ZeRO-1 and 2, but for `BF16_Optimizer`
