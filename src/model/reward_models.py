@@ -83,4 +83,9 @@ def piecewise_reward(
     Returns:
         `[rows]` in (0, 1).
     """
-    return torch.where(is_safety | (safety < threshold), safety, helpfulness)
+    return torch.where(safety_branch(safety, is_safety, threshold=threshold), safety, helpfulness)
+
+
+def safety_branch(safety: Tensor, is_safety: Tensor, *, threshold: float) -> Tensor:
+    """`[rows]` bool: whether `piecewise_reward` is the safety score; arguments as there."""
+    return is_safety | (safety < threshold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,16 +46,22 @@ def save_config(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
 
 
 def save_partitioned(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """As `save_model`, for weights that ZeRO-3 has partitioned; every rank calls it, rank 0 writes.
+    """As `save_model`, for weights that ZeRO-3 has partitioned; every rank calls it, rank 0 writes."""
+    weights: dict[str, Any] = dict(model.named_parameters())
+    names = model.state_dict().keys()
+    write_weights(weights | {name: b for name, b in model.named_buffers() if name in names}, folder)
+    if is_main_process():
+        save_config(model, tokenizer, folder)
+
+
+def write_weights(weights: Mapping[str, Any], folder: Path) -> None:
+    """Writes weights, whole or partitioned, as safetensors; every rank calls it, rank 0 writes.
 
     Rank 0 holds the tensors of one file at a time, at most `FILE_SIZE` or one tensor.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
-    weights: dict[str, Any] = dict(model.named_parameters())
-    names = model.state_dict().keys()
-    weights |= {name: buffer for name, buffer in model.named_buffers() if name in names}
     plan = {
         name: torch.empty(sharded.shape_of(weight), dtype=weight.dtype, device="meta")
         for name, weight in weights.items()
@@ -70,10 +76,20 @@ def save_partitioned(model: PreTrainedModel, tokenizer: Any, folder: Path) -> No
                     tensors[name] = weights[name].detach().to("cpu", copy=True)
         if is_main_process():
             save_file(tensors, folder / file, {"format": "pt"})
-    if is_main_process():
-        if files.is_sharded:
-            write_json(folder / INDEX, {"metadata": files.metadata, "weight_map": files.tensor_to_filename})
-        save_config(model, tokenizer, folder)
+    if is_main_process() and files.is_sharded:
+        write_json(folder / INDEX, {"metadata": files.metadata, "weight_map": files.tensor_to_filename})
+
+
+def read_weights(weights: Mapping[str, Any], folder: Path) -> None:
+    """Reads what `write_weights` wrote into weights of the same names, whole or partitioned, in place.
+
+    Every rank calls it.
+    """
+    stored = sharded.stored_tensors(sorted(folder.glob("*.safetensors")))
+    for name, weight in weights.items():
+        with sharded.whole(weight, changed=True) as changes, torch.no_grad():
+            if changes:
+                weight.copy_(stored[name].read())
 
 
 @contextmanager

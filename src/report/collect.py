@@ -40,6 +40,18 @@ PPO_SERIES = {
     "entropy": "ppo/entropy",
     "answer_length": "ppo/answer_length",
     "judge_score": "ppo/judge_score",
+    **{f"held_out_score{end}": f"eval/reward{end}" for end in ("", "_difference", "_difference_se")},
+    **{
+        name: f"ppo/{name}"
+        for name in (
+            "safety_branch_share",
+            "reward_safety_branch",
+            "reward_helpfulness_branch",
+            "advantage_std",
+            "sampler_deviation_p95",
+            "sampler_clip_fraction",
+        )
+    },
     **{f"adversarial_safety_score_{name}": f"ppo/adversarial_safety_score_{name}" for name in CONTEXTS},
 }
 """Key in `report.json` -> key of the rows that PPO logs to `metrics.jsonl`."""

@@ -21,7 +21,7 @@ def notes(report: Report) -> dict[str, list[str]]:
             *_not_finite(report),
             *_metrics_only(report, "evaluate"),
         ],
-        "ppo": list(_ppo_warnings(report)),
+        "ppo": [*_ppo_warnings(report), *_early_stopping(report)],
         "retention": list(_outgrown(report)),
         "training": [*_omitted_losses(report), *_metrics_only(report, "pretrain")],
     }
@@ -44,6 +44,23 @@ def _ppo_warnings(report: Report) -> Iterator[str]:
             yield (
                 f"Early warning in iteration {iteration} of {words(name)}: the reward rose while the score "
                 "of the third reward model fell (section 3.4.1)."
+            )
+
+
+def _early_stopping(report: Report) -> Iterator[str]:
+    reasons = {
+        "reward": "training stopped early because the held-out reward no longer improved",
+        "kl": "training stopped early because the KL to the start exceeded kl_limit",
+        None: "training ran to its last iteration",
+    }
+    for name in report["ppo"]:
+        held_out = report["metrics"].get(name, {}).get("held_out")
+        if held_out and held_out["best_iteration"] is not None:
+            difference = figure(held_out, "reward_difference", signed=True)
+            yield (
+                f"{words(name)}: {reasons[held_out['stopped_by']]}; the model is the version after iteration "
+                f"{held_out['best_iteration']}, the best on {held_out['prompts']} held-out prompts "
+                f"(reward {difference} against the start)."
             )
 
 

@@ -21,7 +21,16 @@ PPO_PANELS = (
     ("helpfulness_score", "helpfulness RM score", ""),
     ("safety_score", "safety RM score", ""),
     ("judge_score", "third RM score", ""),
+    ("held_out_score", "held-out reward", ""),
     ("kl", "KL to start", "nats per answer"),
+)
+OPTIONAL = ("judge_score", "held_out_score")  # without a panel if no stage measured them
+PPO_DIAGNOSTICS = (
+    ("reward_safety_branch", "reward, safety branch", "mean, 0 to 1"),
+    ("reward_helpfulness_branch", "reward, helpfulness branch", ""),
+    ("safety_branch_share", "share of safety branch", ""),
+    ("advantage_std", "advantages", "standard deviation"),
+    ("sampler_deviation_p95", "sampler deviation", "95th percentile, nats"),
 )
 
 
@@ -58,11 +67,24 @@ def ppo_progress(report: Report) -> str | None:
     if not stages:
         return None
     with style():
-        shown = [panel for panel in PPO_PANELS if panel[0] != "judge_score" or _measured(stages, panel[0])]
+        shown = [panel for panel in PPO_PANELS if panel[0] not in OPTIONAL or _measured(stages, panel[0])]
         figure, row = panels(len(shown), 2.4)
         _iteration_panels(figure, row, stages, shown=shown)
         row[-1].set_ylim(bottom=min(0, row[-1].get_ylim()[0]))
         return to_svg(figure, "ppo", "Reward and KL by iteration of each PPO stage")
+
+
+def ppo_diagnostics(report: Report) -> str | None:
+    """Draws rewards by branch, advantages and the sampler's deviation by iteration."""
+    stages = {name: series for name, series in report["ppo"].items() if series["iteration"]}
+    if not any(_measured(stages, key) for key, *_ in PPO_DIAGNOSTICS):
+        return None
+    with style():
+        figure, row = panels(len(PPO_DIAGNOSTICS), 2.4)
+        _iteration_panels(figure, row, stages, shown=PPO_DIAGNOSTICS)
+        for axes in row[2:]:
+            axes.set_ylim(bottom=0)
+        return to_svg(figure, "ppo_diagnostics", "Diagnostics of each PPO stage by iteration")
 
 
 def ppo_contexts(report: Report) -> str | None:

@@ -56,8 +56,16 @@ SECTIONS = (
                 rlhf_figures.ppo_progress,
                 "Means over the answers sampled in each iteration: the reward (the safety model's score for "
                 "harmful prompts and unsafe answers, the helpfulness model's score otherwise), the score of "
-                "each reward model, all from 0 to 1, and the KL to the initial policy (section 3.2.3).",
+                "each reward model, all from 0 to 1, and the KL to the initial policy (section 3.2.3). The "
+                "held-out reward, if it was measured, is that of prompts that are not trained on.",
                 "PPO is not drawn: the run has no finished ppo stage.",
+            ),
+            Figure(
+                rlhf_figures.ppo_diagnostics,
+                "The reward by the model that gives it, and the share of answers scored by the safety model. "
+                "The reward can rise because both do, or because of their shares. The standard deviation of "
+                "the advantages before whitening falls as the critic learns. Log-probabilities of sampler "
+                "and trainer should differ by rounding only.",
             ),
             Figure(
                 rlhf_figures.ppo_contexts,

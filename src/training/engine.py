@@ -18,6 +18,7 @@ from ..checkpoints.universal import STATE, SUFFIX, fix_zero3_optimizer
 from ..distributed.device import device
 from ..model.sharded import shape_of
 from ..processes import is_main_process, world_size
+from .discarding import discard_gradients
 from .settings import PAPER_OPTIMIZER
 
 BUFFERS = "buffers"  # name in DeepSpeed's client state
@@ -96,6 +97,23 @@ class Engine:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
+
+    @property
+    def unallocated_state(self) -> int:
+        """Bytes on this rank's device that the optimizer's first step will allocate for Adam's moments."""
+        return sum(
+            2 * parameter.numel() * parameter.element_size()
+            for group in self._optimizer.param_groups
+            for parameter in group["params"]
+            if parameter not in self._optimizer.state and parameter.device.type == device().type
+        )
+
+    def discard_gradients(self) -> None:
+        """Forgets the gradients of all backward passes since the last step, as if there had been none."""
+        if self._deepspeed is not None:
+            discard_gradients(self._deepspeed)
+        else:
+            self._optimizer.zero_grad(set_to_none=True)
 
     def free_gathered(self) -> None:
         """Frees weights that ZeRO-3 gathered ahead in the last pass; every rank calls it."""

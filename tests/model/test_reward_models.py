@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from llamita.model.reward_models import RewardModels, piecewise_reward
+from llamita.model.reward_models import RewardModels, piecewise_reward, safety_branch
 
 Ids = Sequence[Sequence[int]]
 
@@ -26,6 +26,8 @@ def test_piecewise_reward_by_hand() -> None:
     )
     assert piecewise_reward(safety, helpfulness, is_safety).tolist() == expected.tolist()
     assert piecewise_reward(safety, helpfulness, is_safety, threshold=0.95)[0] == 0.9
+    by_safety = safety_branch(safety, is_safety, threshold=0.15)
+    assert by_safety.tolist() == [False, True, True, False, True]
 
 
 def test_both_models_score_all_answers_and_the_threshold_is_used() -> None:

@@ -13,9 +13,10 @@ from llamita.measures import empty_evaluation
 from llamita.report.collect import empty_report
 from llamita.report.distillation_figures import ablations, distillation
 from llamita.report.ghost_attention import version_retention
+from llamita.report.notes import notes
 from llamita.report.refusal_figures import false_refusals
 from llamita.report.reward_figures import reward_accuracy, reward_groups
-from llamita.report.rlhf_figures import ppo_contexts, ppo_progress
+from llamita.report.rlhf_figures import PPO_DIAGNOSTICS, ppo_contexts, ppo_diagnostics, ppo_progress
 from llamita.report.safety_figures import data_scaling, scaling_series, score_shift
 from llamita.report.version_figures import reward_by_round
 
@@ -218,3 +219,28 @@ def test_nothing_is_drawn_without_figures(draw: Callable[[dict[str, Any]], str |
         "distributions": {"sft": {"safety_score": {"mean": None}}, "v1": {}},
     }
     assert draw(nulls | {"score_shift": empty_evaluation()["score_shift"]}) is None
+
+
+def test_ppo_diagnostics_and_held_out_prompts(safety_report: dict[str, Any], drawn: Draw) -> None:
+    assert ppo_diagnostics(safety_report) is None, "not measured"
+    series = safety_report["ppo"]["v2/ppo"]
+    empty = [None] * 30
+    series |= dict.fromkeys((key for key, *_ in PPO_DIAGNOSTICS), empty)
+    series["sampler_deviation_p95"] = [0.01] * 30
+    series["held_out_score"] = [*empty[:9], 0.5, *empty[:19], 0.6]
+    titles = [one.get_title(loc="left") for one in drawn(ppo_diagnostics, safety_report).axes]
+    assert titles == [title for _, title, _ in PPO_DIAGNOSTICS]
+    panels = {one.get_title(loc="left"): one for one in drawn(ppo_progress, safety_report).axes}
+    assert lines(panels["held-out reward"])["v2 ppo"] == [0.5, 0.6]
+
+
+def test_early_stopping_is_noted(safety_report: dict[str, Any]) -> None:
+    assert not [note for note in notes(safety_report)["ppo"] if "held-out" in note]
+    figures = {"prompts": 64, "reward_difference": 0.12, "reward_difference_se": 0.02, "reward": 0.7}
+    held_out = figures | {"stopped_by": "kl", "best_iteration": 20}
+    safety_report["metrics"]["v2/ppo"] = {"held_out": held_out}
+    (note,) = [note for note in notes(safety_report)["ppo"] if "held-out" in note]
+    assert "stopped early because the KL" in note
+    assert "iteration 20, the best on 64 held-out prompts (reward +0.120 ± 0.020 against the start)" in note
+    held_out["stopped_by"] = None
+    assert "ran to its last iteration" in notes(safety_report)["ppo"][-1]

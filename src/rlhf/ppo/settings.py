@@ -19,6 +19,18 @@ class PpoSettings(RlhfSettings):
     """number of PPO iterations; the paper: 200 to 400"""
     save_iterations: Count = 10
     """number of iterations between checkpoints"""
+    held_out: Annotated[int, Field(ge=2)] | None = None
+    """number of prompts to hold out from training for early stopping, ordinary and adversarial ones in the
+    proportion of the pool; the best evaluated version is published; null: no early stopping, the last version
+    is published"""
+    eval_iterations: Count = 10
+    """number of iterations between evaluations on the held-out prompts"""
+    patience: Count = 3
+    """number of successive evaluations without an improvement (mean paired difference to the best version
+    above its standard error) after which training stops"""
+    kl_limit: Positive | None = None
+    """KL to the start model on the held-out prompts, in nats per answer, above which training stops and a
+    version is not published; null: no limit"""
     episodes: Count = 512
     """number of answers sampled per iteration, over all ranks (the paper's batch size)"""
     mini_batch_size: Count = 64
@@ -100,6 +112,10 @@ class PpoSettings(RlhfSettings):
             raise ValueError(
                 f"max_tokens_per_micro_batch {self.max_tokens_per_micro_batch} is less than the {longest} of "
                 "max_prompt_length and max_new_tokens; choose a higher one"
+            )
+        if self.kl_limit is not None and self.held_out is None:
+            raise ValueError(
+                f"kl_limit {self.kl_limit} needs held_out, the prompts on which the KL is measured; set both"
             )
         return self
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ...artifact import write_json
 from ...errors import LlamitaError
-from ...model.reward_models import RewardModels
-from ...processes import enter_phase, is_main_process, world_size
+from ...model.reward_models import RewardModels, safety_branch
+from ...processes import enter_phase, is_main_process, phase, world_size
 from ...sampling.sampler import Samples
 from ...sampling.throughput import throughput
 from ...training.engine import Engine
@@ -17,6 +17,7 @@ from ...training.permutation import Epochs
 from ..prompts import EncodedPrompt
 from ..shared_base import transformers_model
 from .checkpointing import checkpoint_layers
+from .diagnostics import advantage_metrics, check_sampler
 from .loading import ENGINES, EngineConfigs, Models, frozen_reference, policy_sampler
 from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
 from .passes import Passes
@@ -61,9 +62,9 @@ class PpoTrainer:
         configs: EngineConfigs = PLAIN,
     ) -> None:
         self.settings, self.seed = settings, f"{settings.seed}/{settings.round}/ppo"
-        self._reward_models, self._prompts = reward_models, prompts
+        self._reward_models, self.prompts = reward_models, prompts
         self._order = Epochs(len(prompts), self.seed)
-        self._sizes = sizes_per_rank(settings)
+        self.sizes = sizes_per_rank(settings)
         policy, critic, reference = models
         self._calibrate_critic = critic.calibrate
         language_model = transformers_model(policy)
@@ -134,26 +135,25 @@ class PpoTrainer:
         In the first `critic_warmup_iterations` only the critic is trained, without clipping its loss.
         """
         timer = PhaseTimer()
-        prompts, samples = self._sample(iteration)
+        places = self._places(iteration)
+        prompts = [self.prompts[self._order[place]] for place in places]
+        samples = self.sample(prompts, "rollout", keys=places)
         sampling_seconds = timer.end("sampling")
-        episodes = score_episodes(
-            prompts,
-            samples,
-            reward_models=self._reward_models,
-            missing_eos_penalty=self.settings.missing_eos_penalty,
-        )
+        episodes = self.score(prompts, samples)
         timer.end("scoring")
         if iteration == 1:
             self._calibrate_critic(episodes.score)
-        with self.reference.in_use():
-            minis = self._estimate_advantages(episodes)
-        metrics = episode_metrics(episodes) | model_metrics([batch for mini in minis for batch in mini])
+        layout = self.layout(episodes)
+        minis = self.first_passes(episodes, layout)
+        metrics = self._measure(episodes, layout, minis)
+        check_sampler(metrics["sampler_deviation"])
+        minis = whiten_advantages(minis)
         timer.end("advantages")
 
         warming_up = iteration <= self.settings.critic_warmup_iterations
-        tokens = answer_tokens(episodes, self._sizes.mini)
+        tokens = answer_tokens(episodes, self.sizes.mini)
         steps = over_ranks(
-            [self._step(*step, warming_up=warming_up) for step in zip(minis, tokens, strict=True)]
+            [self.update(*step, warming_up=warming_up) for step in zip(minis, tokens, strict=True)]
         )
         timer.end("update")
         if not warming_up:  # before its first step the policy is unchanged: this deviation is rounding error
@@ -163,12 +163,14 @@ class PpoTrainer:
         speed = throughput(answers, answers * metrics["answer_length"], sampling_seconds)
         return {f"ppo/{name}": value for name, value in metrics.items()} | speed | timer.seconds
 
-    def _sample(self, iteration: int) -> tuple[list[EncodedPrompt], Samples]:
-        """This rank's prompts of the iteration, mini-batch after mini-batch, and one answer to each."""
+    def _places(self, iteration: int) -> list[int]:
+        """This rank's places in the sequence of all iterations' prompts, mini-batch after mini-batch."""
         count, mini = self.settings.episodes, self.settings.mini_batch_size
         share = rank_share(count, mini, f"{self.seed}/mini_batches/{iteration}")
-        places = [(iteration - 1) * count + place for place in share]  # in the sequence of all iterations
-        prompts = [self._prompts[self._order[place]] for place in places]
+        return [(iteration - 1) * count + place for place in share]
+
+    def sample(self, prompts: Sequence[EncodedPrompt], name: str, *, keys: Sequence[int]) -> Samples:
+        """One answer of the policy to each prompt; `name` and the prompt's key decide its random numbers."""
         for engine in self._engines.values():
             engine.free_gathered()
         self._sampler.refresh(self.policy.module.language_model)
@@ -176,20 +178,49 @@ class PpoTrainer:
             [prompt.ids for prompt in prompts],
             self.settings.max_new_tokens,
             temperature=self.settings.temperature,
-            seed=f"{self.seed}/rollout",
-            keys=places,
+            seed=f"{self.seed}/{name}",
+            keys=keys,
         )
         self._sampler.release()
-        return prompts, samples
+        return samples
 
-    def _estimate_advantages(self, episodes: Episodes) -> list[list[MicroBatch]]:
-        """Mini-batches of micro-batches, with old logprobs, old values, whitened advantages, and returns."""
-        layout = mini_batches(episodes, self._sizes)
-        return whiten_advantages(
-            [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
+    @phase("scoring")
+    def score(self, prompts: Sequence[EncodedPrompt], samples: Samples) -> Episodes:
+        """The answers with their scores and rewards; the same number on every rank."""
+        return score_episodes(
+            prompts,
+            samples,
+            reward_models=self._reward_models,
+            missing_eos_penalty=self.settings.missing_eos_penalty,
         )
 
-    def _step(self, mini: Sequence[MicroBatch], tokens: int, *, warming_up: bool) -> Totals:
+    def layout(self, episodes: Episodes) -> list[list[list[int]]]:
+        """Row numbers of the episodes by mini-batch and micro-batch."""
+        return mini_batches(episodes, self.sizes)
+
+    @phase("forward passes")
+    def first_passes(self, episodes: Episodes, layout: list[list[list[int]]]) -> list[list[MicroBatch]]:
+        """Mini-batches of micro-batches, with the models' outputs and advantages, which are not whitened."""
+        with self.reference.in_use():
+            return [[self._passes.before_update(episodes, rows) for rows in mini] for mini in layout]
+
+    def _measure(
+        self, episodes: Episodes, layout: list[list[list[int]]], minis: list[list[MicroBatch]]
+    ) -> Metrics:
+        """Metrics of the iteration before its first step; advantages are not whitened yet."""
+        batches = [batch for mini in minis for batch in mini]
+        by_safety = safety_branch(
+            episodes.safety, episodes.adversarial, threshold=self._reward_models.safety_threshold
+        )
+        branches = [by_safety[rows] for mini in layout for rows in mini]
+        return (
+            episode_metrics(episodes, by_safety)
+            | model_metrics(batches, cliprange=self.settings.cliprange)
+            | advantage_metrics(batches, branches)
+        )
+
+    @phase("updating")
+    def update(self, mini: Sequence[MicroBatch], tokens: int, *, warming_up: bool) -> Totals:
         """One optimizer step of the critic, and after the warm-up of the policy."""
         value_clip = None if warming_up else self.settings.cliprange_value
         values = value_step(self.critic, self._passes, mini, tokens=tokens, cliprange=value_clip)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from llamita.errors import ConfigError
 from llamita.jsonl import read_rows
-from llamita.rlhf.ppo import stage
+from llamita.rlhf.ppo import loop, stage
 from llamita.rlhf.ppo.trainer import PpoTrainer
 
 from ...helpers.rlhf import inputs_of, make_inputs, ppo
@@ -33,6 +33,18 @@ METRICS = {
     "ppo/kl",
     "ppo/entropy",
     "ppo/sampler_deviation",
+    "ppo/sampler_deviation_p95",
+    "ppo/sampler_clip_fraction",
+    "ppo/safety_branch_share",
+    "ppo/reward_safety_branch",
+    "ppo/reward_helpfulness_branch",
+    "ppo/advantage_mean",
+    "ppo/advantage_std",
+    *(
+        f"ppo/advantage_{part}_{branch}_branch"
+        for part in ("mean", "std")
+        for branch in ("safety", "helpfulness")
+    ),
     "ppo/explained_variance",
     "ppo/value_loss",
     "ppo/critic_gradient_norm",
@@ -103,7 +115,7 @@ def test_a_judge_is_logged_and_changes_nothing(
 def test_the_warning_covers_iterations_before_a_resume(inputs: dict[str, Path], tmp_path: Path) -> None:
     given: list[int] = []
 
-    class Recorded(stage.EarlyWarning):
+    class Recorded(loop.EarlyWarning):
         def __init__(self, rows: Any) -> None:
             given.append(len(list(rows)))
             super().__init__(())
@@ -116,7 +128,7 @@ def test_the_warning_covers_iterations_before_a_resume(inputs: dict[str, Path], 
         return original(self, iteration)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "EarlyWarning", Recorded)
+        patch.setattr(loop, "EarlyWarning", Recorded)
         patch.setattr(PpoTrainer, "iterate", iterate)
         with pytest.raises(KeyboardInterrupt):
             stage.run(ppo(save_iterations=1), inputs, tmp_path)

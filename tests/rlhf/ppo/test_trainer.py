@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from traceback import extract_stack
 from typing import Any
@@ -10,69 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
-from llamita.data.rows import Prompt
 from llamita.errors import ConfigError, LlamitaError
 from llamita.model.precision import computing_in
-from llamita.model.reward_models import RewardModels, Scores
-from llamita.rlhf.ppo.critic import Critic
-from llamita.rlhf.ppo.loading import Models
-from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.ppo.trainer import PpoTrainer
-from llamita.rlhf.prompts import EncodedPrompt
 from llamita.sampling.logprobs import answer_logprobs
 from llamita.sampling.sampler import LlamaSampler
 
-from ...helpers.rows import turn
+from ...helpers.ppo_trainer import Ids, trainer
 from ...helpers.tiny import ragged_prompts, tiny_model
-
-REWARDED_TOKEN = 7
-Ids = Sequence[Sequence[int]]
-
-
-def share_of_the_rewarded_token(prompts: Ids, answers: Ids, _: object) -> Tensor:
-    shares = [sum(token == REWARDED_TOKEN for token in answer) / (len(answer) + 1) for answer in answers]
-    return 0.05 + 0.9 * torch.tensor(shares, dtype=torch.float64)
-
-
-def always_safe(prompts: Ids, answers: Ids, _: object) -> Tensor:
-    return torch.full((len(answers),), 0.9, dtype=torch.float64)
-
-
-def tiny_critic() -> Critic:
-    model = tiny_model(seed=5)
-    reward_model = LlamaForSequenceClassification(copy.deepcopy(model.config))
-    reward_model.config.num_labels = 1
-    reward_model.score = torch.nn.Linear(32, 1, bias=False)
-    return Critic(reward_model)
-
-
-def trainer(
-    policy: LlamaForCausalLM | None = None,
-    helpfulness: Scores = share_of_the_rewarded_token,
-    **settings: object,
-) -> PpoTrainer:
-    chosen = {
-        "prompts": [{"path": "unread", "format": "prompts"}],
-        "max_new_tokens": 6,
-        "seed": 1,
-        "iterations": 20,
-        "episodes": 64,
-        "mini_batch_size": 16,
-        "learning_rate": 3e-3,
-        "critic_learning_rate": 3e-3,
-        "critic_warmup_iterations": 2,
-        "kl_coef": 0.02,
-    }
-    prompts = [EncodedPrompt(Prompt(turn("?"), is_safety=False), ids) for ids in ragged_prompts(20)]
-    policy = policy or tiny_model(spread=0.05)
-    return PpoTrainer(
-        Models(policy, tiny_critic(), copy.deepcopy(policy)),
-        reward_models=RewardModels(helpfulness, always_safe),
-        prompts=prompts,
-        settings=PpoSettings(**chosen | settings),
-    )
 
 
 def test_ppo_solves_a_toy() -> None:
@@ -173,7 +118,8 @@ class _Waits(TorchDispatchMode):
 def test_python_waits_for_a_step_not_for_a_micro_batch_or_token(micro_batch_size: int) -> None:
     ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size)
     ppo.iterate(1)
-    prompts, samples = ppo._sample(2)
+    places = ppo._places(2)
+    samples = ppo.sample([ppo.prompts[ppo._order[place]] for place in places], "rollout", keys=places)
     lists = 0
 
     def counting(tensor: Tensor) -> Any:
@@ -183,7 +129,7 @@ def test_python_waits_for_a_step_not_for_a_micro_batch_or_token(micro_batch_size
 
     to_list = Tensor.tolist
     with pytest.MonkeyPatch.context() as patch, _Waits() as waits:
-        patch.setattr(ppo, "_sample", lambda _: (prompts, samples))
+        patch.setattr(ppo, "sample", lambda *_, **__: samples)
         patch.setattr(Tensor, "tolist", counting)
         ppo.iterate(2)
     steps, models = 64 // 16, 2
