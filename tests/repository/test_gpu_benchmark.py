@@ -209,47 +209,6 @@ def test_memory_is_the_peak_of_the_run_over_what_is_predicted(gpu: ModuleType) -
     assert "peak_gb" not in memory(predicted, None, 0)
 
 
-def test_an_iteration_of_ppo_is_measured_by_phase(gpu: ModuleType) -> None:
-    from gpu_ppo import ppo
-    from gpu_sizes import SMALL
-
-    found: dict[str, Any] = {}
-    for result in ppo(SMALL, {}):
-        found |= result
-    names = ["sampling", "scoring", "advantages", "update"]
-    assert list(found["first_iteration_seconds"]) == names
-    seconds = [found[name]["phase_seconds"] for name in names]
-    assert min(seconds) > 0
-    assert found["iteration"]["phase_seconds"] == pytest.approx(sum(seconds))
-    assert 8 <= found["answer_tokens"] <= 64
-    for name in names:
-        assert found[name]["accounted_gb"] > 0
-        assert "policy weights" in found[name]["accounted_by_part"]
-    assert [line.split()[1] for line in gpu.summary("ppo", found).splitlines()[2:]] == [*names, "iteration"]
-
-
-def test_an_update_is_accounted_as_the_larger_of_both_models(gpu: ModuleType) -> None:
-    from gpu_ppo import accounted
-
-    accounts = {
-        "policy": Account({"logits": 4 * 10**9}, {}, "loss"),
-        "critic": Account({"buffers": 3 * 10**9}, {}, "step"),
-    }
-    found = accounted("update", {"peak_gb": 5.0}, accounts)
-    assert found == {"accounted_gb": 4.0, "accounted_by_part": {"logits": 4.0}, "peak_over_accounted": 1.25}
-    assert "peak_over_accounted" not in accounted("update", {}, accounts)
-
-
-def test_the_peak_of_an_iteration_is_that_of_its_largest_phase(gpu: ModuleType) -> None:
-    from gpu_ppo import whole
-
-    phases = {
-        "sampling": {"phase_seconds": 1.5, "peak_gb": 60.0},
-        "update": {"phase_seconds": 2.0, "peak_gb": 70.0},
-    }
-    assert whole(phases) == {"phase_seconds": 3.5, "peak_gb": 70.0}
-
-
 def test_losses_are_compared_step_by_step(gpu: ModuleType) -> None:
     from gpu_losses import compare
 
