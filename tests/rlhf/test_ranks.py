@@ -112,7 +112,7 @@ class Killed(BaseException):
     """Ends a run as a kill does: nothing catches it."""
 
 
-PHASES = ("_sample", "_estimate_advantages", "_step")  # methods in which a run is killed
+PHASES = ("sample", "score", "first_passes", "update")  # methods in which a run is killed
 
 
 def check_resuming(
@@ -163,7 +163,7 @@ def kill_in(phase: str) -> None:
 def test_a_run_killed_on_two_ranks_under_zero_3_ends_on_one(
     inputs: dict[str, Path], alone: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    check_resuming(inputs, alone, tmp_path, cases=((2, 3), (1, 3)), phase="_step")
+    check_resuming(inputs, alone, tmp_path, cases=((2, 3), (1, 3)), phase="update")
 
 
 @pytest.mark.matrix
