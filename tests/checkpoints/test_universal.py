@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from llamita.checkpoints import universal
 from llamita.checkpoints.universal import STATE, Saved, fit_engine
@@ -64,3 +65,19 @@ def test_states_that_only_one_side_shards_are_an_error(
     with pytest.raises(ConfigError, match=message):
         fit_engine(tmp_path, saved, config(now))
     assert not converted
+
+
+def test_the_optimizers_step_is_not_looked_for_at_a_buffer(tmp_path: Path) -> None:
+    """Which folder comes first depends on the file system."""
+    for name in ("mp_rank_00", "zero_pp_rank_0_mp_rank_00"):
+        torch.save({}, tmp_path / f"{name}_model_states.pt")
+    for name in ("weight", *(f"buffer{number}" for number in range(30))):
+        (tmp_path / "zero" / name).mkdir(parents=True)
+        torch.save(torch.zeros(1), tmp_path / "zero" / name / "fp32.pt")
+    torch.save(torch.tensor(7.0), tmp_path / "zero" / "weight" / "step.pt")
+    path = tmp_path / "zero" / "optimizer_state.pt"
+    torch.save({"param_groups": []}, path)
+
+    universal._fit_all_zero_stages(tmp_path)
+    state = torch.load(path, weights_only=True)
+    assert state["optimizer_state_dict"] == {"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": []}
