@@ -57,9 +57,11 @@ def save_partitioned(model: PreTrainedModel, tokenizer: Any, folder: Path) -> No
 def write_weights(weights: Mapping[str, Any], folder: Path) -> None:
     """Writes weights, whole or partitioned, as safetensors; every rank calls it, rank 0 writes.
 
-    Rank 0 holds the tensors of one file at a time, at most `FILE_SIZE` or one tensor.
+    Rank 0 holds the tensors of one file at a time, at most `FILE_SIZE` or one tensor. It raises the error of
+    the first file that it cannot write when all weights have been gathered: the others still need it there.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plan = {
@@ -68,14 +70,20 @@ def write_weights(weights: Mapping[str, Any], folder: Path) -> None:
     }
     files = split_torch_state_dict_into_shards(plan, max_shard_size=FILE_SIZE)
     folder.mkdir(parents=True, exist_ok=True)
+    failure: Exception | None = None
     for file, stored in files.filename_to_tensors.items():
         tensors = {}
         for name in stored:
             with sharded.whole(weights[name]):
                 if is_main_process():
                     tensors[name] = weights[name].detach().to("cpu", copy=True)
-        if is_main_process():
-            save_file(tensors, folder / file, {"format": "pt"})
+        if is_main_process() and failure is None:
+            try:
+                save_file(tensors, folder / file, {"format": "pt"})
+            except (OSError, SafetensorError) as error:
+                failure = error
+    if failure is not None:
+        raise failure
     if is_main_process() and files.is_sharded:
         write_json(folder / INDEX, {"metadata": files.metadata, "weight_map": files.tensor_to_filename})
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
+from llamita.distributed import group
 from llamita.errors import DataError
 from llamita.model import saving, sharded
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer, new_reward_model
@@ -130,6 +131,24 @@ def test_ranks_advance_together_parameter_by_parameter(tmp_path: Path, tokenizer
 
     for parameters, found in under_zero_3(work, tmp_path):
         assert found == [(parameters, parameters)] * 3
+
+
+def test_a_file_that_rank_0_cannot_write_leaves_no_rank_behind(tmp_path: Path, tokenizer: Any) -> None:
+    path = save_tiny_model(tmp_path / "model", tokenizer)
+
+    def work() -> str:
+        model = load_causal_lm(path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(saving, "FILE_SIZE", 100_000)
+            patch.setattr("safetensors.torch.save_file", Mock(side_effect=OSError("the disk is full")))
+            try:
+                saving.write_weights(dict(model.named_parameters()), tmp_path / "saved")
+                error = ""
+            except OSError as found:
+                error = str(found)
+        return error + str(group.gather_rows([1]))  # fails if the ranks are at different collectives
+
+    assert under_zero_3(work, tmp_path) == ["the disk is full[1, 1]", "[1, 1]"]
 
 
 def test_initial_weights() -> None:
