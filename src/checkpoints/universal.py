@@ -126,7 +126,9 @@ def _fit_all_zero_stages(universal: Path) -> None:
     parameters = [folder for folder in (universal / "zero").iterdir() if folder.is_dir()]
     inner = state.get("optimizer_state_dict")
     if inner is None:
-        step = torch.load(parameters[0] / "step.pt", weights_only=True)
+        # the folders of buffers, such as the critic's scale, have no steps
+        steps = (folder / "step.pt" for folder in parameters if (folder / "step.pt").is_file())
+        step = torch.load(next(steps), weights_only=True)
         state["optimizer_state_dict"] = {"state": {0: {"step": step}}, "param_groups": state["param_groups"]}
     else:
         for folder in parameters:

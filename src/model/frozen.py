@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -14,8 +16,11 @@ from torch import nn
 from ..deepspeed_file import frozen_config
 from ..distributed.device import device
 from ..distributed.group import all_reduce_max
+from .sharded import forget
 
 T = TypeVar("T")
+
+_partitioned: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # those that `run_partitioned` got
 
 
 @contextmanager
@@ -55,6 +60,19 @@ def run_partitioned(module: nn.Module, *, bf16: bool) -> None:
     deepspeed.initialize(
         model=module.eval().requires_grad_(False), config=frozen_config(bf16=bf16), dist_init_required=False
     )
+    _partitioned.add(module)
+
+
+def free_partitioned() -> None:
+    """Frees all partitioned modules that nobody but DeepSpeed refers to; the others can't be called any more.
+
+    Without it DeepSpeed keeps them as long as the process runs, see `sharded.forget`.
+    """
+    while _partitioned:
+        forget(_partitioned.pop())
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def missing_passes(passes: int) -> int:

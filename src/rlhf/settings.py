@@ -33,7 +33,8 @@ class RlhfSettings(RowSettings, SamplingSettings, RankSettings):
     safety_threshold: Share = 0.15
     """safety score below which an answer counts as unsafe; its reward is then its safety score"""
     dtype: Precision = "float32"
-    """precision of sampling, scoring and PPO's forward passes; trained weights are float32"""
+    """precision of sampling, scoring and PPO's forward passes; trained weights are float32. In PPO with
+    `deepspeed` only that of scoring: the file determines the others"""
 
     publishes_language_model: ClassVar[bool] = True
     resumable: ClassVar[bool] = True

@@ -208,9 +208,10 @@ def decoder_of(model: Any) -> Any:
 def _scale_and_cap(model: Any, forward: Callable[..., Any]) -> tuple[float, float | None]:
     decoder, head = decoder_of(model), model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
+        kind = type(head)
         raise ConfigError(
-            f"{type(model).__name__}: its output layer is a {type(head).__name__}, expected a Linear; use "
-            "another architecture"
+            f"{type(model).__name__}: its output layer is a {kind.__module__}.{kind.__name__}, expected "
+            "torch's Linear without an adapter; use another architecture or other target_modules of lora"
         )
     hidden_size, vocabulary = head.in_features, head.out_features
     # whole numbers, which no conversion to the dtype of the weights changes

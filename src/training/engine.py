@@ -87,8 +87,7 @@ class Engine:
     def step(self) -> float:
         """Takes an optimizer step with the gradients of all ranks; returns their norm before clipping."""
         if self._deepspeed is not None:
-            self._deepspeed.step()
-            return float(self._deepspeed.get_global_grad_norm() or 0.0)
+            return self._deepspeed_step()
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         if world_size() > 1:
             for parameter in parameters:
@@ -97,6 +96,15 @@ class Engine:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
+
+    def _deepspeed_step(self) -> float:
+        norm = None
+        if self.zero_stage == 0:  # in fp32 DeepSpeed does not report the norm; the ranks have been summed
+            gradients = [weight.grad for weight in self.module.parameters() if weight.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+        self._deepspeed.step()
+        reported = self._deepspeed.get_global_grad_norm()
+        return float(norm or 0.0) if reported is None else float(reported)
 
     @property
     def unallocated_state(self) -> int:

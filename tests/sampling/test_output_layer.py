@@ -206,6 +206,13 @@ def test_another_kind_of_logits_is_an_error() -> None:
         OutputLayer.of(model, 0, 1.0)
 
 
+def test_an_adapter_of_the_output_layer_is_an_error() -> None:
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(tiny_model(), peft.LoraConfig(target_modules=["lm_head"])).base_model.model
+    with pytest.raises(ConfigError, match=r"is a peft\..*Linear, expected torch's Linear without an adapter"):
+        OutputLayer.of(model, 0, 1.0)
+
+
 def test_weights_are_not_read_to_find_the_kind_of_logits() -> None:
     """Under ZeRO-3 they are empty."""
     model = tiny_model()

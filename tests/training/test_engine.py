@@ -106,7 +106,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_two_deepspeed_engines_in_one_process_equal_plain_torch(tmp_path: Path, stage: int) -> None:
     file = tmp_path / "zero.json"
     file.write_text(json.dumps({"zero_optimization": {"stage": stage}, "bf16": {"enabled": "auto"}}))

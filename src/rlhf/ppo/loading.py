@@ -180,7 +180,7 @@ def policy_sampler(model: Any, settings: PpoSettings, *, dtype: str | None) -> A
     """
     if any(map(is_partitioned, model.parameters())) and not is_supported(model):
         raise ConfigError(
-            f"deepspeed: ZeRO-3: {type(model).__name__} is sampled by `generate`, which needs whole weights; "
-            "use ZeRO-2"
+            f"deepspeed: {type(model).__name__} is sampled by `generate`, which needs whole weights; these "
+            "are partitioned: use ZeRO-2, and with lora no frozen_models: sharded"
         )
     return sampler_for(model, settings.sampling_cache_tokens, dtype)

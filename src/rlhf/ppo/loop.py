@@ -59,6 +59,8 @@ def train(
         selection.load(checkpoint)
         first_and_last = json.loads((checkpoint / FIRST_AND_LAST).read_text(encoding="utf-8"))
         say(f"PPO: resuming after iteration {done}")
+    else:
+        selection.start()
     tracker.rewind(done or -1)  # a run that starts again logs the start model's evaluation again
     early_warning = EarlyWarning(read_rows(rows) if is_main_process() else ())
 

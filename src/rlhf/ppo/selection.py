@@ -95,6 +95,11 @@ class Selection:
         if self._prompts and is_main_process():
             write_json(folder / STATE, self._rule.state())
 
+    def start(self) -> None:
+        """Removes versions that were stored before a kill without a checkpoint of the trainer."""
+        if self._prompts:
+            once("clearing checkpoints", self._remove_later_versions)
+
     def load(self, checkpoint: Path) -> None:
         """Restores the state from a checkpoint of the trainer."""
         if not self._prompts:

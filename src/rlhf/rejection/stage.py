@@ -19,6 +19,7 @@ from ...errors import DataError
 from ...hashes import file_hash
 from ...jsonl import Row, read_rows
 from ...model.checkpoint import check_length, context_length, load_causal_lm
+from ...model.frozen import free_partitioned
 from ...model.lora import base_model_of
 from ...sampling.generate import sampler_for
 from ...sampling.throughput import throughput
@@ -139,6 +140,7 @@ def _select(
     prompts = [pool[row["pool"]] for row in cached_rows(out / PROMPTS, choose)]
     samples = cached_rows(out / SAMPLES, sample)
     scores = cached_rows(out / SCORES, score)
+    free_partitioned()  # the memory is needed for the training
     control_strings = chat_format(tokenizer).control_strings
     selection = cached_rows(
         out / SELECTION,

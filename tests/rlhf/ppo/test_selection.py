@@ -119,6 +119,19 @@ def test_the_start_model_is_published_if_nothing_is_better(
     assert equal(dict(start), published(tmp_path))
 
 
+def test_a_version_stored_before_a_kill_does_not_hide_the_best_one(
+    inputs: dict[str, Path], tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rewards of a run that starts again may differ slightly, on a GPU."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PpoTrainer, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stage.run(settings(), inputs, tmp_path)
+    assert (tmp_path / RESUME / selection.BEST / "checkpoint-1").is_dir()
+    script.start()
+    monkeypatch.setitem(REWARDS, 0, 0.99)
+    assert stage.run(settings(), inputs, tmp_path)["held_out"]["best_iteration"] == 0
+
+
 def test_the_last_version_needs_no_checkpoint_to_be_published(
     inputs: dict[str, Path], tmp_path: Path, script: Script
 ) -> None:
