@@ -9,6 +9,7 @@ import atexit
 import itertools
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -46,6 +47,8 @@ def setup(deepspeed: str | None = None) -> None:
                 "start the stage through launch/deepspeed.sh or `llamita run`"
             )
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+        # DeepSpeed 0.19 calls collectives by names that torch 2.13 deprecates
+        warnings.filterwarnings("ignore", category=FutureWarning, message="`torch.distributed")
     if not torch.cuda.is_available():  # otherwise DeepSpeed, once imported, warns that it found no GPU
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     enter_phase("loading")

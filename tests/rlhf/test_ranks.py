@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,23 @@ def test_two_ranks(
         gradient_checkpointing=checkpointing,
         frozen_models=frozen_models,
     )
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("frozen_models", ["whole", "sharded", "offloaded"])
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_in_bf16_ratios_start_at_one_and_the_kl_at_zero(
+    inputs: dict[str, Path], tmp_path: Path, zero: int, *, frozen_models: str
+) -> None:
+    """Policy and reference compute the same to the last bit, whatever holds them."""
+    content = json.loads(Path(zero_file(zero)).read_text()) | {"bf16": {"enabled": True}}
+    (file := tmp_path / "zero.json").write_text(json.dumps(content))
+    settings = ppo(**COMMON | {"deepspeed": str(file), "frozen_models": frozen_models})
+    (out := tmp_path / "out").mkdir()
+    first, _ = on_deepspeed_ranks(2, lambda: ppo_stage.run(settings, inputs_of("ppo", inputs), out), tmp_path)
+    row = first["first"]
+    assert row["ppo/first_ratio_deviation"] == row["ppo/kl"] == 0
+    assert 0 < row["ppo/sampler_deviation"] < 0.05
 
 
 class Killed(BaseException):
