@@ -97,7 +97,10 @@ class Checkpoints:
         """Checked before anything is written, by rank 0: the ranks share the disk."""
         if not (earlier := self._all()):
             return None
-        required = SPACE_FACTOR * sum(path.stat().st_size for path in _files(earlier[-1]))
+        sealed = _sealed(earlier[-1])  # not what a resumed run added, as `universal.py` does
+        if isinstance(sealed, str):
+            return None
+        required = SPACE_FACTOR * sum(file["bytes"] for file in sealed.values())
         free = shutil.disk_usage(self.folder).free
         return f"{free:,} bytes are free, {required:,.0f} are required" if free < required else None
 

@@ -122,3 +122,14 @@ def test_without_enough_space_nothing_is_written(
     assert not checkpoints.save(4, writer("more"))
     assert "checkpoint-4: not saved: 10 bytes are free, 20 are required" in capsys.readouterr().out
     assert checkpoints.newest() == checkpoints.folder / "checkpoint-3"
+
+
+def test_files_beside_the_sealed_ones_need_no_space_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the form for other ranks, which is larger than the checkpoint."""
+    checkpoints = saved(tmp_path, 3)
+    (checkpoints.folder / "checkpoint-3" / "universal").write_bytes(bytes(1000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    assert checkpoints.save(4, writer("more"))

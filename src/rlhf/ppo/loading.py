@@ -174,7 +174,7 @@ def frozen_reference(reference: Any, policy: Any, settings: PpoSettings, *, dtyp
 
 
 def policy_sampler(model: Any, settings: PpoSettings, *, dtype: str | None) -> Any:
-    """The sampler of a model, in `dtype` (None: that of the model).
+    """The sampler of a model, in `dtype` (None: that of the model), without weights until it is refreshed.
 
     Raises ConfigError if the weights are partitioned and the sampler would need whole ones.
     """
@@ -183,4 +183,6 @@ def policy_sampler(model: Any, settings: PpoSettings, *, dtype: str | None) -> A
             f"deepspeed: {type(model).__name__} is sampled by `generate`, which needs whole weights; these "
             "are partitioned: use ZeRO-2, and with lora no frozen_models: sharded"
         )
-    return sampler_for(model, settings.sampling_cache_tokens, dtype)
+    sampler = sampler_for(model, settings.sampling_cache_tokens, dtype)
+    sampler.release()  # its copy of the weights would lie beside a checkpoint that is loaded
+    return sampler

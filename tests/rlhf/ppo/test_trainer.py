@@ -59,6 +59,8 @@ def test_half_precision_starts_at_ratio_one_and_trains_fp32_weights() -> None:
     ppo = trainer(dtype="bfloat16", critic_warmup_iterations=0)
     before = [weight.clone() for weight in ppo.policy.module.parameters()]
     exact, ids = trainer(), torch.tensor([[1, 5, 6, 7, 8]])
+    assert ppo._sampler._copy is None, "there is room for a checkpoint that is loaded"
+    ppo._sampler.refresh(ppo.policy.module.language_model)
     assert ppo._sampler._weights.dtype == torch.bfloat16
     for half, whole in (
         (logprobs(ppo, ids), logprobs(exact, ids)),
