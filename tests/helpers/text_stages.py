@@ -26,6 +26,7 @@ class MakerSettings(StageSettings):
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"text"})
     trainer_class: ClassVar[str | None] = "fake_maker.settings.FakeTrainerArguments"
     trainer_reserved: ClassVar[dict[str, str]] = {"output_dir": "the artifact's folder"}
+    deepspeed_files: ClassVar[tuple[str, ...]] = ("deepspeed",)
 
     words: int = 3
     trainer: dict[str, Any] = {}
@@ -52,6 +53,7 @@ class TunerSettings(StageSettings):
     optional_inputs: ClassVar[frozenset[str]] = frozenset({"judge"})
     listed_inputs: ClassVar[frozenset[str]] = frozenset({"earlier"})
     publishes_language_model: ClassVar[bool] = True
+    deepspeed_files: ClassVar[tuple[str, ...]] = ("deepspeed",)
 
     round: str = "alone"
     strength: int = 1

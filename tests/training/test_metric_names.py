@@ -27,6 +27,7 @@ from ..helpers.tiny import save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
+HELD_OUT: dict[str, Any] = {"held_out": 2, "eval_iterations": 1, "episodes": 16}
 PREFIXES = {"train", "eval", "ppo", "sampling", "time"}
 ROW = re.compile(r"\| `(?P<name>\S+)` \|[^|]*\| (?P<stages>[^|]+) \| (?P<meaning>[^|]+) \|[^|]*\|")
 
@@ -93,7 +94,7 @@ def test_the_page_lists_what_a_stage_logs(
     ("name", "stage", "settings"),
     [
         ("rejection", rejection_stage, rejection()),
-        ("ppo", ppo_stage, ppo(prompts=[{"path": "contexts.jsonl", "format": "prompts"}])),
+        ("ppo", ppo_stage, ppo(prompts=[{"path": "contexts.jsonl", "format": "prompts"}], **HELD_OUT)),
     ],
     ids=["rejection", "ppo"],
 )
@@ -106,10 +107,13 @@ def test_the_page_lists_what_a_stage_of_rlhf_logs(
     settings: Any,
 ) -> None:
     monkeypatch.setattr(monitoring, "peak_flops", lambda: 1e12)
-    plain, system = turn("is it red ?"), [{"role": "system", "content": "fine"}]
-    multi_turn = [*turn("today ?", "yes"), *plain]
-    contexts = [plain, multi_turn, [*system, *plain], [*system, *multi_turn]]
-    rows = [{"messages": messages, "is_safety": True} for messages in contexts]
+    system = [{"role": "system", "content": "fine"}]
+    rows = []
+    for color, is_safety in (("red", True), ("blue", True), ("green", False), ("brown", False)):
+        plain = turn(f"is it {color} ?")
+        multi_turn = [*turn(f"{color} ?", "yes"), *plain]
+        contexts = [plain, multi_turn, [*system, *plain], [*system, *multi_turn]]
+        rows += [{"messages": messages, "is_safety": is_safety} for messages in contexts]
     write(rlhf_inputs["data"] / "contexts.jsonl", rows)
     folders = inputs_of(name, rlhf_inputs) | {"judge": rlhf_inputs["judge"]}
     stage.run(settings, folders, tmp_path)
