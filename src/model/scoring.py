@@ -52,10 +52,11 @@ def terminal_scores(
     scores = torch.empty(len(rows))
     for batch in track(batches, label, len(rows), unit="answers", amount=len):
         scores[batch] = _scores(model, [rows[row] for row in batch], dtype)
-    if getattr(model, "partitioned", False):
+    partitioned = getattr(model, "partitioned", False)
+    if partitioned:
         for _ in range(missing_passes(len(batches))):
             _scores(model, [[0]], dtype)
-    return _checked(scores, name)
+    return _checked(scores, name, shared=partitioned)
 
 
 def _scores(model: Any, rows: Sequence[Sequence[int]], dtype: str) -> Tensor:
@@ -95,11 +96,16 @@ def shared_scores(
     return _checked(all_reduce_sum(scores), "reward model")
 
 
-def _checked(scores: Tensor, name: object) -> Tensor:
-    """Returns the scores. Raises LlamitaError if one is NaN or infinite."""
-    if broken := int((~scores.isfinite()).sum()):
+def _checked(scores: Tensor, name: object, *, shared: bool = False) -> Tensor:
+    """Returns the scores. Raises LlamitaError if one is NaN or infinite.
+
+    `shared`: on all ranks if it is so on one of them, because the others would wait for its next pass.
+    """
+    counts = torch.tensor([int((~scores.isfinite()).sum()), len(scores)])
+    broken, count = (all_reduce_sum(counts) if shared else counts).tolist()
+    if broken:
         raise LlamitaError(
-            f"{name}: {broken} of {len(scores)} scores are NaN or infinite; its weights are broken, check "
+            f"{name}: {broken} of {count} scores are NaN or infinite; its weights are broken, check "
             "that its training did not diverge"
         )
     return scores

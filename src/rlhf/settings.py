@@ -43,7 +43,7 @@ class RlhfSettings(RowSettings, SamplingSettings, RankSettings):
     `sharded`: partitioned over the ranks by ZeRO-3, needs `deepspeed`; `offloaded`: in the host's memory
     while they are idle. With `lora` they are adapters, and `sharded` applies to the base model"""
 
-    no_effect: ClassVar[frozenset[str]] = frozenset({"frozen_models"})
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"frozen_models"})
 
     @model_validator(mode="after")
     def _can_be_sharded(self) -> RlhfSettings:

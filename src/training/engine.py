@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.universal import STATE, SUFFIX, fix_zero3_optimizer
 from ..distributed.device import device
+from ..errors import LlamitaError
 from ..model.sharded import shape_of
 from ..processes import is_main_process, world_size
 from .discarding import discard_gradients
@@ -148,7 +149,9 @@ class Engine:
             self._optimizer.load_state_dict(state["optimizer"])
             return
         universal = self._deepspeed.load_universal_checkpoint()
-        _, client = self._deepspeed.load_checkpoint(str(folder), tag=STATE + SUFFIX * universal)
+        path, client = self._deepspeed.load_checkpoint(str(folder), tag=STATE + SUFFIX * universal)
+        if path is None:
+            raise LlamitaError(f"{folder}: DeepSpeed could not load it; its messages above say why")
         for name, buffer in self._buffers().items():
             buffer.copy_(client[BUFFERS][name])
         if universal and self._deepspeed.zero_optimization_stage() == 3:

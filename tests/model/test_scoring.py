@@ -13,9 +13,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
 from llamita.chat_format.encoding import encode_answer, encode_prompt
+from llamita.errors import LlamitaError
 from llamita.model import scoring
 from llamita.model.padding import pad_right
 from llamita.model.scoring import shared_scores, terminal_scores
+from llamita.processes import rank
 
 from ..helpers.rows import turn
 from ..helpers.tiny import EOS, ragged_prompts, save_tiny_reward_model
@@ -140,3 +142,21 @@ def test_two_ranks_share_the_rows_and_both_get_all_scores(
         torch.testing.assert_close(scores, expected)
         assert (passes, training) == (2, True)
     model.eval()
+
+
+def test_a_nan_on_one_rank_is_an_error_on_both_if_the_model_is_partitioned(
+    model: LlamaForSequenceClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other rank would wait for the next pass of the one that has failed."""
+    monkeypatch.setattr(model, "partitioned", True, raising=False)
+
+    def work() -> str:
+        if rank() == 1:
+            with torch.no_grad():
+                model.score.weight.fill_(float("nan"))
+        with pytest.raises(LlamitaError) as raised:
+            terminal_scores(model, ROWS[: 3 + rank()], batch_size=1)
+        return str(raised.value)
+
+    for message in on_two_ranks(work, tmp_path):
+        assert "4 of 7 scores" in message
