@@ -22,6 +22,7 @@ from ..helpers.two_ranks import on_deepspeed_ranks
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
+SECONDS = 900  # for ranks on a busy machine
 EXACT = 1e-5  # largest difference of a weight in fp32; steps have a learning rate of 1e-3
 COMMON: dict[str, Any] = {"critic_warmup_iterations": 0, "iterations": 3, "save_iterations": 1}
 Case = tuple[int, int]  # number of ranks, ZeRO stage
@@ -70,7 +71,9 @@ def check_ranks(
     settings = ppo(**COMMON | changes)
     out = tmp_path / "out"
     out.mkdir()
-    first, _ = on_deepspeed_ranks(2, lambda: ppo_stage.run(settings, inputs_of("ppo", inputs), out), tmp_path)
+    first, _ = on_deepspeed_ranks(
+        2, lambda: ppo_stage.run(settings, inputs_of("ppo", inputs), out), tmp_path, SECONDS
+    )
     check_equal(alone, out, first)
 
 
@@ -120,7 +123,9 @@ def test_in_bf16_ratios_start_at_one_and_the_kl_at_zero(
     (file := tmp_path / "zero.json").write_text(json.dumps(content))
     settings = ppo(**COMMON | {"deepspeed": str(file), "frozen_models": frozen_models})
     (out := tmp_path / "out").mkdir()
-    first, _ = on_deepspeed_ranks(2, lambda: ppo_stage.run(settings, inputs_of("ppo", inputs), out), tmp_path)
+    first, _ = on_deepspeed_ranks(
+        2, lambda: ppo_stage.run(settings, inputs_of("ppo", inputs), out), tmp_path, SECONDS
+    )
     row = first["first"]
     assert row["ppo/first_ratio_deviation"] == row["ppo/kl"] == 0
     assert 0 < row["ppo/sampler_deviation"] < 0.05
@@ -154,7 +159,9 @@ def check_resuming(
 
     for number, (ranks, zero) in enumerate(cases):
         (meeting := tmp_path / str(number)).mkdir()
-        first, *_ = on_deepspeed_ranks(ranks, lambda zero=zero, kills=number == 0: run(zero, kills), meeting)
+        first, *_ = on_deepspeed_ranks(
+            ranks, lambda zero=zero, kills=number == 0: run(zero, kills), meeting, SECONDS
+        )
     assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == [1, 2, 3]
     check_equal(alone, out, first)
 
@@ -216,7 +223,7 @@ def check_rejection(inputs: dict[str, Path], tmp_path: Path, **changes: Any) -> 
     rejection_stage.run(rejection(), folders, one)
     trainer = rejection().trainer | {"per_device_train_batch_size": 2}
     settings = rejection(trainer=trainer, **changes)
-    on_deepspeed_ranks(2, lambda: rejection_stage.run(settings, folders, two), tmp_path)
+    on_deepspeed_ranks(2, lambda: rejection_stage.run(settings, folders, two), tmp_path, SECONDS)
     for name in ("samples.jsonl", "selection.jsonl"):
         ours, theirs = read_rows(two / name), read_rows(one / name)
         assert [row["prompt"] for row in ours] == [row["prompt"] for row in theirs]
