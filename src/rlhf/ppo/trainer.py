@@ -42,10 +42,10 @@ class PpoTrainer:
     """Trains a policy with PPO.
 
     Args:
-        reward_models: score the answers.
-        prompts: the prompt pool; every epoch goes through it once, in seeded random order.
         models: policy and critic, which are trained in place: all their weights or their adapters; and the
             reference of the KL penalty.
+        reward_models: score the answers.
+        prompts: the prompt pool; every epoch goes through it once, in seeded random order.
         configs: settings of the engines of policy and critic.
 
     Raises:
