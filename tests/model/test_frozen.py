@@ -30,8 +30,10 @@ def model() -> Any:
 
 
 def test_memory_of_partitioned_models_is_freed(tmp_path: Path) -> None:
+    """But for the last one with DeepSpeed 0.19.2, which keeps it until another model is loaded."""
+
     def alive() -> list[bool]:
-        weights = [weakref.ref(model().get_output_embeddings().weight) for _ in range(2)]
+        weights = [weakref.ref(model().get_output_embeddings().weight) for _ in range(3)][:2]
         gc.collect()
         kept = all(weight() is not None for weight in weights)  # or nobody has to free them
         free_partitioned()
