@@ -180,7 +180,7 @@ def kill_in(phase: str) -> None:
             raise Killed
         return result
 
-    PpoTrainer.iterate = counting  # type: ignore[method-assign]
+    PpoTrainer.iterate = counting  # type: ignore[method-assign]  # in a forked rank, which ends
     setattr(PpoTrainer, phase, killing)
 
 

@@ -61,4 +61,4 @@ def test_the_state_survives_json() -> None:
     resumed.load(json.loads(json.dumps(rule.state())))
     assert resumed == rule
     resumed.add(20, evaluation(0.1, 0.2 / 3))
-    assert resumed.reason == "reward", "the count of evaluations goes on"
+    assert resumed.reason == "reward", "the count of evaluations continues"

@@ -91,7 +91,7 @@ def test_two_ranks_share_the_prompts(tmp_path: Path, count: int) -> None:
             passes[0] += 1
             return original(*args)
 
-        ppo._passes.before_update = counted  # type: ignore[method-assign]
+        ppo._passes.before_update = counted  # type: ignore[method-assign]  # counts the calls
         return measured(evaluate(ppo, held_prompts(count))), passes[0]
 
     (one, passes), (other, others) = on_two_ranks(work, tmp_path)
