@@ -25,6 +25,7 @@ from llamita.rlhf.ppo.metrics import PhaseTimer
 from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.ppo.trainer import PpoTrainer
 from llamita.rlhf.prompts import EncodedPrompt
+from llamita.sampling.engines import local_sampler
 
 DTYPE = "bfloat16"
 ACCOUNTED = {
@@ -63,11 +64,15 @@ def new_trainer(sizes: Sizes) -> PpoTrainer:
     safety, helpfulness = (_scores(copy.deepcopy(reward_model), eos) for _ in range(2))
     draw = torch.Generator().manual_seed(0)
     drawn = torch.randint(3, sizes.speed.vocabulary, (2 * sizes.episodes, sizes.prompt), generator=draw)
+    chosen = settings(sizes)
+    sampler = local_sampler(policy, chosen.sampling_cache_tokens, chosen.dtype)
+    sampler.release()
     return PpoTrainer(
         Models(policy, Critic(reward_model), copy.deepcopy(policy)),
+        sampler=sampler,
         reward_models=RewardModels(helpfulness, safety),
         prompts=[EncodedPrompt(Prompt([{"role": "user", "content": ""}]), ids) for ids in drawn.tolist()],
-        settings=settings(sizes),
+        settings=chosen,
     )
 
 

@@ -33,6 +33,7 @@ from llamita.rlhf.ppo.metrics import PhaseTimer
 from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.ppo.trainer import PpoTrainer
 from llamita.rlhf.prompts import EncodedPrompt
+from llamita.sampling.engines import local_sampler
 
 ITERATIONS_OF_PROMPTS = 16  # more than are run: TRL takes additional optimizer steps with its last batch
 NEVER = -30.0  # logit of a token that is never sampled; those of other tokens are near 0
@@ -136,11 +137,13 @@ def main() -> None:
     models = Models(load_causal_lm(policy), Critic(load_reward_model(critic)), load_causal_lm(policy))
     prompts = read_prompts(folder)
     agreement = _agreement(models, scorer.model, torch.tensor(prompts[:1]))
+    settings = _settings(case)
     trainer = PpoTrainer(
         models,
+        sampler=local_sampler(models.policy, settings.sampling_cache_tokens, settings.dtype),
         reward_models=RewardModels(helpfulness=scorer, safety=_always_safe),
         prompts=[EncodedPrompt(Prompt([{"role": "user", "content": ""}]), ids) for ids in prompts],
-        settings=_settings(case),
+        settings=settings,
     )
     reporter.ready(agreement=agreement)
     for number, _ in enumerate(reporter.requests(), start=1):

@@ -22,7 +22,7 @@ from machine import describe, table
 from llamita.chat_format.encoding import encode_prompt
 from llamita.data.sources import read_prompts
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer
-from llamita.sampling.sampler import LlamaSampler
+from llamita.sampling.llama import LlamaSampler
 from llamita.settings import Source
 
 BATCHES = (8, 32)

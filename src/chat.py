@@ -14,7 +14,7 @@ from .errors import DataError
 from .jsonl import append_row
 from .model.architecture import context_of
 from .model.checkpoint import load_causal_lm, load_tokenizer
-from .sampling.generate import sampler_for
+from .sampling.engines import local_sampler
 
 HELP = """\
 /system TEXT  set the system message (no TEXT: remove it) and start a new dialogue
@@ -37,7 +37,7 @@ class Chat:
         self._tokenizer: Any = load_tokenizer(model_dir)
         model = load_causal_lm(model_dir)
         self._context: int = context_of(model.config)
-        self._sampler = sampler_for(model)
+        self._sampler = local_sampler(model)
         self._temperature, self._max_new_tokens, self._seed = temperature, max_new_tokens, seed
         self._control_strings = chat_format(self._tokenizer).control_strings
         self._system = system

@@ -65,10 +65,12 @@ def parse_settings(yaml_file: YamlFile, schema: type[S]) -> S:
 def _resolve_folders(yaml_file: YamlFile, schema: type[StageSettings]) -> None:
     data = yaml_file.data
     keys: list[tuple[KeyPath, dict[Any, Any]]] = [((name,), data) for name in schema.deepspeed_files]
-    keys.append((("output",), data))
-    for key, section in [*keys, *_inputs_of(data), *_paths_of(data, schema)]:
+    written = [(("output",), data), *_paths_of(data, schema)]
+    for key, section in [*keys, *_inputs_of(data), *written]:
         if isinstance(value := section.get(key[-1]), str):
-            path = yaml_file.absolute_path(key, value, follow=key != ("output",))
+            # a link may be replaced later; a virtual environment's Python is a link out of it
+            follow = not any(key == name for name, _ in written)
+            path = yaml_file.absolute_path(key, value, follow=follow)
             on_the_hub = key[0] == "inputs" and not path.exists() and is_hub_id(value)
             section[key[-1]] = value if on_the_hub else str(path)
     for name in schema.deepspeed_files:
@@ -85,7 +87,7 @@ def _paths_of(
     data: Mapping[str, Any], schema: type[StageSettings]
 ) -> Iterator[tuple[KeyPath, dict[Any, Any]]]:
     """The key of each of the schema's `paths` with the section that holds it, if the data has the section."""
-    for *sections, name in schema.paths:
+    for *sections, name in schema.declared("paths"):
         section: Any = data
         for part in sections:
             section = section.get(part) if isinstance(section, dict) else None

@@ -93,8 +93,8 @@ class StageSettings(Settings):
         }
 
     @classmethod
-    def declared(cls, name: str) -> frozenset[str]:
-        """The names in the class variable `name` of this class and all its base classes."""
+    def declared(cls, name: str) -> frozenset[Any]:
+        """The elements in the class variable `name` of this class and all its base classes."""
         return frozenset().union(*(vars(base).get(name, ()) for base in cls.__mro__))
 
     def all_sources(self) -> Iterator[tuple[str, Source]]:

@@ -12,7 +12,7 @@ from llamita import chat as chat_module
 from llamita.chat import Chat, run
 from llamita.chat_format.encoding import encode_prompt
 from llamita.errors import DataError
-from llamita.sampling.sampler import LlamaSampler
+from llamita.sampling.llama import LlamaSampler
 
 from .helpers.tiny import EOS, save_tiny_model
 

@@ -7,7 +7,7 @@ preprompt. The stages `sft` and `rejection` train the distilled answers that sco
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ from ..chat_format.encoding import chat_format, check_of
 from ..console import say
 from ..data.intake import Intake
 from ..distributed.cached import cached_rows
-from ..distributed.device import device
 from ..errors import DataError
 from ..jsonl import Row, write_rows
-from ..model.checkpoint import context_length, load_causal_lm, load_tokenizer
+from ..model.checkpoint import context_length, load_tokenizer
 from ..model.scorer import Scorer, check_same_tokenizer
-from ..sampling.generate import sampler_for
-from ..sampling.sampler import without_end
+from ..sampling.engines import Samplers
+from ..sampling.interface import Sampler, without_end
 from ..sampling.usable import is_usable
 from .gate import Answer, Outcome
 from .metrics import distillation_metrics
@@ -55,7 +54,14 @@ def run(settings: DistillationSettings, inputs: Mapping[str, Path], out: Path) -
     )
     intake.write(out)
     (out / RESUME).mkdir(exist_ok=True)
-    samples = _sample_answers(settings, inputs["model"], tokenizer, prompts=prompts, folder=out / RESUME)
+    with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
+        samples = _sample_answers(
+            settings,
+            partial(samplers.of, inputs["model"]),
+            tokenizer,
+            prompts=prompts,
+            folder=out / RESUME,
+        )
     scores = cached_rows(
         out / RESUME / "scores.jsonl",
         lambda: _score_answers(settings, inputs["safety"], tokenizer, prompts=prompts, samples=samples),
@@ -78,7 +84,7 @@ def run(settings: DistillationSettings, inputs: Mapping[str, Path], out: Path) -
 
 def _sample_answers(
     settings: DistillationSettings,
-    model: Path,
+    load: Callable[[], Sampler],
     tokenizer: Any,
     *,
     prompts: Sequence[DistilledPrompt],
@@ -89,11 +95,7 @@ def _sample_answers(
     Rows: `prompt` (its index), `answer` (text), `ids` (without EOS), `finished`.
     """
 
-    @cache
-    def sampler() -> Any:  # not loaded if an interrupted run has finished sampling
-        return sampler_for(
-            load_causal_lm(model, settings.dtype).to(device()).eval(), settings.sampling_cache_tokens
-        )
+    sampler = cache(load)  # not loaded if an interrupted run has finished sampling
 
     def sample(kind: Kind) -> list[Row]:
         indices = [index for index, prompt in enumerate(prompts) if kind in prompt.ids]

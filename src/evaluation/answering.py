@@ -28,7 +28,7 @@ from .answers import (
     summed_logprobs,
 )
 from .prompts import EvaluationPrompt
-from .responder import Models, SampledAnswer, load_model, make_responder
+from .responder import Models, SampledAnswer, load_model
 from .settings import DecodingSettings, EvaluateSettings
 from .values import Column, Values, drop_not_finite, figures
 from .versions import SFT, Version
@@ -119,8 +119,7 @@ class AnswerTest:
 
     def _measure(self, version: Version, decoding: DecodingSettings, out: Path) -> Row:
         say(f"{version.name}: sampling {len(self.answered_prompts):,} answers ({decoding.name})")
-        model = self.models.load(version.folder)
-        responder = make_responder(model, self.models.tokenizer, self.settings)
+        responder = self.models.responder(version.folder, self.models.tokenizer)
         answers = responder.answer(
             [prompt.ids for prompt in self.prompts],
             "test",
@@ -134,7 +133,7 @@ class AnswerTest:
         values = answer_values(answered, self.gold, limit)
         values |= score_values(answered, self.scorers)
         if decoding.is_plain:  # other answers are no samples of the distribution whose KL this estimates
-            values |= self._kl(version, model, answered)
+            values |= self._kl(version, self.models.load(version.folder), answered)
         agreement = None
         if self.is_refusal is not None:
             classified = self.is_refusal([answer.text for answer in answers])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..measures import JUDGE
 from ..model import refusal
 from ..model.reward_models import Scores
+from ..sampling.interface import without_end
 from ..sampling.logprobs import answer_logprobs
-from ..sampling.sampler import without_end
 from .prompts import EvaluationPrompt, Kind
 from .responder import SampledAnswer
 from .values import Column

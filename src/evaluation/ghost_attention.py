@@ -16,7 +16,7 @@ from ..miniature.gold import Gold
 from ..model.checkpoint import load_tokenizer
 from .attention import RecordedDialogue, measure_attention
 from .instructed import InstructedDialogue, InstructedTests, InstructionChecks
-from .responder import Models, make_responder
+from .responder import Models
 from .retention import at_measured_turns, measure_retention
 from .settings import EvaluateSettings
 from .values import Values, figures, subtract
@@ -100,15 +100,17 @@ def _run_series(
 ) -> Row:
     """Writes a model's dialogues to `out` and returns their measures."""
     say(f"retention {name}: sampling {len(dialogues):,} dialogues")
-    model, tokenizer = models.load(model_folder), load_tokenizer(model_folder)
-    responder = make_responder(model, tokenizer, settings)
+    tokenizer = load_tokenizer(model_folder)
+    responder = models.responder(model_folder, tokenizer)
     retention = measure_retention(responder, gold or InstructionChecks(dialogues), dialogues)
     recorded = ({"text": tokenizer.decode(one.ids), **asdict(one)} for one in retention.dialogues)
     write_rows(out / DIALOGUES, recorded)
     attention = None
     if name in ATTENTION_SERIES:
         rows = read_rows((first or out) / DIALOGUES)[:ATTENTION_DIALOGUES]
-        attention = measure_attention(model, [RecordedDialogue.from_row(row) for row in rows])
+        attention = measure_attention(
+            models.load(model_folder), [RecordedDialogue.from_row(row) for row in rows]
+        )
     return {
         "followed": retention.followed,
         "implicit": retention.implicit,

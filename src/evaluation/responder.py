@@ -13,8 +13,8 @@ from ..distributed.device import device
 from ..model.architecture import context_of
 from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..sampling.decoding import Decoding
-from ..sampling.dialogues import DialogueSampler
-from ..sampling.generate import GenerateSampler, sampler_for
+from ..sampling.engines import Samplers
+from ..sampling.interface import Sampler
 from .settings import EvaluateSettings
 
 PLAIN = Decoding()
@@ -48,7 +48,7 @@ class Responder:
 
     def __init__(
         self,
-        sampler: DialogueSampler | GenerateSampler,
+        sampler: Sampler,
         tokenizer: Any,
         context: int,
         *,
@@ -140,8 +140,8 @@ def load_model(folder: Path, settings: EvaluateSettings) -> Any:
 class Models:
     """Loads the models of an evaluation; `sft`, which all are compared with, and the last one stay loaded."""
 
-    def __init__(self, sft: Path, settings: EvaluateSettings) -> None:
-        self._sft, self._settings = sft, settings
+    def __init__(self, sft: Path, settings: EvaluateSettings, samplers: Samplers) -> None:
+        self._sft, self._settings, self._samplers = sft, settings, samplers
         self._last: tuple[Path, Any] | None = None
 
     @cached_property
@@ -161,13 +161,13 @@ class Models:
             self._last = (folder, load_model(folder, self._settings))
         return self._last[1]
 
-
-def make_responder(model: Any, tokenizer: Any, settings: EvaluateSettings) -> Responder:
-    """Returns a responder for a model with the sampler, limits and seed of the settings."""
-    return Responder(
-        sampler_for(model, settings.sampling_cache_tokens),
-        tokenizer,
-        context_of(model.config),
-        max_new_tokens=settings.max_new_tokens,
-        seed=settings.seed,
-    )
+    def responder(self, folder: Path, tokenizer: Any) -> Responder:
+        """Returns a responder for the model of a folder, until the next one is requested."""
+        model = self.load(folder)
+        return Responder(
+            self._samplers.of(folder, model),
+            tokenizer,
+            context_of(model.config),
+            max_new_tokens=self._settings.max_new_tokens,
+            seed=self._settings.seed,
+        )

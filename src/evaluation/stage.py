@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifact import write_json
+from ..artifact import RESUME, write_json
 from ..chat_format.encoding import check_of
 from ..data.intake import Intake
 from ..measures import JUDGE, REWARD_MODELS, empty_evaluation
 from ..miniature.gold import Gold
 from ..model.architecture import context_of
+from ..model.checkpoint import load_tokenizer
 from ..model.refusal_classifier import load_refusal_classifier
 from ..model.scorer import Scorer
+from ..sampling.engines import Samplers
 from ..settings import listed
 from .answering import AnswerTest, Results
 from .comparison import compare_answers
@@ -38,8 +40,26 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
             that of `sft`, a model that can't be loaded.
     """
     gold = Gold.load(inputs["data"]) if settings.gold else None
-    models = Models(inputs["sft"], settings)
-    intake = Intake(settings.max_bad_rows, check_of(models.tokenizer))
+    intake = Intake(settings.max_bad_rows, check_of(load_tokenizer(inputs["sft"])))
+    with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
+        models = Models(inputs["sft"], settings, samplers)
+        evaluation = _evaluate(settings, inputs, out, models=models, gold=gold, intake=intake)
+    intake.write(out)
+    evaluation["rows"] = intake.metrics()
+    write_json(out / "evaluation.json", evaluation)
+    return evaluation
+
+
+def _evaluate(
+    settings: EvaluateSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    models: Models,
+    gold: Gold | None,
+    intake: Intake,
+) -> dict[str, Any]:
+    """Returns the contents of `evaluation.json`, without the counts of rows."""
     versions = list_versions(inputs["sft"], listed(inputs, "versions"))
     ablations = list_ablations(listed(inputs, "ablations"))
     check_tokenizers([*versions[1:], *ablations], inputs["sft"])
@@ -71,9 +91,6 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
         evaluation |= measured
         if retention is not None:
             evaluation |= compare_retention({SFT: series["with"]} | followed, instructed.for_versions)
-    intake.write(out)
-    evaluation["rows"] = intake.metrics()
-    write_json(out / "evaluation.json", evaluation)
     return evaluation
 
 

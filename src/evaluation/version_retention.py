@@ -15,7 +15,7 @@ from ..jsonl import Row, write_rows
 from ..measures import AVERAGED_TURNS, empty_version_retention
 from ..miniature.gold import Gold
 from .instructed import InstructedDialogue, InstructedTests, InstructionChecks
-from .responder import Models, make_responder
+from .responder import Models
 from .retention import answer_dialogues, at_measured_turns, count_reached
 from .settings import EvaluateSettings
 from .values import Column, Values, figures, subtract
@@ -57,7 +57,7 @@ class RetentionTest:
     def _measure(self, version: Version, out: Path) -> Row:
         dialogues, tokenizer = self.tests.for_versions, self.models.tokenizer
         say(f"{version.name}: sampling {len(dialogues):,} dialogues")
-        responder = make_responder(self.models.load(version.folder), tokenizer, self.settings)
+        responder = self.models.responder(version.folder, tokenizer)
         sampled = answer_dialogues(responder, self.gold or InstructionChecks(dialogues), dialogues)
         texts = (
             tokenizer.decode(responder.history(questions[: len(answers)], answers))

@@ -10,18 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import write_json
-from ..batches import batches_by_length
 from ..chat_format.encoding import chat_format, encode_prompt, remove_control_strings
-from ..console import say, track
+from ..console import say
 from ..data.ghost_attention import instruction_on_every_turn
 from ..data.instructions import Instruction
 from ..data.rows import Dialogue, Message
-from ..distributed.device import device
-from ..model.architecture import context_of
-from ..model.checkpoint import load_causal_lm, load_tokenizer
 from ..model.reward_models import RewardModels
-from ..sampling.generate import sampler_for
-from ..sampling.sampler import Samples
+from ..sampling.interface import Sampler, Samples
 from .settings import GattSettings
 
 
@@ -58,7 +53,9 @@ class DialogueBuilder:
     """Builds all dialogues in parallel, turn by turn, with one model.
 
     Args:
-        model: folder of a chat model.
+        sampler: samples from a chat model.
+        tokenizer: that of the model.
+        context_length: maximum number of tokens of a prompt and its answer.
         reward_models: select among the answers that follow the instruction; None: the most probable one is
             selected.
         state: file with the finished turns, from which an interrupted run resumes.
@@ -71,9 +68,11 @@ class DialogueBuilder:
     def __init__(
         self,
         settings: GattSettings,
-        model: Path,
+        sampler: Sampler,
         dialogues: Sequence[PartialDialogue],
         *,
+        tokenizer: Any,
+        context_length: int,
         reward_models: RewardModels | None,
         state: Path,
     ) -> None:
@@ -82,25 +81,16 @@ class DialogueBuilder:
         self.samples: Counter[str] = Counter()
         self.followed: Counter[str] = Counter()
         self.out_of_context = self._finished_turns = 0
-        self._tokenizer = load_tokenizer(model)
-        self._control_strings = chat_format(self._tokenizer).control_strings
-        loaded = load_causal_lm(model, settings.dtype).to(device()).eval()
-        self._sampler = sampler_for(loaded, settings.sampling_cache_tokens)
-        self._max_prompt_length = context_of(loaded.config) - settings.max_new_tokens
+        self._sampler, self._tokenizer = sampler, tokenizer
+        self._control_strings = chat_format(tokenizer).control_strings
+        self._max_prompt_length = context_length - settings.max_new_tokens
         self._resume()
 
     def build(self) -> None:
         """Samples all remaining turns."""
         for turn in range(self._finished_turns, self._settings.max_turns):
             prompts = self._prompts()
-            rows = list(prompts)
-            parts = batches_by_length(
-                [len(prompts[row]) + self._settings.max_new_tokens for row in rows],
-                None,
-                self._settings.sampling_cache_tokens // self._settings.num_generations,
-            )
-            for part in track(parts, f"turn {turn + 1}", len(rows), unit="dialogues", amount=len):
-                self._sample_turn(turn, {rows[index]: prompts[rows[index]] for index in part})
+            self._sample_turn(turn, prompts)
             self._finished_turns = turn + 1
             self._save()
 
@@ -118,7 +108,7 @@ class DialogueBuilder:
         return prompts
 
     def _sample_turn(self, turn: int, prompts: dict[int, list[int]]) -> None:
-        """Samples the next answer of some dialogues; a dialogue without an acceptable answer is stopped."""
+        """Samples the next answer of the dialogues; a dialogue without an acceptable answer is stopped."""
         rows = list(prompts)
         samples = self._sampler.sample(
             list(prompts.values()),
@@ -127,6 +117,7 @@ class DialogueBuilder:
             temperature=self._settings.temperature,
             seed=f"{self._settings.full_seed}/{turn}",
             keys=rows,
+            label=f"turn {turn + 1}",
         )
         best = self._best_answers(rows, samples, self._answer_values(list(prompts.values()), samples))
         for row in rows:

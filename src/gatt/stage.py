@@ -22,9 +22,10 @@ from ..data.sources import read_prompts
 from ..errors import ConfigError, DataError
 from ..jsonl import Row, write_rows
 from ..measures import REWARD_MODELS
-from ..model.checkpoint import load_tokenizer
+from ..model.checkpoint import context_length, load_tokenizer
 from ..model.reward_models import RewardModels, load_reward_models
 from ..model.scorer import Scorer
+from ..sampling.engines import Samplers
 from .builder import DialogueBuilder, PartialDialogue
 from .settings import GattSettings
 
@@ -56,14 +57,17 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
             f"{for_test + settings.max_turns}; add prompts, or lower max_turns or test_turns"
         )
     dialogues = [_start(settings, user_messages[for_test:], draw) for _ in range(settings.dialogues)]
-    builder = DialogueBuilder(
-        settings,
-        inputs["model"],
-        dialogues,
-        reward_models=reward_models,
-        state=out / RESUME / "turns.json",
-    )
-    builder.build()
+    with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
+        builder = DialogueBuilder(
+            settings,
+            samplers.of(inputs["model"]),
+            dialogues,
+            tokenizer=tokenizer,
+            context_length=context_length(inputs["model"]),
+            reward_models=reward_models,
+            state=out / RESUME / "turns.json",
+        )
+        builder.build()
     long_enough = [dialogue for dialogue in dialogues if dialogue.turns >= settings.min_turns]
     if not long_enough:
         raise DataError(

@@ -17,7 +17,7 @@ from .moments import Parts
 from .shape import Shape
 
 # Share of a batch's rows that remain when finished ones are first dropped: their cache moves, layer by layer.
-REMAINING = 0.8  # 1 - FINISHED_SHARE of sampling/sampler.py
+REMAINING = 0.8  # 1 - FINISHED_SHARE of sampling/llama.py
 
 
 class Batch(NamedTuple):

@@ -10,12 +10,10 @@ from typing import Any
 from ..chat_format.encoding import chat_format, encode_prompt, encode_questions, remove_control_strings
 from ..data.rows import Message
 from ..distributed.cached import cached_rows
-from ..distributed.device import device
 from ..hashes import digest
 from ..jsonl import Row
-from ..model.architecture import context_of
-from ..model.checkpoint import load_causal_lm, load_tokenizer
-from ..sampling.generate import sampler_for
+from ..model.checkpoint import context_length, load_tokenizer
+from ..sampling.engines import Samplers
 from .prompts import RedTeamPrompt
 from .settings import RedTeamSettings
 
@@ -44,7 +42,13 @@ class Answer:
 
 
 def sample_answers(
-    settings: RedTeamSettings, folder: Path, prompts: Sequence[RedTeamPrompt], *, label: str, path: Path
+    settings: RedTeamSettings,
+    folder: Path,
+    prompts: Sequence[RedTeamPrompt],
+    *,
+    samplers: Samplers,
+    label: str,
+    path: Path,
 ) -> list[Answer]:
     """Returns `num_generations` answers per prompt, from `path` if an earlier run stored them there.
 
@@ -53,7 +57,7 @@ def sample_answers(
     """
 
     def sample() -> list[Row]:
-        attack = _Attack(settings, folder, label)
+        attack = _Attack(settings, folder, samplers, label=label)
         return [asdict(answer) for answer in [*attack.direct(prompts), *attack.with_openings(prompts)]]
 
     return [Answer(**row) for row in cached_rows(path, sample)]
@@ -62,13 +66,12 @@ def sample_answers(
 class _Attack:
     """Attacks one version."""
 
-    def __init__(self, settings: RedTeamSettings, folder: Path, label: str) -> None:
+    def __init__(self, settings: RedTeamSettings, folder: Path, samplers: Samplers, *, label: str) -> None:
         self._settings, self._label = settings, label
         self._tokenizer = load_tokenizer(folder)
         self._control_strings = chat_format(self._tokenizer).control_strings
-        model = load_causal_lm(folder, settings.dtype).to(device()).eval()
-        self._sampler = sampler_for(model, settings.sampling_cache_tokens)
-        self._context = context_of(model.config)
+        self._sampler = samplers.of(folder)
+        self._context = context_length(folder)
         self._decoding: dict[str, Any] = {"temperature": settings.temperature, "top_p": settings.top_p}
 
     def direct(self, prompts: Sequence[RedTeamPrompt]) -> list[Answer]:

@@ -12,12 +12,10 @@ from ..chat_format.encoding import encode_prompt, remove_control_strings
 from ..console import say
 from ..data.rows import Message
 from ..distributed.cached import cached_rows
-from ..distributed.device import device
 from ..jsonl import Row
-from ..model.architecture import context_of
-from ..model.checkpoint import load_causal_lm, load_tokenizer
+from ..model.checkpoint import context_length, load_tokenizer
 from ..model.refusal import is_refusal
-from ..sampling.generate import sampler_for
+from ..sampling.engines import Samplers
 from .prompts import RedTeamPrompt
 from .settings import PROMPT, MutationSettings, RedTeamSettings
 
@@ -29,6 +27,7 @@ def mutate(
     attacker: Path,
     prompts: Sequence[RedTeamPrompt],
     *,
+    samplers: Samplers,
     control_strings: Sequence[str],
     path: Path,
 ) -> tuple[list[RedTeamPrompt], dict[str, Counter[str]]]:
@@ -46,7 +45,9 @@ def mutate(
     """
     assert settings.mutations is not None
     mutations = settings.mutations
-    rows = cached_rows(path, lambda: _rewritten(settings, mutations, attacker, prompts=prompts))
+    rows = cached_rows(
+        path, lambda: _rewritten(settings, mutations, attacker, prompts=prompts, samplers=samplers)
+    )
     by_id = {prompt.id: prompt for prompt in prompts}
     seen = {_normalised(prompt.request) for prompt in prompts}
     counts: dict[str, Counter[str]] = {style: Counter() for style in mutations.instructions}
@@ -87,11 +88,11 @@ def _rewritten(
     attacker: Path,
     *,
     prompts: Sequence[RedTeamPrompt],
+    samplers: Samplers,
 ) -> list[Row]:
     """Samples all texts; rows {"origin", "attack", "number", "text", "finished", "too_long"}."""
     tokenizer = load_tokenizer(attacker)
-    model = load_causal_lm(attacker, settings.dtype).to(device()).eval()
-    limit = context_of(model.config) - mutations.max_new_tokens
+    limit = context_length(attacker) - mutations.max_new_tokens
     tasks: list[tuple[RedTeamPrompt, str]] = []
     encoded: list[list[int]] = []
     rows: list[Row] = []
@@ -105,7 +106,7 @@ def _rewritten(
                 encoded.append(ids)
             else:
                 rows.append(_row(prompt, style, 0, too_long=True))
-    samples = sampler_for(model, settings.sampling_cache_tokens).sample(
+    samples = samplers.of(attacker).sample(
         encoded,
         mutations.max_new_tokens,
         mutations.per_prompt,

@@ -16,6 +16,7 @@ from ..data.sources import read_prompts
 from ..errors import ConfigError
 from ..jsonl import Row, write_rows
 from ..model.checkpoint import load_tokenizer
+from ..sampling.engines import Samplers
 from ..settings import listed
 from . import endpoint, people
 from .agreement import ac2
@@ -62,12 +63,22 @@ def run(settings: RedTeamSettings, inputs: Mapping[str, Path], out: Path) -> dic
     if isinstance(settings.judge, EndpointJudge):
         endpoint.api_key(settings.judge)  # before hours of sampling
     intake = Intake(settings.max_bad_rows, check_of(load_tokenizer(next(iter(versions.values())))))
-    prompts, mutations = _prompts(settings, inputs, out, versions=versions, intake=intake)
-    intake.write(out)
-    answers = {
-        name: sample_answers(settings, folder, prompts, label=name, path=out / VERSIONS / name / ANSWERS)
-        for name, folder in versions.items()
-    }
+    with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
+        prompts, mutations = _prompts(
+            settings, inputs, out, versions=versions, intake=intake, samplers=samplers
+        )
+        intake.write(out)
+        answers = {
+            name: sample_answers(
+                settings,
+                folder,
+                prompts,
+                samplers=samplers,
+                label=name,
+                path=out / VERSIONS / name / ANSWERS,
+            )
+            for name, folder in versions.items()
+        }
     judge, judgements, agreement = _judge(settings, inputs, answers, out=out)
     write_rows(out / JUDGEMENTS, _judgement_rows(answers, judgements))
     figures = _figures(prompts, answers, judgements)
@@ -99,6 +110,7 @@ def _prompts(
     *,
     versions: Mapping[str, Path],
     intake: Intake,
+    samplers: Samplers,
 ) -> tuple[list[RedTeamPrompt], dict[str, Counter[str]]]:
     """Reads the prompts, adds their variants, writes them all, and returns them with counts of mutations."""
     given = given_prompts(read_prompts(settings.prompts, inputs["data"], intake, seed=settings.seed))
@@ -116,6 +128,7 @@ def _prompts(
             settings,
             inputs["attacker"],
             attacked,
+            samplers=samplers,
             control_strings=sorted(control_strings),
             path=out / MUTATIONS,
         )

@@ -17,7 +17,7 @@ from ..console import progress
 from ..processes import phase
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
-from .sampler import FINISHED_SHARE, LlamaSampler, steps_per_check
+from .llama import FINISHED_SHARE, LlamaSampler, steps_per_check
 from .static import new_decoder
 from .turns import Turns, max_length
 
@@ -37,21 +37,7 @@ class DialogueSampler(LlamaSampler):
         seed: int | str = 0,
         label: str | None = None,
     ) -> list[list[list[int]]]:
-        """Answers the prompts of each dialogue in turn; `temperature` and `top_p` as in `sample`.
-
-        An answer depends only on the seed, the dialogue's index, its history and the turn. In the history
-        every answer ends with EOS, also one that was truncated at `max_new_tokens`.
-
-        Args:
-            prompts: `[dialogues][turns]` token ids, each from its BOS to [/INST].
-            context: maximum number of tokens of a dialogue. A dialogue ends before a turn whose prompt and
-                longest possible answer would exceed it.
-            label: text of a progress bar; None: no progress bar.
-
-        Returns:
-            `[dialogues][turns]` answers, EOS included if they are finished; fewer answers than prompts if
-            the dialogue reached `context`.
-        """
+        """See `Sampler.sample_dialogues`."""
         answers: list[list[list[int]]] = [[] for _ in prompts]
         started = [
             row for row, turns in enumerate(prompts) if turns and len(turns[0]) + max_new_tokens <= context

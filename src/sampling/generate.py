@@ -1,4 +1,4 @@
-"""Sampling from any causal language model through `generate`, with the results of `LlamaSampler`."""
+"""The engine `generate`: samples from any causal language model, with the answers of `LlamaSampler`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from ..model.padding import pad_left
 from ..model.precision import computing_in
 from ..model.special import eos_ids
 from .decoding import Decoding, next_tokens
-from .dialogues import DialogueSampler
 from .draws import uniforms
+from .interface import Samples
+from .llama import LocalSampler
 from .logprobs import excluded_pad_id
-from .sampler import Sampler, Samples
 from .settings import CACHE_TOKENS
-from .weights import is_supported
 
 
-class GenerateSampler(Sampler):
-    """Sampler for all other architectures, with the interface and the random numbers of `DialogueSampler`.
+class GenerateSampler(LocalSampler):
+    """Samples through transformers' `generate`, with the random numbers of `DialogueSampler`.
+
+    Each turn of a dialogue recomputes its whole history.
 
     Args:
         model: any causal language model; its weights are used directly, not copied.
@@ -42,56 +43,17 @@ class GenerateSampler(Sampler):
     ) -> None:
         self.cache_tokens, self._dtype = cache_tokens, dtype or "float32"
         self._model: Any = None
-        self.refresh(model)
+        self.sync(model)
 
-    def refresh(self, model: PreTrainedModel) -> None:
-        """Samples from `model` from now on."""
-        self._model = model.to(device())
+    def sync(self, model: PreTrainedModel, version: int = 0) -> None:
+        """See `Sampler.sync`; here the weights are not copied."""
+        self._model, self.version = model.to(device()), version
         self.eos = eos_ids(model.config)
         self._pad = excluded_pad_id(model.config)
 
     def release(self) -> None:
         """See `LlamaSampler.release`; here the sampler only forgets the model."""
         self._model = None
-
-    def sample_dialogues(
-        self,
-        prompts: Sequence[Sequence[Sequence[int]]],
-        max_new_tokens: int,
-        context: int,
-        *,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int | str = 0,
-        label: str | None = None,
-    ) -> list[list[list[int]]]:
-        """See `DialogueSampler.sample_dialogues`; here each turn recomputes its whole history."""
-        answers: list[list[list[int]]] = [[] for _ in prompts]
-        histories: list[list[int]] = [[] for _ in prompts]
-        longest = max(map(len, prompts), default=0)
-        for turn in range(longest):
-            active = []
-            for row, turns in enumerate(prompts):
-                if len(answers[row]) == turn < len(turns):
-                    history = [*histories[row], *turns[turn]]
-                    if len(history) + max_new_tokens <= context:
-                        histories[row] = history
-                        active.append(row)
-            if not active:
-                break
-            samples = self._sample_rows(
-                [histories[row] for row in active],
-                list(range(len(active))),
-                [(row, turn) for row in active],
-                max_new_tokens=max_new_tokens,
-                decoding=Decoding(temperature, top_p),
-                seed=seed,
-                label=label and f"{label}, turn {turn + 1}",
-            )
-            for row, answer, finished in zip(active, samples.answer_ids, samples.finished, strict=True):
-                answers[row].append(answer)
-                histories[row] += answer if finished else [*answer, self.eos[0]]
-        return answers
 
     def stream(
         self,
@@ -192,13 +154,6 @@ class GenerateSampler(Sampler):
         finally:
             self._model.generation_config = original
         return sequences[:, ids.shape[1] :], torch.stack(sampling.logprobs, dim=1)
-
-
-def sampler_for(
-    model: Any, cache_tokens: int = CACHE_TOKENS, dtype: str | None = None
-) -> DialogueSampler | GenerateSampler:
-    """A `DialogueSampler` if it supports the model (it is faster), else a `GenerateSampler`."""
-    return (DialogueSampler if is_supported(model) else GenerateSampler)(model, cache_tokens, dtype)
 
 
 class _DrawTokens(LogitsProcessor):

@@ -126,7 +126,7 @@ def _vector(weight: Any, dtype: torch.dtype) -> Tensor:
 def _table(embeddings: Any, dtype: torch.dtype) -> Tensor:
     """`[tokens, width]`, merged with the active adapters."""
     with whole(embeddings.weight):
-        return _merged(embeddings).to(device(), dtype, copy=True)
+        return merged(embeddings).to(device(), dtype, copy=True)
 
 
 def _matrix(dtype: torch.dtype, *linears: Any) -> Tensor:
@@ -136,11 +136,11 @@ def _matrix(dtype: torch.dtype, *linears: Any) -> Tensor:
     places = joined.split([rows for rows, _ in shapes], dim=1)
     for place, linear in zip(places, linears, strict=True):
         with whole(linear.weight):
-            place.copy_(_merged(linear).t())
+            place.copy_(merged(linear).t())
     return joined
 
 
-def _merged(layer: Any) -> Tensor:
+def merged(layer: Any) -> Tensor:
     """A layer's weight, merged with its active LoRA adapters if it has any."""
     weight: Tensor = layer.weight.detach()
     for name in getattr(layer, "active_adapters", ()):

@@ -17,7 +17,8 @@ from llamita.data.sources import read_dialogues
 from llamita.distillation import stage
 from llamita.distillation.settings import DistillationSettings
 from llamita.errors import DataError
-from llamita.sampling.sampler import Samples
+from llamita.sampling import engines
+from llamita.sampling.interface import Samples
 from llamita.settings import Source
 
 from ..helpers.chatml import chatml_tokenizer
@@ -44,7 +45,7 @@ class StubSampler:
     Prompts with "long" are truncated, those with "empty" get nothing, unless there is no preprompt.
     """
 
-    def __init__(self, model: Any, cache_tokens: int) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         self.tokenizer = chatml_tokenizer()
 
     def sample(
@@ -114,7 +115,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     write(tmp_path / "data" / "prompts.jsonl", rows_of_prompts())
     save_tiny_model(tmp_path / "model", tokenizer, max_position_embeddings=1024)
     save_tiny_reward_model(tmp_path / "safety", tokenizer)
-    monkeypatch.setattr(stage, "sampler_for", StubSampler)
+    monkeypatch.setattr(engines, "local_sampler", StubSampler)
     monkeypatch.setattr(stage, "Scorer", StubScorer)
     sampled.clear()
     scored.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from llamita.chat_format.llama2 import CHAT_TEMPLATE
 from llamita.evaluation.responder import Responder
-from llamita.sampling.sampler import Samples
+from llamita.sampling.interface import Samples
 
 from ..helpers.tiny_evaluation import make_inputs
 

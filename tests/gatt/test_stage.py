@@ -15,7 +15,8 @@ from llamita.data.sources import read_dialogues
 from llamita.errors import ConfigError, DataError
 from llamita.gatt import builder, stage
 from llamita.gatt.settings import GattSettings
-from llamita.sampling.sampler import Samples
+from llamita.sampling import engines
+from llamita.sampling.interface import Samples
 from llamita.settings import Source
 
 from ..helpers.chatml import chatml_tokenizer
@@ -39,7 +40,7 @@ sampled_prompts: list[str] = []
 class StubSampler:
     """Two of three answers contain the required word, one of them more probable; none after "lose"."""
 
-    def __init__(self, model: Any, cache_tokens: int) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         self.tokenizer = chatml_tokenizer()
 
     def sample(
@@ -50,6 +51,7 @@ class StubSampler:
         temperature: float,
         seed: str,
         keys: Sequence[int],
+        label: str,
     ) -> Samples:
         texts = [self.tokenizer.decode(prompt) for prompt in prompts]
         sampled_prompts.extend(texts)
@@ -78,7 +80,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
         [{"messages": [{"role": "user", "content": row}]} for row in rows],
     )
     save_tiny_model(tmp_path / "model", chatml_tokenizer(), max_position_embeddings=1024)
-    monkeypatch.setattr(builder, "sampler_for", StubSampler)
+    monkeypatch.setattr(engines, "local_sampler", StubSampler)
     sampled_prompts.clear()
     return {"model": tmp_path / "model", "data": tmp_path / "data"}
 

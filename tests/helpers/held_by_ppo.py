@@ -21,7 +21,7 @@ from llamita.distributed import group
 from llamita.processes import rank
 from llamita.rlhf.ppo import stage
 from llamita.rlhf.ppo.settings import PpoSettings
-from llamita.sampling.sampler import Sampler
+from llamita.sampling.interface import Sampler
 from llamita.training.engine import Engine
 
 Storages = dict[int, int]  # sizes by address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 from llamita.data.rows import Prompt
 from llamita.model.reward_models import RewardModels, Scores
 from llamita.rlhf.ppo.critic import Critic
-from llamita.rlhf.ppo.loading import EngineConfigs, Models
+from llamita.rlhf.ppo.loading import EngineConfigs, Models, policy_sampler
 from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.ppo.trainer import PLAIN, PpoTrainer
 from llamita.rlhf.prompts import EncodedPrompt
+from llamita.sampling.engines import Samplers
 
 from .rows import turn
 from .tiny import ragged_prompts, tiny_model
@@ -66,10 +68,14 @@ def trainer(
     }
     prompts = [EncodedPrompt(Prompt(turn("?"), is_safety=False), ids) for ids in ragged_prompts(20)]
     policy = policy or tiny_model(spread=0.05)
+    models = Models(policy, tiny_critic(), copy.deepcopy(policy))
+    checked = PpoSettings(**chosen | settings)
+    samplers = Samplers(checked, dtype=checked.dtype, working=Path())
     return PpoTrainer(
-        Models(policy, tiny_critic(), copy.deepcopy(policy)),
+        models,
+        sampler=policy_sampler(policy, checked, samplers, start=Path(), configs=configs),
         reward_models=RewardModels(helpfulness, always_safe),
         prompts=prompts,
-        settings=PpoSettings(**chosen | settings),
+        settings=checked,
         configs=configs,
     )

@@ -13,7 +13,7 @@ from llamita.batches import tokens_at_once
 from llamita.memory import sampling as accounting
 from llamita.memory.sampling import Batch, cache, sampler, sampling
 from llamita.memory.shape import Shape
-from llamita.sampling import sampler as sampling_sampler
+from llamita.sampling import llama
 from llamita.sampling.decoder import Decoder
 from llamita.sampling.weights import copy_weights
 
@@ -56,7 +56,7 @@ def test_sampler_and_cache_are_those_of_the_decoder(dtype: torch.dtype, tied: bo
 
 
 def test_sizes_are_those_of_the_code() -> None:
-    assert pytest.approx(1 - sampling_sampler.FINISHED_SHARE) == accounting.REMAINING
+    assert pytest.approx(1 - llama.FINISHED_SHARE) == accounting.REMAINING
     assert tokens_at_once(torch.device("cuda")) == accounting.passes.SCORED_AT_ONCE
 
 

@@ -24,7 +24,7 @@ from llamita.model.checkpoint import (
 )
 from llamita.model.saving import save_model
 from llamita.sampling.generate import GenerateSampler
-from llamita.sampling.sampler import LlamaSampler
+from llamita.sampling.llama import LlamaSampler
 
 from ..helpers.llama3 import RESERVED, llama3_tokenizer
 from ..helpers.tiny import save_tiny_model

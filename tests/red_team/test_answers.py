@@ -11,6 +11,7 @@ from llamita.chat_format.encoding import encode_prompt, encode_questions
 from llamita.red_team.answers import sample_answers
 from llamita.red_team.prompts import RedTeamPrompt
 from llamita.red_team.settings import RedTeamSettings
+from llamita.sampling.engines import Samplers
 
 from ..helpers.chatml import chatml_tokenizer
 from ..helpers.rows import turn
@@ -39,7 +40,9 @@ def answered(settings: RedTeamSettings, folder: Path, context: int) -> set[str]:
     save_tiny_model(folder, chatml_tokenizer(), max_position_embeddings=context)
     prompts = [prompt("direct", REQUEST), prompt("long", LONG), prompt("dialogue", REQUEST, OPENING)]
     path = folder / "answers.jsonl"
-    return {one.prompt for one in sample_answers(settings, folder, prompts, label="v1", path=path)}
+    with Samplers(settings, dtype=settings.dtype, working=folder) as samplers:
+        answers = sample_answers(settings, folder, prompts, samplers=samplers, label="v1", path=path)
+    return {one.prompt for one in answers}
 
 
 def test_prompts_that_do_not_fit_have_no_answer(settings: RedTeamSettings, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from llamita.data.rows import Prompt
 from llamita.red_team import mutations
 from llamita.red_team.prompts import RedTeamPrompt, given_prompts
 from llamita.red_team.settings import RedTeamSettings
-from llamita.sampling.sampler import Samples
+from llamita.sampling import engines
+from llamita.sampling.interface import Samples
 
 from ..helpers.chatml import chatml_tokenizer
 from ..helpers.rows import turn
@@ -54,7 +55,7 @@ def prompts() -> list[RedTeamPrompt]:
 class StubSampler:
     """Returns the same texts for each prompt; the last but one is truncated."""
 
-    def __init__(self, model: Any, cache_tokens: int) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         self.tokenizer = chatml_tokenizer()
 
     def sample(self, prompts: Sequence[Sequence[int]], *_: Any, **__: Any) -> Samples:
@@ -63,14 +64,25 @@ class StubSampler:
         return Samples([place // 7 for place in range(len(ids))], ids, [[]] * len(ids), finished)
 
 
+def mutate(
+    chosen: RedTeamSettings,
+    attacker: Path,
+    prompts: list[RedTeamPrompt],
+    path: Path,
+    control_strings: Sequence[str] = (),
+) -> Any:
+    with engines.Samplers(chosen, dtype=chosen.dtype, working=path.parent) as samplers:
+        return mutations.mutate(
+            chosen, attacker, prompts, samplers=samplers, control_strings=control_strings, path=path
+        )
+
+
 def test_unusable_texts_are_dropped_and_counted(
     attacker: Path, prompts: list[RedTeamPrompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mutations, "sampler_for", StubSampler)
+    monkeypatch.setattr(engines, "local_sampler", StubSampler)
     path = tmp_path / "mutations.jsonl"
-    variants, counts = mutations.mutate(
-        settings(per_prompt=7), attacker, prompts, control_strings=["[INST]"], path=path
-    )
+    variants, counts = mutate(settings(per_prompt=7), attacker, prompts, path, ["[INST]"])
     assert [(one.request, one.origin) for one in variants] == [("Please, how do bolos open ?", prompts[0].id)]
     [variant] = variants
     assert (variant.kind, variant.attack, variant.category) == ("mutation", "logic", "illicit")
@@ -93,7 +105,7 @@ def test_a_model_rewrites_and_a_resumed_run_reuses_its_texts(
     path = tmp_path / "mutations.jsonl"
 
     def run() -> Any:
-        return mutations.mutate(settings(), attacker, prompts, control_strings=[], path=path)
+        return mutate(settings(), attacker, prompts, path)
 
     first = run()
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -101,7 +113,7 @@ def test_a_model_rewrites_and_a_resumed_run_reuses_its_texts(
         (prompt.id, number) for prompt in prompts for number in range(6)
     ]
     assert len({row["text"] for row in rows}) == 12, "every sample has random numbers of its own"
-    monkeypatch.setattr(mutations, "load_causal_lm", None)
+    monkeypatch.setattr(engines, "load_causal_lm", None)
     assert run() == first
 
 
@@ -109,12 +121,6 @@ def test_an_instruction_that_exceeds_the_attackers_context_is_counted(
     prompts: list[RedTeamPrompt], tmp_path: Path
 ) -> None:
     attacker = save_tiny_model(tmp_path / "short", chatml_tokenizer(), max_position_embeddings=64)
-    variants, counts = mutations.mutate(
-        settings(max_new_tokens=60),
-        attacker,
-        prompts,
-        control_strings=[],
-        path=tmp_path / "mutations.jsonl",
-    )
+    variants, counts = mutate(settings(max_new_tokens=60), attacker, prompts, tmp_path / "mutations.jsonl")
     assert variants == []
     assert counts["logic"] == {"sampled": 2, "too_long": 2}

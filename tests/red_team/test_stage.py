@@ -10,10 +10,12 @@ import pytest
 
 from llamita.config import load_settings
 from llamita.errors import ConfigError, DataError, LlamitaError
-from llamita.red_team import answers, endpoint, stage
+from llamita.red_team import endpoint, stage
+from llamita.red_team.answers import Answer
 from llamita.red_team.settings import PeopleJudge, RedTeamSettings
 from llamita.runner.execution import execute
 from llamita.runner.identity import StageRun, status
+from llamita.sampling import engines
 from llamita.sampling.dialogues import DialogueSampler
 
 from ..helpers.chatml import chatml_tokenizer
@@ -219,7 +221,7 @@ def test_an_endpoint_judges_equal_answers_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def rate(judge: Any, different: dict[str, answers.Answer], path: Path) -> dict[str, int | None]:
+    def rate(judge: Any, different: dict[str, Answer], path: Path) -> dict[str, int | None]:
         assert path == tmp_path / "out" / "resume" / "ratings.jsonl"
         assert len(different) == len({(str(one.messages), one.text) for one in different.values()}) == 6
         return dict(zip(different, [1, 2, 3, 5, None, 4], strict=True))
@@ -268,7 +270,7 @@ def test_people_label_the_stored_answers(
     assert not any("sft" in row["id"] or "ppo" in row["id"] for row in written)
     lines = [f"{row['id']},{1 + number % 5},{rater}" for number, row in enumerate(written) for rater in "ab"]
     labels.write_text("\n".join(["id,rating,rater", *lines]) + "\n")
-    monkeypatch.setattr(answers, "load_causal_lm", None)  # the answers are stored
+    monkeypatch.setattr(engines, "load_causal_lm", None)  # the answers are stored
     execute(stage_run)
     metrics = json.loads((stage_run.final / "manifest.json").read_text())["metrics"]
     assert metrics["agreement"] == {

@@ -105,7 +105,7 @@ def test_answers_are_as_long_as_the_case_says(tmp_path: Path) -> None:
     from ppo_worker import CASES, PAD, read_prompts
 
     from llamita.model.checkpoint import load_causal_lm
-    from llamita.sampling.sampler import LlamaSampler
+    from llamita.sampling.llama import LlamaSampler
 
     case = dataclasses.replace(CASES["tiny"], new_tokens=40, mean_answer=6)
     for name, changed in (("spread", case), ("equal", dataclasses.replace(case, mean_answer=None))):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llamita.sampling import sampler as sampler_module
+from llamita.sampling import llama as sampler_module
 from llamita.sampling.decoder import Decoder
 from llamita.sampling.dialogues import DialogueSampler
 

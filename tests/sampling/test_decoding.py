@@ -12,8 +12,8 @@ from llamita.sampling.decoding import Decoding, next_tokens, nucleus
 from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.draws import draw, uniforms
 from llamita.sampling.generate import GenerateSampler
+from llamita.sampling.llama import LlamaSampler
 from llamita.sampling.logprobs import policy_logprobs
-from llamita.sampling.sampler import LlamaSampler
 
 from ..helpers.questions import QUESTIONS
 from ..helpers.tiny import ragged_prompts, tiny_model

@@ -7,7 +7,8 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from llamita.sampling.dialogues import DialogueSampler
-from llamita.sampling.generate import GenerateSampler, sampler_for
+from llamita.sampling.engines import local_sampler
+from llamita.sampling.generate import GenerateSampler
 from llamita.sampling.logprobs import answer_logprobs
 
 from ..helpers.architectures import tiny_architecture
@@ -78,7 +79,7 @@ def test_other_architectures(architecture: str) -> None:
         model = Qwen2ForCausalLM(settings).eval()
     else:
         model = GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, **IDS, num_attention_heads=4)).eval()
-    sampler, prompts = sampler_for(model), ragged_prompts(9)
+    sampler, prompts = local_sampler(model), ragged_prompts(9)
     assert isinstance(sampler, GenerateSampler)
     found = sampler.sample(prompts, 10, num_generations=2, seed=1)
     row_prompts = [prompts[index] for index in found.prompts]
@@ -86,7 +87,7 @@ def test_other_architectures(architecture: str) -> None:
         found.logprobs, answer_logprobs(model, row_prompts, found.answer_ids), strict=True
     ):
         assert mine == pytest.approx(theirs, abs=1e-4)
-    assert isinstance(sampler_for(tiny_model()), DialogueSampler)
+    assert isinstance(local_sampler(tiny_model()), DialogueSampler)
 
 
 @pytest.mark.parametrize("architecture", ["phi3", "minimax", "lfm2", "mistral"])

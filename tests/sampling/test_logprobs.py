@@ -4,8 +4,8 @@ import math
 
 import torch
 
+from llamita.sampling.llama import LlamaSampler
 from llamita.sampling.logprobs import answer_logprobs, excluded_pad_id, policy_logprobs
-from llamita.sampling.sampler import LlamaSampler
 
 from ..helpers.tiny import ragged_prompts, tiny_model
 

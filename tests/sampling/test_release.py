@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from llamita.sampling import sampler as sampler_module
+from llamita.sampling import llama as sampler_module
 from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.generate import GenerateSampler
 from llamita.sampling.weights import LlamaWeights, copy_weights
@@ -58,7 +58,7 @@ def test_release_frees_the_copy_and_refresh_makes_another() -> None:
     sampler.release()
     with pytest.raises(RuntimeError, match="released"):
         sampler.sample([[1, 5]], 8)
-    sampler.refresh(model)
+    sampler.sync(model)
     assert sampler.sample(ragged_prompts(5), 12, seed=1) == before
     assert sampler.sample_dialogues(QUESTIONS, 5, 128, seed=1) == dialogues
 
@@ -74,7 +74,7 @@ def test_refresh_frees_the_old_copy_before_it_makes_the_new_one(monkeypatch: pyt
         return copy_weights(model, dtype)
 
     monkeypatch.setattr(sampler_module, "copy_weights", copy)
-    sampler.refresh(model)
+    sampler.sync(model)
     assert during == [0]
 
 
@@ -89,5 +89,5 @@ def test_the_sampler_of_generate_forgets_its_model() -> None:
     gc.collect()  # modules of transformers refer to each other in circles
     assert reference() is None
     other = tiny_model()
-    sampler.refresh(other)
+    sampler.sync(other)
     assert len(sampler.sample(ragged_prompts(3), 5)) == 3

@@ -7,7 +7,7 @@ import torch
 
 from llamita.errors import ConfigError
 from llamita.sampling.decoder import Decoder
-from llamita.sampling.sampler import LlamaSampler
+from llamita.sampling.llama import LlamaSampler
 from llamita.sampling.weights import copy_weights
 
 from ..helpers.tiny import EOS, ragged_prompts, tiny_model
@@ -145,7 +145,7 @@ def test_only_refresh_copies_changed_weights() -> None:
         for parameter in model.parameters():
             parameter.mul_(-1.3)
     assert sampler.sample([[1, 5]], 8, temperature=0) == before
-    sampler.refresh(model)
+    sampler.sync(model)
     assert dataclasses.asdict(sampler.sample([[1, 5]], 8, temperature=0)) == dataclasses.asdict(
         LlamaSampler(model).sample([[1, 5]], 8, temperature=0)
     )

@@ -10,8 +10,8 @@ import torch
 
 from llamita.chat_format.encoding import encode_prompt
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer
+from llamita.sampling.llama import LlamaSampler
 from llamita.sampling.logprobs import answer_logprobs
-from llamita.sampling.sampler import LlamaSampler
 
 from ..helpers.repository import SMOLLM
 

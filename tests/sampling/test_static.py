@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from llamita.sampling import dialogues, sampler, static
+from llamita.sampling import dialogues, llama, static
 from llamita.sampling.decoder import Decoder
 from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.static import StaticDecoder, new_decoder
@@ -64,7 +64,7 @@ def test_samplers_give_the_same_answers(
     how: dict[str, Any] = {"temperature": temperature, "seed": "s"}
     expected = chosen.sample(ragged_prompts(17), 40, 3, **how)
     turns = chosen.sample_dialogues(QUESTIONS, 20, 512, **how)
-    for module in (sampler, dialogues):
+    for module in (llama, dialogues):
         monkeypatch.setattr(module, "new_decoder", StaticDecoder)
     found = chosen.sample(ragged_prompts(17), 40, 3, **how)
     assert found.answer_ids == expected.answer_ids

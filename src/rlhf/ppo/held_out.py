@@ -93,14 +93,15 @@ class Evaluation:
         }
 
 
-def evaluate(trainer: PpoTrainer, prompts: Sequence[EncodedPrompt]) -> Evaluation:
+def evaluate(trainer: PpoTrainer, prompts: Sequence[EncodedPrompt], version: int) -> Evaluation:
     """Samples and scores one answer to each prompt; every rank calls it with all prompts and takes a share.
 
     The random numbers of an answer depend on the prompt's place alone, so two versions of the policy answer
-    with the same draws and their rewards can be compared prompt by prompt.
+    with the same draws and their rewards can be compared prompt by prompt. `version`: number of iterations
+    after which the policy has its weights.
     """
     places = _share(len(prompts))
-    samples = trainer.sample([prompts[place] for place in places], "held_out", keys=places)
+    samples = trainer.sample([prompts[place] for place in places], "held_out", keys=places, version=version)
     episodes = trainer.score([prompts[place] for place in places], samples)
     kl: dict[int, float] = {}
     layout = trainer.layout(episodes)

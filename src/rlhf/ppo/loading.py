@@ -18,9 +18,10 @@ from ...model.frozen import FrozenModel, load_partitioned, partitioning
 from ...model.lora import base_model_of
 from ...model.precision import store_in
 from ...model.sharded import is_partitioned
-from ...sampling.generate import sampler_for
+from ...sampling.engines import Samplers
+from ...sampling.interface import Sampler
 from ...sampling.weights import is_supported
-from ..shared_base import AdaptedLanguageModel, SharedBaseModel
+from ..shared_base import AdaptedLanguageModel, SharedBaseModel, transformers_model
 from .critic import Critic
 from .policy import Policy
 from .rollout import sizes_per_rank
@@ -173,16 +174,25 @@ def frozen_reference(reference: Any, policy: Any, settings: PpoSettings, *, dtyp
     return FrozenModel(Policy(reference, settings.temperature), held, bf16=bf16)
 
 
-def policy_sampler(model: Any, settings: PpoSettings, *, dtype: str | None) -> Any:
-    """The sampler of a model, in `dtype` (None: that of the model), without weights until it is refreshed.
+def policy_sampler(
+    policy: Any, settings: PpoSettings, samplers: Samplers, *, start: Path, configs: EngineConfigs
+) -> Sampler:
+    """The sampler of the policy, without weights until it is synced; every rank calls it.
 
-    Raises ConfigError if the weights are partitioned and the sampler would need whole ones.
+    Args:
+        policy: as loaded from the folder `start`.
+
+    Raises:
+        ConfigError: the weights are partitioned and the sampler would need whole ones.
+        LlamitaError: a server cannot be started or reached.
     """
-    if any(map(is_partitioned, model.parameters())) and not is_supported(model):
+    model, engine = transformers_model(policy), settings.sampler.engine
+    whole_needed = engine == "generate" or (engine == "builtin" and not is_supported(model))
+    if whole_needed and any(map(is_partitioned, model.parameters())):
         raise ConfigError(
             f"deepspeed: {type(model).__name__} is sampled by `generate`, which needs whole weights; these "
             "are partitioned: use ZeRO-2, and with lora no frozen_models: sharded"
         )
-    sampler = sampler_for(model, settings.sampling_cache_tokens, dtype)
-    sampler.release()  # its copy of the weights would lie beside a checkpoint that is loaded
-    return sampler
+    # with DeepSpeed the precision is that of its file
+    dtype = settings.dtype if configs.policy is None else None
+    return samplers.for_training(model, start, dtype=dtype)

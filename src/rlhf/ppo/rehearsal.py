@@ -15,7 +15,7 @@ from ...console import say
 from ...distributed.device import device
 from ...distributed.group import all_reduce_max
 from ...processes import enter_phase, world_size
-from ...sampling.sampler import Samples
+from ...sampling.interface import Samples
 from ...training.engine import Engine
 from ..prompts import EncodedPrompt
 from .out_of_memory import GIB, explained
@@ -46,7 +46,7 @@ def rehearse(trainer: PpoTrainer) -> None:
         torch.cuda.reset_peak_memory_stats(device())
     prompts = longest(trainer.prompts, trainer.settings.episodes // world_size())
     with explained(trainer.settings, "the rehearsal of PPO's longest iteration"), _without_steps(trainer):
-        samples = trainer.sample(prompts, "rehearsal", keys=range(len(prompts)))
+        samples = trainer.sample(prompts, "rehearsal", keys=range(len(prompts)), version=0)
         samples = extended(samples, prompts, trainer.settings.max_new_tokens)
         episodes = trainer.score(prompts, samples)
         first = trainer.layout(episodes)[:1]  # the mini-batch with the longest prompts

@@ -17,7 +17,7 @@ from ...distributed.group import all_reduce_max, all_reduce_sum
 from ...errors import ConfigError
 from ...model.reward_models import RewardModels
 from ...processes import rank, world_size
-from ...sampling.sampler import Samples
+from ...sampling.interface import Samples
 from ..prompts import EncodedPrompt
 from .reward import whiten, whitened_reward
 from .settings import PpoSettings

@@ -71,7 +71,7 @@ class Selection:
             return {}
         timer, before = PhaseTimer(), self._rule.state()
         with phase("evaluating held-out prompts"):
-            metrics = self._rule.add(iteration, evaluate(self._trainer, self._prompts))
+            metrics = self._rule.add(iteration, evaluate(self._trainer, self._prompts, iteration))
         if self.improved(iteration) and not self._store.save(iteration, self._save_policy):
             self._rule.load(before)  # what cannot be stored cannot be published
         timer.end("evaluation")

@@ -17,12 +17,20 @@ from ...model.checkpoint import context_length
 from ...model.saving import save_model, save_partitioned
 from ...model.sharded import is_partitioned
 from ...processes import phase
+from ...sampling.engines import Samplers
 from ...training.tracking import Tracker
 from ..models import common_tokenizer, load_reward_models
 from ..prompts import read_pool
 from ..shared_base import SharedBaseModel
 from .held_out import hold_out
-from .loading import engine_configs, fit_checkpoint, load_models, load_shared_base
+from .loading import (
+    computes_in_bf16,
+    engine_configs,
+    fit_checkpoint,
+    load_models,
+    load_shared_base,
+    policy_sampler,
+)
 from .loop import METRICS, train
 from .rollout import check_longest_prompt
 from .selection import Selection
@@ -57,11 +65,21 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     shared = load_shared_base(settings, inputs)
     reward_models = load_reward_models(settings, inputs, tokenizer, shared=shared)
     models = load_models(settings, inputs, configs, shared=shared)
-    trainer = PpoTrainer(
-        models, reward_models=reward_models, prompts=training, settings=settings, configs=configs
-    )
-    selection = Selection(trainer, held_out, out / RESUME)
-    with Tracker(out, settings.model_dump(mode="json")) as tracker:
+    with (
+        Samplers(
+            settings, dtype="bfloat16" if computes_in_bf16(settings) else "float32", working=out / RESUME
+        ) as samplers,
+        Tracker(out, settings.model_dump(mode="json")) as tracker,
+    ):
+        trainer = PpoTrainer(
+            models,
+            sampler=policy_sampler(models.policy, settings, samplers, start=inputs["start"], configs=configs),
+            reward_models=reward_models,
+            prompts=training,
+            settings=settings,
+            configs=configs,
+        )
+        selection = Selection(trainer, held_out, out / RESUME)
         trained = train(
             trainer, checkpoints, checkpoint, selection=selection, tracker=tracker, rows=out / METRICS
         )

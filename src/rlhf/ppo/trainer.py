@@ -10,7 +10,7 @@ from ...artifact import write_json
 from ...errors import LlamitaError
 from ...model.reward_models import RewardModels, safety_branch
 from ...processes import enter_phase, is_main_process, phase, world_size
-from ...sampling.sampler import Samples
+from ...sampling.interface import Sampler, Samples
 from ...sampling.throughput import throughput
 from ...training.engine import Engine
 from ...training.permutation import Epochs
@@ -18,7 +18,7 @@ from ..prompts import EncodedPrompt
 from ..shared_base import transformers_model
 from .checkpointing import checkpoint_layers
 from .diagnostics import advantage_metrics, check_sampler
-from .loading import ENGINES, EngineConfigs, Models, frozen_reference, policy_sampler
+from .loading import ENGINES, EngineConfigs, Models, frozen_reference
 from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
 from .passes import Passes
 from .policy import Policy
@@ -44,32 +44,33 @@ class PpoTrainer:
     Args:
         models: policy and critic, which are trained in place: all their weights or their adapters; and the
             reference of the KL penalty.
+        sampler: samples the answers of the policy.
         reward_models: score the answers.
         prompts: the prompt pool; every epoch goes through it once, in seeded random order.
         configs: settings of the engines of policy and critic.
 
     Raises:
-        ConfigError: the ranks cannot share a mini-batch evenly, or the sampler needs whole weights.
+        ConfigError: the ranks cannot share a mini-batch evenly.
     """
 
     def __init__(
         self,
         models: Models,
         *,
+        sampler: Sampler,
         reward_models: RewardModels,
         prompts: Sequence[EncodedPrompt],
         settings: PpoSettings,
         configs: EngineConfigs = PLAIN,
     ) -> None:
         self.settings, self.seed = settings, f"{settings.seed}/{settings.round}/ppo"
-        self._reward_models, self.prompts = reward_models, prompts
+        self._sampler, self._reward_models, self.prompts = sampler, reward_models, prompts
         self._order = Epochs(len(prompts), self.seed)
         self.sizes = sizes_per_rank(settings)
         policy, critic, reference = models
         self._calibrate_critic = critic.calibrate
-        language_model = transformers_model(policy)
         if settings.gradient_checkpointing:
-            checkpoint_layers(language_model, transformers_model(critic.backbone))
+            checkpoint_layers(transformers_model(policy), transformers_model(critic.backbone))
         self.policy = Engine(
             Policy(policy, settings.temperature),
             settings.learning_rate,
@@ -79,8 +80,8 @@ class PpoTrainer:
         self.critic = Engine(
             critic, settings.critic_learning_rate, deepspeed=configs.critic, optimizer=settings.optimizer
         )
-        plain = configs.policy is None  # with DeepSpeed the precision is that of its file
-        dtype = settings.dtype if plain else "float32"
+        # with DeepSpeed the precision is that of its file
+        dtype = settings.dtype if configs.policy is None else "float32"
         self.reference = frozen_reference(reference, policy, settings, dtype=dtype)
         self._passes = Passes(
             self.policy,
@@ -89,7 +90,6 @@ class PpoTrainer:
             settings=settings,
             dtype=dtype,
         )
-        self._sampler = policy_sampler(language_model, settings, dtype=settings.dtype if plain else None)
 
     def save(self, folder: Path) -> None:
         """Writes policy and critic with their optimizers; draws depend on the iteration's number alone."""
@@ -137,7 +137,7 @@ class PpoTrainer:
         timer = PhaseTimer()
         places = self._places(iteration)
         prompts = [self.prompts[self._order[place]] for place in places]
-        samples = self.sample(prompts, "rollout", keys=places)
+        samples = self.sample(prompts, "rollout", keys=places, version=iteration - 1)
         sampling_seconds = timer.end("sampling")
         episodes = self.score(prompts, samples)
         timer.end("scoring")
@@ -169,11 +169,18 @@ class PpoTrainer:
         share = rank_share(count, mini, f"{self.seed}/mini_batches/{iteration}")
         return [(iteration - 1) * count + place for place in share]
 
-    def sample(self, prompts: Sequence[EncodedPrompt], name: str, *, keys: Sequence[int]) -> Samples:
-        """One answer of the policy to each prompt; `name` and the prompt's key decide its random numbers."""
+    def sample(
+        self, prompts: Sequence[EncodedPrompt], name: str, *, keys: Sequence[int], version: int
+    ) -> Samples:
+        """One answer of the policy to each prompt; every rank calls it.
+
+        Args:
+            name: decides, with the prompt's key, the random numbers of an answer.
+            version: number of iterations after which the policy has these weights.
+        """
         for engine in self._engines.values():
             engine.free_gathered()
-        self._sampler.refresh(self.policy.module.language_model)
+        self._sampler.sync(self.policy.module.language_model, version)
         samples = self._sampler.sample(
             [prompt.ids for prompt in prompts],
             self.settings.max_new_tokens,

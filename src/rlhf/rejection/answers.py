@@ -13,7 +13,7 @@ from ...errors import DataError
 from ...jsonl import Row
 from ...model.reward_models import RewardModels
 from ...processes import rank, world_size
-from ...sampling.sampler import without_end
+from ...sampling.interface import without_end
 from ...sampling.usable import is_usable
 from ...training.permutation import Permutation
 from ..prompts import EncodedPrompt

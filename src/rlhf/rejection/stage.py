@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...artifact import RESUME
 from ...chat_format.encoding import chat_format, check_of, format_hash
 from ...data.fine_tuning import stored_dialogues
 from ...data.intake import Intake
@@ -18,10 +19,10 @@ from ...distributed.cached import cached_rows
 from ...errors import DataError
 from ...hashes import file_hash
 from ...jsonl import Row, read_rows
-from ...model.checkpoint import check_length, context_length, load_causal_lm
+from ...model.checkpoint import check_length, context_length
 from ...model.frozen import free_partitioned
 from ...model.lora import base_model_of
-from ...sampling.generate import sampler_for
+from ...sampling.engines import Samplers
 from ...sampling.throughput import throughput
 from ...settings import listed
 from ...training.finetune import finetune_on_dialogues
@@ -115,9 +116,10 @@ def _select(
         return [{"pool": index, **pool[index].row()} for index in indices]
 
     def sample() -> list[Row]:
-        sampler = sampler_for(load_causal_lm(inputs["model"], settings.dtype), settings.sampling_cache_tokens)
-        started = time.monotonic()
-        rows = sample_answers(sampler, tokenizer, prompts, settings=settings)
+        with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
+            sampler = samplers.of(inputs["model"])
+            started = time.monotonic()
+            rows = sample_answers(sampler, tokenizer, prompts, settings=settings)
         tokens = sum(len(row["answer_ids"]) for row in rows)
         tracker.rewind(-1)  # removes the row of an attempt that was killed before it stored its samples
         tracker.log(throughput(len(rows), tokens, time.monotonic() - started), step=0)

@@ -94,13 +94,13 @@ def test_a_sampler_with_other_weights_stops_the_run_before_a_step(monkeypatch: p
     check_sampler(math.nan)  # the check of the losses names its cause
     ppo = trainer(critic_warmup_iterations=0)
     before = [weight.clone() for weight in ppo.policy.module.parameters()]
-    refresh = ppo._sampler.refresh
+    sync = ppo._sampler.sync
 
-    def broken(model: Any) -> None:
-        refresh(model)
+    def broken(model: Any, version: int) -> None:
+        sync(model, version)
         ppo._sampler._weights.head.mul_(30)
 
-    monkeypatch.setattr(ppo._sampler, "refresh", broken)
+    monkeypatch.setattr(ppo._sampler, "sync", broken)
     with pytest.raises(LlamitaError, match=r"differ from the trainer's by \d.*at most 0\.2 are allowed"):
         ppo.iterate(1)
     pairs = zip(before, ppo.policy.module.parameters(), strict=True)

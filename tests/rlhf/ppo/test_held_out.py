@@ -66,8 +66,8 @@ def measured(evaluation: Evaluation) -> list[list[float]]:
 def test_one_policy_has_one_evaluation_and_another_a_kl() -> None:
     ppo, prompts = trainer(critic_warmup_iterations=0), held_prompts(7)
     before = copy.deepcopy(ppo.policy.module.state_dict())
-    first = evaluate(ppo, prompts)
-    assert measured(evaluate(ppo, prompts)) == measured(first), "the same draws each time"
+    first = evaluate(ppo, prompts, 0)
+    assert measured(evaluate(ppo, prompts, 0)) == measured(first), "the same draws each time"
     assert first.kl == pytest.approx(0, abs=1e-5)
     assert 1 <= first.metrics()["eval/answer_length"] <= 6
     weights = ppo.policy.module.state_dict()
@@ -75,13 +75,13 @@ def test_one_policy_has_one_evaluation_and_another_a_kl() -> None:
     other = trainer(critic_warmup_iterations=0)
     for iteration in range(1, 5):
         other.iterate(iteration)
-    assert evaluate(other, prompts).kl > 0.1
-    assert measured(evaluate(trainer(seed=2), prompts)) != measured(first)
+    assert evaluate(other, prompts, 0).kl > 0.1
+    assert measured(evaluate(trainer(seed=2), prompts, 0)) != measured(first)
 
 
 @pytest.mark.parametrize("count", [6, 7])
 def test_two_ranks_share_the_prompts(tmp_path: Path, count: int) -> None:
-    expected = measured(evaluate(trainer(micro_batch_size=2), held_prompts(count)))
+    expected = measured(evaluate(trainer(micro_batch_size=2), held_prompts(count), 0))
 
     def work() -> tuple[list[list[float]], int]:
         ppo = trainer(micro_batch_size=2)
@@ -92,7 +92,7 @@ def test_two_ranks_share_the_prompts(tmp_path: Path, count: int) -> None:
             return original(*args)
 
         ppo._passes.before_update = counted  # type: ignore[method-assign]  # counts the calls
-        return measured(evaluate(ppo, held_prompts(count))), passes[0]
+        return measured(evaluate(ppo, held_prompts(count), 0)), passes[0]
 
     (one, passes), (other, others) = on_two_ranks(work, tmp_path)
     assert one == other

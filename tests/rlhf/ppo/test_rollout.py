@@ -27,7 +27,7 @@ from llamita.rlhf.ppo.rollout import (
     sizes_per_rank,
 )
 from llamita.rlhf.prompts import EncodedPrompt
-from llamita.sampling.sampler import Samples
+from llamita.sampling.interface import Samples
 
 from ...helpers.rlhf import ppo
 from ...helpers.rows import turn

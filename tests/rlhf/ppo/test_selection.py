@@ -63,7 +63,7 @@ class Script:
             self.weights[iteration] = {name: tensor.clone() for name, tensor in state.items()}
             return metrics
 
-        def evaluate(_: PpoTrainer, prompts: list[Any]) -> Evaluation:
+        def evaluate(_: PpoTrainer, prompts: list[Any], __: int) -> Evaluation:
             return Evaluation([Answer(REWARDS[self.iteration], 1.0, 3, truncated=False) for _ in prompts])
 
         patch.setattr(PpoTrainer, "iterate", iterate)

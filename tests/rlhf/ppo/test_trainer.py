@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from llamita.errors import ConfigError, LlamitaError
 from llamita.model.precision import computing_in
 from llamita.rlhf.ppo.trainer import PpoTrainer
+from llamita.sampling.llama import LlamaSampler
 from llamita.sampling.logprobs import answer_logprobs
-from llamita.sampling.sampler import LlamaSampler
 
 from ...helpers.ppo_trainer import Ids, trainer
 from ...helpers.tiny import ragged_prompts, tiny_model
@@ -60,7 +60,7 @@ def test_half_precision_starts_at_ratio_one_and_trains_fp32_weights() -> None:
     before = [weight.clone() for weight in ppo.policy.module.parameters()]
     exact, ids = trainer(), torch.tensor([[1, 5, 6, 7, 8]])
     assert ppo._sampler._copy is None, "there is room for a checkpoint that is loaded"
-    ppo._sampler.refresh(ppo.policy.module.language_model)
+    ppo._sampler.sync(ppo.policy.module.language_model)
     assert ppo._sampler._weights.dtype == torch.bfloat16
     for half, whole in (
         (logprobs(ppo, ids), logprobs(exact, ids)),
@@ -121,7 +121,9 @@ def test_python_waits_for_a_step_not_for_a_micro_batch_or_token(micro_batch_size
     ppo = trainer(critic_warmup_iterations=0, micro_batch_size=micro_batch_size)
     ppo.iterate(1)
     places = ppo._places(2)
-    samples = ppo.sample([ppo.prompts[ppo._order[place]] for place in places], "rollout", keys=places)
+    samples = ppo.sample(
+        [ppo.prompts[ppo._order[place]] for place in places], "rollout", keys=places, version=0
+    )
     lists = 0
 
     def counting(tensor: Tensor) -> Any:

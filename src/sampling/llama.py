@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,9 +12,9 @@ from transformers import LlamaForCausalLM
 from ..batches import batches_by_length
 from ..console import progress
 from ..model.special import eos_ids
-from ..processes import phase
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
+from .interface import Sampler, Samples
 from .logprobs import excluded_pad_id
 from .settings import CACHE_TOKENS
 from .static import new_decoder
@@ -35,79 +34,10 @@ def steps_per_check(device: torch.device) -> int:
     return _STEPS_PER_CHECK[device.type]
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Answers in the order of their prompts; the samples of one prompt are adjacent.
-
-    Attributes:
-        prompts: index of each answer's prompt.
-        answer_ids: token ids, EOS included if the answer is finished.
-        logprobs: log-probability (fp32) of each answer token in the distribution that it was drawn from, see
-            `next_tokens`.
-        finished: whether the answer ended with EOS; False: it was truncated at `max_new_tokens`.
-    """
-
-    prompts: list[int]
-    answer_ids: list[list[int]]
-    logprobs: list[list[float]]
-    finished: list[bool]
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @property
-    def contents(self) -> list[list[int]]:
-        """The answers without their EOS."""
-        return [without_end(ids, done) for ids, done in zip(self.answer_ids, self.finished, strict=True)]
-
-
-def without_end(ids: list[int], finished: bool) -> list[int]:
-    """An answer without its EOS, which may be another EOS token of the model than the tokenizer's."""
-    return ids[:-1] if finished else ids
-
-
-class Sampler(ABC):
-    """Samples answers with named random numbers; subclasses define the batches and how to decode them."""
+class LocalSampler(Sampler):
+    """Samples in this process, in batches; subclasses define how to decode one."""
 
     cache_tokens: int
-
-    @phase("sampling")
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        num_generations: int = 1,
-        *,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int | str = 0,
-        keys: Sequence[int] | None = None,
-        label: str | None = None,
-    ) -> Samples:
-        """Samples `num_generations` answers per prompt, without top-k; temperature 0 is greedy.
-
-        The random numbers depend only on the seed, the prompt's key, the sample's number and the step.
-        Neither the size of the batches nor the other prompts change an answer.
-
-        Args:
-            prompts: token ids, none empty.
-            top_p: each token is drawn from the smallest set of likeliest tokens with at least this total
-                probability (at the temperature); 1: from all tokens.
-            keys: the number that identifies each prompt's random numbers; default: its index. If ranks share
-                the prompts, they pass the global index.
-            label: text of a progress bar; None: no progress bar.
-        """
-        keys = range(len(prompts)) if keys is None else keys
-        rows = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(num_generations)]
-        return self._sample_rows(
-            prompts,
-            [prompt for prompt, _ in rows],
-            [(keys[prompt], sample) for prompt, sample in rows],
-            max_new_tokens=max_new_tokens,
-            decoding=Decoding(temperature, top_p),
-            seed=seed,
-            label=label,
-        )
 
     def _sample_rows(
         self,
@@ -120,9 +50,8 @@ class Sampler(ABC):
         seed: int | str,
         label: str | None,
     ) -> Samples:
-        """One answer per row: `rows` are indices of prompts, `names` identify the rows' random numbers."""
         uniform = uniforms(seed, names, max_new_tokens)
-        samples = Samples(rows, [[] for _ in rows], [[] for _ in rows], [False] * len(rows))
+        samples = Samples(rows, [[] for _ in rows], [[] for _ in rows], [False] * len(rows), self.version)
         with progress(label, len(rows), "answers") as advance:
             for batch in self._batches([len(prompts[prompt]) for prompt in rows], max_new_tokens):
                 self._decode(
@@ -158,7 +87,7 @@ class Sampler(ABC):
         """
 
 
-class LlamaSampler(Sampler):
+class LlamaSampler(LocalSampler):
     """Samples from a copy of a model's weights.
 
     Args:
@@ -176,21 +105,18 @@ class LlamaSampler(Sampler):
         self.cache_tokens = cache_tokens
         self._dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
         self._copy: LlamaWeights | None = None
-        self.refresh(model)
+        self.sync(model)
 
-    def refresh(self, model: LlamaForCausalLM) -> None:
-        """Copies the weights again, after they have changed; the old copy is freed first."""
+    def sync(self, model: LlamaForCausalLM, version: int = 0) -> None:
+        """Copies the weights; the old copy is freed first."""
         self.release()
-        self._copy = copy_weights(model, self._dtype)
+        self._copy, self.version = copy_weights(model, self._dtype), version
         self.eos = eos_ids(model.config)
         self._eos = torch.tensor(self.eos, dtype=torch.long, device=self._weights.device)
         self._pad = excluded_pad_id(model.config)
 
     def release(self) -> None:
-        """Frees the copy of the weights, and on a GPU all memory that sampling no longer uses.
-
-        Only `refresh` may follow.
-        """
+        """Frees the copy of the weights, and on a GPU all memory that sampling no longer uses."""
         self._copy = None
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -198,7 +124,7 @@ class LlamaSampler(Sampler):
     @property
     def _weights(self) -> LlamaWeights:
         if self._copy is None:
-            raise RuntimeError("the sampler was released; call `refresh` before it samples again")
+            raise RuntimeError("the sampler was released; call `sync` before it samples again")
         return self._copy
 
     def _decode(

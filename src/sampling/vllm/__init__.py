@@ -1,0 +1,1 @@
+"""The engine `vllm`: answers from vLLM servers over HTTP."""

@@ -1,0 +1,240 @@
+"""The sampler over vLLM servers."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...console import progress
+from ...distributed.group import once
+from ...errors import ConfigError, LlamitaError
+from ...model.checkpoint import load_tokenizer, model_config
+from ...model.special import eos_ids
+from ...processes import is_main_process, phase
+from ...settings import Precision
+from ..decoding import Decoding
+from ..interface import Sampler, Samples
+from ..logprobs import excluded_pad_id
+from ..settings import VllmEngine
+from .checks import TEXT, canary, check_logprobs, check_tokenizer, is_unchanged
+from .client import Answer, Client, Request, ServedModel, ServerFault
+from .servers import Server, Servers
+from .sharing import share_out
+from .weights import differ, same_shape, write_snapshot
+
+EXCLUDED = -100.0  # logit bias; the probability of an excluded token becomes about 1e-43 of what it was
+
+
+class VllmSampler(Sampler):
+    """Samples from servers; rank 0 starts and stops them, and passes the weights to them.
+
+    Every rank calls all methods but `sample` and `sample_dialogues`.
+
+    Draws are named by seed, prompt and sample, as with the other engines, but the server's generator makes
+    them: the answers are others than theirs, except greedy ones.
+
+    Args:
+        settings: the settings of the engine.
+        folder: the model to serve first.
+        dtype: precision of the weights.
+        working: folder for log files and weights.
+
+    Raises:
+        ConfigError: servers that do not fit the model: another tokenizer, a route is missing.
+        LlamitaError: a server cannot be started or reached.
+    """
+
+    def __init__(self, settings: VllmEngine, folder: Path, *, dtype: Precision, working: Path) -> None:
+        self._settings, self._dtype, self._working = settings, dtype, working
+        self._weights = Path(settings.weights) if settings.weights else working / "weights"
+        self.version = 0
+        self._synced: int | None = None  # version whose weights the servers have got from `sync`
+        self._open(folder)
+
+    def _open(self, folder: Path) -> None:
+        self._folder = self._source = folder
+        config = model_config(folder)
+        self.eos, self._pad = eos_ids(config), excluded_pad_id(config)
+        self._canary_prompts = _canary_prompts(load_tokenizer(folder), self.eos)
+        own: Servers | None = None
+
+        def start() -> list[str]:
+            nonlocal own
+            urls = self._settings.urls or None
+            own = Servers(self._settings, urls, dtype=self._dtype, working=self._working)
+            try:
+                own.start(folder)
+                for server in own.members:
+                    self._check(server, folder)
+            except BaseException:
+                own.close()
+                raise
+            return own.urls
+
+        urls = once("starting servers", start)
+        if own is None:
+            own = Servers(self._settings, urls, dtype=self._dtype, working=self._working)
+            own.start(folder)
+        self._servers = own
+
+    def _check(self, server: Server, folder: Path) -> None:
+        """Raises ConfigError if a server does not fit; gives it the folder's weights if it has others."""
+        try:
+            check_tokenizer(server, load_tokenizer(folder))
+            check_logprobs(server, self._canary_prompts[0], self.eos)
+            if server.process is None:
+                _give_weights(server, folder)
+        except ServerFault as fault:
+            raise server.failure(str(fault)) from None
+
+    def load(self, folder: Path) -> None:
+        """Samples from the model in another folder from now on.
+
+        Servers that the stage has started are started again if the model has another shape.
+        """
+        if folder == self._folder:
+            return
+        if self._settings.start is not None and not same_shape(folder, self._folder):
+            self._servers.close()
+            self._open(folder)
+        else:
+            once("loading weights", lambda: self._load(folder))
+            self._source = folder
+        self.version += 1
+        self._synced = None
+
+    @phase("passing weights")
+    def sync(self, model: Any, version: int = 0) -> None:
+        """See `Sampler.sync`; the same version is not passed again.
+
+        Raises LlamitaError if the weights cannot be written, or a server does not load them.
+        """
+        if version == self._synced:
+            return
+        folder = self._weights / f"version-{version}"
+        once("clearing weights", lambda: shutil.rmtree(folder, ignore_errors=True))
+        failure = write_snapshot(model, self._source, folder, dtype=getattr(torch, self._dtype))
+
+        def load() -> None:
+            if failure is not None:
+                raise LlamitaError(f"sampler: the weights cannot be written to {folder}: {failure}")
+            self._load(folder)
+
+        once("loading weights", load)
+        self.version = self._synced = version
+
+    def _load(self, folder: Path) -> None:
+        """Makes all servers load the weights of a folder, and removes those of the version before."""
+        members = self._servers.members
+        try:
+            must_change = differ(folder, self._folder, getattr(torch, self._dtype))
+            before = [canary(server, self._canary_prompts, self.eos) for server in members if must_change]
+            self._servers.load(folder)
+            for server, old in zip(members, before, strict=False):
+                if is_unchanged(old, canary(server, self._canary_prompts, self.eos)):
+                    raise LlamitaError(
+                        f"sampler: server {server.url} still samples from the weights of {self._folder} "
+                        f"after it loaded {folder}; can it read that folder?"
+                    )
+        except ServerFault as fault:
+            raise LlamitaError(f"sampler: a server fails while it gets weights: {fault}") from None
+        if self._folder.parent == self._weights and self._folder != folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = folder
+
+    def close(self) -> None:
+        """Stops the servers that the stage has started."""
+        self._servers.close()
+        if is_main_process() and self._folder.parent == self._weights:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _sample_rows(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: list[int],
+        names: list[tuple[int, int]],
+        *,
+        max_new_tokens: int,
+        decoding: Decoding,
+        seed: int | str,
+        label: str | None,
+    ) -> Samples:
+        self._check_context(max(map(len, prompts), default=0) + max_new_tokens)
+        joined = _joined(rows, names)
+        greedy = decoding.temperature == 0  # then one answer is like another, and vLLM samples only one
+        requests = [
+            Request(
+                list(prompts[prompt]), 1 if greedy else count, _seed(seed, *name), max_new_tokens, decoding
+            )
+            for prompt, name, count in joined
+        ]
+        with progress(label, len(rows), "answers") as advance:
+            found = share_out(
+                self._servers,
+                requests,
+                self._complete,
+                parallel=self._settings.parallel,
+                advance=advance,
+            )
+        if greedy:
+            found = [one * count for one, (_, _, count) in zip(found, joined, strict=True)]
+        answers = [answer for several in found for answer in several]
+        return Samples(
+            rows,
+            [answer.ids for answer in answers],
+            [answer.logprobs for answer in answers],
+            [answer.finished for answer in answers],
+            self.version,
+        )
+
+    def _complete(self, client: Client, model: ServedModel, request: Request) -> list[Answer]:
+        excluded = {} if self._pad is None else {self._pad: EXCLUDED}
+        return client.complete(model.name, request, eos=self.eos, bias=excluded)
+
+    def _check_context(self, needed: int) -> None:
+        for server in self._servers.members:
+            if server.model.context < needed:
+                raise ConfigError(
+                    f"sampler: server {server.url} takes {server.model.context:,} tokens of a prompt and "
+                    f"its answer, but the longest may have {needed:,}; start it with a higher --max-model-len"
+                )
+
+
+def _give_weights(server: Server, folder: Path) -> None:
+    """Makes a running server load a folder, also if it was started with it: it may have got others since.
+
+    Raises ConfigError if it lacks the route and was started with another folder.
+    """
+    try:
+        server.client.reload(folder)
+    except ConfigError:
+        if Path(server.model.folder) != folder:
+            raise
+
+
+def _joined(rows: Sequence[int], names: Sequence[tuple[int, int]]) -> list[tuple[int, tuple[int, int], int]]:
+    """Prompt, first name and number of answers of each request: answers with successive numbers share one."""
+    joined = []
+    numbered = zip(rows, names, range(len(rows)), strict=True)
+    for prompt, group in groupby(numbered, key=lambda row: (row[0], row[1][0], row[1][1] - row[2])):
+        members = list(group)
+        joined.append((prompt[0], members[0][1], len(members)))
+    return joined
+
+
+def _seed(seed: int | str, key: int, sample: int) -> int:
+    """The seed of an answer; successive samples have successive seeds, as the answers to one request."""
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return (int.from_bytes(digest[:6], "little") << 14) + sample
+
+
+def _canary_prompts(tokenizer: Any, eos: list[int]) -> list[list[int]]:
+    """Prompts to notice new weights by: parts of a text, of different lengths."""
+    ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"] or eos
+    return [ids[: len(ids) * part // 4 + 1] for part in range(4)]

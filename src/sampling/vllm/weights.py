@@ -1,0 +1,144 @@
+"""A model's weights as a server needs them: whole, merged with adapters, by the names of transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...artifact import write_json
+from ...model.saving import FILE_SIZE, INDEX
+from ...model.sharded import shape_of, stored_tensors, whole
+from ...processes import is_main_process
+from ..weights import merged
+
+BASE_LAYER = ".base_layer"  # peft's name for the layer that an adapter belongs to
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.gguf")
+CHANGED_SHARE = 0.01  # of the elements of a matrix
+
+
+class Weight(NamedTuple):
+    """A weight of a model: its name, the layer that it belongs to, and its name there."""
+
+    name: str
+    layer: Any
+    attribute: str
+
+    @property
+    def parameter(self) -> Any:
+        return getattr(self.layer, self.attribute)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return shape_of(self.parameter)
+
+
+def weights_of(model: Any) -> list[Weight]:
+    """The weights of a model by the names that it has without adapters; tied ones occur once."""
+    found, seen = [], set()
+    for prefix, module in model.named_modules():
+        if ".lora_" in prefix or prefix.startswith("lora_"):
+            continue
+        layer_name = prefix.replace(BASE_LAYER, "")
+        # peft's layer passes on the attributes of its base layer, and knows how to merge
+        layer = model.get_submodule(prefix.removesuffix(BASE_LAYER)) if BASE_LAYER in prefix else module
+        for attribute, parameter in module.named_parameters(recurse=False):
+            if parameter not in seen:
+                seen.add(parameter)
+                found.append(Weight(f"{layer_name}.{attribute}".lstrip("."), layer, attribute))
+    return found
+
+
+@torch.no_grad()
+def whole_weights(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yields each weight in `dtype`, gathered if ZeRO-3 has partitioned it, and merged with adapters.
+
+    Every rank must iterate to the end; it holds one gathered weight at a time.
+    """
+    for weight in weights_of(model):
+        with whole(weight.parameter):
+            value = merged(weight.layer) if weight.attribute == "weight" else weight.parameter.detach()
+            yield weight.name, value.to(dtype)
+
+
+def write_snapshot(model: Any, source: Path, folder: Path, *, dtype: torch.dtype) -> Exception | None:
+    """Writes a model as a folder for a server; every rank calls it, rank 0 writes.
+
+    Config and tokenizer are copied from `source`, the folder that the model was loaded from. Rank 0 holds the
+    tensors of one file at a time.
+
+    Returns the error of the first file that rank 0 could not write: the other ranks still need it to gather
+    the weights, so it is not raised before the end.
+    """
+    failure: Exception | None = None
+    files: dict[str, str] = {}
+    tensors: dict[str, Tensor] = {}
+    size = 0
+
+    def flush() -> None:
+        nonlocal failure, size
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        file = f"model-{len(set(files.values())) + 1:05}.safetensors"
+        files.update(dict.fromkeys(tensors, file))
+        if failure is None:
+            try:
+                save_file(tensors, folder / file, {"format": "pt"})
+            except (OSError, SafetensorError) as error:
+                failure = error
+        tensors.clear()
+        size = 0
+
+    if is_main_process():
+        try:
+            _copy_other_files(source, folder)
+        except OSError as error:
+            failure = error
+    for name, tensor in whole_weights(model, dtype):
+        if is_main_process():
+            if size and size + tensor.nbytes > FILE_SIZE:
+                flush()
+            tensors[name] = tensor.to("cpu", copy=True)
+            size += tensor.nbytes
+    if is_main_process():
+        flush()
+        if failure is None:
+            write_json(folder / INDEX, {"metadata": {}, "weight_map": files})
+    return failure
+
+
+def _copy_other_files(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    ignored = shutil.ignore_patterns(*WEIGHT_FILES)
+    shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
+
+
+def differ(folder: Path, other: Path, dtype: torch.dtype) -> bool:
+    """Whether two folders have weights so different that a server's log-probabilities must differ.
+
+    Compared, in `dtype`, are the first and the last matrix by name: at least `CHANGED_SHARE` of the elements
+    of one of them must differ.
+    """
+    mine, theirs = (stored_tensors(sorted(each.glob("*.safetensors"))) for each in (folder, other))
+    matrices = sorted(name for name, tensor in mine.items() if len(tensor.shape) == 2 and name in theirs)
+    for name in {*matrices[:1], *matrices[-1:]}:
+        one, two = (stored[name].read().to(dtype) for stored in (mine, theirs))
+        if one.shape == two.shape and (one != two).float().mean().item() >= CHANGED_SHARE:
+            return True
+    return False
+
+
+def same_shape(folder: Path, other: Path) -> bool:
+    """Whether a server of the model in one folder can load the weights of the other."""
+    ignored = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+    configs = [json.loads((each / "config.json").read_text(encoding="utf-8")) for each in (folder, other)]
+    for config in configs:
+        for name in ignored:
+            config.pop(name, None)
+    return bool(configs[0] == configs[1])
