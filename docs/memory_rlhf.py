@@ -8,11 +8,12 @@ from typing import NamedTuple
 from memory_tables import GB, GPUS_OF_NODE, LIMIT, MODELS, ZERO_FILES, gb, marked, table
 
 from llamita.memory.account import Account
-from llamita.memory.ppo import Sampler, ppo
+from llamita.memory.ppo import ppo
 from llamita.memory.rejection import rejection
 from llamita.rlhf.ppo.settings import PpoSettings
 from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.rlhf.settings import FrozenModels
+from llamita.sampling.settings import BuiltinEngine, VllmEngine
 from llamita.training.settings import LoraSettings
 
 SAMPLED = 1024  # tokens of a prompt and of an answer
@@ -26,11 +27,11 @@ class Run(NamedTuple):
 
     model: str
     gpus: int
-    sampler: Sampler = "own"
+    servers: bool = False
 
     @property
     def text(self) -> list[str]:
-        return [self.model, f"{self.gpus}{' + servers' if self.sampler == 'none' else ''}"]
+        return [self.model, f"{self.gpus}{' + servers' if self.servers else ''}"]
 
 
 class Choice(NamedTuple):
@@ -51,7 +52,7 @@ class Choice(NamedTuple):
         return None if self.zero is None else str(ZERO_FILES / f"{self.zero}.json")
 
 
-RUNS = [Run("7B", 8), Run("13B", 16), Run("34B", 32, "none"), Run("70B", 64, "none")]
+RUNS = [Run("7B", 8), Run("13B", 16), Run("34B", 32, servers=True), Run("70B", 64, servers=True)]
 CHOICES = [  # those with the least communication, copying and recomputation first
     Choice("zero2", False, "whole"),
     Choice("zero2", True, "whole"),
@@ -60,7 +61,7 @@ CHOICES = [  # those with the least communication, copying and recomputation fir
     Choice("zero3", True, "sharded"),
     Choice("zero3_offload", True, "sharded"),
 ]
-LORA_RUNS = [Run("7B", 1), Run("13B", 1), Run("34B", 8, "none"), Run("70B", 8, "none")]
+LORA_RUNS = [Run("7B", 1), Run("13B", 1), Run("34B", 8, servers=True), Run("70B", 8, servers=True)]
 LORA_CHOICES = [Choice(None, True, "whole", lora=True), Choice("zero3", True, "whole", lora=True)]
 
 REJECTION = f"""## rejection
@@ -89,7 +90,7 @@ ZeRO-3:
 """
 
 SERVERS = """Sampling needs whole weights on a GPU. Where they find no room, servers on other GPUs have to
-sample the answers, which the stages cannot use yet.
+sample the answers (`sampler: {engine: vllm, …}`, see [sampling.md](sampling.md)).
 """
 
 
@@ -119,7 +120,7 @@ def _phases(phases: list[str], rows: list[list[str]]) -> str:
 def _fitting(run: Run, stage: str, choices: list[Choice], phases: list[str]) -> list[str]:
     choice, cache, found = _first(run, stage, choices)
     sizes = [found[phase].total if phase in found else 0 for phase in phases]
-    cached = f"{cache:,}" if run.sampler == "own" else "–"
+    cached = f"{cache:,}" if not run.servers else "–"
     return [*run.text, choice.text, cached, *map(gb, sizes), gb(_host(found))]
 
 
@@ -160,20 +161,18 @@ def _accounts(run: Run, stage: str, choice: Choice, cache: int) -> dict[str, Acc
         "frozen_models": choice.frozen,
         "deepspeed": choice.file,
         "lora": LoraSettings() if choice.lora else None,
+        "sampler": VllmEngine(engine="vllm", urls=["http://server:8000"]) if run.servers else BuiltinEngine(),
     }
     if stage == "rejection":
         trainer = {"gradient_checkpointing": choice.checkpointing}
         settings = RejectionSettings.model_construct(
             prompts_per_round=64 * run.gpus, trainer=trainer, **values
         )
-        found = rejection(settings, MODELS[run.model], run.gpus)
-        return {
-            name: account for name, account in found.items() if name != "sampling" or run.sampler == "own"
-        }
+        return rejection(settings, MODELS[run.model], run.gpus)
     chosen = PpoSettings.model_construct(
         max_tokens_per_micro_batch=MICRO_BATCH, gradient_checkpointing=choice.checkpointing, **values
     )
-    found = ppo(chosen, MODELS[run.model], run.gpus, sampler=run.sampler)
+    found = ppo(chosen, MODELS[run.model], run.gpus)
     del found["publishing"]  # what is added is in the memory of one host
     return found
 

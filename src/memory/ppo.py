@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from ..deepspeed_file import DeepSpeedFile
 from ..rlhf.ppo.settings import PpoSettings
+from ..sampling.settings import VllmEngine
 from . import host, passes, states
 from .account import Account, largest
 from .engine import BF16, Engine
@@ -20,24 +21,22 @@ from .scoring import Scorers
 from .shape import Shape
 from .states import Trained
 
-Sampler = Literal["own", "none"]  # the stage's own, on the GPUs that train, or servers on others
-
 
 def ppo(
     settings: PpoSettings,
     config: Mapping[str, Any],
     ranks: int,
     *,
-    sampler: Sampler = "own",
     judge: bool = False,
 ) -> dict[str, Account]:
     """What a rank holds in the phases of an iteration, and while it publishes.
 
-    Phases: `sampling` (not with the sampler `none`), `scoring`, `passes` (before the update, without
-    gradients), `policy` and `critic` (their updates), `publishing` (of rank 0). Parts: `weights`, `gradients`
-    and `optimizer` of `policy` and `critic`; `frozen` (reference and reward models), with `lora` instead
-    `base` and `adapters`; `sampler`, `cache`; `gathered`, `buffers`, `activations` and `logits` as in
-    `moments`. Rows count as full: prompts and answers are as long as they may be.
+    Phases: `sampling` (not with servers: passing weights to them needs less than `publishing`), `scoring`,
+    `passes` (before the update, without gradients), `policy` and `critic` (their updates), `publishing` (of
+    rank 0). Parts: `weights`, `gradients` and `optimizer` of `policy` and `critic`; `frozen` (reference and
+    reward models), with `lora` instead `base` and `adapters`; `sampler`, `cache`; `gathered`, `buffers`,
+    `activations` and `logits` as in `moments`. Rows count as full: prompts and answers are as long as they
+    may be.
 
     The critic and the reward models, with `judge` a third one, have the policy's shape.
 
@@ -45,7 +44,6 @@ def ppo(
         settings: of the stage; its ZeRO files are read.
         config: content of the `config.json` of the model that is trained.
         ranks: number of GPUs.
-        sampler: `none` if servers on other GPUs sample the answers.
 
     Raises:
         DataError: the config is not that of a Llama, or its context is too short for an answer.
@@ -60,7 +58,7 @@ def ppo(
         "critic": plan.update("critic"),
         "publishing": plan.publishing(),
     }
-    if sampler == "none":
+    if isinstance(settings.sampler, VllmEngine):
         del found["sampling"]
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..rlhf.rejection.settings import RejectionSettings
+from ..sampling.settings import VllmEngine
 from .account import Account, account, largest
 from .engine import BF16, FP32
 from .lora import base_model
@@ -17,7 +18,7 @@ from .shape import Shape
 def rejection(
     settings: RejectionSettings, config: Mapping[str, Any], ranks: int, *, judge: bool = False
 ) -> dict[str, Account]:
-    """What a rank holds in the phases `sampling`, `scoring` and `training`, one after the other.
+    """What a rank holds in the phases `sampling` (not with servers), `scoring` and `training`.
 
     The reward models, and with `judge` a third one, have the policy's shape. The model that is sampled is in
     the host's memory, from where the sampler copies it.
@@ -44,8 +45,8 @@ def rejection(
         base, gathered = base_model(policy, bf16=bf16, partitioned=sharded, ranks=ranks)
         gpu, scoring = gpu | base, scoring | gathered
     loaded = {"model": width * policy.parameters}
-    return {
-        "sampling": largest({}, loaded, {"sampling": sampling(policy, width, batch)}),
+    own = {"sampling": largest({}, loaded, {"sampling": sampling(policy, width, batch)})}
+    return ({} if isinstance(settings.sampler, VllmEngine) else own) | {
         "scoring": largest(gpu, host, {"scoring": scoring}),
         "training": account(settings, config, ranks),
     }

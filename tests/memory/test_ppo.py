@@ -15,6 +15,7 @@ from llamita.memory.sampling import Batch, sampling
 from llamita.memory.shape import Shape
 from llamita.memory.states import Trained
 from llamita.rlhf.ppo.settings import PpoSettings
+from llamita.sampling.settings import VllmEngine
 from llamita.training.settings import LoraSettings
 
 from ..helpers.paper_shapes import PAPER
@@ -26,10 +27,10 @@ PARAMETERS = POLICY.parameters
 STATES = ("weights", "gradients", "optimizer")
 
 
-def of(ranks: int = 8, *, sampler: Any = "own", judge: bool = False, **values: Any) -> dict[str, Account]:
+def of(ranks: int = 8, *, judge: bool = False, **values: Any) -> dict[str, Account]:
     chosen: dict[str, Any] = {"max_prompt_length": 1024, "max_new_tokens": 1024, "dtype": "bfloat16"}
     chosen |= {"deepspeed": zero_file(2), "gradient_checkpointing": True} | values
-    return ppo(PpoSettings.model_construct(**chosen), CONFIG, ranks, sampler=sampler, judge=judge)
+    return ppo(PpoSettings.model_construct(**chosen), CONFIG, ranks, judge=judge)
 
 
 def engine(stage: int, shape: Shape, ranks: int = 8) -> Engine:
@@ -39,8 +40,9 @@ def engine(stage: int, shape: Shape, ranks: int = 8) -> Engine:
 def test_phases() -> None:
     phases = ["sampling", "scoring", "passes", "policy", "critic", "publishing"]
     assert list(of()) == phases
-    assert list(of(sampler="none")) == phases[1:]
-    assert of(sampler="none") == {name: found for name, found in of().items() if name != "sampling"}
+    servers = VllmEngine(engine="vllm", urls=["http://node7:8000"])
+    assert list(of(sampler=servers)) == phases[1:]
+    assert of(sampler=servers) == {name: found for name, found in of().items() if name != "sampling"}
 
 
 @pytest.mark.parametrize("stage", [2, 3])
