@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
 PROMPT = [1, 5, 9, 30, 17]
+
+
+def free_port() -> int:
+    """A port that no process listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def request_body(**changes: Any) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from tokenizers.decoders import DecodeStream
+
 from .fake_vllm_errors import Response, error, internal_error, unknown_model, wrong_completion
 from .fake_vllm_model import Answer, FakeModel
 
@@ -123,9 +125,15 @@ class Routes:
         }
 
     def _text(self, prompt: list[int], ids: list[int], *, skip: bool) -> str:
-        """The text of an answer after its prompt, so a leading space is part of it."""
-        whole = self.model.tokenizer.decode([*prompt, *ids], skip_special_tokens=skip)
-        return whole[len(self.model.tokenizer.decode(prompt, skip_special_tokens=skip)) :]
+        """The text of an answer as vLLM decodes it, token by token: unfinished characters are lost."""
+        stream, text = DecodeStream(ids=prompt, skip_special_tokens=skip), []
+        for token in ids:
+            try:
+                text.append(stream.step(self.model.tokenizer.backend_tokenizer, token) or "")
+            except Exception:  # tokenizers raises no narrower one: the bytes so far are no valid text
+                stream = DecodeStream(skip_special_tokens=skip)
+                text.append(stream.step(self.model.tokenizer.backend_tokenizer, token) or "")
+        return "".join(text)
 
     def _logprobs(self, answer: Answer) -> dict[str, Any]:
         tokens = [self.model.tokenizer.decode([token]) for token in answer.token_ids]

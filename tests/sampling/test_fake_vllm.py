@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from transformers import LlamaForCausalLM
 from llamita.sampling.sampler import LlamaSampler, Samples
 
 from ..helpers.fake_vllm import FakeVllm, fake_vllm
-from ..helpers.fake_vllm_client import PROMPT, call, complete, request_body
+from ..helpers.fake_vllm_client import PROMPT, call, complete, free_port, request_body
 from ..helpers.fake_vllm_faults import Faults
 from ..helpers.fake_vllm_process import fake_python
 from ..helpers.tiny import save_tiny_model
@@ -283,9 +282,7 @@ class TestProcess:
         script: Path, folder: Path, log: Path, **environment: str
     ) -> tuple[subprocess.Popen[bytes], str]:
         """Starts a server as one starts vLLM."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         command = [script, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--port", port]
         command += ["--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", 64, "--seed", 0]
         command += ["--tensor-parallel-size", 1, "--logprobs-mode", "processed_logprobs", "--max-logprobs", 0]
