@@ -52,6 +52,15 @@ def own_answer(folder: Path, **parameters: Any) -> Samples:
     return LlamaSampler(LlamaForCausalLM.from_pretrained(folder)).sample([PROMPT], **parameters)
 
 
+def has_ended(url: str) -> bool:
+    """Whether the server's port is closed."""
+    try:
+        call(url, "/health")
+    except ConnectionError as failure:
+        return isinstance(failure, ConnectionRefusedError)
+    return False
+
+
 def test_greedy_answers_are_those_of_the_sampler(server: FakeVllm, folder: Path) -> None:
     choice = complete(server.url, max_tokens=20)["choices"][0]
     expected = own_answer(folder, max_new_tokens=20, temperature=0)
@@ -153,8 +162,7 @@ def test_a_reload_from_a_missing_folder_loses_the_weights(server: FakeVllm, tmp_
     assert call(server.url, "/collective_rpc", reload)[0] == 500
     assert call(server.url, "/health")[0] == 200
     assert call(server.url, "/v1/completions", request_body())[0] == 500
-    with pytest.raises(OSError, match=r"refused|reset|closed"):
-        call(server.url, "/health")
+    wait_until(lambda: has_ended(server.url))
 
 
 def test_a_reload_of_other_shapes_keeps_the_weights_and_prevents_further_reloads(
@@ -243,8 +251,7 @@ class TestFaults:
         complete(server.url)
         with pytest.raises((OSError, http.client.RemoteDisconnected)):
             call(server.url, "/v1/completions", request_body())
-        with pytest.raises(ConnectionRefusedError):
-            call(server.url, "/health")
+        assert has_ended(server.url)
 
     def test_kept_weights(self, server: FakeVllm, changed: Path) -> None:
         before = complete(server.url)["choices"]
