@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -252,6 +253,17 @@ class TestFaults:
         with pytest.raises((OSError, http.client.RemoteDisconnected)):
             call(server.url, "/v1/completions", request_body())
         assert has_ended(server.url)
+
+    def test_death_closes_connections_that_are_open(self, server: FakeVllm) -> None:
+        connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=5)
+        for _ in range(2):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b""
+        server.die()
+        connection.auto_open = 0  # no second connection
+        with pytest.raises(ConnectionError):
+            connection.request("GET", "/health")
+            connection.getresponse()
 
     def test_kept_weights(self, server: FakeVllm, changed: Path) -> None:
         before = complete(server.url)["choices"]
