@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import model_folder
@@ -17,6 +18,7 @@ from ..errors import ConfigError, DataError
 from . import lora, sharded
 from .architecture import context_of
 from .checks import (
+    GENERATION,
     TOKENIZER,
     check_files,
     check_json,
@@ -31,7 +33,7 @@ from .checks import (
 from .gguf import converted_folder, is_gguf
 from .merging import merged_with
 from .saving import quiet
-from .special import ensure_pad_token
+from .special import ensure_pad_token, write_special_ids
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +69,22 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def model_config(folder: Path) -> Any:
     """Returns the config of a folder's model. Raises DataError if it can't be read."""
     return read_config(_existing(folder))
+
+
+def loaded_config(folder: Path, tokenizer: Any) -> Any:
+    """Returns the config of a folder's model with the special ids that it has when it is loaded.
+
+    Raises DataError if it can't be read.
+    """
+    from transformers import GenerationConfig
+
+    folder = _existing(folder)
+    config, generation = read_config(folder), None
+    fit_special_ids(folder, config, tokenizer)
+    if (folder / GENERATION).is_file():
+        generation = GenerationConfig.from_pretrained(str(folder))
+    write_special_ids(SimpleNamespace(config=config, generation_config=generation), tokenizer)
+    return config
 
 
 def context_length(folder: Path) -> int:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from llamita.sampling.sampler import LlamaSampler, Samples
+from llamita.sampling.llama import LlamaSampler, Samples
 
 from ..helpers.fake_vllm import FakeVllm, fake_vllm
 from ..helpers.fake_vllm_client import PROMPT, call, complete, request_body

@@ -19,7 +19,8 @@ def main() -> int:
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
 
     def stop() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1):
+            pass
         _signal(server, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             server.wait(PATIENCE)

@@ -29,7 +29,7 @@ def weight_source(model: Any, dtype: torch.dtype) -> Any:
     """
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 
-    class GatheredSource(WeightSource):  # type: ignore[misc]  # vLLM is in no environment of the checks
+    class GatheredSource(WeightSource):
         """The weights by the names of transformers."""
 
         def metadata(self) -> list[Any]:

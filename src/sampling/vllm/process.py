@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from ...errors import ConfigError
@@ -98,6 +99,13 @@ class ServerProcess:
     def exit_code(self) -> int | None:
         """Exit code of a server that has ended; None while it runs."""
         return None if self._process is None else self._process.poll()
+
+    def ends_within(self, seconds: float) -> int | None:
+        """Exit code of a server that ends within some seconds; None if it still runs then."""
+        end = time.monotonic() + seconds
+        while (code := self.exit_code) is None and time.monotonic() < end:
+            time.sleep(0.05)
+        return code
 
     def last_lines(self) -> str:
         """The last lines of the log, for an error message."""

@@ -14,7 +14,7 @@ import torch
 from ...console import progress
 from ...distributed.group import once
 from ...errors import ConfigError, LlamitaError
-from ...model.checkpoint import load_tokenizer, model_config
+from ...model.checkpoint import load_tokenizer, loaded_config
 from ...model.special import eos_ids
 from ...processes import is_main_process, phase
 from ...settings import Precision
@@ -26,7 +26,7 @@ from .checks import TEXT, canary, check_logprobs, check_tokenizer, is_unchanged
 from .client import Answer, Client, Request, ServedModel, ServerFault
 from .servers import Server, Servers
 from .sharing import share_out
-from .weights import differ, same_shape, write_snapshot
+from .weights import differ, same_shape, servable, write_snapshot
 
 EXCLUDED = -100.0  # logit bias; the probability of an excluded token becomes about 1e-43 of what it was
 
@@ -58,10 +58,15 @@ class VllmSampler(Sampler):
         self._open(folder)
 
     def _open(self, folder: Path) -> None:
-        self._folder = self._source = folder
-        config = model_config(folder)
+        self._loaded = folder
+        self._folder = self._source = folder = self._servable(folder)
+        tokenizer = load_tokenizer(folder)
+        config = loaded_config(folder, tokenizer)
         self.eos, self._pad = eos_ids(config), excluded_pad_id(config)
-        self._canary_prompts = _canary_prompts(load_tokenizer(folder), self.eos)
+        self._vocab_size = config.vocab_size
+        if self._pad is not None and self._pad >= self._vocab_size:
+            self._pad = None  # has no embedding, so the server cannot sample it
+        self._canary_prompts = _canary_prompts(tokenizer, self.eos)
         own: Servers | None = None
 
         def start() -> list[str]:
@@ -98,16 +103,21 @@ class VllmSampler(Sampler):
 
         Servers that the stage has started are started again if the model has another shape.
         """
-        if folder == self._folder:
+        if folder == self._loaded and self._synced is None:
             return
-        if self._settings.start is not None and not same_shape(folder, self._folder):
+        self.version += 1
+        served = self._servable(folder)
+        if self._settings.start is not None and not same_shape(served, self._source):
             self._servers.close()
             self._open(folder)
         else:
-            once("loading weights", lambda: self._load(folder))
-            self._source = folder
-        self.version += 1
+            once("loading weights", lambda: self._load(served))
+            self._loaded, self._folder, self._source = folder, served, served
         self._synced = None
+
+    def _servable(self, folder: Path) -> Path:
+        copy = self._weights / f"model-{self.version}"
+        return once("preparing weights", lambda: servable(folder, copy, self._dtype))
 
     @phase("passing weights")
     def sync(self, model: Any, version: int = 0) -> None:
@@ -117,6 +127,12 @@ class VllmSampler(Sampler):
         """
         if version == self._synced:
             return
+        if (size := model.config.vocab_size) != self._vocab_size:
+            raise ConfigError(
+                f"sampler: the trained model has {size:,} tokens, {self._source}, which is served, "
+                f"{self._vocab_size:,}: its pad token has no embedding; start from a model that the "
+                "stage sft has written"
+            )
         folder = self._weights / f"version-{version}"
         once("clearing weights", lambda: shutil.rmtree(folder, ignore_errors=True))
         failure = write_snapshot(model, self._source, folder, dtype=getattr(torch, self._dtype))
@@ -127,6 +143,7 @@ class VllmSampler(Sampler):
             self._load(folder)
 
         once("loading weights", load)
+        self._folder = folder
         self.version = self._synced = version
 
     def _load(self, folder: Path) -> None:
@@ -146,7 +163,6 @@ class VllmSampler(Sampler):
             raise LlamitaError(f"sampler: a server fails while it gets weights: {fault}") from None
         if self._folder.parent == self._weights and self._folder != folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder = folder
 
     def close(self) -> None:
         """Stops the servers that the stage has started."""

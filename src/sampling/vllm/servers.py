@@ -16,6 +16,7 @@ from ..settings import VllmEngine
 from .client import Client, ServedModel, ServerFault
 from .process import ServerProcess
 
+END_TIMEOUT = 3.0  # seconds from a broken connection to the end of a process
 POLL = 0.5  # seconds between two looks at a server that is not ready
 RETURN_TIMEOUT = 60.0  # seconds in which a running server that the stage cannot restart must be ready again
 
@@ -43,13 +44,14 @@ class Server:
         return self.client.url
 
     def failure(self, what: str) -> LlamitaError:
-        """An error that names the server, with the last lines of its log."""
+        """An error that names the server, what to do, and the last lines of its log."""
         if self.process is None:
             return LlamitaError(
                 f"sampler: server {self.url} {what}; look at its log, restart it, then run the same command"
             )
         return LlamitaError(
-            f"sampler: server {self.url} {what}; its last lines:\n{self.process.last_lines()}"
+            f"sampler: server {self.url} {what}; remove the cause, then run the same command to resume; its "
+            f"last lines:\n{self.process.last_lines()}"
         )
 
 
@@ -132,19 +134,14 @@ class Servers:
                 done.result()
 
     def _load(self, server: Server, folder: Path) -> None:
-        life = server.life
         try:
             server.client.reload(folder)
         except ServerFault as fault:
-            self.repair(server, fault, life)
-            if server.process is None or server.life == life:  # a restarted server has loaded them
-                self._try_again(server, folder)
-
-    def _try_again(self, server: Server, folder: Path) -> None:
-        try:
-            server.client.reload(folder)
-        except ServerFault as fault:
-            raise server.failure(f"does not load the weights of {folder}: {fault}") from None
+            if server.process is None:
+                raise server.failure(f"does not load the weights of {folder}: {fault}") from None
+            # vLLM still reports that it is healthy, but it answers no request after a reload that failed
+            with server.repairing:
+                self._restart(server, fault)
 
     def repair(self, server: Server, fault: ServerFault, life: int) -> None:
         """Makes a server ready again after a fault of its given life; several threads may call it.
@@ -174,7 +171,8 @@ class Servers:
     def _restart(self, server: Server, fault: ServerFault) -> None:
         assert server.process is not None
         assert self._folder is not None
-        code = server.process.exit_code
+        # its connections break before the process has ended
+        code = server.process.exit_code if fault.hangs else server.process.ends_within(END_TIMEOUT)
         what = str(fault) if code is None else f"ended with exit code {code}"
         if server.life > 0:
             raise server.failure(f"failed again after its restart: {what}")

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...artifact import write_json
-from ...model.saving import FILE_SIZE, INDEX
+from ...artifact import model_folder, write_json
+from ...model.checkpoint import load_causal_lm, load_tokenizer
+from ...model.checks import has_weights
+from ...model.saving import FILE_SIZE, INDEX, save_model
 from ...model.sharded import shape_of, stored_tensors, whole
 from ...processes import is_main_process
+from ...settings import Precision
 from ..weights import merged
 
 BASE_LAYER = ".base_layer"  # peft's name for the layer that an adapter belongs to
@@ -117,6 +120,20 @@ def _copy_other_files(source: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     ignored = shutil.ignore_patterns(*WEIGHT_FILES)
     shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
+
+
+def servable(folder: Path, copy: Path, dtype: Precision) -> Path:
+    """A folder with the model of `folder` that a server can load.
+
+    That of an adapter without its base model, or of a GGUF file, is written to `copy`. Raises DataError if
+    the model can't be loaded.
+    """
+    model = model_folder(folder)
+    if model.is_dir() and has_weights(model):
+        return model
+    shutil.rmtree(copy, ignore_errors=True)
+    save_model(load_causal_lm(folder, dtype), load_tokenizer(folder), copy)
+    return copy
 
 
 def differ(folder: Path, other: Path, dtype: torch.dtype) -> bool:
