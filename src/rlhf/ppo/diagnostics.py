@@ -10,14 +10,23 @@ from torch import Tensor
 
 from ...distributed.group import all_reduce_sum, gather_rows
 from ...errors import LlamitaError
+from ...settings import Precision
 from . import losses
 from .rollout import MicroBatch, concatenate
 
-MAX_SAMPLER_DEVIATION = 0.2
-"""Largest mean absolute difference of the sampler's and the trainer's logprobs, in nats per token. At this
-value the probability ratio of an average token is outside the paper's clip range of 0.2 (exp(0.2) is 1.22)
-although the policy has made no step: the answers are not samples of the policy that is updated with them.
-Rounding to bf16 alone gives 0.01 to 0.05."""
+MAX_SAMPLER_DEVIATION = {"float32": 0.005, "bfloat16": 0.2}
+"""Largest mean absolute difference of the sampler's and the trainer's logprobs, in nats per token, by the
+precision of the passes.
+
+In fp32 rounding gives 1e-6 to 1e-5, so the limit notices weights that are one iteration old if that changed a
+logprob by more than 0.005 on average. In bf16 rounding alone gives 0.01 to 0.05, so the limit notices other
+weights only if they differ by much: at 0.2 the probability ratio of an average token is outside the paper's
+clip range of 0.2 (exp(0.2) is 1.22) although the policy has made no step."""
+
+ADVICE: dict[Precision, str] = {
+    "float32": "The sampler has other weights than the policy, or computes in TF32",
+    "bfloat16": "Try dtype: float32; otherwise the sampler has other weights than the policy",
+}
 
 
 def sampler_metrics(batches: Sequence[MicroBatch], *, cliprange: float) -> dict[str, float]:
@@ -38,14 +47,15 @@ def sampler_metrics(batches: Sequence[MicroBatch], *, cliprange: float) -> dict[
     }
 
 
-def check_sampler(deviation: float) -> None:
-    """Raises LlamitaError if the mean deviation is above `MAX_SAMPLER_DEVIATION`."""
-    if deviation > MAX_SAMPLER_DEVIATION:
+def check_sampler(deviation: float, precision: Precision) -> None:
+    """Raises LlamitaError if the mean deviation is above the limit of the precision of the passes."""
+    limit = MAX_SAMPLER_DEVIATION[precision]
+    if deviation > limit:
         raise LlamitaError(
             "PPO: the sampler's log-probabilities of the answers differ from the trainer's by "
-            f"{deviation:.3f} nats per token on average (ppo/sampler_deviation); at most "
-            f"{MAX_SAMPLER_DEVIATION} are allowed, because beyond it the probability ratio is meaningless. "
-            "In bfloat16 try dtype: float32; otherwise the sampler has other weights than the policy"
+            f"{deviation:.3g} nats per token on average (ppo/sampler_deviation); at most {limit} are allowed "
+            f"in {precision}: the answers are not samples of the policy that is updated with them. "
+            f"{ADVICE[precision]}"
         )
 
 

@@ -89,19 +89,25 @@ def test_two_ranks_share_the_answers(tmp_path: Path) -> None:
         check(*found)
 
 
-def test_a_sampler_with_other_weights_stops_the_run_before_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_sampler(MAX_SAMPLER_DEVIATION)
-    check_sampler(math.nan)  # the check of the losses names its cause
-    ppo = trainer(critic_warmup_iterations=0)
+@pytest.mark.parametrize(("dtype", "factor"), [("float32", 1.5), ("bfloat16", 30)])
+def test_a_sampler_with_other_weights_stops_the_run_before_a_step(
+    dtype: str, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision, limit in MAX_SAMPLER_DEVIATION.items():
+        check_sampler(limit, precision)
+        check_sampler(math.nan, precision)  # the check of the losses names its cause
+        with pytest.raises(LlamitaError, match=rf"at most {limit} are allowed in {precision}: "):
+            check_sampler(1.01 * limit, precision)
+    ppo = trainer(critic_warmup_iterations=0, dtype=dtype)
     before = [weight.clone() for weight in ppo.policy.module.parameters()]
     sync = ppo._sampler.sync
 
     def broken(model: Any, version: int) -> None:
         sync(model, version)
-        ppo._sampler._weights.head.mul_(30)
+        ppo._sampler._weights.head.mul_(factor)
 
     monkeypatch.setattr(ppo._sampler, "sync", broken)
-    with pytest.raises(LlamitaError, match=r"differ from the trainer's by \d.*at most 0\.2 are allowed"):
+    with pytest.raises(LlamitaError, match=rf"differ from the trainer's by \d.*are allowed in {dtype}"):
         ppo.iterate(1)
     pairs = zip(before, ppo.policy.module.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
