@@ -1,21 +1,19 @@
-"""A served model with its copy in this process."""
+"""A model that two servers serve."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llamita.sampling.settings import VllmEngine
 from llamita.sampling.vllm.sampler import VllmSampler
 
 from ...helpers.fake_vllm import FakeVllm, fake_vllm
+from ...helpers.served import open_sampler
 from ...helpers.tiny import save_tiny_model
-
-Open = Callable[..., VllmSampler]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +34,3 @@ def sampler(servers: list[FakeVllm], folder: Path, tmp_path: Path) -> Iterator[V
     """A sampler over both servers."""
     with open_sampler([server.url for server in servers], folder, tmp_path) as opened:
         yield opened
-
-
-def open_sampler(urls: list[str], folder: Path, working: Path, **settings: Any) -> VllmSampler:
-    """A sampler over running servers, with short time limits."""
-    engine = VllmEngine.model_validate({"engine": "vllm", "urls": urls, "timeout": 30.0, **settings})
-    return VllmSampler(engine, folder, dtype="float32", working=working)

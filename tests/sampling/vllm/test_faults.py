@@ -17,8 +17,8 @@ from ...helpers.fake_vllm import FakeVllm, fake_vllm
 from ...helpers.fake_vllm_client import free_port
 from ...helpers.fake_vllm_faults import Faults
 from ...helpers.fake_vllm_process import fake_python
+from ...helpers.served import open_sampler
 from ...helpers.tiny import ragged_prompts
-from .conftest import open_sampler
 
 PROMPTS = ragged_prompts(12)
 Start = Callable[..., VllmSampler]

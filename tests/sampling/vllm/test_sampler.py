@@ -16,8 +16,8 @@ from llamita.sampling.vllm import servers as servers_module
 from llamita.sampling.vllm.sampler import VllmSampler
 
 from ...helpers.fake_vllm import FakeVllm, fake_vllm
+from ...helpers.served import open_sampler
 from ...helpers.tiny import ragged_prompts, save_tiny_model
-from .conftest import open_sampler
 
 PROMPTS = ragged_prompts(24)
 
