@@ -9,6 +9,8 @@ from functools import cache
 
 import torch
 
+from ..console import say
+
 
 def device() -> torch.device:
     """This rank's GPU, or the CPU if there is none."""
@@ -26,6 +28,23 @@ def _disable_cudnn_attention() -> None:
     shapes are new: on an H200 sampling was up to 7 times slower (benchmarks/results/gpu.md).
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+@cache
+def report_slow_bf16() -> None:
+    """Reports once if this process would compute in bf16 on a CPU that has no instructions for it.
+
+    A product of matrices then takes 38 times as long as in fp32 (EPYC with AVX2, torch 2.13).
+    """
+    if device().type == "cpu" and not _has_bf16():
+        say(
+            "this CPU has no instructions for bfloat16, so it is many times slower than float32; set "
+            "`dtype: float32` and `trainer: {bf16: false}`"
+        )
+
+
+def _has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager

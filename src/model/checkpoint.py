@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import model_folder
+from ..distributed.device import report_slow_bf16
 from ..errors import ConfigError, DataError
 from . import lora, sharded
 from .architecture import context_of
@@ -138,6 +139,8 @@ def _load(auto_class: Any, folder: Path, dtype: Any, *, new_head: bool = False) 
         return _base_with_adapter(auto_class, adapter, dtype, new_head=new_head)
     config = read_config(folder)
     check_weights(folder)
+    if str(dtype).endswith("bfloat16"):
+        report_slow_bf16()
     tokenizer = load_tokenizer(folder)
     fit_special_ids(folder, config, tokenizer)
     if new_head:

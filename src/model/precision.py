@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..distributed.device import report_slow_bf16
 from .sharded import is_partitioned
 
 
@@ -16,6 +17,8 @@ def computing_in(dtype: str, device: torch.device | str) -> AbstractContextManag
 
     Autocast does not cache the weights that it casts, because they may change before the next pass.
     """
+    if dtype == "bfloat16":
+        report_slow_bf16()
     return torch.autocast(
         torch.device(device).type, torch.bfloat16, enabled=dtype == "bfloat16", cache_enabled=False
     )

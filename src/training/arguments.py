@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from ..console import say
 from ..deepspeed_file import check_gradient_sum
+from ..distributed.device import report_slow_bf16
 from ..errors import ConfigError
 from ..processes import world_size
 from .micro_batches import split_step
@@ -70,6 +71,8 @@ def training_arguments(
         raise ConfigError(f"trainer: {error}") from error
     check_gradient_sum(deepspeed, bf16=arguments.bf16, accumulates=arguments.gradient_accumulation_steps > 1)
     take_one_gpu(arguments)
+    if arguments.bf16:
+        report_slow_bf16()
     return arguments
 
 
