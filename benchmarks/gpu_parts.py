@@ -74,21 +74,21 @@ def peak(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
 
 def sample(sizes: Sizes, _: Mapping[str, Any]) -> Iterator[Result]:
     import torch
-    from rollout import by_generate, by_ours
+    from rollout import by_builtin, by_generate
 
     from llamita.distributed.device import device
 
     model = new_model(sizes.speed, device(), "bfloat16").eval()
     drawn = torch.randint(3, sizes.speed.vocabulary, (max(sizes.batches), sizes.prompt)).tolist()
-    warm, ways = 4, {"generate": by_generate, "ours": by_ours}
+    warm, ways = 4, {"generate": by_generate, "ours": by_builtin}
     for way in ways.values():
-        way(model, warm)(drawn[:1], 0)
+        way(model, 1, warm)(drawn[:1], 1, 0)
     for batch in sizes.batches:
         speeds: dict[str, list[float]] = {name: [] for name in ways}
         for round in range(sizes.rounds):
             for name, way in ways.items():
                 started = time.perf_counter()
-                tokens = sum(way(model, sizes.new_tokens)(drawn[:batch], round))
+                tokens = sum(way(model, batch, sizes.new_tokens)(drawn[:batch], 1, round))
                 speeds[name].append(tokens / (time.perf_counter() - started))
                 yield {f"batch of {batch}, tokens/s": speeds}
 
