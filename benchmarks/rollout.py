@@ -160,9 +160,7 @@ def measure(engine: Engine, prompts: list[list[int]], generations: int, seed: in
     clock, processor = time.perf_counter(), time.process_time()
     lengths = engine(prompts, generations, seed)
     tokens = sum(lengths)
-    return Speed(
-        tokens / (time.perf_counter() - clock), tokens / (time.process_time() - processor)
-    ), lengths
+    return Speed(tokens / (time.perf_counter() - clock), tokens / (time.process_time() - processor)), lengths
 
 
 def compare(engines: dict[str, Engine], prompts: list[list[int]], options: argparse.Namespace) -> None:
@@ -201,7 +199,7 @@ def _columns(name: str, found: list[Speed], reference: list[Speed]) -> list[str]
     columns = []
     for kind in ("clock", "processor"):
         if name == "vllm" and kind == "processor":
-            columns += ["–", "–"]  # noqa: RUF001 (its servers are other processes)
+            columns += ["–", "–"]
             continue
         rates = [getattr(speed, kind) for speed in found]
         ratios = [rate / getattr(speed, kind) for rate, speed in zip(rates, reference, strict=True)]

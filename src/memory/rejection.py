@@ -35,7 +35,7 @@ def rejection(
     width = BF16 if bf16 else FP32
     policy = Shape.from_config(config)
     prompts = -(-settings.prompts_per_round // ranks)
-    batch = Batch.of(settings, config, settings.num_generations * prompts)
+    batch = Batch.of(settings, config, prompts, settings.num_generations)
     scorers = Scorers(3 if judge else 2, Shape.from_config(config, scores=True), bf16, settings.frozen_models)
     gpu, host = scorers.held(settings.lora, ranks)
     scoring = scorers.used(settings.lora, ranks, batch.longest)

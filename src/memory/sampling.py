@@ -1,6 +1,6 @@
 """What sampling holds on each GPU: the sampler's weights and the key-value cache.
 
-Counted in `sampling/decoder.py` and `sampling/weights.py`. Every rank has whole weights: sampling does not
+Counted in `sampling/cache.py` and `sampling/weights.py`. Every rank has whole weights: sampling does not
 use ZeRO.
 """
 
@@ -16,8 +16,9 @@ from .engine import FP32
 from .moments import Parts
 from .shape import Shape
 
-# Share of a batch's rows that remain when finished ones are first dropped: their cache moves, layer by layer.
+# Share of the rows that remain when finished ones are first dropped: their cache moves, layer by layer.
 REMAINING = 0.8  # 1 - FINISHED_SHARE of sampling/llama.py
+PROMPT_ROOM = 3  # as in sampling/llama.py
 
 
 class Batch(NamedTuple):
@@ -27,17 +28,22 @@ class Batch(NamedTuple):
         rows: number of answers.
         prompt: tokens of the longest prompt.
         new: maximum number of tokens of an answer.
+        prompts: number of prompts.
     """
 
     rows: int
     prompt: int
     new: int
+    prompts: int
 
     @classmethod
-    def of(cls, settings: RlhfSettings, config: Mapping[str, Any], answers: int) -> Batch:
-        """The largest batch of a rank that samples so many answers; `config`: content of `config.json`.
+    def of(
+        cls, settings: RlhfSettings, config: Mapping[str, Any], prompts: int, per_prompt: int = 1
+    ) -> Batch:
+        """The largest batch of a rank that samples `per_prompt` answers to each prompt.
 
-        Raises DataError if `config` has no context length, or one that is too short for an answer.
+        `config`: content of `config.json`. Raises DataError if it has no context length, or one that is too
+        short for an answer.
         """
         new, prompt = settings.max_new_tokens, settings.max_prompt_length
         if prompt is None:
@@ -53,7 +59,10 @@ class Batch(NamedTuple):
                     "of config.json; choose a lower one"
                 )
             prompt = int(context) - new
-        return cls(max(1, min(answers, settings.sampling_cache_tokens // (prompt + new))), prompt, new)
+        share = min(1.0, PROMPT_ROOM / per_prompt)
+        fitting = int(settings.sampling_cache_tokens / (share * prompt + new))
+        rows = max(1, min(prompts * per_prompt, fitting))
+        return cls(rows, prompt, new, max(1, int(share * rows)))
 
     @property
     def longest(self) -> int:
@@ -63,7 +72,8 @@ class Batch(NamedTuple):
 
 def cache(shape: Shape, width: int, batch: Batch) -> int:
     """Keys and values of all layers; `width`: bytes of a number."""
-    return 2 * width * shape.num_hidden_layers * batch.rows * batch.longest * shape.keys
+    tokens = batch.rows * batch.new + batch.prompts * batch.prompt
+    return 2 * width * shape.num_hidden_layers * tokens * shape.keys
 
 
 def sampler(shape: Shape, width: int) -> int:
@@ -74,14 +84,14 @@ def sampler(shape: Shape, width: int) -> int:
 def sampling(shape: Shape, width: int, batch: Batch) -> Parts:
     """Parts while answers are sampled, at most.
 
-    `sampler`; `cache`, with a copy of one layer's keys of the remaining rows; `activations` of prompts that
-    are read at once; `logits` of one token, fp32: logits, log-probabilities, probabilities.
+    `sampler`; `cache`, with a copy of one layer's keys of the remaining rows or of the prompts; `activations`
+    of prompts that are read at once; `logits` of one token, fp32: logits, log-probabilities, probabilities.
     """
-    held = cache(shape, width, batch)
+    moved = max(int(REMAINING * batch.rows) * batch.new, batch.prompts * batch.prompt)
     tokens = min(batch.rows * batch.prompt, max(batch.prompt, passes.SCORED_AT_ONCE))
     return {
         "sampler": sampler(shape, width),
-        "cache": held + int(REMAINING * held) // (2 * shape.num_hidden_layers),
+        "cache": cache(shape, width, batch) + width * moved * shape.keys,
         "activations": width * tokens * (3 * shape.hidden_size + 3 * shape.intermediate_size),
         "logits": 3 * FP32 * batch.rows * shape.vocab_size,
     }

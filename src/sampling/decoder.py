@@ -8,73 +8,75 @@ from torch import Tensor
 
 from ..batches import tokens_at_once
 from ..model.padding import pad_right
+from .cache import Cache, Room
 from .weights import LayerWeights, LlamaWeights
 
 
 class Decoder:
-    """Caches keys and values of a batch of sequences; every `step` extends each of them by one token.
+    """Decodes answers to prompts: every `step` extends each of them by one token.
 
-    Prompts are padded on the right, so the prefill needs only a causal mask: no real token attends to a pad.
-    The new tokens of all rows are written to the same slot of the cache, after the longest prompt. Each row
-    has its own *position* for the rotary embedding, and `_mask` hides the pads between a shorter prompt and
-    the new tokens.
+    Prompts are padded on the right, so their forward pass needs only a causal mask: no real token attends to
+    a pad. Each row has its own *position* for the rotary embedding; `Cache` hides pads, and slots that are
+    older than a row.
     """
 
-    def __init__(self, weights: LlamaWeights) -> None:
-        self.weights = weights
+    def __init__(self, weights: LlamaWeights, room: Room) -> None:
+        self.weights, self.room = weights, room
+        self._cache = Cache(weights, room)
+        self._positions = torch.zeros(0, dtype=torch.long, device=weights.device)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `keep` must drop the oldest rows before the next `step`."""
+        return self._cache.filled == self.room.new_tokens
+
+    @property
+    def prompts(self) -> int:
+        """Number of prompts in the cache."""
+        return len(self._cache.lengths)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `add` can add a row with a further prompt."""
+        return self.prompts < self.room.prompts and len(self._positions) < self.room.rows
 
     @torch.no_grad()
-    def prefill(self, prompts: list[list[int]], copies: Tensor, new_tokens: int) -> Tensor:
-        """Runs the forward pass of each prompt once; row i then continues prompt `copies[i]`.
+    def add(self, prompts: list[list[int]], copies: list[int]) -> Tensor:
+        """Runs the forward pass of each prompt once, and adds rows behind the others.
 
         Args:
             prompts: token ids, none empty.
-            copies: `[rows]` int64, index of the prompt that each row continues.
-            new_tokens: number of cache slots to reserve for `step`.
+            copies: index, in `prompts`, of the prompt that each new row continues.
 
         Returns:
-            `[rows, vocabulary]` logits (fp32) of the first new token.
+            `[new rows, vocabulary]` logits (fp32) of the first new token.
         """
-        weights = self.weights
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=weights.device)
-        longest = int(lengths.max())
-        copies = copies.to(weights.device)
-        shape = (len(weights.layers), len(copies), weights.kv_heads, longest + new_tokens, weights.head_dim)
-        self._keys = torch.empty(shape, dtype=weights.dtype, device=weights.device)
-        self._values = torch.empty_like(self._keys)
-        self._filled = longest
-        self._positions = lengths[copies]
-        self._mask = self._padding_mask(self._positions, shape[3])
-
-        at_once = max(1, tokens_at_once(weights.device) // longest)
-        if at_once < len(prompts):  # shorter parts leave slots unwritten: masked ones too must be finite
-            self._keys[..., :longest, :] = self._values[..., :longest, :] = 0
+        device = self.weights.device
+        lengths = [len(prompt) for prompt in prompts]
+        places = self._cache.add(lengths, copies)
+        index = torch.tensor(copies, device=device)
+        self._positions = torch.cat((self._positions, torch.tensor(lengths, device=device)[index]))
+        at_once = max(1, tokens_at_once(device) // max(lengths))
         last = [
-            self._prefill_part(prompts[start : start + at_once], copies - start)
+            self._prefill(prompts[start : start + at_once], places.start + start)
             for start in range(0, len(prompts), at_once)
         ]
-        return self._logits(torch.cat(last))[copies]
+        return self._logits(torch.cat(last))[index]
 
-    def _prefill_part(self, prompts: list[list[int]], copies: Tensor) -> Tensor:
-        """Fills the cache of the rows that continue these prompts; returns `[prompts, width]` last states."""
+    def _prefill(self, prompts: list[list[int]], first: int) -> Tensor:
+        """Fills the cache of the prompts from place `first` on; returns `[prompts, width]` last states."""
         weights = self.weights
-        rows = ((copies >= 0) & (copies < len(prompts))).nonzero().squeeze(-1)
-        sources = copies[rows]
         ids, last = pad_right(prompts)
-        slots = slice(0, ids.shape[1])
+        places = slice(first, first + len(prompts)), slice(None), slice(0, ids.shape[1])
 
         rotation = self._rotation(torch.arange(ids.shape[1], device=weights.device))
         hidden = weights.embedding[ids.to(weights.device)]
         for index, layer in enumerate(weights.layers):
-            queries, keys, values = self._project(layer, hidden, rotation)
-            self._keys[index, rows, :, slots] = keys.transpose(1, 2)[sources]
-            self._values[index, rows, :, slots] = values.transpose(1, 2)[sources]
+            queries, keys, values = (part.transpose(1, 2) for part in self._project(layer, hidden, rotation))
+            self._cache.prompt_keys[index][places] = keys
+            self._cache.prompt_values[index][places] = values
             attended = F.scaled_dot_product_attention(
-                queries.transpose(1, 2),
-                keys.transpose(1, 2),
-                values.transpose(1, 2),
-                is_causal=True,
-                enable_gqa=weights.heads != weights.kv_heads,
+                queries, keys, values, is_causal=True, enable_gqa=weights.heads != weights.kv_heads
             )
             hidden = self._finish_layer(layer, hidden, attended.transpose(1, 2))
         return hidden[torch.arange(len(prompts)), last]
@@ -82,56 +84,28 @@ class Decoder:
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
         """Appends `tokens` (`[rows]` int64); returns the next token's fp32 logits, `[rows, vocabulary]`."""
-        slots = self._filled + 1
-        logits = self._forward(tokens, slots, None if self._mask is None else self._mask[..., :slots])
-        self._filled = slots
+        logits = self._forward(tokens, self._cache.filled + 1)
+        self._cache.filled += 1
         self._positions = self._positions + 1
         return logits
 
-    def _forward(self, tokens: Tensor, slots: int, mask: Tensor | None) -> Tensor:
-        """The forward pass of one token per row, which attends to the first `slots` of the cache."""
-        weights = self.weights
+    def _forward(self, tokens: Tensor, slots: int) -> Tensor:
+        """The forward pass of one token per row, which attends to the first `slots` of the answers."""
         rotation = self._rotation(self._positions)
-        hidden = weights.embedding[tokens]
-        for index, layer in enumerate(weights.layers):
+        hidden = self.weights.embedding[tokens]
+        for index, layer in enumerate(self.weights.layers):
             queries, keys, values = self._project(layer, hidden, rotation)
             self._write(index, keys, values)
-            # Query heads that share a key head become the time dimension of the query, so no key is repeated.
-            attended = F.scaled_dot_product_attention(
-                queries.view(len(tokens), weights.kv_heads, -1, weights.head_dim),
-                self._keys[index, :, :, :slots],
-                self._values[index, :, :, :slots],
-                attn_mask=mask,
-            )
-            hidden = self._finish_layer(layer, hidden, attended)
+            hidden = self._finish_layer(layer, hidden, self._cache.attend(index, queries, slots))
         return self._logits(hidden)
 
     def _write(self, index: int, keys: Tensor, values: Tensor) -> None:
-        """Stores keys and values of the new tokens, `[rows, kv_heads, head_dim]`, in the next slot."""
-        self._keys[index, :, :, self._filled] = keys
-        self._values[index, :, :, self._filled] = values
+        self._cache.write(index, keys, values)
 
     def keep(self, rows: Tensor) -> None:
-        """Keeps only these rows (`[kept]` int64, ascending indices into the current rows).
-
-        They move up inside the cache layer by layer: a copy of the whole cache may not fit beside it.
-        """
-        for cache in (self._keys, self._values):
-            for layer in cache[..., : self._filled, :]:
-                layer[: len(rows)] = layer[rows]
-        self._keys, self._values = self._keys[:, : len(rows)], self._values[:, : len(rows)]
+        """Keeps only these rows (`[kept]` int64, ascending indices into the current rows)."""
+        self._cache.keep(rows.tolist())
         self._positions = self._positions[rows]
-        if self._mask is not None:
-            self._mask = self._mask[rows]
-
-    def _padding_mask(self, lengths: Tensor, slots: int) -> Tensor | None:
-        """Additive mask `[rows, 1, 1, slots]`, or None if all prompts have the same length."""
-        if bool((lengths == self._filled).all()):
-            return None
-        slot = torch.arange(slots, device=lengths.device)
-        padded = (slot >= lengths[:, None]) & (slot < self._filled)
-        mask = torch.zeros(padded.shape, dtype=self.weights.dtype, device=lengths.device)
-        return mask.masked_fill_(padded, float("-inf"))[:, None, None]
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine, `[positions, 1, head_dim]` each; the first half of the sine is negated."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import product
 
-import torch
-
 from ..batches import batches_by_length
 from ..console import progress
 from ..processes import phase
+from .cache import Room
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
 from .llama import FINISHED_SHARE, LlamaSampler, steps_per_check
@@ -72,8 +71,9 @@ class DialogueSampler(LlamaSampler):
         Args:
             advance: called with the number of answers that have ended since the last call.
         """
-        decoder, reported = new_decoder(self._weights), 0
-        logits = decoder.prefill(turns.first_prompts, torch.arange(len(turns.first_prompts)), steps)
+        first, reported = turns.first_prompts, 0
+        decoder = new_decoder(self._weights, Room(len(first), len(first), max(map(len, first)), steps))
+        logits = decoder.add(first, list(range(len(first))))
         for step in range(1, steps + 1):
             sampled, _ = next_tokens(logits, turns.numbers(), self._pad, decoding=decoding)
             tokens = turns.advance(sampled)

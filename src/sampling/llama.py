@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count as steps_from
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from transformers import LlamaForCausalLM
 from ..batches import batches_by_length
 from ..console import progress
 from ..model.special import eos_ids
+from .answers import Answers
+from .cache import Room
+from .decoder import Decoder
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
 from .interface import Sampler, Samples
@@ -20,8 +24,13 @@ from .settings import CACHE_TOKENS
 from .static import new_decoder
 from .weights import LlamaWeights, copy_weights
 
-# Finished rows are dropped when they reach this share of the batch; dropping moves the cache of the others.
+# Finished rows are replaced by waiting ones, or dropped, when they reach this share of the rows: that moves
+# the cache of the others.
 FINISHED_SHARE = 0.2
+
+# With K answers to a prompt, the cache has room for 3 / K times as many prompts as answers: a prompt remains
+# until the longest of its answers has ended.
+PROMPT_ROOM = 3
 
 # Steps from one check of which rows are finished to the next. A check waits for the GPU, which is then idle
 # until the next step is launched. On a CPU nothing waits: fewer checks would only mean more steps of finished
@@ -32,6 +41,19 @@ _STEPS_PER_CHECK = {"cpu": 1, "cuda": 8}
 def steps_per_check(device: torch.device) -> int:
     """Number of decoding steps after which a sampler checks which rows are finished."""
     return _STEPS_PER_CHECK[device.type]
+
+
+def room_of(lengths: Sequence[int], prompts: int, new_tokens: int, cache_tokens: int) -> Room:
+    """Room for as many of the rows as `cache_tokens` allow.
+
+    Args:
+        lengths: tokens of each row's prompt.
+        prompts: number of distinct prompts.
+    """
+    share = min(1.0, PROMPT_ROOM * prompts / len(lengths))
+    longest = max(lengths)
+    rows = max(1, min(len(lengths), int(cache_tokens / (share * longest + new_tokens))))
+    return Room(rows, max(1, int(share * rows)), longest, new_tokens - 1)
 
 
 class LocalSampler(Sampler):
@@ -121,6 +143,16 @@ class LlamaSampler(LocalSampler):
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
+    def _batches(self, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+        """Queues of rows, the longest prompts first; none needs half as many tokens as the first one."""
+        queues: list[list[int]] = []
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+            needed = lengths[row] + max_new_tokens
+            if not queues or 2 * needed <= lengths[queues[-1][0]] + max_new_tokens:
+                queues.append([])
+            queues[-1].append(row)
+        return queues
+
     @property
     def _weights(self) -> LlamaWeights:
         if self._copy is None:
@@ -137,53 +169,34 @@ class LlamaSampler(LocalSampler):
         decoding: Decoding,
         advance: Callable[[float], None],
     ) -> None:
-        device, steps = self._weights.device, uniform.shape[1]
-        distinct = sorted({samples.prompts[row] for row in rows})
-        position = {prompt: index for index, prompt in enumerate(distinct)}
-        copies = torch.tensor([position[samples.prompts[row]] for row in rows])
-        uniform = uniform.to(device)
-        ids = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
-        logprobs = torch.zeros(len(rows), steps, device=device)
+        queue = [samples.prompts[row] for row in rows]
+        lengths = [len(prompts[prompt]) for prompt in queue]
+        room = room_of(lengths, len(set(queue)), uniform.shape[1], self.cache_tokens)
+        decoder, answers = new_decoder(self._weights, room), Answers(uniform, self._eos)
 
-        decoder = new_decoder(self._weights)
-        logits = decoder.prefill([list(prompts[prompt]) for prompt in distinct], copies, steps)
-        active = torch.arange(len(rows), device=device)  # rows in the decoder; some may be finished
-        unfinished = torch.ones_like(active, dtype=torch.bool)
-        count = len(rows)  # unfinished rows, as of the last check
-        for step in range(1, steps + 1):
-            # What is sampled for a finished row is ignored below: it follows an EOS.
-            tokens, chosen = next_tokens(logits, uniform[active, step - 1], self._pad, decoding=decoding)
-            ids[active, step - 1], logprobs[active, step - 1] = tokens, chosen
-            unfinished &= ~self._is_eos(tokens)
-            if step == steps:
-                break
-            if step % steps_per_check(device) == 0:
-                left = unfinished.nonzero().squeeze(-1)
+        logits = _start(decoder, answers, queue, prompts=prompts)
+        count = size = len(logits)  # unfinished rows as of the last check; rows since the cache last changed
+        for step in steps_from(1):
+            # What is sampled for a finished row is ignored later: it follows the end of its answer.
+            tokens, chosen = next_tokens(logits, answers.numbers(), self._pad, decoding=decoding)
+            answers.append(tokens, chosen)
+            if step % steps_per_check(tokens.device) == 0 or decoder.is_full:
+                left = answers.unfinished.nonzero().squeeze(-1)
                 advance(count - len(left))
                 count = len(left)
-                if count == 0:
+                if count == answers.waiting == 0:
                     break
-                if count <= (1 - FINISHED_SHARE) * len(active):
+                if decoder.is_full or count <= (1 - FINISHED_SHARE) * size:
+                    answers.keep(left)
                     decoder.keep(left)
-                    active, tokens, unfinished = active[left], tokens[left], unfinished[left]
+                    logits = decoder.step(tokens[left]) if count else logits[:0]
+                    if answers.waiting and decoder.has_room:
+                        logits = torch.cat((logits, _start(decoder, answers, queue, prompts=prompts)))
+                    count = size = len(logits)
+                    continue
             logits = decoder.step(tokens)
-        advance(count)  # those that ended since the last check or were truncated at the limit
-        self._store(samples, rows, ids, logprobs=logprobs)
-
-    def _is_eos(self, tokens: Tensor) -> Tensor:
-        """Whether each token is one of the model's EOS tokens."""
-        return (tokens[..., None] == self._eos).any(-1)
-
-    def _store(self, samples: Samples, rows: list[int], ids: Tensor, *, logprobs: Tensor) -> None:
-        """Stores what was sampled (`[rows, steps]`) up to each row's first EOS."""
-        ends = self._is_eos(ids)
-        finished = ends.any(-1)
-        lengths = torch.where(finished, ends.int().argmax(-1) + 1, ids.shape[1])
-        for row, length, ended, answer, row_logprobs in zip(
-            rows, lengths.tolist(), finished.tolist(), ids.tolist(), logprobs.tolist(), strict=True
-        ):
-            samples.answer_ids[row], samples.logprobs[row] = answer[:length], row_logprobs[:length]
-            samples.finished[row] = ended
+        for row, result in zip(rows, answers.results(), strict=True):
+            samples.answer_ids[row], samples.logprobs[row], samples.finished[row] = result
 
     def stream(
         self,
@@ -199,11 +212,27 @@ class LlamaSampler(LocalSampler):
         The answer equals that of `sample([prompt], …)` with the same seed.
         """
         uniform = uniforms(seed, [(0, 0)], max_new_tokens).to(self._weights.device)
-        decoder, decoding = new_decoder(self._weights), Decoding(temperature, top_p)
-        logits = decoder.prefill([list(prompt)], torch.zeros(1, dtype=torch.long), max_new_tokens)
+        decoder = new_decoder(self._weights, Room(1, 1, len(prompt), max_new_tokens))
+        decoding = Decoding(temperature, top_p)
+        logits = decoder.add([list(prompt)], [0])
         for step in range(max_new_tokens):
             tokens, _ = next_tokens(logits, uniform[:, step], self._pad, decoding=decoding)
             yield int(tokens)
-            if bool(self._is_eos(tokens)) or step + 1 == max_new_tokens:
+            if int(tokens) in self.eos or step + 1 == max_new_tokens:
                 return
             logits = decoder.step(tokens)
+
+
+def _start(
+    decoder: Decoder, answers: Answers, queue: list[int], *, prompts: Sequence[Sequence[int]]
+) -> Tensor:
+    """Starts as many waiting answers as there is room for; returns their logits, `[rows, vocabulary]`.
+
+    `queue`: index of each answer's prompt; answers to the same prompt are adjacent.
+    """
+    waiting = queue[len(queue) - answers.waiting :]
+    chosen = waiting[: decoder.room.rows - len(answers.unfinished)]
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(chosen))}
+    copies = [places[prompt] for prompt in chosen if places[prompt] < decoder.room.prompts - decoder.prompts]
+    answers.start(len(copies))
+    return decoder.add([list(prompts[prompt]) for prompt in places][: copies[-1] + 1], copies)

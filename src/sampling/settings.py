@@ -107,9 +107,10 @@ class SamplingSettings(StageSettings):
     """what samples the answers, see docs/sampling.md"""
     sampling_cache_tokens: Count = CACHE_TOKENS
     """maximum number of tokens in the key-value cache of the answers that are sampled in parallel: answers x
-    (longest prompt + maximum length of an answer); one longer answer is sampled alone; changes no answer. A
-    token takes 2 x layers x key-value heads x head dimension x bytes of a number: with Llama 2 7B in bfloat16
-    512 KiB, so the default takes 17 GB. vLLM has its own limits"""
+    maximum length of an answer + prompts x longest prompt (several answers to a prompt share its keys; with
+    more than 3 there is room for 3 / number of generations prompts per answer); one longer answer is sampled
+    alone; changes no answer. A token takes 2 x layers x key-value heads x head dimension x bytes of a number:
+    with Llama 2 7B in bfloat16 512 KiB, so the default takes 17 GB. vLLM has its own limits"""
 
     no_effect: ClassVar[frozenset[str]] = frozenset(
         {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .cache import Room
 from .decoder import Decoder
 from .weights import LlamaWeights
 
@@ -20,9 +21,10 @@ SLOTS = 128
 CUDA_GRAPHS = False
 
 
-def new_decoder(weights: LlamaWeights) -> Decoder:
+def new_decoder(weights: LlamaWeights, room: Room) -> Decoder:
     """The decoder that samplers use: on CUDA with `CUDA_GRAPHS` the static one."""
-    return StaticDecoder(weights) if CUDA_GRAPHS and weights.device.type == "cuda" else Decoder(weights)
+    static = CUDA_GRAPHS and weights.device.type == "cuda"
+    return (StaticDecoder if static else Decoder)(weights, room)
 
 
 class StaticDecoder(Decoder):
@@ -32,17 +34,16 @@ class StaticDecoder(Decoder):
     to whole blocks of slots, of which the mask hides those that are not filled yet.
     """
 
-    def prefill(self, prompts: list[list[int]], copies: Tensor, new_tokens: int) -> Tensor:
-        """See `Decoder.prefill`."""
-        logits = super().prefill(prompts, copies, new_tokens)
-        # Masked slots get the weight 0, which makes NaN of an infinite value: unwritten ones must be finite.
-        self._keys[..., self._filled :, :] = self._values[..., self._filled :, :] = 0
-        if self._mask is None:
-            self._mask = self._keys.new_zeros(len(copies), 1, 1, self._keys.shape[3])
-        self._mask[..., self._filled :] = float("-inf")
-        self._slot = torch.tensor([self._filled], device=self.weights.device)
+    def __init__(self, weights: LlamaWeights, room: Room) -> None:
+        super().__init__(weights, room)
+        self._slot = torch.zeros(1, dtype=torch.long, device=weights.device)
         self._graph: _Graph | None = None
         self._attended = 0  # slots that the last step with these rows attended to
+
+    def add(self, prompts: list[list[int]], copies: list[int]) -> Tensor:
+        """See `Decoder.add`."""
+        logits = super().add(prompts, copies)
+        self._reset()
         return logits
 
     @torch.no_grad()
@@ -51,8 +52,9 @@ class StaticDecoder(Decoder):
 
         The first step of a shape runs as it is, which initialises the libraries; the second is captured.
         """
-        slots = min(-(-(self._filled + 1) // SLOTS) * SLOTS, self._keys.shape[3])
-        self._filled += 1
+        cache = self._cache
+        slots = min(-(-(cache.filled + 1) // SLOTS) * SLOTS, cache.room.new_tokens)
+        cache.filled += 1
         is_new = slots != self._attended
         if is_new:
             self._graph, self._attended = None, slots
@@ -65,19 +67,25 @@ class StaticDecoder(Decoder):
     def keep(self, rows: Tensor) -> None:
         """See `Decoder.keep`."""
         super().keep(rows)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Prepares steps with other rows: hides the slots that are not filled."""
         self._graph, self._attended = None, 0
+        self._slot.fill_(self._cache.filled)
+        self._cache.mask[..., self._cache.filled :] = float("-inf")
 
     def _static_step(self, tokens: Tensor) -> Tensor:
-        assert self._mask is not None
-        self._mask.index_fill_(-1, self._slot, 0.0)
-        logits = self._forward(tokens, self._attended, self._mask[..., : self._attended])
+        self._cache.mask.index_fill_(-1, self._slot, 0.0)
+        logits = self._forward(tokens, self._attended)
         self._slot += 1
         self._positions += 1
         return logits
 
     def _write(self, index: int, keys: Tensor, values: Tensor) -> None:
-        self._keys[index].index_copy_(2, self._slot, keys.unsqueeze(2))
-        self._values[index].index_copy_(2, self._slot, values.unsqueeze(2))
+        rows = slice(0, len(keys))
+        self._cache.keys[index, rows].index_copy_(2, self._slot, keys.unsqueeze(2))
+        self._cache.values[index, rows].index_copy_(2, self._slot, values.unsqueeze(2))
 
 
 class _Graph:

@@ -32,16 +32,18 @@ def test_rejection_samples_scores_and_trains() -> None:
     chosen = settings(deepspeed=zero_file(2), sampling_cache_tokens=10**6)
     found = rejection(chosen, CONFIG, 8)
     assert list(found) == ["sampling", "scoring", "training"]
-    assert found["sampling"].gpu == sampling(POLICY, 2, Batch(80, 3072, 1024))  # 8 prompts, 10 answers each
+    assert found["sampling"].gpu == sampling(
+        POLICY, 2, Batch(80, 3072, 1024, 24)
+    )  # 8 prompts, 10 answers each
     assert found["sampling"].host == {"model": 2 * POLICY.parameters}
     assert found["training"] == account(chosen, CONFIG, 8)
     less = rejection(settings(sampling_cache_tokens=16 * 2048, max_prompt_length=1024), CONFIG, 8)
-    assert less["sampling"].gpu == sampling(POLICY, 2, Batch(16, 1024, 1024))
+    assert less["sampling"].gpu == sampling(POLICY, 2, Batch(24, 1024, 1024, 7))
 
 
 def test_an_answer_that_exceeds_the_cache_is_sampled_alone() -> None:
     found = rejection(settings(sampling_cache_tokens=1), CONFIG, 8)
-    assert found["sampling"].gpu == sampling(POLICY, 2, Batch(1, 3072, 1024))
+    assert found["sampling"].gpu == sampling(POLICY, 2, Batch(1, 3072, 1024, 1))
 
 
 @pytest.mark.parametrize(("judge", "models"), [(False, 2), (True, 3)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llamita.sampling.decoder import Decoder
+from llamita.sampling.cache import Cache, Room
 from llamita.sampling.dialogues import DialogueSampler
 from llamita.sampling.generate import GenerateSampler
 
@@ -16,43 +16,64 @@ from ..helpers.tiny import ragged_prompts, tiny_model
 
 
 @pytest.fixture
-def caches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """(rows, slots) of the cache of each batch that is decoded."""
-    found: list[tuple[int, int]] = []
-    prefill = Decoder.prefill
+def rooms(monkeypatch: pytest.MonkeyPatch) -> list[Room]:
+    """The room of each cache that is used."""
+    found: list[Room] = []
+    real = Cache.__init__
 
-    def noted(self: Decoder, *values: Any) -> Any:
-        logits = prefill(self, *values)
-        found.append((self._keys.shape[1], self._keys.shape[3]))
-        return logits
+    def noted(self: Cache, weights: Any, room: Room) -> None:
+        found.append(room)
+        real(self, weights, room)
 
-    monkeypatch.setattr(Decoder, "prefill", noted)
+    monkeypatch.setattr(Cache, "__init__", noted)
     return found
 
 
-def test_answers_that_are_decoded_together_fit_in_the_cache(caches: list[tuple[int, int]]) -> None:
+def tokens(room: Room) -> int:
+    return room.rows * room.new_tokens + room.prompts * room.longest
+
+
+def test_answers_that_are_decoded_together_fit_in_the_cache(rooms: list[Room]) -> None:
     prompts, model = ragged_prompts(17), tiny_model()
     whole = DialogueSampler(model).sample(prompts, 16, 3, seed=1)
-    assert caches == [(51, 27)]
-    caches.clear()
+    assert rooms == [Room(51, 51, 11, 15)]
+    rooms.clear()
     assert DialogueSampler(model, 90).sample(prompts, 16, 3, seed=1).answer_ids == whole.answer_ids
-    assert all(rows * slots <= 90 for rows, slots in caches)
-    assert sum(rows for rows, _ in caches) == 51
-    assert {rows for rows, _ in caches} == {2, 3, 4, 5}, "more rows with shorter prompts"
-    caches.clear()
+    assert rooms == [Room(3, 3, 11, 15)]
+    rooms.clear()
     assert DialogueSampler(model, 10).sample(prompts, 16, 3, seed=1).answer_ids == whole.answer_ids
-    assert {rows for rows, _ in caches} == {1}, "a longer row is decoded alone"
+    assert rooms == [Room(1, 1, 11, 15)], "a longer row is decoded alone"
 
 
-def test_dialogues_that_are_decoded_together_fit_in_the_cache(caches: list[tuple[int, int]]) -> None:
+def test_answers_to_one_prompt_share_its_place_in_the_cache(rooms: list[Room]) -> None:
+    prompts, model = ragged_prompts(9), tiny_model()
+    whole = DialogueSampler(model).sample(prompts, 16, 12, seed=1)
+    assert rooms == [Room(108, 27, 11, 15)]
+    rooms.clear()
+    assert DialogueSampler(model, 400).sample(prompts, 16, 12, seed=1).answer_ids == whole.answer_ids
+    assert rooms == [Room(21, 5, 11, 15)]
+    assert tokens(rooms[0]) <= 400 < 21 * (11 + 16)
+
+
+def test_much_shorter_prompts_have_a_cache_with_more_rows(rooms: list[Room]) -> None:
+    prompts, model = [[1, *range(3, 28), 4, 4, 4, 4], *ragged_prompts(20)], tiny_model()
+    whole = DialogueSampler(model).sample(prompts, 4, seed=1)
+    rooms.clear()
+    assert DialogueSampler(model, 60).sample(prompts, 4, seed=1).answer_ids == whole.answer_ids
+    assert [room.rows for room in rooms] == [1, 4, 4]
+    assert all(tokens(room) <= 60 for room in rooms)
+
+
+def test_dialogues_that_are_decoded_together_fit_in_the_cache(rooms: list[Room]) -> None:
     model = tiny_model(vocab_size=40, max_position_embeddings=512)
     questions = QUESTIONS * 5
     whole = DialogueSampler(model).sample_dialogues(questions, 5, 512, seed="s")
-    assert caches == [(15, 38)]
-    caches.clear()
+    assert [room.rows for room in rooms] == [15]
+    assert rooms[0].longest + rooms[0].new_tokens == 38
+    rooms.clear()
     assert DialogueSampler(model, 100).sample_dialogues(questions, 5, 512, seed="s") == whole
-    assert all(rows * slots <= 100 for rows, slots in caches)
-    assert {rows for rows, _ in caches} == {2, 5}
+    assert all(tokens(room) <= 100 for room in rooms)
+    assert {room.rows for room in rooms} == {2, 5}
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "minimax"])

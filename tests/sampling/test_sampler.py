@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from llamita.errors import ConfigError
+from llamita.sampling.cache import Room
 from llamita.sampling.decoder import Decoder
 from llamita.sampling.llama import LlamaSampler
+from llamita.sampling.static import StaticDecoder
 from llamita.sampling.weights import copy_weights
 
 from ..helpers.tiny import EOS, ragged_prompts, tiny_model
@@ -34,18 +36,15 @@ def test_every_logit_agrees_with_the_model(
             if name.endswith("bias"):
                 torch.nn.init.normal_(parameter)
     prompts, new = ragged_prompts(5), torch.randint(3, 29, (7, 6))
-    copies = torch.tensor([0, 0, 1, 2, 3, 4, 4])
-    decoder = Decoder(copy_weights(model))
+    copies = [0, 0, 1, 2, 3, 4, 4]
+    decoder = Decoder(copy_weights(model), Room(rows=7, prompts=5, longest=12, new_tokens=6))
     monkeypatch.setattr("llamita.batches._TOKENS_AT_ONCE", (at_once, at_once))
-    with monkeypatch.context() as hostile:  # uninitialised memory may contain anything
-        hostile.setattr(torch, "empty", lambda size, **how: torch.full(size, float("nan"), **how))
-        hostile.setattr(torch, "empty_like", lambda like: torch.full_like(like, float("nan")))
-        found = [decoder.prefill(prompts, copies, 6)]
+    found = [decoder.add(prompts, copies)]
     found += [decoder.step(new[:, step]) for step in range(3)]
     kept = torch.tensor([1, 2, 5])
     decoder.keep(kept)
     found += [decoder.step(new[kept, step]) for step in range(3, 6)]
-    for row, prompt in enumerate(copies.tolist()):
+    for row, prompt in enumerate(copies):
         whole = torch.tensor([prompts[prompt] + new[row].tolist()])
         with torch.no_grad():
             expected = model(input_ids=whole).logits[0, len(prompts[prompt]) - 1 :]
@@ -56,6 +55,38 @@ def test_every_logit_agrees_with_the_model(
                 torch.testing.assert_close(
                     logits[kept.tolist().index(row)], expected[step], atol=1e-5, rtol=0
                 )
+
+
+@pytest.mark.parametrize("kind", [Decoder, StaticDecoder])
+def test_rows_that_start_later_have_the_logits_of_the_model(
+    kind: type[Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows leave and join at several steps, until the slots of the first ones are used again."""
+    monkeypatch.setattr("llamita.sampling.static.SLOTS", 4)
+    model, prompts = tiny_model(), ragged_prompts(7)
+    decoder = kind(copy_weights(model), Room(rows=5, prompts=4, longest=12, new_tokens=6))
+    draw = torch.Generator().manual_seed(0)
+    histories: list[list[int]] = []
+    joins = {0: [0, 0, 1, 2], 2: [3, 3], 4: [4, 4, 5], 7: [6, 6]}  # step -> prompts of the new rows
+    keeps = {2: [1, 3], 4: [1, 3], 7: [2, 3, 4]}
+    for step in range(11):
+        if step in keeps:
+            decoder.keep(torch.tensor(keeps[step]))
+            histories = [histories[row] for row in keeps[step]]
+        found = []
+        if histories:
+            tokens = torch.randint(3, 29, (len(histories),), generator=draw)
+            found = list(decoder.step(tokens))
+            histories = [[*row, token] for row, token in zip(histories, tokens.tolist(), strict=True)]
+        if step in joins:
+            new = joins[step]
+            found += decoder.add([prompts[p] for p in sorted(set(new))], [p - new[0] for p in new])
+            histories += [prompts[prompt] for prompt in new]
+        for history, logits in zip(histories, found, strict=True):
+            with torch.no_grad():
+                expected = model(input_ids=torch.tensor([history])).logits[0, -1]
+            torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    assert decoder.is_full
 
 
 @pytest.mark.parametrize("cache_tokens", [60, 10**6])
