@@ -30,6 +30,7 @@ from llamita.rlhf.ppo.trainer import PpoTrainer
 from llamita.rlhf.rejection import stage as rejection
 from llamita.rlhf.rejection.settings import RejectionSettings
 from llamita.rlhf.shared_base import SharedBaseModel
+from llamita.sampling.cache import Room
 from llamita.sampling.decoder import Decoder
 from llamita.sampling.weights import copy_weights
 from llamita.sft import stage as sft
@@ -388,7 +389,9 @@ def test_an_adapter_of_tied_embeddings(root: Path, tokenizer: Any) -> None:
     base_model.save("policy", tokenizer, root / "tied_ppo")
     torch.testing.assert_close(logits(policy), wanted, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        decoded = Decoder(copy_weights(policy.activated())).prefill(IDS.tolist(), torch.arange(2), 1)
+        decoded = Decoder(copy_weights(policy.activated()), Room(2, 2, IDS.shape[1], 1)).add(
+            IDS.tolist(), [0, 1]
+        )
     torch.testing.assert_close(decoded, wanted[:, -1], rtol=1e-4, atol=1e-4)
     for folder in ("tied_sft", "tied_ppo"):
         published = AutoModelForCausalLM.from_pretrained(root / folder / "model")

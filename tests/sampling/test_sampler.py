@@ -110,7 +110,11 @@ def test_greedy_equals_generate_token_for_token(cache_tokens: int) -> None:
     )
 
 
-def test_an_answer_does_not_depend_on_batch_size_or_other_prompts() -> None:
+@pytest.mark.parametrize("steps_per_check", [1, 7])
+def test_an_answer_does_not_depend_on_batch_size_or_other_prompts(
+    steps_per_check: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamita.sampling.llama._STEPS_PER_CHECK", {"cpu": steps_per_check})
     model, prompts = tiny_model(), ragged_prompts(17)
     one = LlamaSampler(model, cache_tokens=2000).sample(prompts, 16, num_generations=4, seed=5)
     other = LlamaSampler(model, cache_tokens=70).sample(prompts, 16, num_generations=4, seed=5)
