@@ -96,4 +96,5 @@ def test_between_two_checks_nothing_waits(dialogues: bool, monkeypatch: pytest.M
     checks = {step - 1 for step in range(8, waits.begun, 8)}
     assert checks <= waits.operations.keys(), "otherwise this test sees nothing"
     assert waits.operations.keys() <= checks | {0, waits.begun}, "the prefill and the end may wait"
-    assert max(waits.operations[step] for step in checks) <= 2
+    # one for the check; where the cache changes, the places of rows and prompts are copied to the device
+    assert max(waits.operations[step] for step in checks) <= 7
