@@ -8,8 +8,8 @@ an EOS of constant probability, so that lengths vary as those of chat answers do
 
 All engines sample at temperature 1 without top-k or top-p, ROWS answers in parallel, of several times as
 many. `generate` gets what a user of it would do: prompts sorted by length, in batches of ROWS answers,
-padded on the left. In each round every engine runs once. Rates count answer tokens, EOS included. Seconds
-of the processor tell more than those of the clock while other programs use it; give one thread then
+padded on the left. In each round every engine runs once. Rates count answer tokens, EOS included. While other
+programs use the machine, processor time is more reliable than the clock; use one thread then
 (OMP_NUM_THREADS=1).
 """
 
