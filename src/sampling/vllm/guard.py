@@ -16,8 +16,8 @@ PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
 
 
 def main() -> int:
-    # Before the server starts: else it would outlive a guard that is interrupted in between. No SIG_IGN, which
-    # the server would inherit.
+    # Before the server starts: else it would outlive a guard that is interrupted in between. Not SIG_IGN: the
+    # server would inherit it.
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(name, lambda *_: None)  # the stage decides when its servers end
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)

@@ -113,7 +113,7 @@ class Servers:
         except LlamitaError as error:
             raise LlamitaError(
                 f"{error}. Rank 0 has started it, but rank {rank()} cannot reach it; if they run on "
-                "different machines, set sampler.start.host to an address of rank 0's machine that all can reach"
+                "different machines, set sampler.start.host to an address of rank 0's that all can reach"
             ) from None
 
     @property
