@@ -187,6 +187,25 @@ def test_nothing_is_restarted_after_the_end(folder: Path, tmp_path: Path) -> Non
     assert started == []
 
 
+def test_a_server_is_restarted_once(folder: Path, tmp_path: Path) -> None:
+    started: list[Path] = []
+    servers = running("http://localhost:1", tmp_path)
+    server = servers.members[0]
+    server.process = SimpleNamespace(  # type: ignore[assignment]
+        start=started.append,
+        stop=lambda: None,
+        end=lambda: None,
+        exit_code=1,
+        ends_within=lambda _: 1,
+        last_lines=lambda: "the log",
+    )
+    servers._folder, server.life = folder, 1
+    with pytest.raises(LlamitaError, match=r"(?s)failed again after its restart: ended .*code 1.*the log"):
+        servers.repair(server, ServerFault("ended"), 1)
+    servers.repair(server, ServerFault("ended"), 0)  # a request of its former life
+    assert started == []
+
+
 # ------------------------------------------------------------------------------- other ranks
 
 
