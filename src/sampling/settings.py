@@ -38,7 +38,7 @@ class StartedServers(Settings):
     """number of GPUs that share the weights of a server"""
     gpus: list[Annotated[int, Field(ge=0)]] | None = None
     """ids of the GPUs: the first server takes the first `tensor_parallel_size` of them, and so on; default:
-    the servers choose among all GPUs"""
+    each server takes the first ones that the trainer sees"""
     host: str = "127.0.0.1"
     """address at which the servers listen; ranks on other machines need one that they can reach"""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8200

@@ -18,6 +18,8 @@ from llamita.sampling.weights import copy_weights
 
 from .fake_vllm_errors import DEFAULT_TOKENS
 
+_reading = threading.Lock()  # transformers patches its classes while it loads, in all threads
+
 
 class Answer(NamedTuple):
     """One sample.
@@ -109,7 +111,7 @@ class FakeModel:
     def _read(self, folder: Path) -> Any:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder")
-        with quiet():
+        with quiet(), _reading:
             return AutoModelForCausalLM.from_pretrained(str(folder), dtype=self._dtype)
 
 

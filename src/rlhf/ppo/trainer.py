@@ -182,7 +182,8 @@ class PpoTrainer:
         """
         for engine in self._engines.values():
             engine.free_gathered()
-        self._sampler.sync(self.policy.module.language_model, version)
+        trained = max(0, version - self.settings.critic_warmup_iterations)  # the warm-up does not change it
+        self._sampler.sync(self.policy.module.language_model, trained)
         samples = self._sampler.sample(
             [prompt.ids for prompt in prompts],
             self.settings.max_new_tokens,

@@ -90,14 +90,14 @@ class Client:
         )
 
     def close(self) -> None:
-        """Ends all connections; a request that waits fails."""
+        """Ends all connections; later requests fail."""
         self._http.close()
 
     def is_healthy(self) -> bool:
         """Whether the server is ready."""
         try:
             return self._http.get("/health", timeout=CONNECT_TIMEOUT).status_code == httpx2.codes.OK
-        except httpx2.HTTPError:
+        except (httpx2.HTTPError, RuntimeError):  # RuntimeError: closed by another thread
             return False
 
     def model(self) -> ServedModel:

@@ -16,6 +16,10 @@ PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
 
 
 def main() -> int:
+    # Before the server starts: else it would outlive a guard that is interrupted in between. Not SIG_IGN: the
+    # server would inherit it.
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(name, lambda *_: None)  # the stage decides when its servers end
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
 
     def stop() -> None:
@@ -27,8 +31,6 @@ def main() -> int:
         _signal(server, signal.SIGKILL)  # its workers, too
 
     stopping = threading.Thread(target=stop, daemon=True)
-    for name in (signal.SIGINT, signal.SIGTERM):  # the stage decides when its servers end
-        signal.signal(name, signal.SIG_IGN)
     stopping.start()
     code = server.wait()
     _signal(server, signal.SIGKILL)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 
 from ...errors import ConfigError
+from ...processes import advanced
 from ...settings import Precision
 from ..settings import StartedServers
 from . import guard
@@ -18,6 +21,11 @@ MODULE = "vllm.entrypoints.openai.api_server"  # unlike the command `vllm`, also
 SERVED_NAME = "llamita"  # the same after a restart with another folder
 LAST_LINES = 15  # of a log, in error messages
 STOP_TIMEOUT = guard.PATIENCE + 10.0  # seconds
+PORT_TIMEOUT = guard.PATIENCE + 10.0  # seconds; a run that was killed leaves a server for a moment
+# Variables of the trainer's launcher; with those of torchrun, a server would look for a store of the trainer.
+LAUNCHERS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_|CROSS_)?(RANK|WORLD_SIZE|SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*"
+)
 
 
 class ServerProcess:
@@ -55,7 +63,8 @@ class ServerProcess:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self._environment(),
+                env=self._environment(),
+                start_new_session=True,  # a signal to the stage's process group must not end the guard
             )
 
     def command(self, model: Path) -> list[str]:
@@ -82,18 +91,30 @@ class ServerProcess:
         if gpus is not None:
             own = gpus[self._number * size : (self._number + 1) * size]
             chosen["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, own))
-        return {"VLLM_SERVER_DEV_MODE": "1", **chosen, **self._settings.environment}
+        inherited = {name: value for name, value in os.environ.items() if not LAUNCHERS.fullmatch(name)}
+        return {**inherited, "VLLM_SERVER_DEV_MODE": "1", **chosen, **self._settings.environment}
 
     def _check_port(self) -> None:
+        end = time.monotonic() + PORT_TIMEOUT
+        while (problem := self._port_problem()) == errno.EADDRINUSE and time.monotonic() < end:
+            advanced()
+            time.sleep(0.5)
+        if problem is not None:
+            raise ConfigError(
+                f"sampler.start: {self._settings.host}:{self.port} cannot be used: {os.strerror(problem)}; "
+                "end what uses it, such as another run, or set another port or host"
+            )
+
+    def _port_problem(self) -> int | None:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((self._settings.host, self.port))
+            except socket.gaierror:
+                return errno.EADDRNOTAVAIL
             except OSError as error:
-                raise ConfigError(
-                    f"sampler.start: {self._settings.host}:{self.port} cannot be used: {error.strerror}; set "
-                    "another port or host"
-                ) from None
+                return error.errno
+        return None
 
     @property
     def exit_code(self) -> int | None:
@@ -115,15 +136,20 @@ class ServerProcess:
             lines = []
         return "\n".join(f"  | {line}" for line in lines[-LAST_LINES:]) + f"\nlog: {self.log}"
 
+    def end(self) -> None:
+        """Makes the server end, without waiting for it."""
+        if (process := self._process) is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+
     def stop(self) -> None:
         """Ends the server and waits for its end."""
-        if self._process is None:
+        if (process := self._process) is None:
             return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self.end()
         try:
-            self._process.wait(STOP_TIMEOUT)
+            process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            process.kill()
+            process.wait()
         self._process = None

@@ -26,7 +26,7 @@ from .checks import TEXT, canary, check_logprobs, check_tokenizer, is_unchanged
 from .client import Answer, Client, Request, ServedModel, ServerFault
 from .servers import Server, Servers
 from .sharing import share_out
-from .weights import differ, same_shape, servable, write_snapshot
+from .weights import differ, difference, same_shape, servable, write_snapshot
 
 EXCLUDED = -100.0  # logit bias; the probability of an excluded token becomes about 1e-43 of what it was
 
@@ -52,14 +52,15 @@ class VllmSampler(Sampler):
 
     def __init__(self, settings: VllmEngine, folder: Path, *, dtype: Precision, working: Path) -> None:
         self._settings, self._dtype, self._working = settings, dtype, working
-        self._weights = Path(settings.weights) if settings.weights else working / "weights"
+        self._weights = _weights_folder(settings, working)
         self.version = 0
         self._synced: int | None = None  # version whose weights the servers have got from `sync`
+        # a run that was killed leaves its weights
+        once("clearing weights", lambda: shutil.rmtree(self._weights, ignore_errors=True))
         self._open(folder)
 
-    def _open(self, folder: Path) -> None:
-        self._loaded = folder
-        self._folder = self._source = folder = self._servable(folder)
+    def _describe(self, folder: Path) -> None:
+        """Sets what requests need to know about the model in a folder that servers can load."""
         tokenizer = load_tokenizer(folder)
         config = loaded_config(folder, tokenizer)
         self.eos, self._pad = eos_ids(config), excluded_pad_id(config)
@@ -67,6 +68,11 @@ class VllmSampler(Sampler):
         if self._pad is not None and self._pad >= self._vocab_size:
             self._pad = None  # has no embedding, so the server cannot sample it
         self._canary_prompts = _canary_prompts(tokenizer, self.eos)
+
+    def _open(self, folder: Path) -> None:
+        self._loaded = folder
+        self._folder = self._source = folder = self._servable(folder)
+        self._describe(folder)
         own: Servers | None = None
 
         def start() -> list[str]:
@@ -101,18 +107,27 @@ class VllmSampler(Sampler):
     def load(self, folder: Path) -> None:
         """Samples from the model in another folder from now on.
 
-        Servers that the stage has started are started again if the model has another shape.
+        Servers that the stage has started are started again if the model has another shape. Raises
+        ConfigError if running ones cannot load it: a reload that fails would end them.
         """
         if folder == self._loaded and self._synced is None:
             return
         self.version += 1
         served = self._servable(folder)
+        if self._settings.start is None and (problem := difference(served, self._source)):
+            raise ConfigError(
+                f"sampler.urls: the servers serve {self._source} and cannot load {served}: {problem}; set "
+                "sampler.start, so that the stage starts servers for each model"
+            )
         if self._settings.start is not None and not same_shape(served, self._source):
             self._servers.close()
             self._open(folder)
         else:
+            source = self._source
             once("loading weights", lambda: self._load(served))
             self._loaded, self._folder, self._source = folder, served, served
+            once("clearing weights", lambda: self._discard(source))
+            self._describe(served)
         self._synced = None
 
     def _servable(self, folder: Path) -> Path:
@@ -151,24 +166,37 @@ class VllmSampler(Sampler):
         members = self._servers.members
         try:
             must_change = differ(folder, self._folder, getattr(torch, self._dtype))
-            before = [canary(server, self._canary_prompts, self.eos) for server in members if must_change]
+            before = [self._canary(server) for server in members if must_change]
             self._servers.load(folder)
             for server, old in zip(members, before, strict=False):
-                if is_unchanged(old, canary(server, self._canary_prompts, self.eos)):
+                if is_unchanged(old, self._canary(server)):
                     raise LlamitaError(
                         f"sampler: server {server.url} still samples from the weights of {self._folder} "
                         f"after it loaded {folder}; can it read that folder?"
                     )
         except ServerFault as fault:
             raise LlamitaError(f"sampler: a server fails while it gets weights: {fault}") from None
-        if self._folder.parent == self._weights and self._folder != folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._discard(self._folder, folder)
+
+    def _canary(self, server: Server) -> list[list[float]]:
+        """See `canary`; a server that fails is repaired, and then asked again."""
+        life = server.life
+        try:
+            return canary(server, self._canary_prompts, self.eos)
+        except ServerFault as fault:
+            self._servers.repair(server, fault, life)
+            return canary(server, self._canary_prompts, self.eos)
+
+    def _discard(self, folder: Path, *needed: Path) -> None:
+        """Removes weights that this sampler has written, unless they or their config are needed."""
+        if folder.parent == self._weights and folder not in (*needed, self._source):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Stops the servers that the stage has started."""
         self._servers.close()
-        if is_main_process() and self._folder.parent == self._weights:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if is_main_process():
+            shutil.rmtree(self._weights, ignore_errors=True)
 
     def _sample_rows(
         self,
@@ -232,6 +260,14 @@ def _give_weights(server: Server, folder: Path) -> None:
     except ConfigError:
         if Path(server.model.folder) != folder:
             raise
+
+
+def _weights_folder(settings: VllmEngine, working: Path) -> Path:
+    """The folder for weights, in which no other run writes."""
+    if settings.weights is None:
+        return working / "weights"
+    name = hashlib.sha256(str(working.absolute()).encode()).hexdigest()[:12]
+    return Path(settings.weights) / f"llamita-{name}"
 
 
 def _joined(rows: Sequence[int], names: Sequence[tuple[int, int]]) -> list[tuple[int, tuple[int, int], int]]:

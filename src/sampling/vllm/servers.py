@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 
 from ...console import say
 from ...errors import LlamitaError
-from ...processes import advanced
+from ...processes import advanced, rank
 from ...settings import Precision
 from ..settings import VllmEngine
 from .client import Client, ServedModel, ServerFault
@@ -99,10 +99,22 @@ class Servers:
         if self._settings.start is not None:
             say(f"sampler: starting {', '.join(self.urls)}")
         for server in self.members:
-            self._wait(server, self._start_timeout)
+            self._wait_for_start(server)
         if any(server.process is not None for server in self.members):
             say(f"sampler: servers are ready after {time.monotonic() - started:.0f} s")
             threading.Thread(target=self._watch, name="vLLM servers", daemon=True).start()
+
+    def _wait_for_start(self, server: Server) -> None:
+        if server.process is not None or self._settings.start is None:
+            self._wait(server, self._start_timeout)
+            return
+        try:
+            self._wait(server, RETURN_TIMEOUT)
+        except LlamitaError as error:
+            raise LlamitaError(
+                f"{error}. Rank 0 has started it, but rank {rank()} cannot reach it; if they run on "
+                "different machines, set sampler.start.host to an address of rank 0's that all can reach"
+            ) from None
 
     @property
     def _start_timeout(self) -> float:
@@ -129,18 +141,31 @@ class Servers:
         Raises LlamitaError if one rejects them.
         """
         self._folder = folder
-        with ThreadPoolExecutor(len(self.members)) as pool:
-            for done in [pool.submit(self._load, server, folder) for server in self.members]:
-                done.result()
+        results: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def load(server: Server) -> None:
+            try:
+                self._load(server, folder)
+            except BaseException as error:  # raised again in the thread that waits
+                results.put(error)
+            else:
+                results.put(None)
+
+        for server in self.members:
+            # a daemon: after Ctrl-C nobody waits for a server that does not respond
+            threading.Thread(target=load, args=(server,), daemon=True).start()
+        for _ in self.members:
+            if (error := results.get()) is not None:
+                raise error
 
     def _load(self, server: Server, folder: Path) -> None:
-        try:
-            server.client.reload(folder)
-        except ServerFault as fault:
-            if server.process is None:
-                raise server.failure(f"does not load the weights of {folder}: {fault}") from None
-            # vLLM still reports that it is healthy, but it answers no request after a reload that failed
-            with server.repairing:
+        with server.repairing:  # a restart that has begun with the weights before must end first
+            try:
+                server.client.reload(folder)
+            except ServerFault as fault:
+                if server.process is None:
+                    raise server.failure(f"does not load the weights of {folder}: {fault}") from None
+                # vLLM still reports that it is healthy, but it answers no request after a reload that failed
                 self._restart(server, fault)
 
     def repair(self, server: Server, fault: ServerFault, life: int) -> None:
@@ -150,8 +175,6 @@ class Servers:
         if it has failed again, or does not become ready.
         """
         with server.repairing:
-            if self._closed.is_set():
-                raise server.failure(str(fault))
             if server.life != life:
                 return  # another thread has restarted it
             if server.process is None:
@@ -160,17 +183,29 @@ class Servers:
                 self._restart(server, fault)
 
     def _wait_for_return(self, server: Server, fault: ServerFault) -> None:
-        """Waits until a server that others may restart is ready; one that hangs is not waited for."""
-        if fault.hangs:
+        """Waits until a server that others may restart is ready; one that hangs only if rank 0 can."""
+        if fault.hangs and not (self._settings.start is not None and self._ends(server)):
             raise server.failure(str(fault))
         try:
             self._wait(server, self._start_timeout)
         except LlamitaError:
             raise server.failure(str(fault)) from None
 
+    def _ends(self, server: Server) -> bool:
+        """Waits until rank 0 stops a server that hangs: its own requests to it have the same time limit."""
+        end = time.monotonic() + self._settings.timeout + RETURN_TIMEOUT
+        while server.client.is_healthy():
+            if time.monotonic() > end or self._closed.is_set():
+                return False
+            advanced()
+            time.sleep(POLL)
+        return True
+
     def _restart(self, server: Server, fault: ServerFault) -> None:
         assert server.process is not None
         assert self._folder is not None
+        if self._closed.is_set():
+            raise server.failure(str(fault))
         # its connections break before the process has ended
         code = server.process.exit_code if fault.hangs else server.process.ends_within(END_TIMEOUT)
         what = str(fault) if code is None else f"ended with exit code {code}"
@@ -199,7 +234,9 @@ class Servers:
         self._closed.set()
         for server in self.members:
             server.client.close()
+            if server.process is not None:
+                server.process.end()  # a thread that waits for its response fails, and no longer repairs it
         for server in self.members:
-            with server.repairing:
-                if server.process is not None:
+            if server.process is not None:
+                with server.repairing:
                     server.process.stop()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
+from ...processes import advanced
 from .client import Answer, Client, Request, ServedModel, ServerFault
 from .servers import Server, Servers
 
 Complete = Callable[[Client, ServedModel, Request], list[Answer]]
+WAIT = 5.0  # seconds after which a rank that waits for answers reports that it is not hung
 
 
 def share_out(
@@ -42,7 +44,7 @@ def share_out(
     answers: list[list[Answer]] = [[] for _ in requests]
     try:
         for _ in requests:
-            result = work.finished.get()
+            result = work.next_result()
             if isinstance(result, BaseException):
                 raise result
             place, answers[place] = result
@@ -77,12 +79,22 @@ class _Work:
                 try:
                     answers = self._complete(server.client, server.model, self._requests[place])
                 except ServerFault as fault:
-                    self._put_back(place, server, fault)
+                    self._count_failure(place, server, fault)
                     self._servers.repair(server, fault, life)
+                    # not before: another thread of this server would send it to the server that has ended
+                    self._left.appendleft(place)
                 else:
                     self.finished.put((place, answers))
         except BaseException as error:  # raised again in the thread that waits for the answers
             self.finished.put(error)
+
+    def next_result(self) -> tuple[int, list[Answer]] | BaseException:
+        """Waits for the next of `finished`; each request and each restart has a time limit of its own."""
+        while True:
+            try:
+                return self.finished.get(timeout=WAIT)
+            except Empty:
+                advanced()
 
     def _next(self) -> int | None:
         try:
@@ -90,10 +102,9 @@ class _Work:
         except IndexError:
             return None
 
-    def _put_back(self, place: int, server: Server, fault: ServerFault) -> None:
-        """Lets any server take a request again. Raises LlamitaError if it has failed before."""
+    def _count_failure(self, place: int, server: Server, fault: ServerFault) -> None:
+        """Raises LlamitaError if a request has failed before."""
         with self._lock:
             if place in self._failed:
                 raise server.failure(f"{fault}; a request has failed twice")
             self._failed.add(place)
-        self._left.appendleft(place)

@@ -21,7 +21,10 @@ from ...settings import Precision
 from ..weights import merged
 
 BASE_LAYER = ".base_layer"  # peft's name for the layer that an adapter belongs to
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.gguf")
+WEIGHT_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.gguf"),
+    *("*.pth", "*.h5", "*.msgpack", "*.onnx"),  # published models have copies in other formats
+)
 CHANGED_SHARE = 0.01  # of the elements of a matrix
 
 
@@ -107,12 +110,15 @@ def write_snapshot(model: Any, source: Path, folder: Path, *, dtype: torch.dtype
         if is_main_process():
             if size and size + tensor.nbytes > FILE_SIZE:
                 flush()
-            tensors[name] = tensor.to("cpu", copy=True)
+            tensors[name] = tensor.to("cpu", copy=True).contiguous()
             size += tensor.nbytes
     if is_main_process():
         flush()
         if failure is None:
-            write_json(folder / INDEX, {"metadata": {}, "weight_map": files})
+            try:
+                write_json(folder / INDEX, {"metadata": {}, "weight_map": files})
+            except OSError as error:
+                failure = error
     return failure
 
 
@@ -153,9 +159,26 @@ def differ(folder: Path, other: Path, dtype: torch.dtype) -> bool:
 
 def same_shape(folder: Path, other: Path) -> bool:
     """Whether a server of the model in one folder can load the weights of the other."""
+    one, two = map(_config, (folder, other))
+    return one == two
+
+
+def difference(folder: Path, other: Path) -> str | None:
+    """Why a running server of the model in `other` cannot serve that in `folder`; None if it can.
+
+    Ids of special tokens may differ: requests name them.
+    """
+    one, two = map(_config, (folder, other))
+    names = sorted(
+        name
+        for name in one.keys() | two.keys()
+        if not name.endswith("_token_id") and one.get(name) != two.get(name)
+    )
+    return "; ".join(f"{name} is {one.get(name)}, not {two.get(name)}" for name in names[:3]) or None
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What decides the shape of a folder's model."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     ignored = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
-    configs = [json.loads((each / "config.json").read_text(encoding="utf-8")) for each in (folder, other)]
-    for config in configs:
-        for name in ignored:
-            config.pop(name, None)
-    return bool(configs[0] == configs[1])
+    return {name: value for name, value in config.items() if name not in ignored}

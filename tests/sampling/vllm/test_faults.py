@@ -11,6 +11,7 @@ import pytest
 
 from llamita.errors import ConfigError, LlamitaError
 from llamita.sampling.settings import VllmEngine
+from llamita.sampling.vllm import process as process_module
 from llamita.sampling.vllm.sampler import VllmSampler
 
 from ...helpers.fake_vllm import FakeVllm, fake_vllm
@@ -139,6 +140,27 @@ def test_a_server_that_hangs_is_restarted_once_and_has_the_newest_weights(
         assert "no response to /v1/completions in 2 s; restarting it, once" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("answered", [1, 5])
+def test_a_server_that_dies_while_it_gets_weights(
+    answered: int, start: Start, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before or after it has loaded them: it is restarted with the newest ones."""
+    import torch
+
+    from llamita.model.checkpoint import load_causal_lm
+    from llamita.sampling.engines import local_sampler
+
+    model = load_causal_lm(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    expected = local_sampler(model).sample(PROMPTS, 8, temperature=0).answer_ids
+    with start(Faults(die_after=answered, marker=str(tmp_path / "marker"))) as sampler:
+        sampler.sync(model, 1)
+        assert sampler.sample(PROMPTS, 8, temperature=0).answer_ids == expected
+    assert "restarting it, once" in capsys.readouterr().out
+
+
 def test_a_server_that_dies_twice_ends_the_stage(start: Start, tmp_path: Path) -> None:
     with start(Faults(die_after=4)) as sampler, pytest.raises(LlamitaError) as error:
         answers(sampler)
@@ -158,10 +180,15 @@ def test_a_server_that_is_never_ready(start: Start) -> None:
         start(Faults(never_healthy=True), start={"start_timeout": 3.0})
 
 
-def test_a_missing_python_and_a_port_in_use(start: Start, folder: Path) -> None:
+def test_a_missing_python_and_a_port_in_use(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "PORT_TIMEOUT", 0.1)
     with pytest.raises(ConfigError, match=r"sampler.start.python: no such file: /none; expected the Python"):
         start(start={"python": "/none"})
     with fake_vllm(folder) as server:
         port = int(server.url.rsplit(":", 1)[1])
-        with pytest.raises(ConfigError, match=rf"127.0.0.1:{port} cannot be used: Address already in use"):
+        with pytest.raises(
+            ConfigError, match=rf"127.0.0.1:{port} cannot be used: Address already in use; end what uses it"
+        ):
             start(start={"port": port})

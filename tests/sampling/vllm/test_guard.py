@@ -52,6 +52,17 @@ def test_server_and_workers_end_with_the_stage(number: int, tmp_path: Path) -> N
     wait_until(lambda: not runs(server) and not runs(worker))
 
 
+def test_workers_end_with_a_server_that_ends_alone(tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    command = [sys.executable, guard.__file__, sys.executable, "-c", SERVER, str(file)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    wait_until(lambda: file.exists() and len(file.read_text().split()) == 2)
+    server, worker = map(int, file.read_text().split())
+    os.kill(server, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not runs(worker))
+
+
 def test_the_exit_code_is_that_of_the_server() -> None:
     command = [sys.executable, guard.__file__, sys.executable, "-c", "raise SystemExit(3)"]
     assert subprocess.Popen(command, stdin=subprocess.PIPE).wait() == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -108,7 +110,7 @@ def test_sync_passes_the_weights_and_answers_carry_their_version(
     sampler.sync(model, 5)
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["version-5"]
     sampler.close()
-    assert list((tmp_path / "weights").iterdir()) == []
+    assert not (tmp_path / "weights").exists()
 
 
 def test_another_folder(sampler: VllmSampler, folder: Path, tmp_path: Path, tokenizer: object) -> None:
@@ -120,6 +122,61 @@ def test_another_folder(sampler: VllmSampler, folder: Path, tmp_path: Path, toke
     assert found.version == 1
     sampler.load(folder)
     assert sampler.sample(PROMPTS, 12, temperature=0).answer_ids != found.answer_ids
+
+
+def test_runs_share_no_folder_for_weights(
+    servers: list[FakeVllm], folder: Path, tmp_path: Path, tokenizer: object
+) -> None:
+    """Also with the same setting `weights`; what a killed run has left there is removed."""
+    shared, models = tmp_path / "shared", [load_causal_lm(folder), load_causal_lm(folder)]
+    with torch.no_grad():
+        for weight in models[1].parameters():
+            weight.add_(0.1)
+    samplers = [
+        open_sampler([server.url], folder, tmp_path / name, weights=str(shared))
+        for server, name in zip(servers, "ab", strict=True)
+    ]
+    for sampler, model in zip(samplers, models, strict=True):
+        sampler.sync(model, 1)
+    assert len(list(shared.glob("*/version-1"))) == 2
+    # the first run is killed, and resumes at an earlier version
+    with open_sampler([servers[0].url], folder, tmp_path / "a", weights=str(shared)):
+        assert len(list(shared.glob("*/version-1"))) == 1
+        assert samplers[1].sample(PROMPTS, 4, temperature=0).version == 1
+    samplers[1].close()
+    assert list(shared.iterdir()) == []
+
+
+def test_special_tokens_of_another_folder(
+    sampler: VllmSampler, servers: list[FakeVllm], folder: Path, tmp_path: Path
+) -> None:
+    """They may differ although the weights have the same shapes."""
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    path = other / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [2, 7]}))
+    assert sampler.eos == [2]
+    sampler.load(other)
+    assert sampler.eos == [2, 7]
+    found = sampler.sample(PROMPTS, 12, 4, seed=1)
+    assert {ids[-1] for ids, finished in zip(found.answer_ids, found.finished, strict=True) if finished} == {
+        2,
+        7,
+    }
+
+
+def test_a_running_server_is_not_asked_to_load_another_shape(
+    sampler: VllmSampler, servers: list[FakeVllm], tmp_path: Path, tokenizer: object
+) -> None:
+    """A reload that fails would end it."""
+    wide = save_tiny_model(tmp_path / "wide", tokenizer, intermediate_size=64)
+    before = len(servers[0].requests)
+    with pytest.raises(
+        ConfigError, match=r"sampler.urls: .*wide: intermediate_size is 64, not \d+; set sampler.start"
+    ):
+        sampler.load(wide)
+    assert len(servers[0].requests) == before
+    sampler.sample(PROMPTS, 4)
 
 
 def test_a_running_server_may_have_other_weights_than_it_was_started_with(

@@ -97,8 +97,11 @@ def test_a_snapshot_is_a_model_folder(
         for parameter in model.parameters():
             parameter.mul_(1.5)
     monkeypatch.setattr(weights, "FILE_SIZE", 8_000)
+    (source / "original").mkdir()
+    (source / "original" / "consolidated.00.pth").touch()
     assert write_snapshot(model, source, tmp_path / "new", dtype=torch.float32) is None
     assert len(list((tmp_path / "new").glob("*.safetensors"))) > 3
+    assert not list((tmp_path / "new").rglob("*.pth")), "no other copies of the weights"
     check(load_causal_lm(tmp_path / "new").state_dict(), model.state_dict())
     assert load_tokenizer(tmp_path / "new").get_vocab() == load_tokenizer(source).get_vocab()
 
@@ -120,6 +123,20 @@ def test_a_snapshot_that_cannot_be_written(
     failure = write_snapshot(model, source, tmp_path / "file" / "new", dtype=torch.float32)
     assert isinstance(failure, OSError)
     assert len(gathered) == len(list(model.parameters()))
+
+
+def test_an_index_that_cannot_be_written(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that rank 0 raised at once would leave the other ranks waiting."""
+    source = save_tiny_model(tmp_path / "source", tokenizer)
+
+    def full(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(weights, "write_json", full)
+    failure = write_snapshot(load_causal_lm(source), source, tmp_path / "new", dtype=torch.float32)
+    assert str(failure) == "disk full"
 
 
 def test_folders_that_differ(tmp_path: Path, tokenizer: Any) -> None:
