@@ -38,7 +38,7 @@ class StartedServers(Settings):
     """number of GPUs that share the weights of a server"""
     gpus: list[Annotated[int, Field(ge=0)]] | None = None
     """ids of the GPUs: the first server takes the first `tensor_parallel_size` of them, and so on; default:
-    each server takes the first ones that the trainer sees"""
+    the first ones of the machine; set it if the same machine trains"""
     host: str = "127.0.0.1"
     """address at which the servers listen; ranks on other machines need one that they can reach"""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8200
@@ -75,7 +75,7 @@ class VllmEngine(Settings):
     to read it; default: in the stage's working folder"""
     parallel: Count = 256
     """maximum number of parallel requests of a rank to a server"""
-    timeout: Seconds = 600.0
+    timeout: Seconds = 300.0
     """seconds after which a request without a response has failed"""
 
     @field_validator("urls")

@@ -181,6 +181,10 @@ class Client:
         """
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         self._call("POST", "/collective_rpc", body)
+        self.reset_cache()
+
+    def reset_cache(self) -> None:
+        """Forgets the keys of earlier prompts. Raises ConfigError if the server lacks the route."""
         self._call("POST", "/reset_prefix_cache", {})
 
     def _call(self, method: str, route: str, body: Any = None) -> Any:

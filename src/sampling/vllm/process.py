@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import ConfigError
@@ -20,6 +21,8 @@ from . import guard
 MODULE = "vllm.entrypoints.openai.api_server"  # unlike the command `vllm`, also works in CPU builds
 SERVED_NAME = "llamita"  # the same after a restart with another folder
 LAST_LINES = 15  # of a log, in error messages
+RECENT_LINES = 300  # of a log, in which error messages are searched
+MAX_ERRORS = 5
 STOP_TIMEOUT = guard.PATIENCE + 10.0  # seconds
 PORT_TIMEOUT = guard.PATIENCE + 10.0  # seconds; a run that was killed leaves a server for a moment
 # Variables of the trainer's launcher; with those of torchrun, a server would look for a store of the trainer.
@@ -88,6 +91,8 @@ class ServerProcess:
     def _environment(self) -> dict[str, str]:
         size, gpus = self._settings.tensor_parallel_size, self._settings.gpus
         chosen = {}
+        if gpus is None and self._settings.count > 1:
+            gpus = list(range(self._settings.count * size))
         if gpus is not None:
             own = gpus[self._number * size : (self._number + 1) * size]
             chosen["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, own))
@@ -134,7 +139,8 @@ class ServerProcess:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             lines = []
-        return "\n".join(f"  | {line}" for line in lines[-LAST_LINES:]) + f"\nlog: {self.log}"
+        shown = [*_errors(lines[-RECENT_LINES:-LAST_LINES]), *lines[-LAST_LINES:]]
+        return "\n".join(f"  | {line}" for line in shown) + f"\nlog: {self.log}"
 
     def end(self) -> None:
         """Makes the server end, without waiting for it."""
@@ -153,3 +159,8 @@ class ServerProcess:
             process.kill()
             process.wait()
         self._process = None
+
+
+def _errors(lines: Sequence[str]) -> list[str]:
+    """The first lines with an error message: the end of vLLM's log only says that its engine has died."""
+    return [line for line in lines if re.search(r"\w(Error|Exception): ", line)][:MAX_ERRORS]

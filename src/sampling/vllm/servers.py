@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 from ...console import say
 from ...errors import LlamitaError
-from ...processes import advanced, rank
+from ...processes import ACTIVITY, advanced, rank
 from ...settings import Precision
 from ..settings import VllmEngine
 from .client import Client, ServedModel, ServerFault
@@ -47,11 +47,12 @@ class Server:
         """An error that names the server, what to do, and the last lines of its log."""
         if self.process is None:
             return LlamitaError(
-                f"sampler: server {self.url} {what}; look at its log, restart it, then run the same command"
+                f"sampler, {ACTIVITY.phase}: server {self.url} {what}; look at its log, restart it, then run "
+                "the same command"
             )
         return LlamitaError(
-            f"sampler: server {self.url} {what}; remove the cause, then run the same command to resume; its "
-            f"last lines:\n{self.process.last_lines()}"
+            f"sampler, {ACTIVITY.phase}: server {self.url} {what}; remove the cause, then run the same "
+            f"command to resume; its last lines:\n{self.process.last_lines()}"
         )
 
 

@@ -165,6 +165,7 @@ def test_a_server_that_dies_twice_ends_the_stage(start: Start, tmp_path: Path) -
     with start(Faults(die_after=4)) as sampler, pytest.raises(LlamitaError) as error:
         answers(sampler)
     message = str(error.value)
+    assert message.startswith("sampler, sampling: server http://127.0.0.1:")
     assert "failed again after its restart" in message or "a request has failed twice" in message
     assert "run the same command to resume" in message
     assert "EngineCore encountered an issue" in message, "the last lines of its log"
