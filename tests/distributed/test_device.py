@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainingArguments
 
 from llamita.distributed.device import _disable_cudnn_attention, device, fixed_shapes, report_slow_bf16
 from llamita.model.checkpoint import load_causal_lm
 from llamita.model.precision import computing_in
-from llamita.training.arguments import training_arguments
 
 from ..helpers.tiny import save_tiny_model
 
@@ -60,7 +58,6 @@ def test_bf16_on_a_cpu_without_its_instructions_is_reported_once(
     for use in (
         lambda: load_causal_lm(folder, "bfloat16"),
         lambda: computing_in("bfloat16", "cpu"),
-        lambda: training_arguments(TrainingArguments, {"bf16": True, "use_cpu": True}, tmp_path, seed=0),
     ):
         report_slow_bf16.cache_clear()
         use()

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainingArguments
 from trl import RewardConfig, SFTConfig
 
+from llamita.distributed.device import report_slow_bf16
 from llamita.errors import ConfigError
 from llamita.pretrain.settings import PretrainSettings
 from llamita.reward.settings import RewardSettings
@@ -36,6 +37,17 @@ def test_defaults_are_the_papers_optimizer_and_fit_the_machine(tmp_path: Path, k
     if not torch.cuda.is_available():
         assert arguments.device.type == "cpu"
         assert not arguments.gradient_checkpointing
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU nothing is reported")
+def test_bf16_on_a_cpu_without_its_instructions_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("llamita.distributed.device._has_bf16", lambda: False)
+    for bf16 in (False, True):
+        report_slow_bf16.cache_clear()
+        training_arguments(TrainingArguments, {"bf16": bf16}, tmp_path, seed=0)
+        assert ("no instructions for bfloat16" in capsys.readouterr().out) == bf16
 
 
 SOURCE = [{"path": "x.jsonl", "format": "messages"}]
