@@ -21,6 +21,7 @@ from ...model.sharded import is_partitioned
 from ...sampling.engines import Samplers
 from ...sampling.interface import Sampler
 from ...sampling.weights import is_supported
+from ...settings import Precision
 from ..shared_base import AdaptedLanguageModel, SharedBaseModel, transformers_model
 from .critic import Critic
 from .policy import Policy
@@ -88,6 +89,11 @@ def computes_in_bf16(settings: PpoSettings) -> bool:
     if settings.deepspeed is None:
         return settings.dtype == "bfloat16"
     return DeepSpeedFile.read(settings.deepspeed).computes_in_bf16(device().type == "cuda")
+
+
+def precision_of(config: Config) -> Precision:
+    """The precision in which an engine with these settings computes."""
+    return "bfloat16" if config.get("bf16", {}).get("enabled") else "float32"
 
 
 def load_shared_base(settings: PpoSettings, inputs: Mapping[str, Path]) -> SharedBaseModel | None:

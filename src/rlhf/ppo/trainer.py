@@ -12,14 +12,13 @@ from ...model.reward_models import RewardModels, safety_branch
 from ...processes import enter_phase, is_main_process, phase, world_size
 from ...sampling.interface import Sampler, Samples
 from ...sampling.throughput import throughput
-from ...settings import Precision
 from ...training.engine import Engine
 from ...training.permutation import Epochs
 from ..prompts import EncodedPrompt
 from ..shared_base import transformers_model
 from .checkpointing import checkpoint_layers
 from .diagnostics import advantage_metrics, check_sampler
-from .loading import ENGINES, EngineConfigs, Models, computes_in_bf16, frozen_reference
+from .loading import ENGINES, EngineConfigs, Models, frozen_reference, precision_of
 from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
 from .passes import Passes
 from .policy import Policy
@@ -83,6 +82,7 @@ class PpoTrainer:
         )
         # with DeepSpeed the precision is that of its file
         dtype = settings.dtype if configs.policy is None else "float32"
+        self._precision = settings.dtype if configs.policy is None else precision_of(configs.policy)
         self.reference = frozen_reference(reference, policy, settings, dtype=dtype)
         self._passes = Passes(
             self.policy,
@@ -147,8 +147,7 @@ class PpoTrainer:
         layout = self.layout(episodes)
         minis = self.first_passes(episodes, layout)
         metrics = self._measure(episodes, layout, minis)
-        precision: Precision = "bfloat16" if computes_in_bf16(self.settings) else "float32"
-        check_sampler(metrics["sampler_deviation"], precision)
+        check_sampler(metrics["sampler_deviation"], self._precision)
         minis = whiten_advantages(minis)
         timer.end("advantages")
 
