@@ -26,7 +26,7 @@ from .checks import TEXT, canary, check_logprobs, check_tokenizer, is_unchanged
 from .client import Answer, Client, Request, ServedModel, ServerFault
 from .servers import Server, Servers
 from .sharing import share_out
-from .weights import differ, difference, same_shape, servable, write_snapshot
+from .weights import differ, difference, servable, write_snapshot
 
 EXCLUDED = -100.0  # logit bias; the probability of an excluded token becomes about 1e-43 of what it was
 
@@ -114,12 +114,13 @@ class VllmSampler(Sampler):
             return
         self.version += 1
         served = self._servable(folder)
-        if self._settings.start is None and (problem := difference(served, self._source)):
+        problem = difference(served, self._source)
+        if problem is not None and self._settings.start is None:
             raise ConfigError(
                 f"sampler.urls: the servers serve {self._source} and cannot load {served}: {problem}; set "
                 "sampler.start, so that the stage starts servers for each model"
             )
-        if self._settings.start is not None and not same_shape(served, self._source):
+        if problem is not None:
             self._servers.close()
             self._open(folder)
         else:

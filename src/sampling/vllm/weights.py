@@ -157,12 +157,6 @@ def differ(folder: Path, other: Path, dtype: torch.dtype) -> bool:
     return False
 
 
-def same_shape(folder: Path, other: Path) -> bool:
-    """Whether a server of the model in one folder can load the weights of the other."""
-    one, two = map(_config, (folder, other))
-    return one == two
-
-
 def difference(folder: Path, other: Path) -> str | None:
     """Why a running server of the model in `other` cannot serve that in `folder`; None if it can.
 

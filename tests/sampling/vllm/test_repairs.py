@@ -68,7 +68,7 @@ def test_no_request_is_sent_again_before_its_server_is_repaired() -> None:
         return [ANSWER]
 
     found = sharing.share_out(
-        servers,  # type: ignore[arg-type]
+        servers,  # type: ignore[arg-type]  # a fake
         [request(seed) for seed in range(3)],
         complete,
         parallel=2,
@@ -88,7 +88,7 @@ def test_a_rank_that_waits_for_an_answer_is_not_hung(monkeypatch: pytest.MonkeyP
         return [ANSWER]
 
     sharing.share_out(
-        OneServer(),  # type: ignore[arg-type]
+        OneServer(),  # type: ignore[arg-type]  # a fake
         [request(0)],
         complete,
         parallel=1,
@@ -174,7 +174,7 @@ def test_nothing_is_restarted_after_the_end(folder: Path, tmp_path: Path) -> Non
     started: list[Path] = []
     servers = running("http://localhost:1", tmp_path)
     server = servers.members[0]
-    server.process = SimpleNamespace(  # type: ignore[assignment]
+    server.process = SimpleNamespace(  # type: ignore[assignment]  # a fake
         start=started.append, stop=lambda: None, end=lambda: None, exit_code=1, last_lines=lambda: "the log"
     )
     servers._folder = folder
@@ -191,7 +191,7 @@ def test_a_server_is_restarted_once(folder: Path, tmp_path: Path) -> None:
     started: list[Path] = []
     servers = running("http://localhost:1", tmp_path)
     server = servers.members[0]
-    server.process = SimpleNamespace(  # type: ignore[assignment]
+    server.process = SimpleNamespace(  # type: ignore[assignment]  # a fake
         start=started.append,
         stop=lambda: None,
         end=lambda: None,
@@ -323,7 +323,7 @@ def test_all_servers_end_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     servers = running("http://localhost:1", tmp_path)
     servers.members.append(Server(Client("http://localhost:2", 1.0, 1)))
     for number, server in enumerate(servers.members):
-        server.process = SimpleNamespace(  # type: ignore[assignment]
+        server.process = SimpleNamespace(  # type: ignore[assignment]  # a fake
             end=lambda number=number: order.append(f"end {number}"),
             stop=lambda number=number: order.append(f"stop {number}"),
         )

@@ -21,7 +21,7 @@ from llamita.sampling.vllm import weights
 from llamita.sampling.vllm.nccl import weight_source
 from llamita.sampling.vllm.weights import (
     differ,
-    same_shape,
+    difference,
     servable,
     weights_of,
     whole_weights,
@@ -149,8 +149,8 @@ def test_folders_that_differ(tmp_path: Path, tokenizer: Any) -> None:
     save_model(model, load_tokenizer(source), tmp_path / "other")
     assert differ(tmp_path / "other", source, torch.float32)
     assert not differ(tmp_path / "other", source, torch.bfloat16), "too small a change for bf16"
-    assert same_shape(tmp_path / "other", source)
-    assert not same_shape(save_tiny_model(tmp_path / "wide", tokenizer, intermediate_size=64), source)
+    assert difference(tmp_path / "other", source) is None
+    assert difference(save_tiny_model(tmp_path / "wide", tokenizer, intermediate_size=64), source)
 
 
 def test_folders_that_a_server_can_load(tmp_path: Path, tokenizer: Any) -> None:
