@@ -50,6 +50,13 @@ class StartedServers(Settings):
     environment: dict[str, str] = {}
     """further environment variables of the servers"""
 
+    @field_validator("host")
+    @classmethod
+    def _one_address(cls, host: str) -> str:
+        if host in ("", "0.0.0.0", "::", "[::]"):
+            raise ValueError(f"{host!r} is no address for requests; give one of this machine's own")
+        return host
+
     @model_validator(mode="after")
     def _enough_gpus(self) -> StartedServers:
         needed = self.count * self.tensor_parallel_size

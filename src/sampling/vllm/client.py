@@ -185,7 +185,9 @@ class Client:
 
     def reset_cache(self) -> None:
         """Forgets the keys of earlier prompts. Raises ConfigError if the server lacks the route."""
-        self._call("POST", "/reset_prefix_cache", {})
+        response = self._call("POST", "/reset_prefix_cache", {})
+        if isinstance(response, dict) and response.get("success") is False:
+            raise ServerFault("/reset_prefix_cache: keeps keys that other weights have computed")
 
     def _call(self, method: str, route: str, body: Any = None) -> Any:
         try:

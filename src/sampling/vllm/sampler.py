@@ -219,7 +219,7 @@ class VllmSampler(Sampler):
             )
             for prompt, name, count in joined
         ]
-        with progress(label, len(rows), "answers") as advance:
+        with progress(label, sum(request.count for request in requests), "answers") as advance:
             found = share_out(
                 self._servers,
                 requests,

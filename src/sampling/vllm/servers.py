@@ -222,13 +222,14 @@ class Servers:
 
     def _watch(self) -> None:
         """Restarts servers that end, also while this rank waits for others that sample from them."""
+        watched = list(self.members)
         while not self._closed.wait(POLL):
-            for server in self.members:
+            for server in list(watched):
                 if server.process is not None and server.process.exit_code is not None:
                     try:
                         self.repair(server, ServerFault("ended"), server.life)
                     except LlamitaError:
-                        return  # the next request to it raises the error
+                        watched.remove(server)  # the next request to it raises the error
 
     def close(self) -> None:
         """Stops the servers that this rank has started."""

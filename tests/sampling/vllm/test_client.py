@@ -31,6 +31,16 @@ def client() -> Client:
     return Client("http://localhost:1", 1.0, 1)
 
 
+def test_keys_of_other_weights_that_a_server_keeps_are_a_fault(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    respond(client, monkeypatch, 200, {"success": False})
+    with pytest.raises(ServerFault, match="keeps keys that other weights have computed"):
+        client.reload(Path("weights"))
+    respond(client, monkeypatch, 200, {"success": True})
+    client.reload(Path("weights"))
+
+
 def respond(client: Client, monkeypatch: pytest.MonkeyPatch, status: int, body: Any) -> None:
     response = httpx2.Response(status, json=body)
     monkeypatch.setattr(client._http, "request", lambda *_, **__: response)

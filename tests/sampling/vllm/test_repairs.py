@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -76,6 +77,31 @@ def test_no_request_is_sent_again_before_its_server_is_repaired() -> None:
     )
     assert found == [[ANSWER]] * 3
     assert sorted(sent) == [0, 0, 1, 2, 2]
+
+
+def test_a_server_that_cannot_be_repaired_is_no_longer_watched_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers_module, "POLL", 0.01)
+    start = {"python": sys.executable, "count": 2, "port": free_port()}
+    servers = Servers(
+        VllmEngine.model_validate({"engine": "vllm", "start": start}), None, dtype="float32", working=tmp_path
+    )
+    repairs: list[int] = []
+
+    def repair(server: Server, *_: object) -> None:
+        repairs.append(servers.members.index(server))
+        if repairs[-1] == 0:
+            raise LlamitaError("failed again after its restart")
+        if repairs.count(1) == 3:
+            servers._closed.set()
+
+    monkeypatch.setattr(ServerProcess, "exit_code", property(lambda _: 1))
+    monkeypatch.setattr(servers, "repair", repair)
+    watch = threading.Thread(target=servers._watch, daemon=True)
+    watch.start()
+    watch.join(10)
+    assert repairs == [0, 1, 1, 1]
 
 
 def test_a_rank_that_waits_for_an_answer_is_not_hung(monkeypatch: pytest.MonkeyPatch) -> None:

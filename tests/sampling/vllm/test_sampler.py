@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from llamita.errors import ConfigError, LlamitaError
 from llamita.model.checkpoint import load_causal_lm
 from llamita.sampling.engines import local_sampler
 from llamita.sampling.logprobs import answer_logprobs
+from llamita.sampling.vllm import sampler as sampler_module
 from llamita.sampling.vllm import servers as servers_module
 from llamita.sampling.vllm.sampler import VllmSampler
 
@@ -33,6 +36,28 @@ def test_greedy_answers_and_logprobs_equal_the_builtin_ones(sampler: VllmSampler
     assert len(set(found.finished)) == 2, "some answers end early, some are truncated"
     for mine, theirs in zip(found.logprobs, expected.logprobs, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_progress_bar_ends_at_its_total(
+    temperature: float, sampler: VllmSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A greedy request samples one answer for all."""
+    bars: list[list[float]] = []
+
+    @contextmanager
+    def progress(_label: str | None, total: float, _unit: str) -> Iterator[Callable[[float], None]]:
+        bars.append([total, 0.0])
+
+        def advance(amount: float) -> None:
+            bars[-1][1] += amount
+
+        yield advance
+
+    monkeypatch.setattr(sampler_module, "progress", progress)
+    sampler.sample(PROMPTS, 4, 3, temperature=temperature)
+    ((total, done),) = bars
+    assert total == done > 0
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

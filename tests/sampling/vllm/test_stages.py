@@ -180,6 +180,7 @@ def test_the_engine_is_part_of_the_identity_and_where_it_runs_is_not() -> None:
         ("{engine: vllm, urls: ['node:1'], start: {python: p}}", "'node:1' is no address"),
         ("{engine: vllm, urls: ['http://a', 'http://a']}", "an address occurs twice"),
         ("{engine: vllm, start: {python: p, count: 2, gpus: [1]}}", "gpus: 1 ids; expected 2"),
+        ("{engine: vllm, start: {python: p, host: 0.0.0.0}}", "host: '0.0.0.0' is no address"),
         ("{engine: builtin, urls: ['http://a']}", "sampler.urls: unknown key"),
     ],
 )
