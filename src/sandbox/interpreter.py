@@ -23,7 +23,8 @@ def run_main(
 
     Args:
         given: text for stdin.
-        libraries: C libraries; their folders are searched before those of the system's cache.
+        libraries: C libraries, in whose folders the loader then searches; default: where it does for
+            this process.
         seconds: time after which it is killed.
 
     Raises:
@@ -36,7 +37,8 @@ def run_main(
     environment = {
         "PYTHONPATH": str(_FOLDER),
         "PYTHONHASHSEED": "0",  # the order of a set, and so the outcome, is the same in every run
-        "LD_LIBRARY_PATH": ":".join(dict.fromkeys(os.path.dirname(path) for path in libraries)),
+        "LD_LIBRARY_PATH": ":".join(dict.fromkeys(map(os.path.dirname, libraries)))
+        or os.environ.get("LD_LIBRARY_PATH", ""),
     }
     return subprocess.run(
         [interpreter, *_OPTIONS, "-c", f"from launcher.{module} import main; main()"],

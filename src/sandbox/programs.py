@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -95,12 +94,12 @@ def check_isolation() -> None:
     outcome = run_program(_PROBE.replace("EXPECTED", repr(top_level)), Limits(processes=2))
     if not outcome.passed:
         raise ConfigError(
-            f"the sandbox does not isolate ({outcome.reason}: {outcome.detail}); Linux 5.14 or newer is needed, "
+            f"the sandbox does not isolate ({outcome.reason}: {outcome.detail}); it needs Linux 5.14 or newer, "
             f"which counts processes by user namespace; {_REMEDY}"
         )
 
 
-def run_program(program: str, limits: Limits = Limits()) -> Outcome:  # noqa: B008, it is frozen
+def run_program(program: str, limits: Limits = Limits()) -> Outcome:
     """Runs a Python program of the standard library in a sandbox of its own.
 
     Raises:
@@ -111,7 +110,6 @@ def run_program(program: str, limits: Limits = Limits()) -> Outcome:  # noqa: B0
         "program": program,
         "limits": asdict(limits),
         "paths": [*folders, *libraries],
-        "folder": tempfile.gettempdir(),
         "parent": os.getpid(),
     }
     seconds = limits.wall + _GRACE
@@ -131,7 +129,7 @@ def run_program(program: str, limits: Limits = Limits()) -> Outcome:  # noqa: B0
 
 def run_programs(
     programs: Sequence[str],
-    limits: Limits = Limits(),  # noqa: B008, it is frozen
+    limits: Limits = Limits(),
     *,
     workers: int,
     label: str | None = None,
@@ -177,4 +175,6 @@ def _reason(result: dict[str, Any], limits: Limits) -> tuple[str, str]:
 
 def _printable(text: str) -> str:
     """Replaces control characters, with which a program could change the user's terminal."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
