@@ -71,7 +71,7 @@ _REMEDY = (
 _GRACE = 60.0  # seconds to start and to end, on a busy machine
 _PROBE = """
 import os, time
-if os.getpid() == 1 or os.getuid() != 65534 or sorted(os.listdir("/")) != EXPECTED:
+if os.getpid() != 2 or os.getuid() != 65534 or sorted(os.listdir("/")) != EXPECTED:
     raise SystemError(f"wrong process, user or root: {os.getpid()}, {os.getuid()}, {os.listdir('/')}")
 if os.fork() == 0:
     time.sleep(60)
@@ -90,12 +90,12 @@ def check_isolation() -> None:
     Raises:
         ConfigError: the kernel, the container or the user's rights do not allow it; the message names why.
     """
-    top_level = sorted({path.split("/")[1] for path in (*sum(needed_files(), ()), "/dev", "/tmp")})
+    top_level = sorted({path.split("/")[1] for path in (*needed_files(), "/dev", "/tmp")})
     outcome = run_program(_PROBE.replace("EXPECTED", repr(top_level)), Limits(processes=2))
     if not outcome.passed:
         raise ConfigError(
-            f"the sandbox does not isolate ({outcome.reason}: {outcome.detail}); it needs Linux 5.14 or newer, "
-            f"which counts processes by user namespace; {_REMEDY}"
+            f"the sandbox does not isolate ({outcome.reason}: {outcome.detail}); Linux 5.14 or newer is "
+            f"needed, which counts processes by user namespace; {_REMEDY}"
         )
 
 
@@ -105,16 +105,15 @@ def run_program(program: str, limits: Limits = Limits()) -> Outcome:
     Raises:
         ConfigError: the sandbox cannot isolate programs here; the program did not run.
     """
-    folders, libraries = needed_files()
     job = {
         "program": program,
         "limits": asdict(limits),
-        "paths": [*folders, *libraries],
+        "paths": needed_files(),
         "parent": os.getpid(),
     }
     seconds = limits.wall + _GRACE
     try:
-        ended = run_main("main", given=json.dumps(job), libraries=libraries, seconds=seconds)
+        ended = run_main("main", given=json.dumps(job), seconds=seconds)
     except subprocess.TimeoutExpired:
         return Outcome(False, "timeout", f"killed after {seconds:.0f} s; the machine is too busy", seconds)
     if ended.returncode == -signal.SIGKILL:
