@@ -64,6 +64,16 @@ def test_a_kernel_that_refuses_a_step(tmp_path: Path, name: str, error: int) -> 
     assert not ran.exists()
 
 
+def test_no_refusal_where_util_linux_gets_namespaces() -> None:
+    """Otherwise a fault of the sandbox would only skip the tests of hostile programs."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--net"]
+    try:
+        subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", "/dev"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"util-linux gets none: {error}")
+    programs.check_isolation()
+
+
 def test_other_processors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1", "", "riscv64")))
     with pytest.raises(StepFailed, match="none for riscv64, only x86_64, aarch64"):

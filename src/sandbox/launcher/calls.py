@@ -44,17 +44,19 @@ def call(step: str, function: str, *arguments: Any) -> int:
     return result
 
 
-def prctl(step: str, option: int, first: int = 0, second: int = 0) -> int:
+def prctl(step: str, option: int, first: int = 0, *, second: int = 0) -> int:
     """Calls prctl; its unused arguments are zero, as some options require."""
     return call(step, "prctl", option, first, second, 0, 0)
 
 
-def mount(source: str | None, target: str, kind: str | None, flags: int, *, options: str = "") -> None:
-    """Calls mount; None where it ignores an argument."""
+def mount(
+    target: str, flags: int, *, source: str = "none", kind: str | None = None, options: str = ""
+) -> None:
+    """Calls mount; the arguments that are not given are ones that it ignores."""
     call(
         f"mount {target}",
         "mount",
-        None if source is None else os.fsencode(source),
+        os.fsencode(source),
         os.fsencode(target),
         None if kind is None else kind.encode(),
         flags,

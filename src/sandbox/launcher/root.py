@@ -52,14 +52,13 @@ def change_root(sources: Mapping[str, int], *, size: int, files: int) -> None:
     Raises:
         StepFailed: the kernel refused a mount.
     """
-    mount(None, "/", None, MS_REC | MS_PRIVATE)
-    mount("root", _FOLDER, "tmpfs", MS_NOSUID | MS_NODEV, options="size=1m,mode=755")
+    mount("/", MS_REC | MS_PRIVATE)
+    mount(_FOLDER, MS_NOSUID | MS_NODEV, kind="tmpfs", options="size=1m,mode=755")
     os.mkdir(f"{_FOLDER}/tmp")
     mount(
-        "tmp",
         f"{_FOLDER}/tmp",
-        "tmpfs",
         MS_NOSUID | MS_NODEV | MS_NOEXEC,
+        kind="tmpfs",
         options=f"size={size},nr_inodes={files + 1},mode=700",
     )
     for path, descriptor in sources.items():
@@ -67,7 +66,7 @@ def change_root(sources: Mapping[str, int], *, size: int, files: int) -> None:
     os.chdir(_FOLDER)
     call("new root", "pivot_root", b".", b".")
     call("old root", "umount2", b".", MNT_DETACH)
-    mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    mount("/", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     os.chdir("/tmp")
 
 
@@ -79,13 +78,11 @@ def _show(path: str, descriptor: int, target: str) -> None:
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    mount(source, target, None, MS_BIND)
+    mount(target, MS_BIND, source=source)
     present = os.fstatvfs(descriptor).f_flag
     kept = present & (MS_NODEV | MS_NOEXEC)  # a user namespace may not clear these
     restricted = MS_RDONLY | MS_NOSUID | (0 if path in DEVICES else MS_NODEV)
-    mount(None, target, None, MS_REMOUNT | MS_BIND | kept | restricted)
+    mount(target, MS_REMOUNT | MS_BIND | kept | restricted)
     for name in HIDDEN:
         if os.path.isdir(f"{target}/{name}"):
-            mount(
-                "hidden", f"{target}/{name}", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, options="nr_inodes=1"
-            )
+            mount(f"{target}/{name}", MS_RDONLY | MS_NOSUID | MS_NODEV, kind="tmpfs", options="nr_inodes=1")

@@ -154,7 +154,7 @@ def install(found: list[Instruction] | None = None) -> None:
         found = instructions(ARCHITECTURES[os.uname().machine])
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in found))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(found), ctypes.addressof(code)))
-    prctl("system call filter", PR_SET_SECCOMP, _FILTER_MODE, ctypes.addressof(program))
+    prctl("system call filter", PR_SET_SECCOMP, _FILTER_MODE, second=ctypes.addressof(program))
 
 
 def _return(result: int) -> Instruction:
