@@ -11,16 +11,14 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, artifact
+from . import __version__
 from .commands import completion, recipes
-from .commands.finished import finished_stages
 from .commands.group import Commands
 from .commands.kinds import kind_of
 from .config import load_settings
 from .console import say
-from .errors import ConfigError, DataError, Interrupted
+from .errors import ConfigError, Interrupted
 from .runner import execution, pipeline, schedule, stages
-from .runner.identity import StageRun
 from .terminal import ending_signals, print_whatever_happens
 from .yaml_file import read_yaml
 
@@ -245,23 +243,32 @@ def chat(
     run_chat(model, system=system, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
 
 
-@app.command(short_help="Write the report of a run again.", rich_help_panel=USE)
+@app.command(short_help="Write a run's report again, or compare runs.", rich_help_panel=USE)
 def report(
-    run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run, such as runs/smoke.")
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders of runs, such as runs/smoke.")
     ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With several runs: folder to write a page with figures to."),
+    ] = None,
 ) -> None:
     """Write the report of a run again, from the stages finished so far, into RUN_DIR/report.
 
     A folder such as sft.old beside sft is a backup and is ignored.
+
+    With several runs: show their reports side by side, with the differences to the first one and the settings
+    that differ. Nothing is written but the page in --output.
     """
-    inputs = finished_stages(run_folder)
-    inputs.pop("report", None)
-    if not inputs:
-        raise DataError(f"{run_folder}: no finished stage in it; expected a run's folder, such as runs/smoke")
-    artifact.check_single_run(run_folder, inputs.values())
-    settings = stages.settings_class("report")()
-    execution.execute(StageRun("report", settings, inputs, run_folder.absolute() / "report"))
+    from .commands.report import compare_runs, write_report
+
+    if len(runs) > 1:
+        compare_runs(runs, output)
+    elif output:
+        raise ConfigError("--output is for several runs; the report of one run is written into its folder")
+    else:
+        write_report(runs[0])
 
 
 @app.command(short_help="Print a JSON schema, with which editors check a YAML.", rich_help_panel=USE)

@@ -23,23 +23,32 @@ Report = dict[str, Any]
 
 def render(report: Report) -> str:
     """Returns the whole page as HTML, from the report's dictionary alone."""
-    environment = Environment(
+    return (
+        environment()
+        .get_template("template.html")
+        .render(
+            report=report,
+            palette=PALETTE,
+            tiles=_tiles(report),
+            sections=[found for section in SECTIONS if _has_content(found := _section(section, report))],
+            worse=WORSE,
+            sample_versions=_last_of_rounds(_sampled_versions(report)),
+            verdict=verdict,
+        )
+    )
+
+
+def environment() -> Environment:
+    """Returns what renders the templates beside this module."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"words": words, "yaml": _yaml, "duration": duration}
-    return environment.get_template("template.html").render(
-        report=report,
-        palette=PALETTE,
-        tiles=_tiles(report),
-        sections=[found for section in SECTIONS if _has_content(found := _section(section, report))],
-        worse=WORSE,
-        sample_versions=_last_of_rounds(_sampled_versions(report)),
-        verdict=verdict,
-    )
+    made.filters |= {"words": words, "yaml": _yaml, "duration": duration}
+    return made
 
 
 def _sampled_versions(report: Report) -> list[str]:
