@@ -3,9 +3,9 @@
     python benchmarks/contamination.py [TOKENS] [SAMPLES] [THREADS]
 
 by default 500 million uint16 tokens in shards of 100 million, 10,000 samples of 200 tokens, and two threads.
-The shards are written to a temporary folder (TMPDIR) first. Tokens have Zipf's distribution. Half of the samples
-share a span of 11 to 200 tokens with up to four mismatches with one document. The second table is of a text
-in which every document contains the same passage, which is also in each of 1,000 samples.
+The shards are written to a temporary folder (TMPDIR) first. Tokens have Zipf's distribution. Half of the
+samples share a span of 11 to 200 tokens with up to four mismatches with one document. The second table is of
+a text in which every document contains the same passage, which is also in each of 1,000 samples.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 from machine import describe, table
 
+from llamita.contamination.chunk import MAX_MISMATCHES
 from llamita.contamination.index import GRAM, SampleIndex
-from llamita.contamination.search import MAX_MISMATCHES, SHORTEST_SPAN, Matches, Text, search
+from llamita.contamination.matches import SHORTEST_SPAN, Matches, Text
+from llamita.contamination.search import search
 from llamita.corpus.encoder import EncodedDocuments
 from llamita.corpus.shards import ShardWriter, TokenShards
 
@@ -48,12 +50,16 @@ def plant(tokens: Tokens, sample: np.ndarray, document: np.ndarray) -> int:
     """Copies a span of a sample into a document, with mismatches; returns its length."""
     draw = tokens.generator.integers
     length = int(draw(SHORTEST_SPAN, SAMPLE + 1))
-    begin, place = int(draw(0, SAMPLE - length + 1)), int(draw(1, DOCUMENT - length))
+    begin, place = int(draw(0, SAMPLE - length + 1)), int(draw(1, DOCUMENT - SAMPLE - MAX_MISMATCHES))
     span = sample[begin : begin + length].copy()
     inner = np.arange(GRAM, length - 1)
     mismatches = tokens.generator.permutation(inner)[: int(draw(0, MAX_MISMATCHES + 1))]
     span[mismatches] = VOCABULARY - 1 - span[mismatches]
     document[place : place + length] = span
+    ends = begin + length
+    after = sample[ends : ends + MAX_MISMATCHES + 1]  # so that the span does not continue by chance
+    document[place + length : place + length + len(after)] = VOCABULARY - 1 - after
+    document[place - 1] = VOCABULARY - 1 - sample[max(begin - 1, 0)]
     return length
 
 

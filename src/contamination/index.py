@@ -101,8 +101,13 @@ class SampleIndex:
         of_8 = of_4[:-4] * four + of_4[4:]
         return of_8[:-2] * two + of_2[8:]
 
-    def find(self, tokens: np.ndarray) -> Grams:
-        """Finds all 10-grams of a text that a sample contains; `tokens`: ids below `vocab_size`."""
+    def find(self, tokens: np.ndarray, begin: int = 0) -> Grams:
+        """Finds all 10-grams of a text that a sample contains.
+
+        Args:
+            tokens: ids below `vocab_size`.
+            begin: place of the first one, for the places of the grams.
+        """
         hashes = self._hashes(tokens)
         places = hashes >> self._shift
         bit = self._filter[places >> np.uint64(3)] >> (places & np.uint64(7)).astype(np.uint8)
@@ -117,12 +122,19 @@ class SampleIndex:
         same = np.ones(len(grams), dtype=bool)  # another gram may have the same hash
         for offset in range(GRAM):
             same &= self.tokens[first + offset] == tokens[candidates + offset]
-        return Grams(candidates[same], grams[same])
+        return Grams(candidates[same] + begin, grams[same])
 
     def preceded_by(self, grams: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the range in `positions` of each gram's places that follow the token `before` (int64)."""
+        """Returns the range in `positions` of each gram's places that follow the token `before` (int64).
+
+        If there are none, the range is empty and at the end of the gram's places.
+        """
         wanted = _preceded(grams, before)
-        return np.searchsorted(self._preceded, wanted), np.searchsorted(self._preceded, wanted, side="right")
+        begin = np.searchsorted(self._preceded, wanted)
+        end = np.searchsorted(self._preceded, wanted, side="right")
+        return np.where(begin == end, self.bounds_of_grams[grams + 1], begin), np.where(
+            begin == end, self.bounds_of_grams[grams + 1], end
+        )
 
 
 def _preceded(grams: np.ndarray, before: np.ndarray) -> np.ndarray:

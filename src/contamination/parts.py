@@ -15,7 +15,7 @@ from ..corpus.encoder import EncodedDocuments
 from ..corpus.shards import TokenShards
 from ..data.intake import Intake
 from ..settings import Source
-from .search import Text
+from .matches import Text
 from .texts import read_texts
 
 BATCH_CHARACTERS = 8_000_000  # of training rows that are encoded and searched at a time

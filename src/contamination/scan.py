@@ -9,8 +9,9 @@ import numpy as np
 
 from ..console import progress
 from .index import SampleIndex
+from .matches import Matches
 from .parts import Origins, Part
-from .search import Matches, search
+from .search import search
 
 STATE = "matches.npz"
 

@@ -19,9 +19,9 @@ from ..jsonl import Row, write_rows
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
 from ..settings import listed
 from .index import SampleIndex
+from .matches import SHORTEST_SPAN
 from .parts import corpus_parts, row_parts
 from .scan import Scan
-from .search import SHORTEST_SPAN
 from .settings import ContaminationSettings
 from .subsets import MIN_SPANS, contaminated_shares, subset_figures
 from .summary import show_summary

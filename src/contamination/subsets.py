@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..statistics import mean_and_error, measure
-from .search import SHORTEST_SPAN
+from .matches import SHORTEST_SPAN
 
 MIN_SPANS = (10, 20, 30, 40, 50)
 CLEAN, DIRTY = 0.2, 0.8
