@@ -36,6 +36,7 @@ STAGE_HELP = {
     "ppo": "Train a chat model against the reward models with PPO.",
     "evaluate": "Evaluate and compare all versions of a chat model.",
     "red_team": "Attack all versions of a chat model and measure safety violations.",
+    "contamination": "Search a training corpus for the samples of benchmarks.",
 }
 START, STAGES, USE = "Start", "Stages, run alone", "Use"
 

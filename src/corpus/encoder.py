@@ -17,7 +17,7 @@ class EncodedDocuments(NamedTuple):
 
 
 class DocumentEncoder:
-    """Encodes documents and adds BOS and EOS to each, if the tokenizer has them.
+    """Encodes documents and adds BOS and EOS to each, if the tokenizer has them (not without `bounded`).
 
     Special tokens in a text, such as "<s>", are encoded as plain text. Encoding releases the GIL, so other
     Python threads continue to run.
@@ -26,15 +26,15 @@ class DocumentEncoder:
         tokenizer: a `PreTrainedTokenizerFast`, which is not modified.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, bounded: bool = True) -> None:
         from tokenizers import Tokenizer
 
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.encode_special_tokens = True
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        self._after = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        ends = (tokenizer.bos_token_id, tokenizer.eos_token_id) if bounded else (None, None)
+        self._before, self._after = ([] if id is None else [id] for id in ends)
 
     def __call__(self, texts: Sequence[str]) -> EncodedDocuments:
         parts = [

@@ -171,6 +171,15 @@ class TokenShards:
             starts_by_shard.append(inside.astype(np.int64) + self._first[shard] - start)
         return np.concatenate(starts_by_shard)
 
+    def shard(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids of one shard, and where its documents begin in it (int64).
+
+        The ids are mapped anew, so that their pages leave the process's memory when the array is deleted.
+        """
+        name, tokens = self.index["shards"][number]["file"], len(self._shards[number])
+        ids = self._map(name, token_dtype(self.index["vocabulary_size"]), tokens)
+        return np.asarray(ids), self._starts[number].astype(np.int64)
+
     def _parts(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """Returns (shard, begin, end) of the pieces that contain tokens start … stop - 1."""
         shard = int(np.searchsorted(self._first, start, side="right")) - 1

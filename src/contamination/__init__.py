@@ -1,0 +1,1 @@
+"""Stage: searches a training corpus for the tokens of evaluation samples."""
