@@ -115,6 +115,7 @@ def published(judge: PairJudge) -> dict[str, Any]:
         "model": judge.model,
         "base_url": judge.base_url,
         "temperature": judge.temperature,
+        "max_tokens": judge.max_tokens,
         "prompt": judge.prompt,
         "prompt_hash": digest(judge.prompt)[:16],
     }

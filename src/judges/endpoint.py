@@ -222,9 +222,8 @@ class _Client:
             "model": self._endpoint.model,
             "messages": [{"role": "user", "content": question}],
         }
-        if self._endpoint.temperature is not None:
-            request["temperature"] = self._endpoint.temperature
-        return request
+        limits = {"temperature": self._endpoint.temperature, "max_tokens": self._endpoint.max_tokens}
+        return request | {name: value for name, value in limits.items() if value is not None}
 
     def _temporary_problem(self, response: httpx2.Response) -> str:
         """The problem of a response worth a retry. Raises _Rejected or DataError for others."""

@@ -31,6 +31,8 @@ class Endpoint(Settings):
     """name of the judge model at the endpoint"""
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
     """sampling temperature of the judge; null: the endpoint's own"""
+    max_tokens: Count | None = None
+    """maximum number of tokens of a reply, sent to the endpoint; null: the endpoint's own"""
     api_key_env: str | None = None
     """name of the environment variable with the API key, which is stored nowhere; null: no key is sent"""
     timeout: Annotated[float, Field(gt=0)] = 60.0
