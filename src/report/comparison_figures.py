@@ -87,8 +87,8 @@ def _stacked(axes: Axes, rows: Sequence[Bar]) -> None:
         left = [start + share for start, share in zip(left, shares, strict=True)]
     for place, (_, one) in enumerate(rows):
         if one.get("win_low") is not None:
-            _interval(axes, place - 0.2, one["win_low"], one["win_high"])
-            _interval(axes, place + 0.2, 1 - one["loss_high"], 1 - one["loss_low"])
+            _interval(axes, place - 0.27, one["win_low"], one["win_high"])
+            _interval(axes, place + 0.27, 1 - one["loss_high"], 1 - one["loss_low"])
     axes.set_yticks(places, [label for label, _ in rows])
     axes.tick_params(axis="y", labelcolor=COLOUR["ink"])
     axes.invert_yaxis()
