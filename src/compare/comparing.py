@@ -151,7 +151,7 @@ def _scores(
 
     found = []
     for texts, label in zip((answers.first, answers.second), LABELS, strict=True):
-        part = digest([answers.identity, model_hash, label])[:16]
+        part = digest([answers.identity, name, model_hash, label])[:16]
         stored = cached_rows(out / PARTS / f"scores-{part}.jsonl", partial(rows, texts, label))
         found.append([row["score"] for row in stored])
     return found[0], found[1]
