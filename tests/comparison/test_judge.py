@@ -17,6 +17,7 @@ from llamita.errors import LlamitaError
 from llamita.judges import endpoint
 
 from ..helpers.judge_server import JudgeServer, judge_server
+from ..helpers.repository import REPOSITORY
 from ..helpers.rows import turn
 
 TEMPLATE = "{prompt}|{a}|{b}"
@@ -148,7 +149,8 @@ def test_only_a_line_with_nothing_but_a_verdict_counts(reply: str, verdict: str 
     assert read_verdict(reply) == verdict
 
 
-def test_the_prompt_is_a_file_of_the_package() -> None:
+def test_the_prompt_is_a_file_of_the_package_and_published() -> None:
+    assert JUDGE_PROMPT in (REPOSITORY / "docs" / "comparison.md").read_text(encoding="utf-8")
     made = PairJudge(base_url="http://host/v1", model="m")
     assert made.prompt == JUDGE_PROMPT
     assert published(made)["prompt"] == JUDGE_PROMPT
