@@ -188,7 +188,10 @@ class _Client:
         self._client.close()
 
     def ask(self, question: str, read: Callable[[str], T | None]) -> _Reply[T]:
-        """Returns the first reply with a judgement, or the last one; errors as in the function `ask`."""
+        """Returns the first reply with a judgement, or the last one; errors as in the function `ask`.
+
+        At temperature 0 the first reply is the last one, whether it has a judgement or not.
+        """
         problem: str | None = None  # of the last request; None: its reply could not be read
         text: str | None = None
         wait = 0.0
@@ -204,9 +207,10 @@ class _Client:
             if response.status_code == httpx2.codes.OK:
                 problem, text = None, _message_in(response)
                 if text is not None:
+                    judgement = read(text)
+                    if judgement is not None or self._endpoint.temperature == 0:
+                        return _Reply(text, judgement)  # the same question would get the same reply
                     wait = 0.0  # the endpoint is not overloaded
-                    if (judgement := read(text)) is not None:
-                        return _Reply(text, judgement)
             else:
                 problem = self._temporary_problem(response)
                 wait = max(wait, _requested_wait(response))

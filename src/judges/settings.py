@@ -38,8 +38,8 @@ class Endpoint(Settings):
     timeout: Annotated[float, Field(gt=0)] = 60.0
     """seconds without data from the endpoint after which a request has failed"""
     retries: Annotated[int, Field(ge=0)] = 5
-    """number of retries of a failed request or of a reply that can't be read; the wait after a failure
-    doubles each time, from one second"""
+    """number of retries of a failed request, and above temperature 0 of a reply that can't be read; the wait
+    after a failure doubles each time, from one second"""
     parallel: Count = 4
     """number of parallel requests"""
 

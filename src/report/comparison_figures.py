@@ -87,8 +87,8 @@ def _stacked(axes: Axes, rows: Sequence[Bar]) -> None:
         left = [start + share for start, share in zip(left, shares, strict=True)]
     for place, (_, one) in enumerate(rows):
         if one.get("win_low") is not None:
-            _interval(axes, place - 0.27, one["win_low"], one["win_high"])
-            _interval(axes, place + 0.27, 1 - one["loss_high"], 1 - one["loss_low"])
+            _interval(axes, place - 0.27, (one["win_low"], one["win_high"]))
+            _interval(axes, place + 0.27, (1 - one["loss_high"], 1 - one["loss_low"]))
     axes.set_yticks(places, [label for label, _ in rows])
     axes.tick_params(axis="y", labelcolor=COLOUR["ink"])
     axes.invert_yaxis()
@@ -97,8 +97,8 @@ def _stacked(axes: Axes, rows: Sequence[Bar]) -> None:
     value_axis_only(axes, "x")
 
 
-def _interval(axes: Axes, place: float, low: float, high: float) -> None:
-    axes.plot((low, high), (place, place), color=COLOUR["ink"], lw=1.2)
+def _interval(axes: Axes, place: float, ends: tuple[float, float]) -> None:
+    axes.plot(ends, (place, place), color=COLOUR["ink"], lw=1.2)
 
 
 def reward_shift(report: Report) -> str | None:

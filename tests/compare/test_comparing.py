@@ -189,7 +189,7 @@ def test_prompts_that_do_not_fit_are_counted(folder: Path, tokenizer: Any) -> No
         (("--gold", "nowhere"), "nowhere: no truth.json"),
         (("--gold", "world", "--dtype", "int8"), "--dtype: 'int8'; expected float32 or bfloat16"),
         (("--safety", "nowhere"), "nowhere: no such folder"),
-        (("--gold", "world", "--format", "promts"), "did you mean 'prompts'?"),
+        (("--gold", "world", "--format", "prompt"), "did you mean 'prompts'?"),
         (
             ("--judge", "http://h/v1", "--judge-model", "m", "--judge-key-variable", "NO_SUCH_KEY"),
             "the environment variable NO_SUCH_KEY is not set",

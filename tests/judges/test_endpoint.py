@@ -51,7 +51,7 @@ def test_ratings_are_read_and_failures_are_retried(server: JudgeServer, tmp_path
         "garbled": [b"<html>", "no rating", "Rating: 2"],
     }
     texts = list(server.replies)
-    ratings = ask(server, tmp_path / "replies.jsonl", texts, timeout=0.3)
+    ratings = ask(server, tmp_path / "replies.jsonl", texts, timeout=0.3, temperature=1.0)
     assert ratings == [4, 3, 1, 2]
     assert server.asked == {"plain": 1, "busy": 3, "slow": 2, "garbled": 3}
     assert server.requests[0].keys() == {"model", "messages", "temperature"}
@@ -61,7 +61,7 @@ def test_ratings_are_read_and_failures_are_retried(server: JudgeServer, tmp_path
 @pytest.mark.parametrize("reply", ["", "I can't tell.", b"{", b"[]", b'{"choices": [{"message": {}}]}'])
 def test_a_reply_that_cannot_be_read_is_none(server: JudgeServer, tmp_path: Path, reply: str | bytes) -> None:
     server.replies = {"odd": [reply]}
-    assert ask(server, tmp_path / "replies.jsonl", ["odd"]) == [None]
+    assert ask(server, tmp_path / "replies.jsonl", ["odd"], temperature=None) == [None]
     assert server.asked["odd"] == 3, "two retries"
     [row] = map(json.loads, (tmp_path / "replies.jsonl").read_text().splitlines())
     assert row == {
@@ -70,6 +70,12 @@ def test_a_reply_that_cannot_be_read_is_none(server: JudgeServer, tmp_path: Path
         "reply": reply if isinstance(reply, str) else None,
         "judgement": None,
     }
+
+
+def test_at_temperature_0_a_reply_is_not_asked_for_again(server: JudgeServer, tmp_path: Path) -> None:
+    server.replies = {"odd": ["I can't tell.", "Rating: 2"], "broken": [b"{", "Rating: 2"]}
+    assert ask(server, tmp_path / "replies.jsonl", ["odd", "broken"]) == [None, 2]
+    assert server.asked == {"odd": 1, "broken": 2}, "a body without a message is a failure"
 
 
 def test_a_resumed_run_asks_only_for_the_rest(server: JudgeServer, tmp_path: Path) -> None:
@@ -82,7 +88,7 @@ def test_a_resumed_run_asks_only_for_the_rest(server: JudgeServer, tmp_path: Pat
         file.write('{"id": "torn by a ki')
     server.replies["three"] = ["Rating: 3"]
     assert ask(server, tmp_path / "replies.jsonl", texts, parallel=1) == [1, None, 3, 4]
-    assert server.asked == {"one": 1, "two": 3, "three": 4, "four": 1}
+    assert server.asked == {"one": 1, "two": 1, "three": 4, "four": 1}
     assert len((tmp_path / "replies.jsonl").read_text().splitlines()) == 4
 
 
