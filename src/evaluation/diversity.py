@@ -12,7 +12,6 @@ from typing import Any
 from ..console import say, track
 from ..data.intake import Intake
 from ..distributed.cached import cached_folder
-from ..errors import ConfigError
 from ..jsonl import Row, write_rows
 from ..sampling.decoding import Decoding
 from ..statistics import measure
@@ -44,14 +43,6 @@ def self_bleu(answers: Sequence[str]) -> float:
     return total / len(answers)
 
 
-def check_installed() -> None:
-    """Raises ConfigError without the package that computes BLEU."""
-    try:
-        import sacrebleu  # noqa: F401
-    except ImportError:
-        raise ConfigError("diversity: needs the package sacrebleu: pip install 'llamita[eval]'") from None
-
-
 @dataclass(frozen=True)
 class DiversityTest:
     """The test that all versions take: they share its prompts and draws.
@@ -71,10 +62,9 @@ class DiversityTest:
     def read(
         cls, settings: EvaluateSettings, data: Path, models: Models, *, context: int, intake: Intake
     ) -> DiversityTest | None:
-        """Reads the prompts; None if the settings have none. Raises ConfigError, DataError."""
+        """Reads the prompts; None if the settings have none. Raises DataError as `read_prompts`."""
         if settings.diversity is None:
             return None
-        check_installed()
         prompts: dict[str, list[list[int]]] = {}
         counts: dict[str, Row] = {}
         for kind in PROMPT_KINDS:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..comparison.settings import ComparisonSettings
 from ..data.settings import PromptSource, RowSettings
@@ -108,6 +109,13 @@ class DiversitySettings(Settings):
     """sampling temperatures; default: 0.1 to 1.5, as in the paper"""
     num_generations: Annotated[int, Field(ge=2)] = 25
     """number of answers per prompt and temperature"""
+
+    @model_validator(mode="after")
+    def _package_is_installed(self) -> DiversitySettings:
+        """Before a pipeline starts, not in its last stage."""
+        if find_spec("sacrebleu") is None:
+            raise ValueError("needs the package sacrebleu: pip install 'llamita[eval]'")
+        return self
 
     @field_validator("temperatures")
     @classmethod

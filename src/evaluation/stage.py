@@ -38,7 +38,7 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
     reuses them.
 
     Raises:
-        ConfigError: a package, or the environment variable with an API key, is missing.
+        ConfigError: the environment variable with an API key is not set.
         DataError: broken test prompts, a version whose name can't be a folder or whose tokenizer differs from
             that of `sft`, a model that can't be loaded, an endpoint that rejects requests.
         LlamitaError: an endpoint does not answer.

@@ -86,6 +86,9 @@ def ask(
                 with suppress(_Stopped):  # the error of another request follows
                     job.result()
                     advance(1)
+        except (KeyboardInterrupt, SystemExit):
+            say(f"judge: stopping after the requests that are running, at most {endpoint.timeout:g} seconds")
+            raise
         finally:
             client.stopping.set()
             pool.shutdown(cancel_futures=True)

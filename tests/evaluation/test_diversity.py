@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from llamita.errors import ConfigError
-from llamita.evaluation import diversity
+from llamita.evaluation import settings as settings_module
 from llamita.evaluation.diversity import self_bleu
 from llamita.evaluation.settings import DiversitySettings
 from llamita.evaluation.stage import run
@@ -90,6 +88,6 @@ def test_settings() -> None:
 
 
 def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sacrebleu", None)
-    with pytest.raises(ConfigError, match=r"sacrebleu: pip install 'llamita\[eval\]'"):
-        diversity.check_installed()
+    monkeypatch.setattr(settings_module, "find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match=r"sacrebleu: pip install 'llamita\[eval\]'"):
+        DiversitySettings.model_validate({"factual": [FACTS], "creative": [FACTS]})
