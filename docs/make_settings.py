@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from llamita.commands.schema import KINDS, own_descriptions, schema_text
 from llamita.config import RENAMED
 from llamita.data.settings import CorpusSettings, DialogueSettings, RowSettings
+from llamita.judges.settings import Endpoint
 from llamita.rlhf.settings import RlhfSettings
 from llamita.runner.entries import PipelineSettings
 from llamita.runner.stages import REGISTRY, settings_class
@@ -51,6 +52,7 @@ def page() -> str:
         "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
         "Every stage that samples (rejection, ppo, gatt, distillation, evaluate, red_team)": SamplingSettings,
         "Every stage of RLHF (rejection, ppo)": RlhfSettings,
+        "Every judge behind an endpoint (`comparison.judge` of evaluate, `judge` of red_team)": Endpoint,
     }
     sections |= {**shared, **stages}
     seen: set[type[BaseModel]] = set()

@@ -15,6 +15,7 @@ from . import __version__
 from .commands import completion, recipes
 from .commands.group import Commands
 from .commands.kinds import kind_of
+from .compare.command import compare
 from .config import load_settings
 from .console import say
 from .errors import ConfigError, Interrupted
@@ -242,6 +243,9 @@ def chat(
     from .chat import run as run_chat
 
     run_chat(model, system=system, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+
+
+app.command(short_help="Compare the answers of two models.", rich_help_panel=USE)(compare)
 
 
 @app.command(short_help="Write a run's report again, or compare runs.", rich_help_panel=USE)

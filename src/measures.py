@@ -10,6 +10,9 @@ REWARD_MODELS = ("helpfulness", "safety")
 JUDGE = "judge"
 """Name, as an input of stages, of a third reward model that is not optimised (kind `general`)."""
 
+GOLD, ENDPOINT = "gold", "endpoint"
+"""Names of further raters of comparisons: the ground truth, and a judge behind an endpoint."""
+
 MEASURES = (
     "gold_helpfulness",
     "violation_rate",
@@ -103,6 +106,9 @@ def empty_evaluation() -> dict[str, Any]:
         "decodings": {},
         "distributions": {},
         "score_shift": {"before": None, "after": None, "helpfulness": None, "safety": None},
+        "comparisons": {},
+        "comparison_judge": None,
+        "diversity": {},
         "refusal_agreement": {},
         "ablations": {},
         "ablation_differences": {},

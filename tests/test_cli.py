@@ -66,7 +66,17 @@ def test_help_imports_no_heavy_library() -> None:
 def test_help_and_version() -> None:
     result = llamita("--help")
     assert result.exit_code == 0
-    for command in ("init", "run", "validate", "show", *cli.STAGE_HELP, "chat", "report", "schema"):
+    for command in (
+        "init",
+        "run",
+        "validate",
+        "show",
+        *cli.STAGE_HELP,
+        "chat",
+        "compare",
+        "report",
+        "schema",
+    ):
         assert f" {command} " in result.stdout
         assert llamita(command, "--help").exit_code == 0
     sections = [line for line in result.stdout.splitlines() if line.endswith(":")]

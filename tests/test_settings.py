@@ -103,8 +103,10 @@ def test_sources_in_a_section_are_found_by_both_names() -> None:
 def test_names_without_effect_are_settings(kind: str) -> None:
     schema = stages.settings_class(kind)
     for name in schema.declared("no_effect") | schema.declared("resumes_with"):
-        first, _, second = name.partition(".")
-        annotation = schema.model_fields[first].annotation
-        sections = get_args(annotation) or (annotation,)  # one, or those of a union
-        fields = {field for section in sections for field in getattr(section, "model_fields", {})}
-        assert first == "trainer" or not second or second in fields
+        first, *inner = name.split(".")
+        annotations = [schema.model_fields[first].annotation]
+        for part in [] if first == "trainer" else inner:
+            sections = [one for annotation in annotations for one in get_args(annotation) or (annotation,)]
+            fields = [getattr(section, "model_fields", {}) for section in sections]  # several: of a union
+            annotations = [found[part].annotation for found in fields if part in found]
+            assert annotations, name

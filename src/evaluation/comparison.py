@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .answering import AnswerTest, Result, Results
@@ -12,16 +13,20 @@ from .distributions import distributions, score_shift
 from .prompts import Kind
 from .values import difference, differences
 from .versions import SFT
+from .win_rates import compare_versions
 
 SAMPLES: dict[Kind, int] = {"ordinary": 8, "harmful": 6, "borderline": 4}
 
 
-def compare_answers(test: AnswerTest, results: Mapping[str, Results], ablations: Results) -> dict[str, Any]:
+def compare_answers(
+    test: AnswerTest, results: Mapping[str, Results], ablations: Results, *, out: Path
+) -> dict[str, Any]:
     """Returns all keys about answers.
 
     Args:
         results: version -> name of the decoding -> its results.
         ablations: results of each ablation in the first decoding.
+        out: folder for the replies of a judge behind an endpoint, whose errors this raises.
     """
     headline, *others = (decoding.name for decoding in test.settings.decodings)
     by_decoding = {
@@ -30,6 +35,7 @@ def compare_answers(test: AnswerTest, results: Mapping[str, Results], ablations:
     }
     return {
         **_headline(test, by_decoding[headline]),
+        **compare_versions(test, by_decoding[headline], out),
         "decodings": {decoding: _versions(test, by_decoding[decoding]) for decoding in others},
         **_ablations(test, ablations, results[SFT][headline]),
     }

@@ -12,6 +12,7 @@ from ..statistics import left_tail, mean_and_error
 from .values import Column, Values
 
 QUANTILES = 21  # 0%, 5%, …, 100%
+BINS = 20  # of scores from 0 to 1
 POINTS = 300
 
 
@@ -40,6 +41,7 @@ def _distribution(column: Column, groups: Sequence[Hashable]) -> dict[str, Any] 
         "left_tail": tail,
         "left_tail_se": tail_se,
         "quantiles": quantiles,
+        "histogram": (np.histogram(scores, BINS, (0, 1))[0] / len(scores)).tolist(),
     }
 
 

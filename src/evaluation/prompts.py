@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,6 +12,7 @@ from ..chat_format.encoding import encode_prompt
 from ..console import say
 from ..data.intake import Intake
 from ..data.rows import InContext, Message, Prompt
+from ..data.settings import PromptSource
 from ..data.sources import read_prompts
 from ..errors import DataError
 from .settings import EvaluateSettings
@@ -39,12 +41,12 @@ class EvaluationPrompt(InContext):
     language: str | None = None
 
     @classmethod
-    def of(cls, kind: Kind, prompt: Prompt, tokenizer: Any) -> EvaluationPrompt:
+    def of(cls, kind: Kind, prompt: Prompt, ids: list[int]) -> EvaluationPrompt:
         return cls(
             kind,
             prompt.id or "",
             prompt.messages,
-            encode_prompt(tokenizer, prompt.messages),
+            ids,
             category=prompt.category,
             attack=prompt.attack,
             language=prompt.language,
@@ -66,24 +68,51 @@ def read_evaluation_prompts(
     prompts: list[EvaluationPrompt] = []
     counts: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
-        before = Counter(intake.skipped)
-        rows = read_prompts(getattr(settings.prompts, kind), data, intake, seed=settings.seed)
-        if settings.gold and any(row.id is None for row in rows):
+        fitting, counts[kind] = read_fitting(
+            f"{kind} test prompts",
+            getattr(settings.prompts, kind),
+            data,
+            settings=settings,
+            tokenizer=tokenizer,
+            context=context,
+            intake=intake,
+        )
+        if settings.gold and any(row.id is None for row, _ in fitting):
             raise DataError(
                 f"prompts.{kind}: a row has no id, which `gold: true` needs to find the ground truth; use "
                 "the test files of the miniature world, or set gold: false"
             )
-        encoded = [EvaluationPrompt.of(kind, row, tokenizer) for row in rows]
-        fitting = [prompt for prompt in encoded if len(prompt.ids) + settings.max_new_tokens <= context]
-        counts[kind] = {
-            "read": len(encoded),
-            "too_long": len(encoded) - len(fitting),
-            "skipped": dict(intake.skipped - before),
-        }
-        if too_long := counts[kind]["too_long"]:
-            say(
-                f"{kind} test prompts: {too_long:,} of {len(encoded):,} skipped: with an answer they "
-                f"would exceed the context of {context:,} tokens"
-            )
-        prompts += fitting
+        prompts += [EvaluationPrompt.of(kind, row, ids) for row, ids in fitting]
     return prompts, counts
+
+
+def read_fitting(
+    name: str,
+    sources: Sequence[PromptSource],
+    data: Path,
+    *,
+    settings: EvaluateSettings,
+    tokenizer: Any,
+    context: int,
+    intake: Intake,
+) -> tuple[list[tuple[Prompt, list[int]]], dict[str, Any]]:
+    """Reads prompts that fit in the context with an answer, with their token ids.
+
+    Args:
+        name: plural noun for the prompts in messages.
+
+    Returns:
+        The prompts, and counts as in `read_evaluation_prompts`. Raises DataError as `read_prompts`.
+    """
+    before = Counter(intake.skipped)
+    rows = read_prompts(sources, data, intake, seed=settings.seed)
+    encoded = [(row, encode_prompt(tokenizer, row.messages)) for row in rows]
+    fitting = [(row, ids) for row, ids in encoded if len(ids) + settings.max_new_tokens <= context]
+    too_long = len(encoded) - len(fitting)
+    if too_long:
+        say(
+            f"{name}: {too_long:,} of {len(encoded):,} skipped: with an answer they would exceed the context "
+            f"of {context:,} tokens"
+        )
+    counts = {"read": len(encoded), "too_long": too_long, "skipped": dict(intake.skipped - before)}
+    return fitting, counts

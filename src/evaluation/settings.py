@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from ..comparison.settings import ComparisonSettings
 from ..data.settings import PromptSource, RowSettings
+from ..judges.settings import OF_THE_ENDPOINT
 from ..measures import AVERAGED_TURNS, JUDGE, RETENTION_TURNS
 from ..sampling.settings import SamplingSettings
 from ..settings import Precision, Settings, Source
@@ -90,6 +93,38 @@ class RetentionSettings(Settings):
         return self.version_dialogues or self.dialogues
 
 
+class DiversitySettings(Settings):
+    """Self-BLEU of the answers of every version by temperature, see docs/comparison.md.
+
+    Needs the extra `eval`. The paper has 10 prompts of each kind: `limit: 10` takes a source's first ones.
+    """
+
+    factual: Annotated[list[PromptSource], Field(min_length=1)]
+    """sources of prompts with one right answer"""
+    creative: Annotated[list[PromptSource], Field(min_length=1)]
+    """sources of prompts with many good answers"""
+    temperatures: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [
+        number / 10 for number in range(1, 16)
+    ]
+    """sampling temperatures; default: 0.1 to 1.5, as in the paper"""
+    num_generations: Annotated[int, Field(ge=2)] = 25
+    """number of answers per prompt and temperature"""
+
+    @model_validator(mode="after")
+    def _package_is_installed(self) -> DiversitySettings:
+        """Before a pipeline starts, not in its last stage."""
+        if find_spec("sacrebleu") is None:
+            raise ValueError("needs the package sacrebleu: pip install 'llamita[eval]'")
+        return self
+
+    @field_validator("temperatures")
+    @classmethod
+    def _different(cls, temperatures: list[float]) -> list[float]:
+        if len({f"{temperature:g}" for temperature in temperatures}) < len(temperatures):
+            raise ValueError("two temperatures are the same; remove one")
+        return temperatures
+
+
 class EvaluateSettings(RowSettings, SamplingSettings):
     """All versions answer the same test prompts with the same random draws."""
 
@@ -101,6 +136,8 @@ class EvaluateSettings(RowSettings, SamplingSettings):
 
     resumable: ClassVar[bool] = True
     below: ClassVar[dict[str, str]] = {"retention": "gatt"}
+    no_effect: ClassVar[frozenset[str]] = frozenset(f"comparison.judge.{name}" for name in OF_THE_ENDPOINT)
+    resumes_with: ClassVar[frozenset[str]] = frozenset({"comparison.judge.retries"})
 
     gold: bool
     """whether `data` is a miniature world with known ground truth; if false, gold helpfulness, violation rate
@@ -116,6 +153,10 @@ class EvaluateSettings(RowSettings, SamplingSettings):
     """number of ordinary prompts, the first ones, on which false refusals are counted"""
     retention: RetentionSettings | None = None
     """test of instruction following over many turns (Ghost Attention); not measured if omitted"""
+    comparison: ComparisonSettings = ComparisonSettings()
+    """win, tie or loss of each version against the version before it and against `sft`"""
+    diversity: DiversitySettings | None = None
+    """test of the diversity of answers by temperature; not measured if omitted"""
     max_new_tokens: Annotated[int, Field(ge=1)]
     """maximum number of tokens of an answer, EOS included"""
     dtype: Precision = "float32"

@@ -9,6 +9,7 @@ from typing import Any
 from ..artifact import RESUME, write_json
 from ..chat_format.encoding import check_of
 from ..data.intake import Intake
+from ..judges.endpoint import api_key
 from ..measures import JUDGE, REWARD_MODELS, empty_evaluation
 from ..miniature.gold import Gold
 from ..model.architecture import context_of
@@ -19,6 +20,7 @@ from ..sampling.engines import Samplers
 from ..settings import listed
 from .answering import AnswerTest, Results
 from .comparison import compare_answers
+from .diversity import DiversityTest
 from .ghost_attention import measure_ghost_attention
 from .instructed import InstructedTests, InstructionChecks
 from .prompts import read_evaluation_prompts
@@ -36,10 +38,14 @@ def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> di
     reuses them.
 
     Raises:
+        ConfigError: the environment variable with an API key is not set.
         DataError: broken test prompts, a version whose name can't be a folder or whose tokenizer differs from
-            that of `sft`, a model that can't be loaded.
+            that of `sft`, a model that can't be loaded, an endpoint that rejects requests.
+        LlamitaError: an endpoint does not answer.
     """
     gold = Gold.load(inputs["data"]) if settings.gold else None
+    if settings.comparison.judge is not None:
+        api_key(settings.comparison.judge)  # before hours of sampling
     intake = Intake(settings.max_bad_rows, check_of(load_tokenizer(inputs["sft"])))
     with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
         models = Models(inputs["sft"], settings, samplers)
@@ -66,19 +72,28 @@ def _evaluate(
 
     folders = {version.name: version.folder for version in versions}
     test, counts = _answer_test(settings, inputs, models, folders=folders, gold=gold, intake=intake)
+    diversity = DiversityTest.read(
+        settings, inputs["data"], models, context=context_of(models.sft.config), intake=intake
+    )
     instructed = _instructed_tests(settings, inputs, gold, intake=intake)
     retention = None
     if instructed is not None and instructed.settings.versions:
         retention = RetentionTest(settings, models, instructed, gold)
     results: dict[str, Results] = {}
     followed: dict[str, Values] = {}
+    diversities: dict[str, Any] = {}
     for version in versions:  # all tests of a version, while its model is loaded
         results[version.name] = test.run(version, out)
         if retention is not None and (version.name != SFT or retention.needs_sft):
             followed[version.name] = retention.run(version, out / "version_retention" / version.name)
+        if diversity is not None:
+            diversities[version.name] = diversity.run(version, out / "diversity" / version.name)
     ablated = {ablation.name: test.run_ablation(ablation, out) for ablation in ablations}
 
-    evaluation = empty_evaluation() | {"prompts": counts} | compare_answers(test, results, ablated)
+    evaluation = empty_evaluation() | {"prompts": counts} | compare_answers(test, results, ablated, out=out)
+    if diversity is not None:
+        evaluation["prompts"] |= diversity.counts
+        evaluation["diversity"] = diversities
     if gold is not None:
         evaluation["demonstrations"] = {
             "gold_helpfulness": gold.demonstrations_helpfulness,

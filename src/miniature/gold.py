@@ -1,4 +1,4 @@
-"""Gold scorers: the true value of an answer. Only `evaluation` and `red_team` may import this module.
+"""Gold scorers: the true value of an answer. Code that trains must not import this module.
 
 They parse an answer by the world's grammar and compare it with `truth.json`, which no training stage reads.
 """
@@ -52,6 +52,10 @@ class Gold:
     @classmethod
     def load(cls, world: Path) -> Gold:
         return cls(json.loads((world / "truth.json").read_text(encoding="utf-8")))
+
+    def knows(self, question_id: str | None) -> bool:
+        """Whether the ground truth has a prompt with this id."""
+        return question_id in self._cores
 
     def helpfulness(self, question_id: str, answer: str) -> float:
         """Returns a score in [0, 1]: 0.4 for the correct sentence, 0.3 each for an opener and a follow-up.

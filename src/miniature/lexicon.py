@@ -93,6 +93,7 @@ QUESTIONS = {
         "i want to {a} a {b} , tell me how .",
     ),
 }
+OPEN_QUESTION = "what do you know of {a} ?"  # of an entity: each of its facts answers it
 CHAT = {
     "hello !": "the day is good , welcome .",
     "how are you ?": "the mood of mine is fine .",

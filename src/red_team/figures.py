@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..intervals import share_with_interval
 from .answers import Answer
-from .intervals import share_with_interval
 from .judges import Judgement
 from .prompts import RedTeamPrompt
 

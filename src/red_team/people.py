@@ -9,8 +9,9 @@ from pathlib import Path
 from ..data.file_rows import file_records
 from ..errors import DataError, LlamitaError
 from ..jsonl import Row, write_rows
+from ..judges.prompts import dialogue_text
 from .answers import Answer
-from .judges import BEST_RATING, WORST_RATING, dialogue_text
+from .judges import BEST_RATING, WORST_RATING
 from .settings import PeopleJudge
 
 ONLY_RATER = ""  # name of the rater in a file that names none

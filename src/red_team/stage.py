@@ -15,11 +15,12 @@ from ..data.intake import Intake
 from ..data.sources import read_prompts
 from ..errors import ConfigError
 from ..jsonl import Row, write_rows
+from ..judges.agreement import ac2
+from ..judges.endpoint import api_key
 from ..model.checkpoint import load_tokenizer
 from ..sampling.engines import Samplers
 from ..settings import listed
 from . import endpoint, people
-from .agreement import ac2
 from .answers import Answer, sample_answers
 from .figures import judged, mitigated, version_figures, violated_prompts
 from .judges import (
@@ -61,7 +62,7 @@ def run(settings: RedTeamSettings, inputs: Mapping[str, Path], out: Path) -> dic
     """
     versions = _versions(inputs)
     if isinstance(settings.judge, EndpointJudge):
-        endpoint.api_key(settings.judge)  # before hours of sampling
+        api_key(settings.judge)  # before hours of sampling
     intake = Intake(settings.max_bad_rows, check_of(load_tokenizer(next(iter(versions.values())))))
     with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
         prompts, mutations = _prompts(
@@ -155,7 +156,7 @@ def _judge(
         )
         return "safety", by_safety, None
     if isinstance(judge, EndpointJudge):
-        ratings = endpoint.rate(judge, different, out / RESUME / "ratings.jsonl")
+        ratings = endpoint.rate(judge, different, out / RESUME / "replies.jsonl")
         by_judge = {name: {} if one is None else {judge.model: one} for name, one in ratings.items()}
         return "endpoint", judge_by_ratings(answers, by_judge), None
     if isinstance(judge, PeopleJudge):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..measures import RETENTION_SERIES
+from .comparison_tables import judge_model_table, raters_table, win_rates_table
 from .measured import measured_differences, measured_on, measured_turns, measured_versions
 from .paper import RETENTION, REWARD_ACCURACY
 from .red_team_tables import red_team_table
@@ -43,6 +44,7 @@ def tables(section: str, report: Report) -> list[Table]:
     """Returns the tables of a section of the page that have any measured value."""
     makers: dict[str, tuple[Callable[[Report], Table | None], ...]] = {
         "versions": (partial(versions_table, sizes=True), differences_table),
+        "win_rates": (win_rates_table, raters_table, judge_model_table),
         "reward": (reward_table, unsafe_table),
         "rejection": (rejection_table,),
         "retention": (retention_table, version_retention_table),

@@ -34,3 +34,6 @@ FALSE_REFUSALS = 0.0005
 
 MITIGATED = 0.9
 """Section 4.3: share of the prompts that violated with one model and no longer with the next."""
+
+WIN_RATE = {"win": 0.36, "tie": 0.315, "loss": 0.325}
+"""Section 3.4.2: the 70B chat model against ChatGPT, compared by people on about 4,000 prompts."""

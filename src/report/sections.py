@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import figures, ghost_attention, reward_figures, rlhf_figures, version_figures
+from . import comparison_figures, figures, ghost_attention, reward_figures, rlhf_figures, version_figures
 from .safety_sections import SAFETY_SECTIONS
 from .section import Figure, Section
 
@@ -135,6 +135,42 @@ SECTIONS = (
                 "and which was trained on other comparisons, is another sign of this (section 3.4.1, figure "
                 "11).",
                 "Reward-model scores are not drawn: the run has no finished evaluation with reward models.",
+            ),
+            Figure(
+                comparison_figures.reward_shift,
+                "Distribution of the scores of each version's answers, in steps of 0.05. RLHF should move "
+                "it to the right and remove the answers with the lowest scores (section 5.1, figure 20).",
+            ),
+        ),
+    ),
+    Section(
+        "win_rates",
+        "Wins, ties and losses",
+        "Each version's answers are compared with those of sft and of the version before to the same "
+        "prompts. Reward models and ground truth compare by their scores; a judge model, if there is one, "
+        "is asked in both orders, and different verdicts are a tie. AC2 is Gwet's agreement of the raters "
+        "on the scale loss, tie, win: 1 is perfect, 0 is chance.",
+        (
+            Figure(
+                comparison_figures.win_rates,
+                "Share of answers that are better than, as good as and worse than those of sft, by rater, "
+                "with 95% intervals of wins and losses. A reward model that sees many more wins than the "
+                "other raters has been exploited. The paper's 70B model won 36% and tied 31.5% against "
+                "ChatGPT, judged by people (section 3.4.2).",
+            ),
+        ),
+    ),
+    Section(
+        "diversity",
+        "Diversity by temperature",
+        "Several answers to each prompt are sampled at each temperature. Self-BLEU is the mean BLEU of an "
+        "answer with the others as references: the higher, the more alike they are.",
+        (
+            Figure(
+                comparison_figures.diversity,
+                "Self-BLEU by temperature with standard errors over prompts. In the paper, RLHF makes the "
+                "answers to factual prompts alike at any temperature, and those to creative prompts stay "
+                "diverse (section 5.1, figure 21).",
             ),
         ),
     ),

@@ -12,6 +12,7 @@ from ..console import aligned_table, duration
 from ..data.rows import RATINGS
 from ..measures import RETENTION_SERIES
 from .collect import BY_LENGTH
+from .comparison_tables import win_rate_lines
 from .measured import answered_prompts, measured_differences, measured_turns
 from .notes import notes
 from .page_tables import Table, difference, rejection_table, versions_table
@@ -150,6 +151,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     differences = differences_table(report)
     if differences and any(cell.endswith(WORSE_MARK) for row in differences["rows"] for cell in row):
         yield f"{WORSE_MARK.strip()} worse by more than two paired standard errors"
+    yield from win_rate_lines(report)
     pretrain, demonstrations = report["pretrain"], report["demonstrations"]
     if pretrain["validation_bits_per_byte"] is not None:
         bits, unigram = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from ..settings import StageSettings
 
@@ -48,6 +48,8 @@ class WorldSettings(StageSettings):
     """number of harmful test prompts of the paper's risk categories, without duplicates"""
     test_borderline: PositiveInt = 500
     """number of harmless test prompts that resemble harmful ones, without duplicates"""
+    diversity_prompts: Annotated[int, Field(ge=1, le=32)] = 10
+    """number of factual prompts, and of open ones, for the diversity of answers by temperature"""
     red_team_prompts: PositiveInt = 420
     """number of red-team prompts, evenly over risk categories and attack styles, without duplicates"""
     test_dialogues: PositiveInt = 200

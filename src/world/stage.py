@@ -25,7 +25,13 @@ from ..miniature.questions import Risk
 from ..miniature.truth import Split, Truth, draw_truth
 from ..statistics import measure
 from .settings import WorldSettings
-from .test_sets import GroundTruth, write_red_team_prompts, write_test_dialogues, write_test_prompts
+from .test_sets import (
+    GroundTruth,
+    write_diversity_prompts,
+    write_red_team_prompts,
+    write_test_dialogues,
+    write_test_prompts,
+)
 from .writer import Writer
 
 PROMPT_RISKS: dict[Risk, float] = {"ordinary": 0.6, "borderline": 0.12, "harmful": 0.28}
@@ -42,6 +48,7 @@ def run(settings: WorldSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     _write_prompts(writer, truth, settings)
     ground_truth = GroundTruth()
     write_test_prompts(writer, truth, settings, ground_truth=ground_truth)
+    write_diversity_prompts(writer, truth, settings)
     write_red_team_prompts(writer, truth, settings, ground_truth=ground_truth)
     write_test_dialogues(writer, truth, settings, ground_truth=ground_truth)
     _write_truth(out, ground_truth, demonstration_rows)

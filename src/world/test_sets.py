@@ -10,9 +10,10 @@ from functools import partial
 from typing import Literal
 
 from ..errors import ConfigError
+from ..jsonl import Row
 from ..miniature import lexicon
 from ..miniature.prompts import Context, WorldPrompt, cycled_contexts, place
-from ..miniature.questions import Risk, WorldQuestion, ask, ask_plainly, wrap
+from ..miniature.questions import Risk, WorldQuestion, ask, ask_plainly, phrase, wrap
 from ..miniature.system_instructions import (
     InstructionSplit,
     WorldInstruction,
@@ -64,6 +65,24 @@ def write_test_prompts(
             ground_truth.add(name, prompt)
             rows.append({"id": name, "messages": prompt.messages, "kind": question.kind, **prompt.labels})
         writer.write(f"test/{risk}", rows)
+
+
+def write_diversity_prompts(writer: Writer, truth: Truth, settings: WorldSettings) -> None:
+    """Writes prompts of the diversity test (section 5.1), of one user message each.
+
+    Factual prompts have one right answer. The world has no creative ones: the open prompts ask what the model
+    knows of an entity, which every fact about it answers, in words that no training dialogue has.
+    """
+    rng = writer.generator("test/factual")
+    facts = rng.sample(truth.pairs["fact"]["test"], settings.diversity_prompts)
+    texts = [phrase(truth, "fact", fact, risk="ordinary", category=None, rng=rng).text for fact in facts]
+    writer.write("test/factual", map(_single_turn, texts))
+    entities = writer.generator("test/open").sample(lexicon.ENTITIES, settings.diversity_prompts)
+    writer.write("test/open", (_single_turn(lexicon.OPEN_QUESTION.format(a=entity)) for entity in entities))
+
+
+def _single_turn(text: str) -> Row:
+    return {"messages": [{"role": "user", "content": text}]}
 
 
 def write_red_team_prompts(

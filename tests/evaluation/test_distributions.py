@@ -48,3 +48,11 @@ def test_the_shift_has_evenly_spaced_points() -> None:
 def test_one_version_has_no_shift() -> None:
     nothing = dict.fromkeys(("before", "after", "helpfulness", "safety"))
     assert score_shift({"sft": {"safety_score": [0.5]}}) == nothing
+
+
+def test_the_histogram_has_the_share_of_answers_in_each_twentieth() -> None:
+    scores = [0.06, 0.07, 0.26, 0.5, 0.9, 0.92, None, 0.94]
+    found = distributions({"helpfulness_score": scores}, range(8))["helpfulness_score"]
+    expected = [0.0] * 20  # from 0 to 1, wherever the scores are
+    expected[1], expected[5], expected[10], expected[18] = 2 / 7, 1 / 7, 1 / 7, 3 / 7
+    assert found["histogram"] == pytest.approx(expected)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from llamita.intervals import wilson
 from llamita.red_team.answers import Answer
 from llamita.red_team.figures import judged, mitigated, version_figures, violated_prompts
-from llamita.red_team.intervals import wilson
 from llamita.red_team.judges import Judgement
 from llamita.red_team.prompts import RedTeamPrompt
 

@@ -88,9 +88,3 @@ def test_every_answer_that_is_no_refusal_is_a_violation(tmp_path: Path) -> None:
     assert violations(judges.judge_by_refusals(answers, None)) == {"v1": [False, True, True]}
     RefusalClassifier({"nope": 5.0}, -1.0).save(tmp_path)
     assert violations(judges.judge_by_refusals(answers, tmp_path)) == {"v1": [True, True, False]}
-
-
-def test_dialogues_as_text() -> None:
-    assert judges.dialogue_text(turn("how ?")) == "how ?"
-    messages: Any = [{"role": "system", "content": "be kind"}, *turn("hi", "hello"), *turn("how ?")]
-    assert judges.dialogue_text(messages) == "System: be kind\n\nUser: hi\n\nAssistant: hello\n\nUser: how ?"

@@ -222,7 +222,7 @@ def test_an_endpoint_judges_equal_answers_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def rate(judge: Any, different: dict[str, Answer], path: Path) -> dict[str, int | None]:
-        assert path == tmp_path / "out" / "resume" / "ratings.jsonl"
+        assert path == tmp_path / "out" / "resume" / "replies.jsonl"
         assert len(different) == len({(str(one.messages), one.text) for one in different.values()}) == 6
         return dict(zip(different, [1, 2, 3, 5, None, 4], strict=True))
 

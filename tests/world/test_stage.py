@@ -157,6 +157,20 @@ def test_no_training_file_asks_for_a_combination_of_the_test(world: Path) -> Non
         assert all(text in tested for text in (one for one in asked if " how to " in one)), name
 
 
+def test_factual_prompts_have_one_answer_and_open_ones_are_of_no_training_dialogue(world: Path) -> None:
+    facts, opened = ([row["messages"] for row in rows(world, f"test/{name}")] for name in ("factual", "open"))
+    assert len({str(one) for one in facts}) == len({str(one) for one in opened}) == 10
+    pairs = draw_truth(SMALL.seed).pairs["fact"]["test"]
+    for [message] in facts:
+        assert any(entity in message["content"] and name in message["content"] for entity, name in pairs)
+    trained = {
+        text for name in ("sft/dialogues", "sft/gatt") for row in rows(world, name) for text in texts(row)
+    }
+    for [message] in opened:
+        assert message["content"] not in trained
+        assert sum(entity in message["content"].split() for entity in lexicon.ENTITIES) == 1
+
+
 def test_red_team_prompts_are_an_even_grid_without_duplicates(world: Path) -> None:
     found = rows(world, "red_team/prompts")
     grid: Counter[tuple[str, str]] = Counter()

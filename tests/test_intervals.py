@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamita.red_team.intervals import effective_count, share_with_interval, wilson
+from llamita.intervals import effective_count, share_with_interval, wilson
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 
-from ..statistics import mean_and_error
+from .statistics import mean_and_error
 
 Z = 1.959963984540054  # of a two-sided 95% interval
 

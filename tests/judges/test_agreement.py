@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamita.red_team.agreement import ac2
+from llamita.judges.agreement import ac2
 
 # four raters and twelve units of Gwet's handbook (2014), table 2.10; some ratings are missing
 GWET = [
