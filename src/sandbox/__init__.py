@@ -1,0 +1,1 @@
+"""Runs programs written by a model, isolated by the kernel; `docs/sandbox.md` says what they can do."""
