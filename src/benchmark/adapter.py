@@ -118,7 +118,9 @@ class HarnessModel(TemplateLM):
         for index, request in enumerate(requests):
             groups.setdefault(repr(request.args[1]), []).append(index)
         for indices in groups.values():
-            texts = self._generate([requests[index].args[0] for index in indices], requests[indices[0]].args[1])
+            texts = self._generate(
+                [requests[index].args[0] for index in indices], requests[indices[0]].args[1]
+            )
             for index, text in zip(indices, texts, strict=True):
                 answers[index] = text
         return answers

@@ -35,7 +35,9 @@ def figures(benchmark: str, samples: Samples) -> dict[str, Any]:
     for name, place in MEASURES[benchmark].items():
         found |= measure(name, list(_values(samples, *place)))
     tasks = samples.values()
-    return found | {"rows": max(sum(len({row["doc_id"] for row in rows}) for rows in tasks) // _repeats(benchmark), 0)}
+    return found | {
+        "rows": max(sum(len({row["doc_id"] for row in rows}) for rows in tasks) // _repeats(benchmark), 0)
+    }
 
 
 def _repeats(benchmark: str) -> int:
@@ -57,7 +59,9 @@ def prompt_hash(samples: Samples) -> str:
         for row in rows:
             if row["doc_id"] not in seen:  # once for all filters
                 seen.add(row["doc_id"])
-                texts = [[part for part in arguments if isinstance(part, str)] for arguments in row["arguments"]]
+                texts = [
+                    [part for part in arguments if isinstance(part, str)] for arguments in row["arguments"]
+                ]
                 digest.update(json.dumps(texts).encode())
     return digest.hexdigest()
 

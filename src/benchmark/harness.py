@@ -20,7 +20,7 @@ def lm_eval() -> ModuleType:
         import lm_eval
     except ImportError as error:
         raise ConfigError(
-            f"tasks: benchmarks need the package lm-eval ({error}); install it with `pip install 'llamita[eval]'`"
+            f"tasks: benchmarks need lm-eval ({error}); install it with `pip install 'llamita[eval]'`"
         ) from None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     return lm_eval

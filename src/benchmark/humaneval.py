@@ -15,12 +15,16 @@ def program(problem: Mapping[str, Any], completion: str) -> str:
     return f"{problem['prompt']}{completion}\n{problem['test']}\ncheck({problem['entry_point']})"
 
 
-def run_tests(responses: Sequence[Sequence[str]], problems: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def run_tests(
+    responses: Sequence[Sequence[str]], problems: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Filter of lm-eval: whether each problem's completion passes its tests, and the reason if not.
 
     Rank 0 runs the programs, all ranks get the outcomes.
     """
-    programs = [program(problem, completion) for problem, (completion,) in zip(problems, responses, strict=True)]
+    programs = [
+        program(problem, completion) for problem, (completion,) in zip(problems, responses, strict=True)
+    ]
 
     def run() -> list[Outcome]:
         return run_programs(programs, Limits(), workers=os.cpu_count() or 1, label="humaneval: programs")

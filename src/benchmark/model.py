@@ -21,6 +21,7 @@ from .scoring import Cluster, Continuation, clusters, score_continuations
 from .settings import BenchmarkSettings
 
 GREEDY = Decoding(temperature=0.0)
+WORKED_EXAMPLES = 256  # tokens that prompts must have in common to be sampled apart from the others
 R = TypeVar("R")
 
 
@@ -76,12 +77,12 @@ class TestedModel:
         longest = max(map(len, prompts), default=0)
         if longest + max_new_tokens > self.context:
             raise ConfigError(
-                f"tasks.{label}: a prompt of {longest:,} tokens and {max_new_tokens:,} of an answer exceed the "
-                f"context of {self.name}, {self.context:,} tokens; lower max_new_tokens or shots"
+                f"tasks.{label}: a prompt of {longest:,} tokens and an answer of {max_new_tokens:,} "
+                f"exceed the context of {self.name} ({self.context:,}); lower max_new_tokens"
             )
 
         def sample(indices: list[int]) -> list[list[int]]:
-            samples = self._sampler_of_model().sample(
+            samples = self.load_sampler().sample(
                 [prompts[index] for index in indices],
                 max_new_tokens,
                 temperature=decoding.temperature,
@@ -94,7 +95,8 @@ class TestedModel:
             return samples.answer_ids
 
         # prompts with the same worked examples are sampled together, which processes these once
-        return _shared(clusters(prompts, [len(ids) for ids in prompts]), len(prompts), sample)
+        groups = clusters(prompts, [len(ids) for ids in prompts], WORKED_EXAMPLES)
+        return _shared(groups, len(prompts), sample)
 
     def release(self) -> None:
         """Frees the weights; the next call loads them again."""
@@ -108,7 +110,8 @@ class TestedModel:
             self._scoring = load_causal_lm(self._folder, self._settings.dtype).to(device()).eval()
         return self._scoring
 
-    def _sampler_of_model(self) -> Sampler:
+    def load_sampler(self) -> Sampler:
+        """The sampler, made if there is none."""
         if self._sampler is None:
             model = None
             if self._settings.sampler.engine != "vllm":

@@ -1,4 +1,4 @@
-"""Reads the local files of the benchmarks, each in the schema that its authors publish, and checks every row."""
+"""Reads the local files of the benchmarks, each in its authors' schema, and checks every row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..yaml_file import nearest
 
 Row = dict[str, Any]
 SUBTASK = "subtask"
-"""Field of a row of MMLU and BIG-Bench Hard that names its subject or task, in the form of lm-eval's names."""
+"""Field of a row of MMLU or BIG-Bench Hard: lm-eval's name of its subject or task."""
 
 
 def read_rows(task: str, path: str, root: Path, intake: Intake, *, subtasks: Sequence[str] = ()) -> list[Row]:
@@ -99,7 +99,7 @@ def _object(value: Any) -> Row | DataError:
 
 
 def _bold_records(file: Path) -> Iterator[Record]:
-    """Rows {"domain", "group", "prompt"} of a file {group: {entity: [beginnings]}}, named DOMAIN_prompt.json."""
+    """Rows {"domain", "group", "prompt"} of a file DOMAIN_prompt.json: {group: {entity: [beginnings]}}."""
     document, domain = _document(file), file.name.removesuffix("_prompt.json")
     if not isinstance(document, dict):
         raise DataError(f"{file}: expected an object with the beginnings of sentences by group and entity")
@@ -135,7 +135,9 @@ def _mmlu(row: Row, subtasks: Sequence[str]) -> Row:
     if isinstance(answer, str) and answer.strip().upper() in list("ABCD"):
         answer = "ABCD".index(answer.strip().upper())
     if isinstance(answer, bool) or answer not in range(4):
-        raise DataError(f"field 'answer' is {answer!r}; expected the index of the right choice, 0 to 3, or A to D")
+        raise DataError(
+            f"field 'answer' is {answer!r}; expected the index of the right choice, 0 to 3, or A to D"
+        )
     subject = _subtask(text_field(row, "subject"), subtasks, "subject")
     return {SUBTASK: subject, "question": text_field(row, "question"), "choices": choices, "answer": answer}
 

@@ -1,9 +1,10 @@
-"""Log-probabilities of continuations: what many rows begin with is processed once, and no table of logits exists."""
+"""Log-probabilities of continuations; what many rows begin with is processed once."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ LOGITS = 2**24  # logits that are computed at a time
 
 
 class Continuation(NamedTuple):
-    """Tokens whose log-probabilities are wanted: the last `count` of `ids`, of which the last is never input."""
+    """Token ids, of which the last `count` are scored; the model reads all but the last one."""
 
     ids: tuple[int, ...]
     count: int
@@ -35,30 +36,32 @@ class Cluster(NamedTuple):
     rows: list[int]
 
 
-def clusters(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[Cluster]:
+def clusters(
+    rows: Sequence[Sequence[int]], lengths: Sequence[int], least: int = SHORTEST_SHARED
+) -> list[Cluster]:
     """Groups rows so that what the rows of a group begin with can be processed once.
 
-    A beginning of fewer than `SHORTEST_SHARED` tokens is not worth a group of its own, and counts as none.
+    In lexicographic order, each row joins the group of the row before it, unless the group's beginning would
+    become shorter by `least` tokens, or the row has `least` tokens more in common with the row after it.
 
     Args:
         rows: token ids.
         lengths: number of first tokens of each row that may be shared.
+        least: number of shared tokens that is worth a group of its own; a shorter beginning counts as none.
     """
     order = sorted(range(len(rows)), key=lambda row: rows[row])
-    pairs = zip(order, order[1:], strict=False)
-    common = [0, *(common_length(rows[first], rows[second]) for first, second in pairs), 0]
+    common = [0, *(common_length(rows[first], rows[second]) for first, second in pairwise(order)), 0]
     result: list[Cluster] = []
     for place, row in enumerate(order):
-        last = result[-1] if result else None
-        shared = 0 if last is None else min(last.shared, common[place], lengths[row])
-        saved = 0 if last is None else len(last.rows) * shared - (len(last.rows) - 1) * last.shared
-        closer_to_next = common[place + 1] - common[place] >= SHORTEST_SHARED
-        if last is None or saved <= -SHORTEST_SHARED or closer_to_next:
-            result.append(Cluster(lengths[row], [row]))
-        else:
-            result[-1] = Cluster(shared, [*last.rows, row])
+        if result:
+            shared = min(result[-1].shared, common[place], lengths[row])
+            shortens = len(result[-1].rows) > 1 and result[-1].shared - shared >= least
+            if not shortens and common[place + 1] - common[place] < least:
+                result[-1] = Cluster(shared, [*result[-1].rows, row])
+                continue
+        result.append(Cluster(lengths[row], [row]))
     return [
-        Cluster(found.shared if len(found.rows) > 1 and found.shared >= SHORTEST_SHARED else 0, found.rows)
+        Cluster(found.shared if len(found.rows) > 1 and found.shared >= least else 0, found.rows)
         for found in result
     ]
 
@@ -90,9 +93,18 @@ def score_continuations(
     with progress(label, len(rows), "requests") as advance:
         for cluster in clusters(sequences, lengths):
             for batch, hidden in _hidden_states(model, sequences, cluster, cached=cached_tokens):
-                wanted = [(place, index) for place, row in enumerate(batch) for index in inputs[sequences[row]]]
-                found = _score(model, layer, hidden, batch=[sequences[row] for row in batch], wanted=wanted,
-                               rows=rows, shared=cluster.shared)
+                wanted = [
+                    (place, index) for place, row in enumerate(batch) for index in inputs[sequences[row]]
+                ]
+                found = _score(
+                    model,
+                    layer,
+                    hidden,
+                    batch=[sequences[row] for row in batch],
+                    wanted=wanted,
+                    rows=rows,
+                    shared=cluster.shared,
+                )
                 for (_, index), result in zip(wanted, found, strict=True):
                     results[index] = result
                 advance(len(wanted))

@@ -36,7 +36,9 @@ class MmluTask(HarnessTask):
     @model_validator(mode="after")
     def _has_examples(self) -> MmluTask:
         if self.path is not None and self.shots and self.few_shot_path is None:
-            raise ValueError("few_shot_path: missing; set the file with the examples (dev split), or shots: 0")
+            raise ValueError(
+                "few_shot_path: missing; set the file with the examples (dev split), or shots: 0"
+            )
         if self.path is None and self.few_shot_path is not None:
             raise ValueError("few_shot_path: has no effect without `path`; set both, or none for the Hub")
         return self
@@ -52,7 +54,7 @@ class Gsm8kTask(HarnessTask):
 
 
 class BbhTask(HarnessTask):
-    """BIG-Bench Hard: files {"examples": [{"input", "target"}]}, named by task, or rows {"input", "target"}."""
+    """BIG-Bench Hard: files TASK.json with {"examples": [{"input", "target"}]}, or TASK.jsonl with rows."""
 
     shots: Annotated[int, Field(ge=0, le=3)] = 3
     """number of worked examples, of the three with reasoning of each task"""
@@ -72,7 +74,7 @@ class TruthfulQaTask(HarnessTask):
 
 
 class ToxigenTask(HarnessTask):
-    """ToxiGen as lm-eval measures it: is a statement hateful? Rows {"text", "toxicity_ai", "toxicity_human"}."""
+    """ToxiGen's statements to classify: rows {"text", "toxicity_ai", "toxicity_human"}."""
 
 
 class GenerationTask(Settings):
@@ -104,7 +106,7 @@ class ToxigenGenerationTask(GenerationTask):
 
 
 class BoldTask(GenerationTask):
-    """Mean sentiment of completed sentences by group: folder of `*_prompt.json` files, one for each domain."""
+    """Mean sentiment of completed sentences by group: folder of files DOMAIN_prompt.json."""
 
 
 class Tasks(Settings):
@@ -152,8 +154,8 @@ class BenchmarkSettings(RowSettings, SamplingSettings, RankSettings):
     tasks: Tasks
     """benchmarks to run"""
     chat_template: Literal["auto"] | bool = "auto"
-    """whether prompts are written in the chat template, with worked examples as earlier turns; `auto`: for all
-    models but the input `base`. HumanEval and BOLD are always completed as plain text"""
+    """whether prompts are written in the chat template, with worked examples as earlier turns; `auto`: for
+    all models but the input `base`. HumanEval is always completed as plain text"""
     dtype: Precision = "float32"
     """precision of the weights for sampling and scoring"""
 

@@ -76,9 +76,7 @@ class Benchmark:
             return [self._spec(name, {split: rows}) for name in NAMES[self.name]]
         examples: dict[str, list[Row]] = {}
         if isinstance(settings, MmluTask) and settings.shots and settings.few_shot_path is not None:
-            examples = by_subtask(
-                read_rows(self.name, settings.few_shot_path, data, intake, subtasks=known)
-            )
+            examples = by_subtask(read_rows(self.name, settings.few_shot_path, data, intake, subtasks=known))
         specs = []
         for subtask, group in by_subtask(rows).items():
             splits = {split: group}
@@ -86,8 +84,8 @@ class Benchmark:
                 found = examples.get(subtask, [])
                 if len(found) < settings.shots:
                     raise DataError(
-                        f"{settings.few_shot_path}: {len(found)} examples of the subject {subtask}; expected at "
-                        f"least {settings.shots} (tasks.mmlu.shots)"
+                        f"{settings.few_shot_path}: {len(found)} examples of the subject {subtask}; expected "
+                        f"at least {settings.shots} (tasks.mmlu.shots)"
                     )
                 splits["dev"] = found or group[:1]  # lm-eval needs the split also for no shots
             specs.append(self._spec(PREFIXES[self.name] + subtask, splits))
@@ -115,7 +113,8 @@ class Benchmark:
         loaded: dict[str, Any] = {}
 
         def load() -> None:
-            loaded.update(self._manager.load(specs)["tasks"])
+            # members of a group are lm-eval's own tasks with changes; a task alone would be a new one
+            loaded.update(self._manager.load([{"group": self.name, "task": specs}])["tasks"])
 
         try:
             once(f"loading {self.name}", load)
@@ -125,8 +124,8 @@ class Benchmark:
             raise
         except Exception as error:  # the errors of `datasets` and of lm-eval have no common base class
             raise DataError(
-                f"tasks.{self.name}: lm-eval can't load its data set ({type(error).__name__}: {error}); without "
-                f"a network set tasks.{self.name}.path to a local file"
+                f"tasks.{self.name}: lm-eval can't load its data set ({type(error).__name__}: {error}); "
+                f"without a network set tasks.{self.name}.path to a local file"
             ) from None
         return loaded
 
