@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import (
     handle_stop_sequences,
-    has_bos_prefix,
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
@@ -50,35 +48,19 @@ class HarnessModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        bos = self.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else int(bos)
+        return self._tested.prefix_token_id
 
     @property
     def tokenizer_name(self) -> str:
         return self._tested.name
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids; a text that begins with BOS, as a chat template writes it, gets no second one."""
-        bos = self.tokenizer.decode(self.prefix_token_id)
-        if add_special_tokens is None and has_bos_prefix(string, bos):
-            add_special_tokens = False
-        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return list(self.tokenizer.encode(string, **special))
+        return self._tested.encode(string, add_special_tokens)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The prompt of a dialogue; a system message that the template rejects is dropped, as in HFLM."""
-        options = {
-            "tokenize": False,
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": not add_generation_prompt,
-        }
-        try:
-            return str(self.tokenizer.apply_chat_template(chat_history, **options))
-        except jinja2.TemplateError:
-            without = [message for message in chat_history if message["role"] != "system"]
-            return str(self.tokenizer.apply_chat_template(without, **options))
+        return self._tested.dialogue(chat_history, answer=add_generation_prompt)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
@@ -131,19 +113,15 @@ class HarnessModel(TemplateLM):
         until = handle_stop_sequences(options["until"], eos=eos)
         if options["do_sample"]:
             raise ValueError(f"{self._label}: samples at a temperature; expected a greedy task")
-        limit = self.max_length - options["max_gen_toks"]
         prompts = []
         for context in contexts:
             ids = self.tok_encode(context)
-            self.truncated += len(ids) > limit > 0
-            prompts.append(ids[-limit:] if limit > 0 else ids)
+            prompts.append(self._tested.fitted(ids, options["max_gen_toks"]))
+            self.truncated += len(prompts[-1]) < len(ids)
         sampled = self._tested.sample(
             prompts,
             options["max_gen_toks"],
-            stop=lambda ids: any(term in self._text(ids) for term in until if term),
+            stop=lambda ids: any(term in self._tested.decode(ids) for term in until if term),
             label=self._label,
         )
-        return [postprocess_generated_text(self._text(ids), until, None) for ids in sampled]
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return [postprocess_generated_text(self._tested.decode(ids), until, None) for ids in sampled]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..statistics import measure
+from .tasks import PREFIXES, Benchmark
 
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 """Samples of each of lm-eval's tasks, as `evaluate` returns them."""
@@ -34,15 +35,20 @@ def figures(benchmark: str, samples: Samples) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, place in MEASURES[benchmark].items():
         found |= measure(name, list(_values(samples, *place)))
-    tasks = samples.values()
-    return found | {
-        "rows": max(sum(len({row["doc_id"] for row in rows}) for rows in tasks) // _repeats(benchmark), 0)
-    }
+    return found | {"rows": _rows(benchmark, samples)}
 
 
-def _repeats(benchmark: str) -> int:
-    """Number of lm-eval's tasks over the same rows."""
-    return len({task for _, _, task in MEASURES[benchmark].values()})
+def figures_by_task(benchmark: Benchmark, samples: Samples) -> dict[str, Any]:
+    """The figures of each subject of MMLU and each task of BIG-Bench Hard; empty for other benchmarks."""
+    if benchmark.name not in PREFIXES:
+        return {}
+    return {benchmark.title(task): figures(benchmark.name, {task: rows}) for task, rows in samples.items()}
+
+
+def _rows(benchmark: str, samples: Samples) -> int:
+    """Number of test rows; some benchmarks have several of lm-eval's tasks over the same rows."""
+    over_same = len({task for _, _, task in MEASURES[benchmark].values()})
+    return sum(len({row["doc_id"] for row in rows}) for rows in samples.values()) // over_same
 
 
 def _values(samples: Samples, metric: str, filter_name: str, task: str) -> Iterator[float]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jinja2
 import torch
 
 from ..distributed.device import device
@@ -47,9 +48,55 @@ class TestedModel:
     def tokenizer(self) -> Any:
         return load_tokenizer(self._folder)
 
+    @cached_property
+    def _bos(self) -> str:
+        """Text of the token that begins a text: BOS, or EOS if there is none."""
+        return str(self.tokenizer.decode(self.prefix_token_id))
+
+    @property
+    def prefix_token_id(self) -> int:
+        bos = self.tokenizer.bos_token_id
+        return int(self.tokenizer.eos_token_id if bos is None else bos)
+
+    def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:
+        """Token ids; a text that begins with BOS, as a chat template writes it, gets no second one."""
+        if add_special_tokens is None and text.startswith(self._bos):
+            add_special_tokens = False
+        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return list(self.tokenizer.encode(text, **special))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, without special tokens."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def dialogue(self, messages: Sequence[dict[str, str]], *, answer: bool = True) -> str:
+        """The text of a dialogue in the chat template; a system message that it rejects is dropped.
+
+        `answer`: whether an answer begins at its end; otherwise the last message, an answer, is continued.
+        """
+        options = {"tokenize": False, "add_generation_prompt": answer, "continue_final_message": not answer}
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, **options))
+        except jinja2.TemplateError:
+            rest = [message for message in messages if message["role"] != "system"]
+            return str(self.tokenizer.apply_chat_template(rest, **options))
+
+    def check_limits(self) -> None:
+        """Raises ConfigError if a benchmark's longest answer leaves no room for a prompt."""
+        for name, task in self._settings.tasks.chosen().items():
+            limit = getattr(task, "max_new_tokens", 0)
+            if limit >= self.context:
+                raise ConfigError(
+                    f"tasks.{name}.max_new_tokens: {limit:,}; expected fewer than the context of "
+                    f"{self.name}, {self.context:,} tokens"
+                )
+
+    def fitted(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        """The last tokens of a prompt, as many as leave room for an answer (see `check_limits`)."""
+        return ids[max_new_tokens - self.context :]
+
     def score(self, rows: Sequence[Continuation], label: str) -> list[tuple[float, bool]]:
         """See `score_continuations`; every rank calls it and gets all results."""
-        whole = [Cluster(0, list(range(len(rows))))]
 
         def score(indices: list[int]) -> list[tuple[float, bool]]:
             return score_continuations(
@@ -59,7 +106,7 @@ class TestedModel:
                 label=f"{self.name}: {label}",
             )
 
-        return _shared(whole, len(rows), score)
+        return _shared([Cluster(0, list(range(len(rows))))], len(rows), score)
 
     def sample(
         self,
@@ -72,14 +119,8 @@ class TestedModel:
     ) -> list[list[int]]:
         """Samples one answer to each prompt; every rank calls it and gets all answers, EOS included.
 
-        Raises ConfigError if a prompt with its answer exceeds the context.
+        The prompts must leave room for the answers, see `fitted`.
         """
-        longest = max(map(len, prompts), default=0)
-        if longest + max_new_tokens > self.context:
-            raise ConfigError(
-                f"tasks.{label}: a prompt of {longest:,} tokens and an answer of {max_new_tokens:,} "
-                f"exceed the context of {self.name} ({self.context:,}); lower max_new_tokens"
-            )
 
         def sample(indices: list[int]) -> list[list[int]]:
             samples = self.load_sampler().sample(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -119,20 +120,23 @@ def _hidden_states(
     The states are those after the common beginning.
     """
     decoder, device = decoder_of(model), model.device
+    # its name since transformers 5.24, and before
+    takes_cache = "cache" in inspect.signature(type(decoder).forward).parameters
+    cache_name = "cache" if takes_cache else "past_key_values"
     rests = [sequences[row][cluster.shared :] for row in cluster.rows]
     at_once = tokens_at_once(device)
     beginning = None
     if cluster.shared:
         ids = torch.tensor([list(sequences[cluster.rows[0]][: cluster.shared])], device=device)
         beginning = DynamicCache(config=model.config)
-        decoder(input_ids=ids, past_key_values=beginning, use_cache=True)
+        decoder(input_ids=ids, use_cache=True, **{cache_name: beginning})
     for part in batches_by_length([len(rest) for rest in rests], _most_rows(cluster, rests, cached), at_once):
         ids, _ = pad_right([rests[place] for place in part])
         cache = copy.deepcopy(beginning)
         if cache is not None:
             cache.batch_repeat_interleave(len(part))
         # attention is causal and the padding is on the right, so no mask is needed
-        outputs = decoder(input_ids=ids.to(device), past_key_values=cache, use_cache=cache is not None)
+        outputs = decoder(input_ids=ids.to(device), use_cache=cache is not None, **{cache_name: cache})
         yield [cluster.rows[place] for place in part], outputs.last_hidden_state
 
 

@@ -110,20 +110,20 @@ class BoldTask(GenerationTask):
 
 
 class Tasks(Settings):
-    """Benchmarks to run; those that are null are skipped."""
+    """Benchmarks to run, those that score before those that sample; those that are null are skipped."""
 
     mmlu: MmluTask | None = None
     """MMLU, 5-shot in the paper (tables 3 and 4)"""
+    truthfulqa: TruthfulQaTask | None = None
+    """TruthfulQA's multiple choice, which the paper does not report"""
+    toxigen: ToxigenTask | None = None
+    """ToxiGen's statements to classify, which the paper does not report"""
     gsm8k: Gsm8kTask | None = None
     """GSM8K, 8-shot in the paper (tables 4 and 25)"""
     bbh: BbhTask | None = None
     """BIG-Bench Hard, 3-shot in the paper (table 3)"""
     humaneval: HumanEvalTask | None = None
     """HumanEval, pass@1 without examples (tables 4 and 21); needs a kernel with namespaces for the sandbox"""
-    truthfulqa: TruthfulQaTask | None = None
-    """TruthfulQA's multiple choice, which the paper does not report"""
-    toxigen: ToxigenTask | None = None
-    """ToxiGen's statements to classify, which the paper does not report"""
     truthfulqa_generation: TruthfulQaGenerationTask | None = None
     """TruthfulQA as the paper reports it (tables 11 and 14)"""
     toxigen_generation: ToxigenGenerationTask | None = None

@@ -32,6 +32,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "ppo": ("llamita.rlhf.ppo", "PpoSettings"),
     "evaluate": ("llamita.evaluation", "EvaluateSettings"),
     "red_team": ("llamita.red_team", "RedTeamSettings"),
+    "benchmark": ("llamita.benchmark", "BenchmarkSettings"),
     "report": ("llamita.report", "ReportSettings"),
 }
 RLHF_REMOVED = """stage 'rlhf' was removed; write a block of rounds with 'rejection' and 'ppo', for example
