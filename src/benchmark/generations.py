@@ -100,7 +100,7 @@ def run_generation(
         ),
     }
     samples = [
-        {"row": number, "prompt": prompt, "answer": answer, **row, **value}
+        {"row": number, **row, "prompt": prompt, "answer": answer, **value}
         for number, (prompt, answer, row, value) in enumerate(
             zip(prompts, answers, rows, values, strict=True)
         )

@@ -14,12 +14,7 @@ from llamita.data.intake import Intake
 from llamita.errors import ConfigError
 from llamita.sandbox.programs import check_isolation
 
-from ..helpers.benchmark import HUMANEVAL, ROWS, TASKS, Oracle, write_benchmarks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_benchmarks(tmp_path_factory.mktemp("benchmarks"))
+from ..helpers.benchmark import HUMANEVAL, ROWS, TASKS, Oracle
 
 
 def benchmark(name: str, data: Path, **changes: object) -> Benchmark:
