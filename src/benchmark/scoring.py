@@ -24,10 +24,10 @@ LOGITS = 2**24  # logits that are computed at a time
 
 
 class Continuation(NamedTuple):
-    """Token ids, of which the last `count` are scored; the model reads all but the last one."""
+    """Token ids, of which the last `scored` are scored; the model reads all but the last one."""
 
     ids: tuple[int, ...]
-    count: int
+    scored: int
 
 
 class Cluster(NamedTuple):
@@ -50,7 +50,7 @@ def clusters(
         lengths: number of first tokens of each row that may be shared.
         least: number of shared tokens that is worth a group of its own; a shorter beginning counts as none.
     """
-    order = sorted(range(len(rows)), key=lambda row: rows[row])
+    order = sorted(range(len(rows)), key=lambda row: list(rows[row]))
     common = [0, *(common_length(rows[first], rows[second]) for first, second in pairwise(order)), 0]
     result: list[Cluster] = []
     for place, row in enumerate(order):
@@ -86,7 +86,7 @@ def score_continuations(
         inputs.setdefault(row.ids[:-1], []).append(index)
     sequences = list(inputs)
     # the states that predict a continuation must be after the common beginning
-    lengths = [len(ids) - max(rows[index].count for index in inputs[ids]) for ids in sequences]
+    lengths = [len(ids) - max(rows[index].scored for index in inputs[ids]) for ids in sequences]
     if carries_state(model.config):  # its cache is more than keys and values
         lengths = [0] * len(sequences)
     layer = OutputLayer.of(model, None, 1.0)
@@ -155,7 +155,10 @@ def _score(
     shared: int,
 ) -> list[tuple[float, bool]]:
     """Scores the `wanted` (place in the batch, row), from the hidden states after the shared beginning."""
-    places, positions, tokens, counts = [], [], [], []
+    places: list[int] = []
+    positions: list[int] = []
+    tokens: list[int] = []
+    counts: list[int] = []
     for place, index in wanted:
         ids, count = rows[index]
         end = len(batch[place]) - shared
