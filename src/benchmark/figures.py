@@ -84,7 +84,7 @@ def sample_rows(samples: Samples) -> Iterator[dict[str, Any]]:
                 "row": row["doc_id"],
                 **prompt,
                 **({} if choices is None else {"choices": choices}),
-                "target": row["target"],
+                "target": target if isinstance(target := row["target"], str | list) else int(target),
                 "responses": row["resps"],
                 "filter": row["filter"],
                 "filtered": row["filtered_resps"],

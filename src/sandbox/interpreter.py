@@ -16,14 +16,11 @@ _OPTIONS = ("-P", "-s", "-S", "-X", "utf8")
 """No path of the script or the user, no site-packages, UTF-8."""
 
 
-def run_main(
-    module: str, *, given: str = "", libraries: tuple[str, ...] = (), seconds: float
-) -> subprocess.CompletedProcess[str]:
-    """Runs `main` of a module of `launcher`, without any environment variable of this process.
+def run_main(module: str, *, given: str = "", seconds: float) -> subprocess.CompletedProcess[str]:
+    """Runs `main` of a module of `launcher`, without the environment of this process.
 
     Args:
         given: text for stdin.
-        libraries: C libraries; their folders are searched before those of the system's cache.
         seconds: time after which it is killed.
 
     Raises:
@@ -36,8 +33,9 @@ def run_main(
     environment = {
         "PYTHONPATH": str(_FOLDER),
         "PYTHONHASHSEED": "0",  # the order of a set, and so the outcome, is the same in every run
-        "LD_LIBRARY_PATH": ":".join(dict.fromkeys(os.path.dirname(path) for path in libraries)),
     }
+    if path := os.environ.get("LD_LIBRARY_PATH"):  # the interpreter itself may need it
+        environment["LD_LIBRARY_PATH"] = path
     return subprocess.run(
         [interpreter, *_OPTIONS, "-c", f"from launcher.{module} import main; main()"],
         input=given,
@@ -53,8 +51,8 @@ def run_main(
 
 
 @cache
-def needed_files() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the folders of the standard library, and the C libraries that it and the interpreter need.
+def needed_files() -> tuple[str, ...]:
+    """Returns the folders of the standard library and the C libraries that it and the interpreter need.
 
     Raises:
         ConfigError: the interpreter does not run.
@@ -62,5 +60,4 @@ def needed_files() -> tuple[tuple[str, ...], tuple[str, ...]]:
     listed = run_main("libraries", seconds=120)
     if listed.returncode:
         raise ConfigError(f"the sandbox cannot list the files of Python: {listed.stderr.strip()[-500:]}")
-    found = json.loads(listed.stdout)
-    return tuple(found["folders"]), tuple(found["libraries"])
+    return tuple(json.loads(listed.stdout))

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -72,7 +71,7 @@ _REMEDY = (
 _GRACE = 60.0  # seconds to start and to end, on a busy machine
 _PROBE = """
 import os, time
-if os.getpid() == 1 or os.getuid() != 65534 or sorted(os.listdir("/")) != EXPECTED:
+if os.getpid() != 2 or os.getuid() != 65534 or sorted(os.listdir("/")) != EXPECTED:
     raise SystemError(f"wrong process, user or root: {os.getpid()}, {os.getuid()}, {os.listdir('/')}")
 if os.fork() == 0:
     time.sleep(60)
@@ -91,32 +90,30 @@ def check_isolation() -> None:
     Raises:
         ConfigError: the kernel, the container or the user's rights do not allow it; the message names why.
     """
-    top_level = sorted({path.split("/")[1] for path in (*sum(needed_files(), ()), "/dev", "/tmp")})
+    top_level = sorted({path.split("/")[1] for path in (*needed_files(), "/dev", "/tmp")})
     outcome = run_program(_PROBE.replace("EXPECTED", repr(top_level)), Limits(processes=2))
     if not outcome.passed:
         raise ConfigError(
-            f"the sandbox does not isolate ({outcome.reason}: {outcome.detail}); Linux 5.14 or newer is needed, "
-            f"which counts processes by user namespace; {_REMEDY}"
+            f"the sandbox does not isolate ({outcome.reason}: {outcome.detail}); Linux 5.14 or newer is "
+            f"needed, which counts processes by user namespace; {_REMEDY}"
         )
 
 
-def run_program(program: str, limits: Limits = Limits()) -> Outcome:  # noqa: B008, it is frozen
+def run_program(program: str, limits: Limits = Limits()) -> Outcome:
     """Runs a Python program of the standard library in a sandbox of its own.
 
     Raises:
         ConfigError: the sandbox cannot isolate programs here; the program did not run.
     """
-    folders, libraries = needed_files()
     job = {
         "program": program,
         "limits": asdict(limits),
-        "paths": [*folders, *libraries],
-        "folder": tempfile.gettempdir(),
+        "paths": needed_files(),
         "parent": os.getpid(),
     }
     seconds = limits.wall + _GRACE
     try:
-        ended = run_main("main", given=json.dumps(job), libraries=libraries, seconds=seconds)
+        ended = run_main("main", given=json.dumps(job), seconds=seconds)
     except subprocess.TimeoutExpired:
         return Outcome(False, "timeout", f"killed after {seconds:.0f} s; the machine is too busy", seconds)
     if ended.returncode == -signal.SIGKILL:
@@ -131,7 +128,7 @@ def run_program(program: str, limits: Limits = Limits()) -> Outcome:  # noqa: B0
 
 def run_programs(
     programs: Sequence[str],
-    limits: Limits = Limits(),  # noqa: B008, it is frozen
+    limits: Limits = Limits(),
     *,
     workers: int,
     label: str | None = None,
@@ -177,4 +174,6 @@ def _reason(result: dict[str, Any], limits: Limits) -> tuple[str, str]:
 
 def _printable(text: str) -> str:
     """Replaces control characters, with which a program could change the user's terminal."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )

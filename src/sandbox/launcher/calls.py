@@ -20,7 +20,7 @@ _SIGNATURES: dict[str, Sequence[Any]] = {
 }
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 1024, 2048, 4096, 16384, 1 << 18, 1 << 21
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
@@ -44,17 +44,19 @@ def call(step: str, function: str, *arguments: Any) -> int:
     return result
 
 
-def prctl(step: str, option: int, first: int = 0, second: int = 0) -> int:
+def prctl(step: str, option: int, first: int = 0, *, second: int = 0) -> int:
     """Calls prctl; its unused arguments are zero, as some options require."""
     return call(step, "prctl", option, first, second, 0, 0)
 
 
-def mount(source: str | None, target: str, kind: str | None, flags: int, *, options: str = "") -> None:
-    """Calls mount; None where it ignores an argument."""
+def mount(
+    target: str, flags: int, *, source: str = "none", kind: str | None = None, options: str = ""
+) -> None:
+    """Calls mount; the arguments that are not given are ones that it ignores."""
     call(
         f"mount {target}",
         "mount",
-        None if source is None else os.fsencode(source),
+        os.fsencode(source),
         os.fsencode(target),
         None if kind is None else kind.encode(),
         flags,

@@ -13,6 +13,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 _SKIPPED = ("_tkinter", "_test", "_xxtestfuzz", "xxlimited")
 """Beginnings of the names of extension modules that are not loaded: windows, and tests of Python itself."""
 
+_INDEX = "/etc/ld.so.cache"  # where the loader finds libraries in folders that are not its default ones
+
 
 class _Object(ctypes.Structure):
     """Beginning of `struct dl_phdr_info`."""
@@ -64,9 +66,10 @@ def _own_folder() -> str:
 
 
 def main() -> None:
-    """Prints the folders of the standard library and the C libraries outside them, as JSON."""
+    """Prints a JSON list: folders of the standard library, C libraries outside them, the loader's index."""
     load_extensions()
     folders = library_folders()
     extensions = tuple(f"{folder}/" for folder in folders)
     libraries = [path for path in loaded_libraries() if not path.startswith(extensions)]
-    json.dump({"folders": folders, "libraries": libraries}, sys.stdout)
+    index = [path for path in (_INDEX,) if os.path.isfile(path)]
+    json.dump([*folders, *libraries, *index], sys.stdout)

@@ -44,7 +44,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     prctl("end with the main process", PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != job["parent"]:
         raise StepFailed("the main process ended")
-    change_root(sources, folder=job["folder"], size=limits["disk"], files=limits["files"])
+    change_root(sources, size=limits["disk"], files=limits["files"])
     for descriptor in sources.values():
         os.close(descriptor)
     token, status, verdict, messages = (os.pipe() for _ in range(4))
@@ -117,4 +117,3 @@ def _supervise(process: int, ends: _Ends, secret: bytes, *, wall: float, output:
         "seconds": time.monotonic() - started,
         "messages": received[ends.messages].decode(errors="replace"),
     }
-

@@ -59,12 +59,13 @@ def become_nobody() -> None:
 
 
 def _check_mapped(path: str) -> None:
-    """Checks that `NOBODY` exists in the user namespace that this process runs in (a container's, perhaps)."""
+    """Checks that `NOBODY` exists in the user namespace of this process, which may be a container's."""
     with open(path, encoding="ascii") as file:
         ranges = [[int(number) for number in line.split()] for line in file]
     if not any(first <= NOBODY < first + count for first, _, count in ranges):
         raise StepFailed(
-            f"root of a container without user {NOBODY} ({path}); map more users into it, or run as another user"
+            f"this root is of a container without user {NOBODY} ({path}); map more users into it, or run as "
+            "another user"
         )
 
 

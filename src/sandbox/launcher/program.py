@@ -54,13 +54,16 @@ def _run(source: str) -> int:
     """Runs the program as module `__main__`; returns 0, or the exit code of a failure after a traceback."""
     os.environ.clear()
     sys.argv = [NAME]
+    sys.path = [path for path in sys.path if os.path.isdir(path)]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     linecache.cache[NAME] = (len(source), None, source.splitlines(keepends=True), NAME)
     try:
         exec(compile(source, NAME, "exec"), main.__dict__)
     except BaseException as error:
         _print(error)
-        return EXIT if isinstance(error, SystemExit) else MEMORY if isinstance(error, MemoryError) else EXCEPTION
+        return (
+            EXIT if isinstance(error, SystemExit) else MEMORY if isinstance(error, MemoryError) else EXCEPTION
+        )
     return 0
 
 

@@ -8,15 +8,12 @@ from collections.abc import Iterable, Mapping
 from .calls import (
     MNT_DETACH,
     MS_BIND,
-    MS_NOATIME,
     MS_NODEV,
-    MS_NODIRATIME,
     MS_NOEXEC,
     MS_NOSUID,
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
-    MS_RELATIME,
     MS_REMOUNT,
     StepFailed,
     call,
@@ -26,9 +23,8 @@ from .calls import (
 DEVICES = ("/dev/null", "/dev/urandom")
 HIDDEN = ("site-packages", "dist-packages")
 """Folders of the standard library whose contents are hidden."""
-
-_KEPT = {os.ST_NOATIME: MS_NOATIME, os.ST_NODIRATIME: MS_NODIRATIME, os.ST_RELATIME: MS_RELATIME}
-"""Flags of a mount that must be unchanged: a user namespace may not clear those of its parent."""
+_FOLDER = "/dev"
+"""Where the new root is mounted at first; any folder that every user may search."""
 
 
 def open_sources(paths: Iterable[str]) -> dict[str, int]:
@@ -45,34 +41,32 @@ def open_sources(paths: Iterable[str]) -> dict[str, int]:
         ) from None
 
 
-def change_root(sources: Mapping[str, int], *, folder: str, size: int, files: int) -> None:
+def change_root(sources: Mapping[str, int], *, size: int, files: int) -> None:
     """Makes a new root with only the `sources`, read-only, and a /tmp of its own; the old root is detached.
 
     Args:
         sources: path -> open descriptor of a file or folder.
-        folder: any folder; the new root is mounted on it in this mount namespace.
         size: maximum size of /tmp, bytes.
         files: maximum number of files and folders in /tmp.
 
     Raises:
         StepFailed: the kernel refused a mount.
     """
-    mount(None, "/", None, MS_REC | MS_PRIVATE)
-    mount("root", folder, "tmpfs", MS_NOSUID | MS_NODEV, options="size=1m,mode=755")
-    os.mkdir(f"{folder}/tmp")
+    mount("/", MS_REC | MS_PRIVATE)
+    mount(_FOLDER, MS_NOSUID | MS_NODEV, kind="tmpfs", options="size=1m,mode=755")
+    os.mkdir(f"{_FOLDER}/tmp")
     mount(
-        "tmp",
-        f"{folder}/tmp",
-        "tmpfs",
+        f"{_FOLDER}/tmp",
         MS_NOSUID | MS_NODEV | MS_NOEXEC,
+        kind="tmpfs",
         options=f"size={size},nr_inodes={files + 1},mode=700",
     )
     for path, descriptor in sources.items():
-        _show(path, descriptor, folder + path)
-    os.chdir(folder)
+        _show(path, descriptor, _FOLDER + path)
+    os.chdir(_FOLDER)
     call("new root", "pivot_root", b".", b".")
     call("old root", "umount2", b".", MNT_DETACH)
-    mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    mount("/", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     os.chdir("/tmp")
 
 
@@ -84,13 +78,11 @@ def _show(path: str, descriptor: int, target: str) -> None:
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    mount(source, target, None, MS_BIND)
+    mount(target, MS_BIND, source=source)
     present = os.fstatvfs(descriptor).f_flag
-    flags = MS_RDONLY | MS_NOSUID | (present & MS_NOEXEC)
-    flags |= sum(flag for bit, flag in _KEPT.items() if present & bit)
-    if path not in DEVICES:
-        flags |= MS_NODEV
-    mount(None, target, None, MS_REMOUNT | MS_BIND | flags)
+    kept = present & (MS_NODEV | MS_NOEXEC)  # a user namespace may not clear these
+    restricted = MS_RDONLY | MS_NOSUID | (0 if path in DEVICES else MS_NODEV)
+    mount(target, MS_REMOUNT | MS_BIND | kept | restricted)
     for name in HIDDEN:
         if os.path.isdir(f"{target}/{name}"):
-            mount("hidden", f"{target}/{name}", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, options="nr_inodes=1")
+            mount(f"{target}/{name}", MS_RDONLY | MS_NOSUID | MS_NODEV, kind="tmpfs", options="nr_inodes=1")

@@ -20,7 +20,13 @@ _NEW_NAMESPACES = 0x7E020080  # all CLONE_NEW… flags
 _AF_UNIX = 1
 _X32 = 0x40000000  # system calls of 32-bit programs on x86_64
 _FIRST_COMMON_NUMBER = 424  # from here on numbers are the same on all architectures
-_ALLOWED_COMMON = {"close_range": 436, "openat2": 437, "faccessat2": 439, "epoll_pwait2": 441, "futex_waitv": 449}
+_ALLOWED_COMMON = {
+    "close_range": 436,
+    "openat2": 437,
+    "faccessat2": 439,
+    "epoll_pwait2": 441,
+    "futex_waitv": 449,
+}
 
 FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     # name: (number on x86_64, on aarch64; None where it does not exist)
@@ -89,7 +95,7 @@ FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
 
 
 class Architecture(NamedTuple):
-    """A processor's place in `FORBIDDEN`, its number in the kernel's audit, and calls with checked arguments."""
+    """Column in `FORBIDDEN`, number in the kernel's audit, and system calls whose argument is checked."""
 
     column: int
     audit: int
@@ -126,7 +132,9 @@ def instructions(architecture: Architecture) -> list[Instruction]:
     found += _if_first_argument(architecture.socket, (_EQUAL, 1, 0, _AF_UNIX), no_family)
     found += _if_first_argument(architecture.clone, (_ANY_BIT, 0, 1, _NEW_NAMESPACES), no_permission)
     found += _if_first_argument(architecture.prctl, (_EQUAL, 0, 1, PR_SET_DUMPABLE), no_permission)
-    found += _if_first_argument(architecture.prlimit, (_EQUAL, 1, 0, 0), no_permission)  # of this process only
+    found += _if_first_argument(
+        architecture.prlimit, (_EQUAL, 1, 0, 0), no_permission
+    )  # of this process only
     return [*found, _return(ALLOW)]
 
 
@@ -140,11 +148,13 @@ def install(found: list[Instruction] | None = None) -> None:
     """
     if found is None:
         if os.uname().machine not in ARCHITECTURES:
-            raise StepFailed(f"system call filter: none for {os.uname().machine}, only {', '.join(ARCHITECTURES)}")
+            raise StepFailed(
+                f"system call filter: none for {os.uname().machine}, only {', '.join(ARCHITECTURES)}"
+            )
         found = instructions(ARCHITECTURES[os.uname().machine])
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in found))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(found), ctypes.addressof(code)))
-    prctl("system call filter", PR_SET_SECCOMP, _FILTER_MODE, ctypes.addressof(program))
+    prctl("system call filter", PR_SET_SECCOMP, _FILTER_MODE, second=ctypes.addressof(program))
 
 
 def _return(result: int) -> Instruction:
