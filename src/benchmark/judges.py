@@ -14,6 +14,7 @@ from ..console import track
 from ..distributed.device import device
 from ..errors import ConfigError, DataError
 from ..model.checkpoint import load_causal_lm, load_tokenizer
+from ..model.saving import quiet
 from .scoring import Continuation, score_continuations
 from .settings import ToxigenGenerationTask
 
@@ -37,9 +38,14 @@ def toxicities(texts: Sequence[str], folder: Path, task: ToxigenGenerationTask) 
     try:
         place = str(model_folder(folder))
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        model = AutoModelForSequenceClassification.from_pretrained(place, use_safetensors=True, **options)
+        with quiet():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                place, use_safetensors=True, output_loading_info=True, **options
+            )
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder}: the toxicity classifier can't be loaded: {error}") from None
+    if missing := loading["missing_keys"]:
+        raise DataError(f"{folder}: is no trained classifier: its weights lack {', '.join(sorted(missing))}")
     model = model.to(device()).eval()
     label = _toxic_label(model.config, task.toxic_label, folder)
     found: list[float] = []

@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import LlamaForSequenceClassification
 
 from ..helpers.benchmark import write_benchmarks
 from ..helpers.chatml import chatml_tokenizer
-from ..helpers.tiny import save_tiny_model
+from ..helpers.tiny import save_tiny_model, tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +23,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for name, context in (("small", 64), ("large", 8192)):
         save_tiny_model(folder / name, chatml_tokenizer(), max_position_embeddings=context)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a classifier with two outputs."""
+    folder, tokenizer = tmp_path_factory.mktemp("classifier"), chatml_tokenizer()
+    config = tiny_model(vocab_size=len(tokenizer)).config
+    config.num_labels, config.pad_token_id = 2, tokenizer.pad_token_id
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder

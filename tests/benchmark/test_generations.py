@@ -22,18 +22,6 @@ from llamita.sampling.engines import Samplers
 
 from ..helpers.benchmark import GENERATIONS
 from ..helpers.chatml import chatml_tokenizer
-from ..helpers.tiny import tiny_model
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, tokenizer = tmp_path_factory.mktemp("classifier"), chatml_tokenizer()
-    config = tiny_model(vocab_size=len(tokenizer)).config
-    config.num_labels, config.pad_token_id = 2, tokenizer.pad_token_id
-    torch.manual_seed(0)
-    LlamaForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def run(
@@ -125,7 +113,7 @@ def test_a_judge_compares_yes_and_no(models: Path) -> None:
         assert verdict == (logprobs[0] > logprobs[1])
 
 
-def test_a_label_that_the_classifier_lacks_is_an_error(classifier: Path, tmp_path: Path) -> None:
+def test_an_unsuitable_classifier_is_an_error(classifier: Path, models: Path, tmp_path: Path) -> None:
     tasks = {"toxigen_generation": {"path": "x", "toxic_label": "toxic"}}
     task = BenchmarkSettings.model_validate({"tasks": tasks}).tasks.toxigen_generation
     assert task is not None
@@ -135,6 +123,8 @@ def test_a_label_that_the_classifier_lacks_is_an_error(classifier: Path, tmp_pat
         toxicities(["a"], classifier, task)
     with pytest.raises(DataError, match="the toxicity classifier can't be loaded"):
         toxicities(["a"], tmp_path, task)
+    with pytest.raises(DataError, match=r"is no trained classifier: its weights lack score\.weight"):
+        toxicities(["a"], models / "large", task)
 
 
 def test_chat_prompts_have_no_second_bos(models: Path) -> None:

@@ -101,8 +101,8 @@ def test_the_template_can_be_forced_and_limits_apply_to_each_subject(
 
 
 @pytest.mark.long
-def test_two_ranks_give_the_figures_of_one(inputs: dict[str, Path], tmp_path: Path) -> None:
-    inputs = inputs | {"toxicity_classifier": inputs["base"]}
+def test_two_ranks_give_the_figures_of_one(inputs: dict[str, Path], classifier: Path, tmp_path: Path) -> None:
+    inputs = inputs | {"toxicity_classifier": classifier}
     tasks = TASKS | GENERATIONS | HUMANEVAL
     one = run(inputs, tmp_path / "one", tasks=tasks)
     two = on_two_ranks(lambda: run(inputs, tmp_path / "two", tasks=tasks), tmp_path, seconds=600)
