@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def by_subtask(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         groups.setdefault(row[SUBTASK], []).append(row)
     return groups
+
+
+def limited(rows: Sequence[Row], limit: int | None) -> list[Row]:
+    """Returns the first `limit` rows of each group of people (of all rows if they have no group)."""
+    counts: Counter[tuple[Any, Any]] = Counter()
+    kept = []
+    for row in rows:
+        group = row.get("domain"), row.get("group")
+        counts[group] += 1
+        if limit is None or counts[group] <= limit:
+            kept.append(row)
+    return kept
 
 
 def _records(task: str, path: str, root: Path) -> Iterator[Record]:

@@ -22,7 +22,7 @@ class HarnessTask(Settings):
     path: str | None = None
     """path of the test rows below the input `data`, or absolute; null: lm-eval's own data set on the Hub"""
     limit: Count | None = None
-    """maximum number of rows, where a benchmark has several subjects or tasks of each; null: all"""
+    """maximum number of rows, of each subject or task where there are several; null: all"""
 
 
 class MmluTask(HarnessTask):
@@ -83,7 +83,7 @@ class GenerationTask(Settings):
     path: str
     """path of the prompts below the input `data`, absolute path, or id of a data set on the Hub"""
     limit: Count | None = None
-    """maximum number of prompts: the first ones; null: all"""
+    """maximum number of prompts, of each group of people where they have one; null: all"""
     temperature: Annotated[float, Field(ge=0)] = 0.1
     """sampling temperature; 0 is greedy"""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9

@@ -21,7 +21,7 @@ from .figures import MEASURES, figures, figures_by_task, prompt_hash, sample_row
 from .generations import FIGURES, run_generation, sentiment_analyzer
 from .harness import evaluate, harness_version, lm_eval
 from .model import TestedModel
-from .rows import Row, read_rows
+from .rows import Row, limited, read_rows
 from .settings import BenchmarkSettings, GenerationTask, HarnessTask
 from .tasks import Benchmark
 
@@ -114,7 +114,7 @@ def _read(
         if isinstance(task, HarnessTask):
             benchmarks[name] = Benchmark(name, task, data, intake)
         else:
-            prompts[name] = read_rows(name, task.path, data, intake)[: task.limit]
+            prompts[name] = limited(read_rows(name, task.path, data, intake), task.limit)
     return benchmarks, prompts
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llamita.benchmark.rows import read_rows
+from llamita.benchmark.rows import limited, read_rows
 from llamita.data.intake import Intake
 from llamita.errors import DataError
 
@@ -79,3 +79,11 @@ def test_the_files_of_big_bench_hard_and_bold_are_documents(tmp_path: Path) -> N
     write(tmp_path / "boolean_expressions.jsonl", [{"input": "not True is", "target": "False"}])
     found = read_rows("bbh", "boolean_expressions.jsonl", tmp_path, Intake(), subtasks=KNOWN["bbh"])
     assert found == [{"subtask": "boolean_expressions", "input": "not True is", "target": "False"}]
+
+
+def test_a_limit_applies_to_each_group(data: Path) -> None:
+    prompts = read_rows("toxigen_generation", "toxigen_prompts.jsonl", data, Intake())
+    assert [row["group"] for row in limited(prompts, 2)] == ["a", "b", "a", "b"]
+    assert limited(prompts, None) == prompts
+    questions = read_rows("truthfulqa_generation", "truthfulqa.jsonl", data, Intake())
+    assert limited(questions, 3) == questions[:3]
