@@ -35,6 +35,8 @@ A section with keys of its own, such as `lora`, has a table below the first tabl
 
 This page is generated from the classes in `src/` by `docs/make_settings.py`, and tested to be up to date.
 """
+ON_RANKS = "pretrain, sft, reward, rejection, ppo, benchmark"
+SAMPLING = "rejection, ppo, gatt, distillation, evaluate, red_team, benchmark"
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of at least", "pattern": "matching"}
 
 
@@ -44,13 +46,13 @@ def page() -> str:
     stages = {f"Stage `{kind}`": settings_class(kind) for kind in REGISTRY}
     shared: dict[str, type[BaseModel]] = {
         "Every stage that reads rows (all but world and report)": RowSettings,
-        "Every stage that can run on several ranks (pretrain, sft, reward, rejection, ppo)": RankSettings,
+        f"Every stage that can run on several ranks ({ON_RANKS})": RankSettings,
         "Every stage that trains": TrainedSettings,
         "Every stage that trains on packed rows (pretrain, sft, rejection)": PackedSettings,
         "Every stage that reads dialogues to fine-tune on (sft, rejection)": DialogueSettings,
         "Every stage that fine-tunes on dialogues (sft, rejection)": FineTunedSettings,
         "Every stage that prepares a corpus (prepare, pretrain)": CorpusSettings,
-        "Every stage that samples (rejection, ppo, gatt, distillation, evaluate, red_team)": SamplingSettings,
+        f"Every stage that samples ({SAMPLING})": SamplingSettings,
         "Every stage of RLHF (rejection, ppo)": RlhfSettings,
         "Every judge behind an endpoint (`comparison.judge` of evaluate, `judge` of red_team)": Endpoint,
     }

@@ -37,6 +37,7 @@ STAGE_HELP = {
     "ppo": "Train a chat model against the reward models with PPO.",
     "evaluate": "Evaluate and compare all versions of a chat model.",
     "red_team": "Attack all versions of a chat model and measure safety violations.",
+    "benchmark": "Run public benchmarks (MMLU, GSM8K, HumanEval, …) on base and chat models.",
     "contamination": "Search a training corpus for the samples of benchmarks.",
 }
 START, STAGES, USE = "Start", "Stages, run alone", "Use"

@@ -37,3 +37,32 @@ MITIGATED = 0.9
 
 WIN_RATE = {"win": 0.36, "tie": 0.315, "loss": 0.325}
 """Section 3.4.2: the 70B chat model against ChatGPT, compared by people on about 4,000 prompts."""
+
+BENCHMARKS: dict[str, dict[str, dict[str, float]]] = {
+    "mmlu": {"accuracy": {"7B": 0.453, "13B": 0.548, "34B": 0.626, "70B": 0.689, "GPT-3.5": 0.700}},
+    "gsm8k": {"strict_match": {"7B": 0.146, "13B": 0.287, "34B": 0.422, "70B": 0.568, "GPT-3.5": 0.571}},
+    "bbh": {"exact_match": {"7B": 0.326, "13B": 0.394, "34B": 0.441, "70B": 0.512}},
+    "humaneval": {"pass_at_1": {"7B": 0.128, "13B": 0.183, "34B": 0.226, "70B": 0.299, "GPT-3.5": 0.481}},
+    "truthfulqa_generation": {
+        "truthful_and_informative": {"7B": 0.3329, "13B": 0.4186, "34B": 0.4345, "70B": 0.5018}
+    },
+    "toxigen_generation": {"toxic": {"7B": 0.2125, "13B": 0.2610, "34B": 0.2119, "70B": 0.2460}},
+}
+"""Tables 3, 4 and 11: the pretrained models, by benchmark and figure."""
+
+CHAT_BENCHMARKS: dict[str, dict[str, dict[str, float]]] = {
+    "truthfulqa_generation": {
+        "truthful_and_informative": {
+            "7B": 0.5704,
+            "13B": 0.6218,
+            "34B": 0.6720,
+            "70B": 0.6414,
+            "GPT-3.5": 0.7846,
+        }
+    },
+    "toxigen_generation": {"toxic": {"7B": 0.0, "13B": 0.0, "34B": 0.0002, "70B": 0.0001, "GPT-3.5": 0.0020}},
+}
+"""Table 14: the same figures of the chat models."""
+
+MODELS = ("7B", "13B", "34B", "70B", "GPT-3.5")
+"""The models of `BENCHMARKS`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import comparison_figures, figures, ghost_attention, reward_figures, rlhf_figures, version_figures
+from .benchmark_section import BENCHMARK_SECTION
 from .safety_sections import SAFETY_SECTIONS
 from .section import Figure, Section
 
@@ -175,6 +176,7 @@ SECTIONS = (
         ),
     ),
     *SAFETY_SECTIONS,
+    BENCHMARK_SECTION,
     Section(
         "training",
         "Training",

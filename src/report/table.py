@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from ..console import aligned_table, duration
 from ..data.rows import RATINGS
 from ..measures import RETENTION_SERIES
+from .benchmark_tables import benchmark_table
 from .collect import BY_LENGTH
 from .comparison_tables import win_rate_lines
 from .measured import answered_prompts, measured_differences, measured_turns
@@ -40,6 +41,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         ("", version_retention_row(report)),
         ("", distillation_table(report)),
         ("", red_team_table(report)),
+        ("", benchmark_table(report)),
     ):
         if columns is not None:
             tables += side_by_side(

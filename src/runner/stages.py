@@ -32,6 +32,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "ppo": ("llamita.rlhf.ppo", "PpoSettings"),
     "evaluate": ("llamita.evaluation", "EvaluateSettings"),
     "red_team": ("llamita.red_team", "RedTeamSettings"),
+    "benchmark": ("llamita.benchmark", "BenchmarkSettings"),
     "contamination": ("llamita.contamination", "ContaminationSettings"),
     "report": ("llamita.report", "ReportSettings"),
 }

@@ -6,13 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..batches import tokens_at_once
+from ..batches import common_length, tokens_at_once
 from ..model.padding import pad_right
 from .weights import LayerWeights, LlamaWeights
+
+# Fewest tokens of a common beginning of all prompts for which the prefill processes it once.
+SHORTEST_SHARED = 64
 
 
 class Decoder:
     """Caches keys and values of a batch of sequences; every `step` extends each of them by one token.
+
+    A long common beginning of all prompts, such as worked examples, is processed once.
 
     Prompts are padded on the right, so the prefill needs only a causal mask: no real token attends to a pad.
     The new tokens of all rows are written to the same slot of the cache, after the longest prompt. Each row
@@ -46,34 +51,50 @@ class Decoder:
         self._positions = lengths[copies]
         self._mask = self._padding_mask(self._positions, shape[3])
 
-        at_once = max(1, tokens_at_once(weights.device) // longest)
+        shared = _shared(prompts)
+        rest = [prompt[shared:] for prompt in prompts]
+        at_once = max(1, tokens_at_once(weights.device) // (longest - shared))
         if at_once < len(prompts):  # shorter parts leave slots unwritten: masked ones too must be finite
             self._keys[..., :longest, :] = self._values[..., :longest, :] = 0
+        if shared:
+            self._prefill_part([prompts[0][:shared]], torch.zeros_like(copies))
         last = [
-            self._prefill_part(prompts[start : start + at_once], copies - start)
+            self._prefill_part(rest[start : start + at_once], copies - start, shared)
             for start in range(0, len(prompts), at_once)
         ]
         return self._logits(torch.cat(last))[copies]
 
-    def _prefill_part(self, prompts: list[list[int]], copies: Tensor) -> Tensor:
-        """Fills the cache of the rows that continue these prompts; returns `[prompts, width]` last states."""
+    def _prefill_part(self, prompts: list[list[int]], copies: Tensor, start: int = 0) -> Tensor:
+        """Fills the cache of the rows that continue these prompts; returns `[prompts, width]` last states.
+
+        The first `start` slots of the rows are filled already, with the same tokens in every row.
+        """
         weights = self.weights
         rows = ((copies >= 0) & (copies < len(prompts))).nonzero().squeeze(-1)
         sources = copies[rows]
         ids, last = pad_right(prompts)
-        slots = slice(0, ids.shape[1])
+        slots = slice(start, start + ids.shape[1])
+        mask = _causal_mask(ids.shape[1], start, weights.device) if start else None
 
-        rotation = self._rotation(torch.arange(ids.shape[1], device=weights.device))
+        rotation = self._rotation(torch.arange(start, slots.stop, device=weights.device))
         hidden = weights.embedding[ids.to(weights.device)]
         for index, layer in enumerate(weights.layers):
             queries, keys, values = self._project(layer, hidden, rotation)
-            self._keys[index, rows, :, slots] = keys.transpose(1, 2)[sources]
-            self._values[index, rows, :, slots] = values.transpose(1, 2)[sources]
+            keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+            self._keys[index, rows, :, slots] = keys[sources]
+            self._values[index, rows, :, slots] = values[sources]
+            if start:
+                first = self._keys[index, rows[:1], :, :start], self._values[index, rows[:1], :, :start]
+                keys, values = (
+                    torch.cat((old.expand(len(prompts), -1, -1, -1), new), dim=2)
+                    for old, new in zip(first, (keys, values), strict=True)
+                )
             attended = F.scaled_dot_product_attention(
                 queries.transpose(1, 2),
-                keys.transpose(1, 2),
-                values.transpose(1, 2),
-                is_causal=True,
+                keys,
+                values,
+                attn_mask=mask,
+                is_causal=mask is None,
                 enable_gqa=weights.heads != weights.kv_heads,
             )
             hidden = self._finish_layer(layer, hidden, attended.transpose(1, 2))
@@ -166,6 +187,20 @@ class Decoder:
     def _logits(self, hidden: Tensor) -> Tensor:
         normed = F.rms_norm(hidden, (hidden.shape[-1],), self.weights.norm, self.weights.norm_eps)
         return (normed @ self.weights.head).float()
+
+
+def _shared(prompts: list[list[int]]) -> int:
+    """Number of first tokens to process once for all prompts; each prompt has at least one token more."""
+    if len(prompts) == 1:
+        return 0
+    shared = min(common_length(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
+    return shared if shared >= SHORTEST_SHARED else 0
+
+
+def _causal_mask(tokens: int, before: int, device: torch.device) -> Tensor:
+    """`[tokens, before + tokens]` bool: each token attends to the `before` earlier ones, and causally."""
+    whole = torch.ones(tokens, before + tokens, dtype=torch.bool, device=device)
+    return whole.tril(before)
 
 
 def _linear(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:

@@ -21,8 +21,8 @@ from ..model.precision import computing_in
 from ..model.special import eos_ids
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
-from .interface import Samples
-from .llama import LocalSampler
+from .interface import Samples, Stop
+from .llama import STEPS_PER_STOP, LocalSampler
 from .logprobs import excluded_pad_id
 from .settings import CACHE_TOKENS
 
@@ -98,11 +98,15 @@ class GenerateSampler(LocalSampler):
         *,
         uniform: Tensor,
         decoding: Decoding,
+        stop: Stop | None,
         advance: Callable[[float], None],
     ) -> None:
         row_prompts = [prompts[samples.prompts[row]] for row in rows]
-        tokens, logprobs = self._generate(row_prompts, uniform, decoding)
-        for row, ids, values in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        stopping = None if stop is None else _StopRows(stop, len(rows))
+        tokens, logprobs = self._generate(row_prompts, uniform, decoding, stop=stopping)
+        limits = [None] * len(rows) if stopping is None else stopping.limits
+        for row, ids, values, limit in zip(rows, tokens.tolist(), logprobs.tolist(), limits, strict=True):
+            ids = ids[:limit]  # `generate` pads with EOS after it
             end = next((index for index, token in enumerate(ids) if token in self.eos), None)
             length = len(ids) if end is None else end + 1
             samples.answer_ids[row], samples.logprobs[row] = ids[:length], values[:length]
@@ -191,3 +195,21 @@ class _StopOnEvent(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
         return torch.full((len(input_ids),), self._event.is_set(), device=input_ids.device)
+
+
+class _StopRows(StoppingCriteria):
+    """Ends the rows whose answer needs no further token; `limits` are their numbers of tokens."""
+
+    def __init__(self, stop: Stop, rows: int) -> None:
+        self._stop = stop
+        self._steps = 0
+        self.limits: list[int | None] = [None] * rows
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        self._steps += 1
+        if self._steps % STEPS_PER_STOP == 0:
+            answers = input_ids[:, -self._steps :].tolist()
+            for row, limit in enumerate(self.limits):
+                if limit is None and self._stop(answers[row]):
+                    self.limits[row] = self._steps
+        return torch.tensor([limit is not None for limit in self.limits], device=input_ids.device)

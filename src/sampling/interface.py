@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from ..processes import phase
 from .decoding import Decoding
+
+Stop = Callable[[list[int]], bool]
+"""Whether an answer needs no further token, given its tokens so far."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Samples:
         answer_ids: token ids, EOS included if the answer is finished.
         logprobs: log-probability (fp32) of each answer token in the distribution that it was drawn from, see
             `next_tokens`.
-        finished: whether the answer ended with EOS; False: it was truncated at `max_new_tokens`.
+        finished: whether the answer ended with EOS; False: it was truncated at `max_new_tokens`, or stopped.
         version: version of the weights that sampled all of them, see `Sampler.sync`.
     """
 
@@ -90,6 +93,7 @@ class Sampler(ABC):
         top_p: float = 1.0,
         seed: int | str = 0,
         keys: Sequence[int] | None = None,
+        stop: Stop | None = None,
         label: str | None = None,
     ) -> Samples:
         """Samples `num_generations` answers per prompt, without top-k; temperature 0 is greedy.
@@ -103,6 +107,8 @@ class Sampler(ABC):
                 probability (at the temperature); 1: from all tokens.
             keys: the number that identifies each prompt's draws; default: its index. If ranks share the
                 prompts, they pass the global index.
+            stop: ends an answer early; it is called every few tokens, so an answer may have some more. vLLM
+                does not call it.
             label: text of a progress bar; None: no progress bar.
         """
         keys = range(len(prompts)) if keys is None else keys
@@ -114,6 +120,7 @@ class Sampler(ABC):
             max_new_tokens=max_new_tokens,
             decoding=Decoding(temperature, top_p),
             seed=seed,
+            stop=stop,
             label=label,
         )
 
@@ -164,6 +171,7 @@ class Sampler(ABC):
                 max_new_tokens=max_new_tokens,
                 decoding=Decoding(temperature, top_p),
                 seed=seed,
+                stop=None,
                 label=label and f"{label}, turn {turn + 1}",
             )
             for row, answer, finished in zip(active, samples.answer_ids, samples.finished, strict=True):
@@ -181,6 +189,7 @@ class Sampler(ABC):
         max_new_tokens: int,
         decoding: Decoding,
         seed: int | str,
+        stop: Stop | None,
         label: str | None,
     ) -> Samples:
         """One answer per row: `rows` are indices of prompts, `names` identify the rows' draws."""

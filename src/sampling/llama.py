@@ -14,7 +14,7 @@ from ..console import progress
 from ..model.special import eos_ids
 from .decoding import Decoding, next_tokens
 from .draws import uniforms
-from .interface import Sampler, Samples
+from .interface import Sampler, Samples, Stop
 from .logprobs import excluded_pad_id
 from .settings import CACHE_TOKENS
 from .static import new_decoder
@@ -22,6 +22,9 @@ from .weights import LlamaWeights, copy_weights
 
 # Finished rows are dropped when they reach this share of the batch; dropping moves the cache of the others.
 FINISHED_SHARE = 0.2
+
+# Steps after which an answer is checked for its stop, which decodes all of its tokens.
+STEPS_PER_STOP = 8
 
 # Steps from one check of which rows are finished to the next. A check waits for the GPU, which is then idle
 # until the next step is launched. On a CPU nothing waits: fewer checks would only mean more steps of finished
@@ -48,6 +51,7 @@ class LocalSampler(Sampler):
         max_new_tokens: int,
         decoding: Decoding,
         seed: int | str,
+        stop: Stop | None,
         label: str | None,
     ) -> Samples:
         uniform = uniforms(seed, names, max_new_tokens)
@@ -60,6 +64,7 @@ class LocalSampler(Sampler):
                     prompts,
                     uniform=uniform[batch],
                     decoding=decoding,
+                    stop=stop,
                     advance=advance,
                 )
         return samples
@@ -77,12 +82,14 @@ class LocalSampler(Sampler):
         *,
         uniform: Tensor,
         decoding: Decoding,
+        stop: Stop | None,
         advance: Callable[[float], None],
     ) -> None:
         """Decodes one batch and stores its answers in the given rows of `samples`.
 
         Args:
             uniform: `[rows, steps]` random numbers in [0, 1).
+            stop: see `Sampler.sample`.
             advance: called with the number of answers that have ended since the last call.
         """
 
@@ -135,6 +142,7 @@ class LlamaSampler(LocalSampler):
         *,
         uniform: Tensor,
         decoding: Decoding,
+        stop: Stop | None,
         advance: Callable[[float], None],
     ) -> None:
         device, steps = self._weights.device, uniform.shape[1]
@@ -149,6 +157,7 @@ class LlamaSampler(LocalSampler):
         logits = decoder.prefill([list(prompts[prompt]) for prompt in distinct], copies, steps)
         active = torch.arange(len(rows), device=device)  # rows in the decoder; some may be finished
         unfinished = torch.ones_like(active, dtype=torch.bool)
+        limits = torch.full_like(active, steps)  # tokens of each answer without EOS
         count = len(rows)  # unfinished rows, as of the last check
         for step in range(1, steps + 1):
             # What is sampled for a finished row is ignored below: it follows an EOS.
@@ -157,6 +166,10 @@ class LlamaSampler(LocalSampler):
             unfinished &= ~self._is_eos(tokens)
             if step == steps:
                 break
+            if stop is not None and step % STEPS_PER_STOP == 0:
+                for row in unfinished.nonzero().squeeze(-1).tolist():
+                    if stop(ids[active[row], :step].tolist()):
+                        unfinished[row], limits[active[row]] = False, step
             if step % steps_per_check(device) == 0:
                 left = unfinished.nonzero().squeeze(-1)
                 advance(count - len(left))
@@ -168,17 +181,19 @@ class LlamaSampler(LocalSampler):
                     active, tokens, unfinished = active[left], tokens[left], unfinished[left]
             logits = decoder.step(tokens)
         advance(count)  # those that ended since the last check or were truncated at the limit
-        self._store(samples, rows, ids, logprobs=logprobs)
+        self._store(samples, rows, ids, logprobs=logprobs, limits=limits)
 
     def _is_eos(self, tokens: Tensor) -> Tensor:
         """Whether each token is one of the model's EOS tokens."""
         return (tokens[..., None] == self._eos).any(-1)
 
-    def _store(self, samples: Samples, rows: list[int], ids: Tensor, *, logprobs: Tensor) -> None:
-        """Stores what was sampled (`[rows, steps]`) up to each row's first EOS."""
-        ends = self._is_eos(ids)
+    def _store(
+        self, samples: Samples, rows: list[int], ids: Tensor, *, logprobs: Tensor, limits: Tensor
+    ) -> None:
+        """Stores what was sampled (`[rows, steps]`) up to each row's first EOS, or else up to its limit."""
+        ends = self._is_eos(ids) & (torch.arange(ids.shape[1], device=ids.device) < limits[:, None])
         finished = ends.any(-1)
-        lengths = torch.where(finished, ends.int().argmax(-1) + 1, ids.shape[1])
+        lengths = torch.where(finished, ends.int().argmax(-1) + 1, limits)
         for row, length, ended, answer, row_logprobs in zip(
             rows, lengths.tolist(), finished.tolist(), ids.tolist(), logprobs.tolist(), strict=True
         ):

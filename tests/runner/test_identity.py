@@ -88,6 +88,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
     for folder in (data, world, distilled, *folders.values()):
         (folder / "notes.md").write_text("of no use")
     write(data / "labelled.jsonl", [{"answer": f"{n}", "refusal": n % 2 == 0} for n in range(24)])
+    write(data / "gsm8k.jsonl", [{"question": f"what is {n} ?", "answer": f"#### {n}"} for n in range(2)])
     earlier = root / "earlier"
     write(earlier / "prompts.jsonl", [{"pool": 0, "messages": turn("what is a ?"), "is_safety": False}])
     write(earlier / "selection.jsonl", [{"messages": turn("what is a ?", "it is red")}])
@@ -144,6 +145,7 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
         "mutations": {"instructions": {"logic": "{prompt}"}, "max_new_tokens": 4},
     }
     gold = {"prompts": test, "max_new_tokens": 4, "judge": {"by": "rules", "gold": True}}
+    benchmark = {"tasks": {"gsm8k": {"path": "gsm8k.jsonl", "shots": 0, "max_new_tokens": 4}}}
     gatt = {"prompts": PROMPTS, "instructions": ["word"], "dialogues": 1, "max_new_tokens": 4, "max_turns": 2}
     tuned = SFT | {"trainer": ONE_STEP}
     labelled = {"answers": source_setting("labelled", "labelled_answers"), "held_out": 8}
@@ -197,13 +199,14 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
             **{"versions.v1": "base"},
         ),
         "red_team_gold": stage_run_of("red_team", gold, inputs, data="world", **{"versions.v1": "base"}),
+        "benchmark": stage_run_of("benchmark", benchmark, inputs, data="data", base="base", sft="sft"),
         "report": stage_run_of("report", {}, inputs, pretrain="pretrain", other="other"),
     }
 
 
 NAMES = (
     "tokenizer prepare pretrain gatt distillation sft sft_gatt sft_distilled reward refusal_classifier "
-    "rejection ppo evaluate red_team red_team_gold report"
+    "rejection ppo evaluate red_team red_team_gold benchmark report"
 ).split()
 SAMPLED = ("gatt", "distillation")  # select among the answers of a model whose weights are random
 
@@ -261,12 +264,13 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
         ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection"}),
         ("data", "prompts.jsonl", {"gatt", "distillation", "rejection", "ppo", "red_team"}),
         ("earlier", "selection.jsonl", {"rejection"}),
-        ("base", "model/config.json", {"rejection", "evaluate", "red_team", "red_team_gold"}),
+        ("base", "model/config.json", {"rejection", "evaluate", "red_team", "red_team_gold", "benchmark"}),
+        ("data", "gsm8k.jsonl", {"benchmark"}),
         ("world", "truth.json", {"evaluate", "red_team_gold"}),
         ("world", "test/gatt_unseen.jsonl", {"evaluate"}),
         ("world", "test/harmful.jsonl", set()),
         ("sft", "notes.md", set()),
-        ("sft", "model/config.json", {"reward", "safety", "rejection", "ppo", "evaluate"}),
+        ("sft", "model/config.json", {"reward", "safety", "rejection", "ppo", "evaluate", "benchmark"}),
         ("other", "metrics.jsonl", {"report"}),
     ],
 )

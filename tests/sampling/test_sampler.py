@@ -7,7 +7,8 @@ import torch
 
 from llamita.errors import ConfigError
 from llamita.sampling.decoder import Decoder
-from llamita.sampling.llama import LlamaSampler
+from llamita.sampling.generate import GenerateSampler
+from llamita.sampling.llama import STEPS_PER_STOP, LlamaSampler
 from llamita.sampling.weights import copy_weights
 
 from ..helpers.tiny import EOS, ragged_prompts, tiny_model
@@ -156,3 +157,49 @@ def test_a_rotary_type_that_depends_on_the_length_is_an_error() -> None:
     model = tiny_model(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})
     with pytest.raises(ConfigError, match="dynamic"):
         LlamaSampler(model)
+
+
+@pytest.mark.parametrize("at_once", [8, 10**6], ids=["in_parts", "at_once"])
+@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 4, "attention_bias": True}])
+def test_a_common_beginning_is_processed_once(
+    changes: dict[str, object], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(**changes)
+    decoder = Decoder(copy_weights(model))
+    beginning = [1] + [3 + number % 26 for number in range(79)]
+    prompts = [[*beginning, *prompt[1:], 5] for prompt in ragged_prompts(5)]
+    prompts[2] = beginning  # nothing follows it, so it must not be shared to its end
+    copies, seen = torch.tensor([0, 1, 2, 2, 3, 4]), []
+    original = Decoder._prefill_part
+
+    def counted(self: Decoder, part: list[list[int]], *rest: object) -> torch.Tensor:
+        seen.append(sum(map(len, part)))
+        return original(self, part, *rest)
+
+    monkeypatch.setattr(Decoder, "_prefill_part", counted)
+    monkeypatch.setattr("llamita.batches._TOKENS_AT_ONCE", (at_once, at_once))
+    with monkeypatch.context() as hostile:  # uninitialised memory may contain anything
+        hostile.setattr(torch, "empty", lambda size, **how: torch.full(size, float("nan"), **how))
+        hostile.setattr(torch, "empty_like", lambda like: torch.full_like(like, float("nan")))
+        first = decoder.prefill(prompts, copies, 2)
+    second = decoder.step(torch.full((6,), 7))
+    assert sum(seen) == 79 + sum(len(prompt) - 79 for prompt in prompts)
+    for row, prompt in enumerate(copies.tolist()):
+        with torch.no_grad():
+            expected = model(input_ids=torch.tensor([[*prompts[prompt], 7]])).logits[0, -2:]
+        torch.testing.assert_close(torch.stack((first[row], second[row])), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", [LlamaSampler, GenerateSampler])
+def test_a_stop_ends_an_answer_early_and_no_other(sampler: type[LlamaSampler | GenerateSampler]) -> None:
+    model, prompts = tiny_model(), ragged_prompts(9)
+    whole = sampler(model).sample(prompts, 40, seed=1)
+    found = sampler(model).sample(prompts, 40, seed=1, stop=lambda ids: 7 in ids or 11 in ids)
+    stopped = 0
+    for row, ids in enumerate(whole.answer_ids):
+        end = next((place for place, token in enumerate(ids) if token in (7, 11)), len(ids))
+        checked = (end + STEPS_PER_STOP) // STEPS_PER_STOP * STEPS_PER_STOP
+        assert found.answer_ids[row] == ids[:checked]
+        assert found.finished[row] == (whole.finished[row] and checked >= len(ids))
+        stopped += checked < len(ids)
+    assert 2 < stopped < 9

@@ -19,7 +19,7 @@ from ...model.special import eos_ids
 from ...processes import is_main_process, phase
 from ...settings import Precision
 from ..decoding import Decoding
-from ..interface import Sampler, Samples
+from ..interface import Sampler, Samples, Stop
 from ..logprobs import excluded_pad_id
 from ..settings import VllmEngine
 from .checks import TEXT, canary, check_logprobs, check_tokenizer, is_unchanged
@@ -208,6 +208,7 @@ class VllmSampler(Sampler):
         max_new_tokens: int,
         decoding: Decoding,
         seed: int | str,
+        stop: Stop | None,
         label: str | None,
     ) -> Samples:
         self._check_context(max(map(len, prompts), default=0) + max_new_tokens)
