@@ -8,8 +8,8 @@ from pathlib import Path
 from .. import artifact
 from ..console import console, say
 from ..errors import DataError
-from ..report.runs.page import print_runs, write_page
-from ..report.runs.reading import read_runs
+from ..report.side_by_side.page import print_runs, write_page
+from ..report.side_by_side.reading import read_runs
 from ..runner import execution, stages
 from ..runner.identity import StageRun
 from .finished import finished_stages

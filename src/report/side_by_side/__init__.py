@@ -1,0 +1,1 @@
+"""Several finished runs side by side, from their `report.json` alone."""
