@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class Run:
     """A run's report, with every key of this version's `report.json`.
 
     Attributes:
-        name: name of the run, or its path if several runs have that name.
+        name: name of the run; if several runs have it, the part in which their paths differ.
         path: its `report.json`.
         report: the report.
         missing: keys that its file lacks, because an older version wrote it; they are empty in `report`.
@@ -45,11 +46,21 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     if repeated:
         raise ConfigError(f"{repeated[0]} is given twice; expected different runs")
     reports = [_read(file) for file in files]
-    names = Counter(report["run"]["name"] for report, _ in reports)
+    names = [report["run"]["name"] for report, _ in reports]
+    if len(set(names)) < len(names):
+        names = _different_parts(paths)
     return [
-        Run(name if names[name := report["run"]["name"]] == 1 else str(path), file, report, missing)
-        for path, file, (report, missing) in zip(paths, files, reports, strict=True)
+        Run(name, file, report, missing)
+        for name, file, (report, missing) in zip(names, files, reports, strict=True)
     ]
+
+
+def _different_parts(paths: Sequence[Path]) -> list[str]:
+    """The paths without the first and the last parts that all have; whole paths if nothing is left of one."""
+    parts = [path.absolute().parts for path in paths]
+    first, last = (len(os.path.commonprefix([one[::step] for one in parts])) for step in (1, -1))
+    found = ["/".join(one[first : len(one) - last]) for one in parts]
+    return found if all(found) else [str(path) for path in paths]
 
 
 def _file(path: Path) -> Path:
