@@ -15,7 +15,7 @@ from llamita.sandbox import interpreter, programs
 from llamita.sandbox.launcher import namespaces, seccomp
 from llamita.sandbox.launcher.calls import StepFailed
 
-UNSHARE = 0
+from ..helpers.sandboxed import AsThisUser
 
 _WITHOUT = """
 import os, sys
@@ -93,6 +93,12 @@ def test_a_container_without_nobody_is_refused(tmp_path: Path) -> None:
         else:
             with pytest.raises(StepFailed, match="container without user 65534"):
                 namespaces._check_mapped(str(path))
+
+
+def test_limits_that_cannot_be_set() -> None:
+    AsThisUser()
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        programs.run_program("x = 1", programs.Limits(processes=0))
 
 
 def test_an_interpreter_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:

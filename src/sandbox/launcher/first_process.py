@@ -7,7 +7,7 @@ import os
 import signal
 from typing import Any, NoReturn
 
-from .calls import PR_SET_PDEATHSIG, StepFailed, prctl
+from .calls import PR_SET_PDEATHSIG, prctl
 from .privileges import ProcessLimits, drop_privileges, limit
 from .program import run_to_its_end
 
@@ -36,8 +36,8 @@ def be_first_process(
         for descriptor in (token, verdict, messages):
             os.close(descriptor)
         _report(status, _wait_for(child))
-    except (OSError, StepFailed, ValueError) as error:
-        _report(status, {"error": str(error)})
+    except Exception as error:  # the program has not run, whatever it was
+        _report(status, {"error": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(0)
 
