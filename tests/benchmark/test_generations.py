@@ -22,6 +22,7 @@ from llamita.sampling.engines import Samplers
 
 from ..helpers.benchmark import GENERATIONS
 from ..helpers.chatml import chatml_tokenizer
+from ..helpers.tiny import save_tiny_model
 
 
 def run(
@@ -127,12 +128,11 @@ def test_an_unsuitable_classifier_is_an_error(classifier: Path, models: Path, tm
         toxicities(["a"], models / "large", task)
 
 
-def test_chat_prompts_have_no_second_bos(models: Path) -> None:
+def test_no_prompt_has_a_second_bos(tokenizer: Any, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model", tokenizer)
     settings = BenchmarkSettings.model_validate({"tasks": {"bold": GENERATIONS["bold"]}})
-    model = TestedModel(
-        "sft", models / "large", settings, Samplers(settings, dtype="float32", working=models)
-    )
-    (text,) = prompt_texts("bold", [{"prompt": "bolo is "}], model, template=True)
-    assert "user\nbolo is<" in text
-    model.tokenizer.bos_token = "<|im_start|>"
-    assert model.encode(text) == model.tokenizer.encode(text, add_special_tokens=False)
+    model = TestedModel("sft", folder, settings, Samplers(settings, dtype="float32", working=tmp_path))
+    for template in (False, True):
+        (text,) = prompt_texts("bold", [{"prompt": "bolo is "}], model, template=template)
+        assert ("[INST] bolo is [/INST]" in text) == template
+        assert model.encode(text).count(tokenizer.bos_token_id) == 1
