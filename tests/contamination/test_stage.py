@@ -163,7 +163,7 @@ def test_broken_questions(root: Path, row: dict[str, Any], message: str) -> None
         run(root)
 
 
-def test_errors_of_inputs(root: Path, tokenizer: Any) -> None:
+def test_errors_of_inputs(root: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to search"):
         run(root, corpus=None)
     with pytest.raises(ConfigError, match="no evaluation samples"):
@@ -174,8 +174,8 @@ def test_errors_of_inputs(root: Path, tokenizer: Any) -> None:
     write(root / "b" / "versions" / "sft" / "mmlu" / "questions.jsonl", [])
     with pytest.raises(DataError, match="no rows"):
         run(root, samples=[], inputs={"benchmarks.b": "b"})
-    tokenizer_file = root / "tokenizer" / "tokenizer.json"
-    tokenizer_file.write_text(tokenizer_file.read_text().replace("castle", "elstac"))
+    index = root / "corpus" / "train" / "000" / "index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"tokenizer": "another"}))
     with pytest.raises(DataError, match="written with tokenizer"):
         run(root)
 
