@@ -13,8 +13,9 @@ from .matches import SHORTEST_SPAN, Matches, Text
 MAX_MISMATCHES = 4
 BLOCK = 1 << 16  # tokens that are hashed at a time: their hashes fit into a core's cache
 PAIRS = 1 << 20  # pairs of places in samples and text that are compared at a time
-PROBE = 16  # tokens of a pair that are compared first, to see whether its span may be the longest so far
+PROBE = 8  # tokens before the end of the longest span so far that are compared before a whole pair
 FREQUENT = 512  # hits of one gram that are probed together, which is faster from about this number on
+TOGETHER = 1 << 14  # maximum number of such hits: the tokens at one offset from them fit into a core's cache
 DOCUMENT_START = -2  # in place of the token before a document's first one
 
 
@@ -103,8 +104,10 @@ class Chunk:
             # the spans of the first hits are so long that few of the other hits can have longer ones
             self._compare_rare(hits.select(slice(FREQUENT)))
             hits = hits.select(slice(FREQUENT, None))
-        for i, numbers in self._hopeful(positions, hits):
-            self._extend(i, hits.places[numbers], documents=hits.documents[numbers])
+        for start in range(0, len(hits.places), TOGETHER):
+            some = hits.select(slice(start, start + TOGETHER))
+            for i, numbers in self._hopeful(positions, some):
+                self._extend(i, some.places[numbers], documents=some.documents[numbers])
 
     def _hopeful(self, positions: np.ndarray, hits: _Hits) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields pairs whose spans may be the longest so far: places in samples and numbers of hits."""
@@ -114,15 +117,20 @@ class Chunk:
         count = 0
         for i in positions.tolist():
             known = max(int(self._matches.lengths[i]), GRAM)
-            if known >= self._index.ends[i] - i:
+            room = int(self._index.ends[i]) - i
+            if known >= room:
                 continue
             mismatches = np.zeros(len(hits.places), np.uint8)
-            for offset in range(known, max(known - PROBE, GRAM - 1), -1):
+            longer = np.zeros(len(hits.places), dtype=bool)
+            for offset in range(max(known - PROBE, GRAM), min(known + MAX_MISMATCHES + 1, room)):
                 if offset not in columns:
                     inside = np.minimum(hits.places + offset, len(self._text.tokens) - 1)
                     columns[offset] = self._text.tokens[inside]
-                mismatches += columns[offset] != self._index.tokens[i + offset]
-            numbers = np.flatnonzero((mismatches <= MAX_MISMATCHES) & (known < rooms))
+                differ = columns[offset] != self._index.tokens[i + offset]
+                if offset >= known:
+                    longer |= (mismatches <= MAX_MISMATCHES) & ~differ & (offset < rooms)
+                mismatches += differ
+            numbers = np.flatnonzero(longer)
             found.append((np.full(len(numbers), i), numbers))
             count += len(numbers)
             if count >= PAIRS:
@@ -148,20 +156,26 @@ class Chunk:
     def _may_be_longer(self, i: np.ndarray, j: np.ndarray, limits: np.ndarray) -> np.ndarray:
         """Returns the numbers of the pairs that may have a longer span than the longest one from `i` so far.
 
-        Such a span has at most four mismatches in the last tokens of that one and the token after it.
+        A longer one matches after the end of that one, with at most four mismatches before.
         """
         known = np.maximum(self._matches.lengths[i], GRAM)
-        hopeful = np.flatnonzero(known < limits)
-        mismatches = np.zeros(len(hopeful), np.int8)
-        offsets = known[hopeful]
-        for _ in range(PROBE):
-            compared = offsets >= GRAM
-            differ = self._index.tokens[i[hopeful] + offsets] != self._text.tokens[j[hopeful] + offsets]
-            mismatches += differ & compared
+        pairs = np.flatnonzero(known < limits)
+        mismatches = np.zeros(len(pairs), np.int8)
+        for back in range(1, PROBE + 1):
+            offsets = np.maximum(known[pairs] - back, 0)  # the first ten tokens match
+            mismatches += self._index.tokens[i[pairs] + offsets] != self._text.tokens[j[pairs] + offsets]
             left = mismatches <= MAX_MISMATCHES
-            hopeful, mismatches, offsets = hopeful[left], mismatches[left], offsets[left] - 1
-            offsets = np.maximum(offsets, GRAM - 1)
-        return hopeful
+            pairs, mismatches = pairs[left], mismatches[left]
+        longer = [np.empty(0, np.int64)]
+        for ahead in range(MAX_MISMATCHES + 1):
+            offsets = known[pairs] + ahead
+            inside = offsets < limits[pairs]
+            pairs, offsets, mismatches = pairs[inside], offsets[inside], mismatches[inside] + 1
+            same = self._index.tokens[i[pairs] + offsets] == self._text.tokens[j[pairs] + offsets]
+            longer.append(pairs[same])
+            left = ~same & (mismatches <= MAX_MISMATCHES)
+            pairs, mismatches = pairs[left], mismatches[left]
+        return np.concatenate(longer)
 
     def _lengths(self, i: np.ndarray, j: np.ndarray, limits: np.ndarray) -> np.ndarray:
         """Returns the length of the longest span from each pair of places, 10 if there is none, int32."""

@@ -25,7 +25,7 @@ from .scan import Scan
 from .settings import ContaminationSettings
 from .subsets import MIN_SPANS, contaminated_shares, subset_figures
 from .summary import show_summary
-from .texts import Sample, read_benchmark_samples, read_samples
+from .texts import Sample, read_questions, read_samples
 
 SHARDS = "shards"  # corpus of a stage `pretrain` that tokenized its text itself
 AT_ONCE = 1000  # samples that are encoded at a time
@@ -71,7 +71,7 @@ def run(settings: ContaminationSettings, inputs: Mapping[str, Path], out: Path) 
 
 
 def _benchmarks(settings: ContaminationSettings, inputs: Mapping[str, Path], intake: Intake) -> Benchmarks:
-    benchmarks = read_benchmark_samples(listed(inputs, "benchmarks"))
+    benchmarks = read_questions(listed(inputs, "benchmarks"))
     if settings.samples:
         read = read_samples(settings.samples, inputs["data"], intake)
         if both := sorted(benchmarks.keys() & read.keys()):

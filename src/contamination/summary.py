@@ -22,7 +22,7 @@ def show_summary(result: Mapping[str, Any]) -> None:
         )
     show(table)
     if short := sum(figures["too_short"] for figures in result["benchmarks"].values()):
-        say(f"{short:,} samples have at most 10 tokens and can't match; they count as clean")
+        say(f"samples of at most 10 tokens, which can't match and count as clean: {short:,}")
 
 
 def affected_text(figures: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from ..jsonl import read_rows
 from ..settings import Source
 from .settings import SampleSource
 
-SAMPLES_FILE = "samples.jsonl"
+QUESTIONS = "questions.jsonl"
 
 
 @dataclass(frozen=True)
@@ -86,29 +86,29 @@ def read_samples(sources: Sequence[SampleSource], root: Path, intake: Intake) ->
     return benchmarks
 
 
-def read_benchmark_samples(artifacts: Mapping[str, Path]) -> dict[str, list[Sample]]:
-    """Reads the samples that stages of kind `benchmark` wrote: the files `samples.jsonl` below each artifact.
+def read_questions(artifacts: Mapping[str, Path]) -> dict[str, list[Sample]]:
+    """Reads the questions of the stages `benchmark`: `versions/MODEL/BENCHMARK/questions.jsonl` below each.
 
-    A benchmark has the name of its file's folder, with that of the stage if there are several artifacts.
+    They are named MODEL/BENCHMARK, with the name of the stage before it if there are several.
 
     Raises:
         DataError: an artifact has no such file, or a row is not {"id", "text", "score"}.
     """
     benchmarks: dict[str, list[Sample]] = {}
     for stage, folder in artifacts.items():
-        paths = sorted(folder.rglob(SAMPLES_FILE))
+        paths = sorted(folder.glob(f"versions/**/{QUESTIONS}"))
         if not paths:
-            raise DataError(f"{folder}: no {SAMPLES_FILE} in it; expected an output of the stage `benchmark`")
+            raise DataError(f"{folder}: no {QUESTIONS} in it; expected an output of the stage `benchmark`")
         for path in paths:
-            name = path.parent.relative_to(folder).as_posix()
-            samples = list(_samples_in(path))
+            name = path.parent.relative_to(folder / "versions").as_posix()
+            samples = list(_questions_in(path))
             if not samples:
-                raise DataError(f"{path}: no samples; expected rows with id, text and score")
+                raise DataError(f"{path}: no rows; expected rows with id, text and score")
             benchmarks[f"{stage}/{name}" if len(artifacts) > 1 else name] = samples
     return benchmarks
 
 
-def _samples_in(path: Path) -> Iterator[Sample]:
+def _questions_in(path: Path) -> Iterator[Sample]:
     remedy = "run the stage `benchmark` again"
     for number, row in enumerate(read_rows(path, remedy=remedy), start=1):
         try:
