@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,14 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 def _different_parts(paths: Sequence[Path]) -> list[str]:
     """The paths without the first and the last parts that all have; whole paths if nothing is left of one."""
     parts = [path.absolute().parts for path in paths]
-    first, last = (len(os.path.commonprefix([one[::step] for one in parts])) for step in (1, -1))
+    first, last = (_equal_parts([one[::step] for one in parts]) for step in (1, -1))
     found = ["/".join(one[first : len(one) - last]) for one in parts]
     return found if all(found) else [str(path) for path in paths]
+
+
+def _equal_parts(paths: Sequence[Sequence[str]]) -> int:
+    """Number of first parts that all paths have."""
+    return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*paths, strict=False)))
 
 
 def _file(path: Path) -> Path:
