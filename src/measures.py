@@ -112,6 +112,7 @@ def empty_evaluation() -> dict[str, Any]:
         "version_retention_differences": {},
         **empty_ghost_attention(),
         "prompts": {},
+        "training_rows": {},
         "rows": {},
         "samples": [],
     }

@@ -24,6 +24,7 @@ from .instructed import InstructedTests, InstructionChecks
 from .prompts import read_evaluation_prompts
 from .responder import Models
 from .settings import EvaluateSettings
+from .training_rows import compare_with_training
 from .values import Values
 from .version_retention import RetentionTest, compare_retention
 from .versions import SFT, check_tokenizers, list_ablations, list_versions
@@ -66,6 +67,8 @@ def _evaluate(
 
     folders = {version.name: version.folder for version in versions}
     test, counts = _answer_test(settings, inputs, models, folders=folders, gold=gold, intake=intake)
+    trained = {name: inputs[name] for name in REWARD_MODELS if name in inputs} | folders
+    seen = compare_with_training(test.prompts, trained)
     instructed = _instructed_tests(settings, inputs, gold, intake=intake)
     retention = None
     if instructed is not None and instructed.settings.versions:
@@ -79,6 +82,7 @@ def _evaluate(
     ablated = {ablation.name: test.run_ablation(ablation, out) for ablation in ablations}
 
     evaluation = empty_evaluation() | {"prompts": counts} | compare_answers(test, results, ablated)
+    evaluation["training_rows"] = seen
     if gold is not None:
         evaluation["demonstrations"] = {
             "gold_helpfulness": gold.demonstrations_helpfulness,

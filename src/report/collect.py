@@ -14,7 +14,7 @@ BY_LENGTH = ("longer_chosen", "shorter_chosen")
 BY_GROUP = ("by_context", "by_category")
 """Accuracy of a reward model by group of prompts: only groups that were measured are keys."""
 TRAINED_STAGES = ("pretrain", "sft", "reward", "rejection")
-SAFETY_STAGES = ("distillation", "red_team", "refusal_classifier")
+STAGES_WITH_KEYS = ("distillation", "red_team", "refusal_classifier", "contamination")
 """Kinds of stages with a key of their own, which has all metrics of each stage."""
 REJECTION_MEASURES = (
     "prompts",
@@ -70,7 +70,7 @@ def empty_report() -> dict[str, Any]:
         "curves": {},
         "rejection": {},
         "ppo": {},
-        **{stage: {} for stage in SAFETY_STAGES},
+        **{stage: {} for stage in STAGES_WITH_KEYS},
         "settings": {},
         "metrics": {},
         "packages": {},
@@ -109,7 +109,7 @@ def collect(name: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
             _SINGLE[artifact.stage](report, artifact)
     report["packages"] = _packages(artifacts)
     for artifact in artifacts:
-        in_own_keys = artifact.stage in SAFETY_STAGES or (
+        in_own_keys = artifact.stage in STAGES_WITH_KEYS or (
             artifact.stage == "evaluate" and artifact.name not in report["run"]["metrics_only"]
         )
         if not in_own_keys:
@@ -153,7 +153,7 @@ def _reward(report: dict[str, Any], artifact: Artifact) -> None:
     model |= {key: artifact.metrics.get(key) or {} for key in BY_GROUP}
 
 
-def _safety_stage(report: dict[str, Any], artifact: Artifact) -> None:
+def _stage_with_key(report: dict[str, Any], artifact: Artifact) -> None:
     report[artifact.stage][artifact.name] = artifact.metrics
 
 
@@ -182,7 +182,7 @@ _REPEATABLE = {
     "reward": _reward,
     "rejection": _rejection,
     "ppo": _ppo,
-    **dict.fromkeys(SAFETY_STAGES, _safety_stage),
+    **dict.fromkeys(STAGES_WITH_KEYS, _stage_with_key),
 }
 _SINGLE = {"pretrain": _pretrain, "evaluate": _evaluation}
 

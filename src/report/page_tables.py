@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..measures import RETENTION_SERIES
+from .contamination_tables import overlap_table, subsets_table
 from .measured import measured_differences, measured_on, measured_turns, measured_versions
 from .paper import RETENTION, REWARD_ACCURACY
 from .red_team_tables import red_team_table
@@ -50,6 +51,7 @@ def tables(section: str, report: Report) -> list[Table]:
         "false_refusals": (agreement_table, classifier_table),
         "red_team": (red_team_table,),
         "safety_evaluation": (violations_table, false_refusals_table, worse_table),
+        "contamination": (overlap_table, subsets_table),
         "training": (pretraining_table,),
     }
     return [table for make in makers.get(section, ()) if (table := make(report)) is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import figures, ghost_attention, reward_figures, rlhf_figures, version_figures
+from .contamination_section import CONTAMINATION_SECTION
 from .safety_sections import SAFETY_SECTIONS
 from .section import Figure, Section
 
@@ -139,6 +140,7 @@ SECTIONS = (
         ),
     ),
     *SAFETY_SECTIONS,
+    CONTAMINATION_SECTION,
     Section(
         "training",
         "Training",

@@ -12,6 +12,7 @@ from ..console import aligned_table, duration
 from ..data.rows import RATINGS
 from ..measures import RETENTION_SERIES
 from .collect import BY_LENGTH
+from .contamination_tables import overlap_table
 from .measured import answered_prompts, measured_differences, measured_turns
 from .notes import notes
 from .page_tables import Table, difference, rejection_table, versions_table
@@ -39,6 +40,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         ("", version_retention_row(report)),
         ("", distillation_table(report)),
         ("", red_team_table(report)),
+        ("", overlap_table(report)),
     ):
         if columns is not None:
             tables += side_by_side(
