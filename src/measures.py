@@ -118,6 +118,7 @@ def empty_evaluation() -> dict[str, Any]:
         "version_retention_differences": {},
         **empty_ghost_attention(),
         "prompts": {},
+        "training_rows": {},
         "rows": {},
         "samples": [],
     }

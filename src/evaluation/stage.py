@@ -26,6 +26,7 @@ from .instructed import InstructedTests, InstructionChecks
 from .prompts import read_evaluation_prompts
 from .responder import Models
 from .settings import EvaluateSettings
+from .training_rows import compare_with_training
 from .values import Values
 from .version_retention import RetentionTest, compare_retention
 from .versions import SFT, check_tokenizers, list_ablations, list_versions
@@ -75,6 +76,8 @@ def _evaluate(
     diversity = DiversityTest.read(
         settings, inputs["data"], models, context=context_of(models.sft.config), intake=intake
     )
+    trained = {name: inputs[name] for name in REWARD_MODELS if name in inputs} | folders
+    seen = compare_with_training(test.prompts, trained)
     instructed = _instructed_tests(settings, inputs, gold, intake=intake)
     retention = None
     if instructed is not None and instructed.settings.versions:
@@ -94,6 +97,7 @@ def _evaluate(
     if diversity is not None:
         evaluation["prompts"] |= diversity.counts
         evaluation["diversity"] = diversities
+    evaluation["training_rows"] = seen
     if gold is not None:
         evaluation["demonstrations"] = {
             "gold_helpfulness": gold.demonstrations_helpfulness,

@@ -14,7 +14,7 @@ BY_LENGTH = ("longer_chosen", "shorter_chosen")
 BY_GROUP = ("by_context", "by_category")
 """Accuracy of a reward model by group of prompts: only groups that were measured are keys."""
 TRAINED_STAGES = ("pretrain", "sft", "reward", "rejection")
-STAGES_WITH_KEYS = ("distillation", "red_team", "refusal_classifier", "benchmark")
+STAGES_WITH_KEYS = ("distillation", "red_team", "refusal_classifier", "benchmark", "contamination")
 """Kinds of stages with a key of their own, which has all metrics of each stage."""
 REJECTION_MEASURES = (
     "prompts",

@@ -18,6 +18,7 @@ def notes(report: Report) -> dict[str, list[str]]:
             *_early_warnings(report),
             *_worse(report),
             *_prompts(report),
+            *_seen_in_training(report),
             *_not_finite(report),
             *_metrics_only(report, "evaluate"),
         ],
@@ -92,6 +93,23 @@ def _prompts(report: Report) -> Iterator[str]:
             )
         for reason, count in (counts.get("skipped") or {}).items():
             yield f"{count:,} other rows of {kind} prompts were skipped: {reason}."
+
+
+def _seen_in_training(report: Report) -> Iterator[str]:
+    compared = report["training_rows"]
+    for kind, found in (compared.get("prompts") or {}).items():
+        if found:
+            stages = [
+                f"{words(name)}: {one['prompts'][kind]:,}"
+                for name, one in compared["stages"].items()
+                if one["prompts"][kind]
+            ]
+            yield (
+                f"{found:,} {kind} test prompts occur in rows that the models were trained on "
+                f"({', '.join(stages)}): their figures may be too good."
+            )
+    for name, reason in (compared.get("not_compared") or {}).items():
+        yield f"Test prompts were not compared with the training rows of {words(name)}: {reason}."
 
 
 def _not_finite(report: Report) -> Iterator[str]:

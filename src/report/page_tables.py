@@ -9,6 +9,7 @@ from typing import Any
 from ..measures import RETENTION_SERIES
 from .benchmark_tables import benchmark_details_table, benchmark_table
 from .comparison_tables import judge_model_table, raters_table, win_rates_table
+from .contamination_tables import overlap_table, subsets_table
 from .measured import measured_differences, measured_on, measured_turns, measured_versions
 from .paper import RETENTION, REWARD_ACCURACY
 from .red_team_tables import red_team_table
@@ -54,6 +55,7 @@ def tables(section: str, report: Report) -> list[Table]:
         "red_team": (red_team_table,),
         "safety_evaluation": (violations_table, false_refusals_table, worse_table),
         "benchmark": (benchmark_table, benchmark_details_table),
+        "contamination": (overlap_table, subsets_table),
         "training": (pretraining_table,),
     }
     return [table for make in makers.get(section, ()) if (table := make(report)) is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import comparison_figures, figures, ghost_attention, reward_figures, rlhf_figures, version_figures
 from .benchmark_section import BENCHMARK_SECTION
+from .contamination_section import CONTAMINATION_SECTION
 from .safety_sections import SAFETY_SECTIONS
 from .section import Figure, Section
 
@@ -177,6 +178,7 @@ SECTIONS = (
     ),
     *SAFETY_SECTIONS,
     BENCHMARK_SECTION,
+    CONTAMINATION_SECTION,
     Section(
         "training",
         "Training",

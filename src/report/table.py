@@ -14,6 +14,7 @@ from ..measures import RETENTION_SERIES
 from .benchmark_tables import benchmark_table
 from .collect import BY_LENGTH
 from .comparison_tables import win_rate_lines
+from .contamination_tables import overlap_table
 from .measured import answered_prompts, measured_differences, measured_turns
 from .notes import notes
 from .page_tables import Table, difference, rejection_table, versions_table
@@ -42,6 +43,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         ("", distillation_table(report)),
         ("", red_team_table(report)),
         ("", benchmark_table(report)),
+        ("", overlap_table(report)),
     ):
         if columns is not None:
             tables += side_by_side(

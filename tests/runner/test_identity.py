@@ -14,6 +14,8 @@ import pytest
 
 from llamita import hashes
 from llamita.errors import DataError
+from llamita.prepare.settings import PrepareSettings
+from llamita.prepare.stage import run as make_corpus
 from llamita.runner import execution, stages
 from llamita.runner.identity import StageRun, input_hashes, status
 from llamita.settings import StageSettings
@@ -97,8 +99,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str
         manifest = {"stage": name, "name": name, "settings": {}, "metrics": versions, "wall_seconds": 1}
         (root / name / "manifest.json").write_text(json.dumps(manifest))
         write(root / name / "metrics.jsonl", [])
+    corpus = root / "corpus"
+    corpus.mkdir()
+    chosen = {"documents": source_setting("documents", "text_rows"), "validation_share": 0.1}
+    make_corpus(PrepareSettings.model_validate(chosen), {"data": data, "tokenizer": folders["model"]}, corpus)
+    write(
+        root / "benchmark" / "versions" / "sft" / "mmlu" / "questions.jsonl",
+        [{"id": "0", "text": "what is a ?", "score": 1}],
+    )
     return {
         **folders,
+        "corpus": corpus,
+        "benchmark": root / "benchmark",
         "data": data,
         "world": world,
         "distilled": distilled,
@@ -155,6 +167,10 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
         "preprompts": {"templates": ["be {adjective} ."], "adjectives": ["kind"]},
         "max_new_tokens": 4,
     }
+    searched = {
+        "samples": [{"benchmark": "prompts", "path": "prompts.jsonl", "format": "prompts"}],
+        "rows": DIALOGUES,
+    }
     return {
         "tokenizer": stage_run_of("tokenizer", documents | {"vocab_size": 400}, inputs, data="data"),
         "prepare": stage_run_of("prepare", corpus, inputs, data="data", tokenizer="tokenizer"),
@@ -200,13 +216,22 @@ def stage_runs(inputs: dict[str, Path]) -> dict[str, StageRun]:
         ),
         "red_team_gold": stage_run_of("red_team", gold, inputs, data="world", **{"versions.v1": "base"}),
         "benchmark": stage_run_of("benchmark", benchmark, inputs, data="data", base="base", sft="sft"),
+        "contamination": stage_run_of(
+            "contamination",
+            searched,
+            inputs,
+            data="data",
+            tokenizer="tokenizer",
+            corpus="corpus",
+            **{"benchmarks.benchmark": "benchmark"},
+        ),
         "report": stage_run_of("report", {}, inputs, pretrain="pretrain", other="other"),
     }
 
 
 NAMES = (
     "tokenizer prepare pretrain gatt distillation sft sft_gatt sft_distilled reward refusal_classifier "
-    "rejection ppo evaluate red_team red_team_gold benchmark report"
+    "rejection ppo evaluate red_team red_team_gold benchmark contamination report"
 ).split()
 SAMPLED = ("gatt", "distillation")  # select among the answers of a model whose weights are random
 
@@ -255,14 +280,14 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
     ("place", "name", "rerun"),
     [
         ("data", "notes.md", set()),
-        ("data", "dialogues.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection"}),
+        ("data", "dialogues.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection", "contamination"}),
         ("distilled", "distilled.jsonl", {"sft_distilled"}),
         ("data", "helpfulness.jsonl", {"reward", "safety"}),
         ("data", "labelled.jsonl", {"refusal_classifier"}),
         ("elsewhere", "validation.jsonl", {"prepare", "pretrain"}),  # given by an absolute path
         ("elsewhere", "documents.jsonl", {"tokenizer", "prepare", "pretrain"}),  # behind a link
         ("elsewhere", "gatt.jsonl", {"sft", "sft_gatt", "sft_distilled", "rejection"}),
-        ("data", "prompts.jsonl", {"gatt", "distillation", "rejection", "ppo", "red_team"}),
+        ("data", "prompts.jsonl", {"gatt", "distillation", "rejection", "ppo", "red_team", "contamination"}),
         ("earlier", "selection.jsonl", {"rejection"}),
         ("base", "model/config.json", {"rejection", "evaluate", "red_team", "red_team_gold", "benchmark"}),
         ("data", "gsm8k.jsonl", {"benchmark"}),
@@ -271,6 +296,8 @@ def changed(inputs: dict[str, Path], path: Path, text: bytes) -> set[str]:
         ("world", "test/harmful.jsonl", set()),
         ("sft", "notes.md", set()),
         ("sft", "model/config.json", {"reward", "safety", "rejection", "ppo", "evaluate", "benchmark"}),
+        ("benchmark", "versions/sft/mmlu/questions.jsonl", {"contamination"}),
+        ("corpus", "train/000/index.json", {"contamination"}),
         ("other", "metrics.jsonl", {"report"}),
     ],
 )
