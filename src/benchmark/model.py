@@ -38,7 +38,7 @@ class TestedModel:
 
     __test__ = False  # for pytest
 
-    def __init__(self, name: str, folder: Path, settings: BenchmarkSettings, samplers: Samplers) -> None:
+    def __init__(self, name: str, folder: Path, settings: BenchmarkSettings, *, samplers: Samplers) -> None:
         self.name, self._folder, self._settings, self._samplers = name, folder, settings, samplers
         self.context = context_length(folder)
         self._scoring: Any = None
