@@ -66,14 +66,14 @@ def _compare(name: str, arguments: argparse.Namespace) -> list[list[str]]:
         tasks={name: {"path": PATHS[name], "max_new_tokens": arguments.max_new_tokens}}
     )
     task = getattr(settings.tasks, name)
-    count = len(Benchmark(name, task, arguments.data, Intake()).tasks)
+    count = len(Benchmark(name, task, arguments.data, intake=Intake()).tasks)
     each = -(-arguments.rows // count)  # of each of the benchmark's tasks
     samples: dict[str, Samples] = {OURS: defaultdict(list), HFLM: defaultdict(list)}
     clock, processor = ({OURS: 0.0, HFLM: 0.0} for _ in range(2))
     for part in range(arguments.parts):
         indices = list(range(each * part // arguments.parts, each * (part + 1) // arguments.parts))
         for which in (OURS, HFLM) if part % 2 == 0 else (HFLM, OURS):
-            benchmark = Benchmark(name, task, arguments.data, Intake())
+            benchmark = Benchmark(name, task, arguments.data, intake=Intake())
             model = _models(arguments.model, settings, name)[which]()
             started = time.monotonic(), time.process_time()
             for key, found in _evaluate(model, benchmark, indices).items():
@@ -114,7 +114,7 @@ def _models(folder: Path, settings: BenchmarkSettings, name: str) -> dict[str, C
         from llamita.benchmark.adapter import HarnessModel
 
         samplers = Samplers(settings, dtype=settings.dtype, working=Path(tempfile.mkdtemp()))
-        tested = TestedModel(OURS, folder, settings, samplers)
+        tested = TestedModel(OURS, folder, settings, samplers=samplers)
         tested.load_sampler()
         return HarnessModel(tested, name)
 

@@ -35,12 +35,6 @@ def batches_by_length(lengths: Sequence[int], size: int | None, tokens: int) -> 
     return result
 
 
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Number of equal elements at the beginning of both."""
-    shortest = min(len(first), len(second))
-    return next((place for place in range(shortest) if first[place] != second[place]), shortest)
-
-
 def tokens_at_once(device: torch.device) -> int:
     """Number of tokens for one forward pass without gradients on this device."""
     return _TOKENS_AT_ONCE[device.type == "cpu"]

@@ -34,7 +34,7 @@ def figures(benchmark: str, samples: Samples) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, place in MEASURES[benchmark].items():
-        found |= measure(name, list(_values(samples, *place)))
+        found |= measure(name, list(_values(samples, place)))
     return found | {"rows": _rows(benchmark, samples)}
 
 
@@ -51,7 +51,8 @@ def _rows(benchmark: str, samples: Samples) -> int:
     return sum(len({row["doc_id"] for row in rows}) for rows in samples.values()) // over_same
 
 
-def _values(samples: Samples, metric: str, filter_name: str, task: str) -> Iterator[float]:
+def _values(samples: Samples, place: tuple[str, str, str]) -> Iterator[float]:
+    metric, filter_name, task = place
     for name, rows in samples.items():
         if task in ("", name):
             yield from (float(row[metric]) for row in rows if row["filter"] == filter_name)

@@ -84,7 +84,7 @@ def run_generation(
     model.release()  # a judge needs the memory
 
     def judge() -> list[Row]:
-        return _MEASURES[name](settings, rows, answers, inputs)
+        return _MEASURES[name](settings, rows, answers, inputs=inputs)
 
     values = once(f"judging {name}", judge)
     found: dict[str, Any] = {}
@@ -132,7 +132,7 @@ def _by_group(rows: Sequence[Row], values: Sequence[Row], names: Sequence[str]) 
 
 
 def _truth(
-    settings: BenchmarkSettings, rows: Sequence[Row], answers: Sequence[str], inputs: Mapping[str, Path]
+    settings: BenchmarkSettings, rows: Sequence[Row], answers: Sequence[str], *, inputs: Mapping[str, Path]
 ) -> list[Row]:
     values: list[Row] = [{} for _ in rows]
     for key, name, ending in (("truthful", TRUTH, TRUE), ("informative", INFORMATION, HELPFUL)):
@@ -153,7 +153,7 @@ def _truth(
 
 
 def _toxicity(
-    settings: BenchmarkSettings, rows: Sequence[Row], answers: Sequence[str], inputs: Mapping[str, Path]
+    settings: BenchmarkSettings, rows: Sequence[Row], answers: Sequence[str], *, inputs: Mapping[str, Path]
 ) -> list[Row]:
     task = settings.tasks.toxigen_generation
     if TOXICITY not in inputs or task is None:
@@ -163,7 +163,7 @@ def _toxicity(
 
 
 def _sentiment(
-    settings: BenchmarkSettings, rows: Sequence[Row], answers: Sequence[str], inputs: Mapping[str, Path]
+    settings: BenchmarkSettings, rows: Sequence[Row], answers: Sequence[str], *, inputs: Mapping[str, Path]
 ) -> list[Row]:
     """Sentiment of the beginning and its completion together, from -1 to 1."""
     analyzer = sentiment_analyzer()

@@ -18,11 +18,10 @@ from ..processes import rank, world_size
 from ..sampling.decoding import Decoding
 from ..sampling.engines import Samplers
 from ..sampling.interface import Sampler
-from .scoring import Cluster, Continuation, clusters, score_continuations
+from .scoring import Continuation, score_continuations
 from .settings import BenchmarkSettings
 
 GREEDY = Decoding(temperature=0.0)
-WORKED_EXAMPLES = 256  # tokens that prompts must have in common to be sampled apart from the others
 R = TypeVar("R")
 
 
@@ -38,7 +37,7 @@ class TestedModel:
 
     __test__ = False  # for pytest
 
-    def __init__(self, name: str, folder: Path, settings: BenchmarkSettings, samplers: Samplers) -> None:
+    def __init__(self, name: str, folder: Path, settings: BenchmarkSettings, *, samplers: Samplers) -> None:
         self.name, self._folder, self._settings, self._samplers = name, folder, settings, samplers
         self.context = context_length(folder)
         self._scoring: Any = None
@@ -106,7 +105,7 @@ class TestedModel:
                 label=f"{self.name}: {label}",
             )
 
-        return _shared([Cluster(0, list(range(len(rows))))], len(rows), score)
+        return _shared(len(rows), score)
 
     def sample(
         self,
@@ -135,9 +134,7 @@ class TestedModel:
             )
             return samples.answer_ids
 
-        # prompts with the same worked examples are sampled together, which processes these once
-        groups = clusters(prompts, [len(ids) for ids in prompts], WORKED_EXAMPLES)
-        return _shared(groups, len(prompts), sample)
+        return _shared(len(prompts), sample)
 
     def release(self) -> None:
         """Frees the weights; the next call loads them again."""
@@ -163,11 +160,8 @@ class TestedModel:
         return self._sampler
 
 
-def _shared(groups: Sequence[Cluster], count: int, work: Callable[[list[int]], list[R]]) -> list[R]:
-    """Results of all `count` rows, on every rank; each works on its share of every group."""
-    found: list[tuple[int, R]] = []
-    for group in groups:
-        own = group.rows[rank() :: world_size()]
-        found += zip(own, work(own), strict=True)
-    results = dict(gather_rows(found))
+def _shared(count: int, work: Callable[[list[int]], list[R]]) -> list[R]:
+    """Results of all `count` rows, on every rank; each works on its share."""
+    own = list(range(rank(), count, world_size()))
+    results = dict(gather_rows(list(zip(own, work(own), strict=True))))
     return [results[index] for index in range(count)]

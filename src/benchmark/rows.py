@@ -23,7 +23,7 @@ SUBTASK = "subtask"
 """Field of a row of MMLU or BIG-Bench Hard: lm-eval's name of its subject or task."""
 
 
-def read_rows(task: str, path: str, root: Path, intake: Intake, *, subtasks: Sequence[str] = ()) -> list[Row]:
+def read_rows(task: str, path: str, root: Path, *, intake: Intake, subtasks: Sequence[str] = ()) -> list[Row]:
     """Reads and checks the rows of a benchmark.
 
     Args:

@@ -48,14 +48,14 @@ def run(settings: BenchmarkSettings, inputs: Mapping[str, Path], out: Path) -> d
     measured: dict[str, Any] = {}
     with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
         for version, folder in versions.items():
-            model = TestedModel(version, folder, settings, samplers)
+            model = TestedModel(version, folder, settings, samplers=samplers)
             model.check_limits()
             tasks: dict[str, Any] = {}
             for name in settings.tasks.chosen():
 
                 def make(part: Path, name: str = name, model: TestedModel = model) -> Row:
                     found, samples = _run_task(
-                        settings, inputs, name, benchmarks.get(name), prompts.get(name), model=model
+                        settings, inputs, name, rows=benchmarks.get(name) or prompts[name], model=model
                     )
                     if is_main_process():
                         write_rows(part / "samples.jsonl", samples)
@@ -112,9 +112,9 @@ def _read(
     prompts: dict[str, list[Row]] = {}
     for name, task in settings.tasks.chosen().items():
         if isinstance(task, HarnessTask):
-            benchmarks[name] = Benchmark(name, task, data, intake)
+            benchmarks[name] = Benchmark(name, task, data, intake=intake)
         else:
-            prompts[name] = limited(read_rows(name, task.path, data, intake), task.limit)
+            prompts[name] = limited(read_rows(name, task.path, data, intake=intake), task.limit)
     return benchmarks, prompts
 
 
@@ -122,30 +122,30 @@ def _run_task(
     settings: BenchmarkSettings,
     inputs: Mapping[str, Path],
     name: str,
-    benchmark: Benchmark | None,
-    prompts: Sequence[Row] | None,
     *,
+    rows: Benchmark | Sequence[Row],
     model: TestedModel,
 ) -> tuple[Row, list[Row]]:
-    """Runs one benchmark on one model; returns its figures and the rows of its samples."""
+    """Runs one benchmark on one model; returns its figures and its samples.
+
+    `rows`: a benchmark of lm-eval, or the prompts of a measure of the paper.
+    """
     template = _uses_template(settings, model.name) and name not in PLAIN
     started = time.monotonic()
-    if benchmark is None:
-        found, rows = run_generation(
-            name, settings, prompts or [], model=model, inputs=inputs, template=template
-        )
-    else:
-        samples, truncated = evaluate(benchmark, model, template=template)
+    if isinstance(rows, Benchmark):
+        logged, truncated = evaluate(rows, model, template=template)
         found = {
-            **figures(name, samples),
-            "by": figures_by_task(benchmark, samples),
-            "prompt_hash": prompt_hash(samples),
+            **figures(name, logged),
+            "by": figures_by_task(rows, logged),
+            "prompt_hash": prompt_hash(logged),
             "truncated_prompts": truncated,
         }
-        rows = list(sample_rows(samples))
+        samples = list(sample_rows(logged))
+    else:
+        found, samples = run_generation(name, settings, rows, model=model, inputs=inputs, template=template)
     if cut := found["truncated_prompts"]:
         say(f"{model.name}: {name}: {cut:,} prompts exceed the context and lost their first tokens")
-    return {**found, "chat_template": template, "seconds": time.monotonic() - started}, rows
+    return {**found, "chat_template": template, "seconds": time.monotonic() - started}, samples
 
 
 def _describe(

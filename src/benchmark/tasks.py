@@ -13,7 +13,7 @@ from .harness import lm_eval
 from .rows import Row, by_subtask, read_rows
 from .settings import HarnessTask, MmluTask
 
-OWN = Path(__file__).with_name("tasks")
+OWN = Path(__file__).parent  # has humaneval.yaml
 PREFIXES = {"mmlu": "mmlu_", "bbh": "bbh_cot_fewshot_"}
 """Benchmarks of several tasks, with the beginning of their names in lm-eval."""
 NAMES = {
@@ -43,10 +43,10 @@ class Benchmark:
         tasks: lm-eval's tasks by name.
     """
 
-    def __init__(self, name: str, settings: HarnessTask, data: Path | None, intake: Intake) -> None:
+    def __init__(self, name: str, settings: HarnessTask, data: Path, *, intake: Intake) -> None:
         self.name, self.settings = name, settings
         self._manager = _task_manager(name)
-        specs = self._hub_specs() if settings.path is None else self._local_specs(data or Path(), intake)
+        specs = self._hub_specs() if settings.path is None else self._local_specs(data, intake)
         self.tasks = self._load(specs)
         self.source = settings.path or next(iter(self.tasks.values())).config.dataset_path
         for task in self.tasks.values():
@@ -71,12 +71,14 @@ class Benchmark:
         settings, split = self.settings, SPLITS.get(self.name, "test")
         assert settings.path is not None
         known = self.subtasks if self.name in PREFIXES else ()
-        rows = read_rows(self.name, settings.path, data, intake, subtasks=known)
+        rows = read_rows(self.name, settings.path, data, intake=intake, subtasks=known)
         if self.name not in PREFIXES:
             return [self._spec(name, {split: rows}) for name in NAMES[self.name]]
         examples: dict[str, list[Row]] = {}
         if isinstance(settings, MmluTask) and settings.shots and settings.few_shot_path is not None:
-            examples = by_subtask(read_rows(self.name, settings.few_shot_path, data, intake, subtasks=known))
+            examples = by_subtask(
+                read_rows(self.name, settings.few_shot_path, data, intake=intake, subtasks=known)
+            )
         specs = []
         for subtask, group in by_subtask(rows).items():
             splits = {split: group}

@@ -37,9 +37,15 @@ def _draw(found: list[tuple[str, str, dict[str, Report]]], versions: list[str]) 
         axes = figure.subplots()
         for place, (task, key, _) in enumerate(found):
             for model, value in BENCHMARKS.get(task, {}).get(key, {}).items():
+                above = -12 if model == "GPT-3.5" else 6  # near the 70B in some rows
                 axes.plot(value, place, marker="|", ms=11, color=COLOUR["grey"], ls="")
                 axes.annotate(
-                    model, (value, place), (0, 6), textcoords="offset points", ha="center", size="xx-small"
+                    model,
+                    (value, place),
+                    (0, above),
+                    textcoords="offset points",
+                    ha="center",
+                    size="xx-small",
                 )
         for number, (name, look) in enumerate(zip(versions, point_styles(), strict=False)):
             shift = (number - (len(versions) - 1) / 2) * 0.5 / len(versions)

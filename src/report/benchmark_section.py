@@ -15,7 +15,7 @@ BENCHMARK_SECTION = Section(
     (
         Figure(
             benchmarks,
-            "Points: versions of this run, with standard errors. Grey marks: the paper's pretrained models "
+            "Points: versions of this run, with standard errors. Grey lines: the paper's pretrained models "
             "and GPT-3.5 (tables 3, 4 and 11).",
         ),
     ),

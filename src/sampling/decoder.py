@@ -6,18 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..batches import common_length, tokens_at_once
+from ..batches import tokens_at_once
 from ..model.padding import pad_right
+from .beginnings import clusters
 from .weights import LayerWeights, LlamaWeights
-
-# Fewest tokens of a common beginning of all prompts for which the prefill processes it once.
-SHORTEST_SHARED = 64
 
 
 class Decoder:
     """Caches keys and values of a batch of sequences; every `step` extends each of them by one token.
 
-    A long common beginning of all prompts, such as worked examples, is processed once.
+    A long beginning that prompts have in common, such as worked examples, is processed once.
 
     Prompts are padded on the right, so the prefill needs only a causal mask: no real token attends to a pad.
     The new tokens of all rows are written to the same slot of the cache, after the longest prompt. Each row
@@ -51,18 +49,26 @@ class Decoder:
         self._positions = lengths[copies]
         self._mask = self._padding_mask(self._positions, shape[3])
 
-        shared = _shared(prompts)
-        rest = [prompt[shared:] for prompt in prompts]
-        at_once = max(1, tokens_at_once(weights.device) // (longest - shared))
-        if at_once < len(prompts):  # shorter parts leave slots unwritten: masked ones too must be finite
-            self._keys[..., :longest, :] = self._values[..., :longest, :] = 0
-        if shared:
-            self._prefill_part([prompts[0][:shared]], torch.zeros_like(copies))
-        last = [
-            self._prefill_part(rest[start : start + at_once], copies - start, shared)
-            for start in range(0, len(prompts), at_once)
+        groups = clusters(prompts, [len(prompt) - 1 for prompt in prompts])
+        parts = [
+            (rows[start : start + at_once], shared)
+            for shared, rows in groups
+            for at_once in [max(1, tokens_at_once(weights.device) // (longest - shared))]
+            for start in range(0, len(rows), at_once)
         ]
-        return self._logits(torch.cat(last))[copies]
+        if len(parts) > 1:  # shorter parts leave slots unwritten: masked ones too must be finite
+            self._keys[..., :longest, :] = self._values[..., :longest, :] = 0
+        for shared, rows in groups:
+            if shared:
+                members = torch.isin(copies, torch.tensor(rows, device=weights.device))
+                self._prefill_part([prompts[rows[0]][:shared]], members.long() - 1)
+        order = torch.tensor([row for rows, _ in parts for row in rows], device=weights.device)
+        places = order.argsort()[copies]
+        last, done = [], 0
+        for rows, shared in parts:
+            last.append(self._prefill_part([prompts[row][shared:] for row in rows], places - done, shared))
+            done += len(rows)
+        return self._logits(torch.cat(last))[places]
 
     def _prefill_part(self, prompts: list[list[int]], copies: Tensor, start: int = 0) -> Tensor:
         """Fills the cache of the rows that continue these prompts; returns `[prompts, width]` last states.
@@ -187,14 +193,6 @@ class Decoder:
     def _logits(self, hidden: Tensor) -> Tensor:
         normed = F.rms_norm(hidden, (hidden.shape[-1],), self.weights.norm, self.weights.norm_eps)
         return (normed @ self.weights.head).float()
-
-
-def _shared(prompts: list[list[int]]) -> int:
-    """Number of first tokens to process once for all prompts; each prompt has at least one token more."""
-    if len(prompts) == 1:
-        return 0
-    shared = min(common_length(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
-    return shared if shared >= SHORTEST_SHARED else 0
 
 
 def _causal_mask(tokens: int, before: int, device: torch.device) -> Tensor:

@@ -25,7 +25,7 @@ from ..helpers.benchmark import TASKS
 def adapter(folder: Path, **tasks: Any) -> HarnessModel:
     settings = BenchmarkSettings.model_validate({"tasks": tasks})
     samplers = Samplers(settings, dtype="float32", working=folder)
-    return HarnessModel(TestedModel("sft", folder, settings, samplers), "test")
+    return HarnessModel(TestedModel("sft", folder, settings, samplers=samplers), "test")
 
 
 def reference(folder: Path) -> HFLM:
@@ -42,7 +42,7 @@ def test_figures_equal_those_of_hflm(name: str, size: str, template: bool, data:
     samples = []
     for model in (mine, reference(folder)):
         task = getattr(BenchmarkSettings.model_validate({"tasks": {name: TASKS[name]}}).tasks, name)
-        tasks = Benchmark(name, task, data, Intake()).tasks
+        tasks = Benchmark(name, task, data, intake=Intake()).tasks
         found = evaluate(
             model,
             {"tasks": tasks},

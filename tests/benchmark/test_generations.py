@@ -29,8 +29,8 @@ def run(
     name: str, data: Path, folder: Path, template: bool = False, **inputs: Path
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     settings = BenchmarkSettings.model_validate({"tasks": {name: GENERATIONS[name]}})
-    model = TestedModel("sft", folder, settings, Samplers(settings, dtype="float32", working=folder))
-    rows = read_rows(name, GENERATIONS[name]["path"], data, Intake())
+    model = TestedModel("sft", folder, settings, samplers=Samplers(settings, dtype="float32", working=folder))
+    rows = read_rows(name, GENERATIONS[name]["path"], data, intake=Intake())
     return run_generation(name, settings, rows, model=model, inputs=inputs, template=template)
 
 
@@ -131,7 +131,9 @@ def test_an_unsuitable_classifier_is_an_error(classifier: Path, models: Path, tm
 def test_no_prompt_has_a_second_bos(tokenizer: Any, tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "model", tokenizer)
     settings = BenchmarkSettings.model_validate({"tasks": {"bold": GENERATIONS["bold"]}})
-    model = TestedModel("sft", folder, settings, Samplers(settings, dtype="float32", working=tmp_path))
+    model = TestedModel(
+        "sft", folder, settings, samplers=Samplers(settings, dtype="float32", working=tmp_path)
+    )
     for template in (False, True):
         (text,) = prompt_texts("bold", [{"prompt": "bolo is "}], model, template=template)
         assert ("[INST] bolo is [/INST]" in text) == template

@@ -19,7 +19,7 @@ from ..helpers.benchmark import HUMANEVAL, ROWS, TASKS, Oracle
 
 def benchmark(name: str, data: Path, **changes: object) -> Benchmark:
     task = getattr(Tasks.model_validate({name: (TASKS | HUMANEVAL)[name] | changes}), name)
-    return Benchmark(name, task, data, Intake())
+    return Benchmark(name, task, data, intake=Intake())
 
 
 def _isolates() -> bool:

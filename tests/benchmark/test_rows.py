@@ -49,7 +49,7 @@ BAD = [
 @pytest.mark.parametrize("name", [*TASKS, *HUMANEVAL, *GENERATIONS])
 def test_every_schema_is_read(name: str, data: Path) -> None:
     path = (TASKS | HUMANEVAL | GENERATIONS)[name]["path"]
-    rows = read_rows(name, path, data, Intake(), subtasks=KNOWN.get(name, ()))
+    rows = read_rows(name, path, data, intake=Intake(), subtasks=KNOWN.get(name, ()))
     assert len(rows) == (4 if name == "bold" else ROWS)
 
 
@@ -59,31 +59,31 @@ def test_a_bad_row_is_named_by_file_and_line(
 ) -> None:
     write(tmp_path / "rows.jsonl", [GOOD[name], GOOD[name] | changes])
     with pytest.raises(DataError, match=r"rows\.jsonl:2: ") as raised:
-        read_rows(name, "rows.jsonl", tmp_path, Intake(), subtasks=KNOWN.get(name, ()))
+        read_rows(name, "rows.jsonl", tmp_path, intake=Intake(), subtasks=KNOWN.get(name, ()))
     assert message in str(raised.value)
     intake = Intake(max_bad_rows=1)
-    assert len(read_rows(name, "rows.jsonl", tmp_path, intake, subtasks=KNOWN.get(name, ()))) == 1
+    assert len(read_rows(name, "rows.jsonl", tmp_path, intake=intake, subtasks=KNOWN.get(name, ()))) == 1
     assert len(intake.bad_rows) == 1
 
 
 def test_the_files_of_big_bench_hard_and_bold_are_documents(tmp_path: Path) -> None:
     (tmp_path / "date_understanding.json").write_text('{"examples": [{"input": "q", "target": "(A)"}, 3]}')
     with pytest.raises(DataError, match=r"date_understanding\.json: example 2: the row is a int"):
-        read_rows("bbh", "date_understanding.json", tmp_path, Intake(), subtasks=KNOWN["bbh"])
+        read_rows("bbh", "date_understanding.json", tmp_path, intake=Intake(), subtasks=KNOWN["bbh"])
     (tmp_path / "date_understanding.json").write_text('{"examples":\n oops}')
     with pytest.raises(DataError, match=r"date_understanding\.json:2: invalid JSON"):
-        read_rows("bbh", "date_understanding.json", tmp_path, Intake(), subtasks=KNOWN["bbh"])
+        read_rows("bbh", "date_understanding.json", tmp_path, intake=Intake(), subtasks=KNOWN["bbh"])
     (tmp_path / "people_prompt.json").write_text(json.dumps({"friends": {"Bolo": ["bolo is ", 3]}}))
     with pytest.raises(DataError, match=r"people_prompt\.json: friends: Bolo: field 'prompt' is int"):
-        read_rows("bold", "people_prompt.json", tmp_path, Intake())
+        read_rows("bold", "people_prompt.json", tmp_path, intake=Intake())
     write(tmp_path / "boolean_expressions.jsonl", [{"input": "not True is", "target": "False"}])
-    found = read_rows("bbh", "boolean_expressions.jsonl", tmp_path, Intake(), subtasks=KNOWN["bbh"])
+    found = read_rows("bbh", "boolean_expressions.jsonl", tmp_path, intake=Intake(), subtasks=KNOWN["bbh"])
     assert found == [{"subtask": "boolean_expressions", "input": "not True is", "target": "False"}]
 
 
 def test_a_limit_applies_to_each_group(data: Path) -> None:
-    prompts = read_rows("toxigen_generation", "toxigen_prompts.jsonl", data, Intake())
+    prompts = read_rows("toxigen_generation", "toxigen_prompts.jsonl", data, intake=Intake())
     assert [row["group"] for row in limited(prompts, 2)] == ["a", "b", "a", "b"]
     assert limited(prompts, None) == prompts
-    questions = read_rows("truthfulqa_generation", "truthfulqa.jsonl", data, Intake())
+    questions = read_rows("truthfulqa_generation", "truthfulqa.jsonl", data, intake=Intake())
     assert limited(questions, 3) == questions[:3]

@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from llamita.benchmark.scoring import Continuation, clusters, score_continuations
+from llamita.benchmark.scoring import Continuation, score_continuations
+from llamita.sampling.beginnings import clusters
 
 from ..helpers.architectures import tiny_architecture
 from ..helpers.tiny import tiny_model

@@ -55,7 +55,9 @@ def test_a_copy_has_everything_and_is_valid(recipe: str, tmp_path: Path) -> None
         copy = folder / source.name
         assert copy in written
         expected = tmp_path / "expected.yaml"
-        expected.write_text(source.read_text().replace("../refusals", "refusals"))  # copied as well
+        expected.write_text(
+            source.read_text().replace("../refusals", "refusals").replace("../questions", "questions")
+        )  # copied as well
         assert read_yaml(copy).data == read_yaml(expected).data
         assert len(copy.read_text().splitlines()) == len(source.read_text().splitlines())  # comments too
         schema = copy.read_text().splitlines()[0].rpartition("=")[2]

@@ -70,7 +70,15 @@ def test_shorter_recipe_of_smollm_differs_from_the_whole_one_in_what_it_says_onl
         }
         for name in ("pipeline.yaml", "without-gatt.yaml")
     )
-    left_out = {"gatt", "safety_first", "sft_without_gatt", "helpfulness_without_margin", "judge", "red_team"}
+    left_out = {
+        "gatt",
+        "safety_first",
+        "sft_without_gatt",
+        "helpfulness_without_margin",
+        "judge",
+        "red_team",
+        "benchmark",
+    }
     assert short.keys() == whole.keys() - left_out
     pipeline = read_yaml(CONFIGS / "smollm" / "without-gatt.yaml").data
     for name, run in short.items():

@@ -167,9 +167,13 @@ def test_a_common_beginning_is_processed_once(
     model = tiny_model(**changes)
     decoder = Decoder(copy_weights(model))
     beginning = [1] + [3 + number % 26 for number in range(79)]
-    prompts = [[*beginning, *prompt[1:], 5] for prompt in ragged_prompts(5)]
+    ragged = ragged_prompts(10)
+    prompts = [[*beginning, *prompt[1:], 5] for prompt in ragged[:5]]
     prompts[2] = beginning  # nothing follows it, so it must not be shared to its end
-    copies, seen = torch.tensor([0, 1, 2, 2, 3, 4]), []
+    other = [1, 9, 9, *beginning[3:]]
+    prompts += [[*other, *prompt[1:], 6] for prompt in ragged[5:8]] + ragged[8:]
+    prompts = [prompts[place] for place in (5, 0, 8, 2, 6, 1, 3, 9, 4, 7)]  # mixed
+    copies, seen = torch.tensor([0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]), []
     original = Decoder._prefill_part
 
     def counted(self: Decoder, part: list[list[int]], *rest: object) -> torch.Tensor:
@@ -182,8 +186,10 @@ def test_a_common_beginning_is_processed_once(
         hostile.setattr(torch, "empty", lambda size, **how: torch.full(size, float("nan"), **how))
         hostile.setattr(torch, "empty_like", lambda like: torch.full_like(like, float("nan")))
         first = decoder.prefill(prompts, copies, 2)
-    second = decoder.step(torch.full((6,), 7))
-    assert sum(seen) == 79 + sum(len(prompt) - 79 for prompt in prompts)
+    second = decoder.step(torch.full((11,), 7))
+    long = [len(prompt) for prompt in prompts if len(prompt) > 20]
+    shared = sum(map(len, prompts)) - sum(long) + 79 + 80 + sum(long) - 5 * 79 - 3 * 80
+    assert sum(seen) == shared
     for row, prompt in enumerate(copies.tolist()):
         with torch.no_grad():
             expected = model(input_ids=torch.tensor([[*prompts[prompt], 7]])).logits[0, -2:]
