@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...errors import DataError
+from ..benchmark_tables import TITLES
 from ..regressions import ERRORS, ROUNDING
 from ..words import words
 from .reading import Run
@@ -37,6 +38,8 @@ def _of_versions(title: str, key: str, better: int = 0) -> RunMeasure:
     return RunMeasure(title, ("versions", "*", key), better, "percent" if title.endswith("%") else "number")
 
 
+BETTER = {"toxic": -1, "sentiment": 0}
+"""Figure of a benchmark -> direction in which it improves, if not upwards."""
 RUN_MEASURES = (
     RunMeasure("pretraining, bits per byte", ("pretrain", "validation_bits_per_byte"), -1),
     RunMeasure("reward accuracy %", ("reward", "*", "accuracy"), 1, "percent"),
@@ -50,6 +53,27 @@ RUN_MEASURES = (
     RunMeasure("instruction followed, turns 1-10 %", ("version_retention", "*", "1-10"), 1, "percent"),
     RunMeasure("GAtt, instruction followed at turn 10 %", ("gatt_retention", "*", "10"), 1, "percent"),
     RunMeasure("GAtt, instruction followed at turn 20 %", ("gatt_retention", "*", "20"), 1, "percent"),
+    RunMeasure(
+        "wins minus losses against sft, ordinary prompts %",
+        ("comparisons", "*", "sft", "kinds", "ordinary", "raters", "*", "net"),
+        1,
+        "percent",
+    ),
+    *(
+        RunMeasure(
+            f"{title.strip()} %",
+            ("benchmark", "*", "versions", "*", "tasks", task, key),
+            BETTER.get(key, 1),
+            "percent",
+        )
+        for (task, key), title in TITLES.items()
+    ),
+    RunMeasure(
+        "contaminated tokens %",
+        ("contamination", "*", "benchmarks", "*", "spans", "10", "contaminated"),
+        -1,
+        "percent",
+    ),
     RunMeasure("wall time", ("wall_seconds",), unit="seconds"),
 )
 

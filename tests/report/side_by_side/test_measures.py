@@ -97,3 +97,20 @@ def test_a_figure_that_is_no_number(write_run: RunReports) -> None:
         DataError, match=r"report\.json: versions\.sft\.violation_rate: expected a number or null, not 'low'"
     ):
         rows(runs, [RATE])
+
+
+def test_benchmarks_and_contamination_are_compared(write_run: RunReports) -> None:
+    def measured(accuracy: float, contaminated: float) -> Any:
+        tasks = {"mmlu": {"accuracy": accuracy, "accuracy_se": 0.01}}
+        found = {"benchmarks": {"mmlu": {"spans": {"10": {"contaminated": contaminated}}}}}
+        return lambda report: report.update(
+            benchmark={"benchmark": {"versions": {"base": {"tasks": tasks}}}},
+            contamination={"searched": found},
+        )
+
+    runs = read_runs([write_run("a", measured(0.4, 0.0)), write_run("b", measured(0.3, 0.5))])
+    found = titled(rows(runs))
+    mmlu = found["MMLU, accuracy %, benchmark base"]
+    assert mmlu.values == ((0.4, 0.01), (0.3, 0.01))
+    assert mmlu.worse(1)
+    assert found["contaminated tokens %, searched mmlu"].values == ((0.0, None), (0.5, None))
