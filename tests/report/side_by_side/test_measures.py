@@ -110,7 +110,7 @@ def test_benchmarks_and_contamination_are_compared(write_run: RunReports) -> Non
 
     runs = read_runs([write_run("a", measured(0.4, 0.0)), write_run("b", measured(0.3, 0.5))])
     found = titled(rows(runs))
-    mmlu = found["MMLU, accuracy %, benchmark base"]
+    mmlu = found["MMLU, accuracy %, benchmark, base"]
     assert mmlu.values == ((0.4, 0.01), (0.3, 0.01))
     assert mmlu.worse(1)
-    assert found["contaminated tokens %, searched mmlu"].values == ((0.0, None), (0.5, None))
+    assert found["contaminated tokens %, searched, mmlu"].values == ((0.0, None), (0.5, None))
