@@ -38,7 +38,16 @@ class _Hits(NamedTuple):
 
     @property
     def counts(self) -> np.ndarray:
+        """Number of the samples' places of each hit."""
         return self.end - self.first - (self.resumed - self.skipped)
+
+    def groups(self) -> np.ndarray:
+        """Returns numbers that are equal for hits of the same gram that can be compared together.
+
+        They have the same places, or each of them has at least half of the gram's places: then it is
+        compared with all.
+        """
+        return np.where(2 * self.counts >= self.end - self.first, self.end, self.skipped)
 
 
 class Chunk:
@@ -58,8 +67,9 @@ class Chunk:
     def search(self) -> int:
         """Adds the spans to the matches; returns the number of tokens."""
         hits, frequent = self._hits(), []
-        by_gram = np.lexsort((hits.places, hits.skipped, hits.first))
-        changes = np.diff(hits.first[by_gram], prepend=-1) | np.diff(hits.skipped[by_gram], prepend=-1)
+        groups = hits.groups()
+        by_gram = np.lexsort((hits.places, groups, hits.first))
+        changes = np.diff(hits.first[by_gram], prepend=-1) | np.diff(groups[by_gram], prepend=-1)
         starts = np.flatnonzero(changes)
         sizes = np.diff(starts, append=len(by_gram))
         for start, size in zip(starts[sizes > FREQUENT], sizes[sizes > FREQUENT], strict=True):
@@ -99,6 +109,8 @@ class Chunk:
     def _compare_frequent(self, hits: _Hits) -> None:
         """Compares hits of the same gram with the samples' places, one of these places at a time."""
         first, end, skipped, resumed = (int(column[0]) for column in hits[2:])
+        if hits.groups()[0] == end:
+            skipped = resumed = end
         positions = np.concatenate((self._index.positions[first:skipped], self._index.positions[resumed:end]))
         if not self._matches.lengths[positions].all():
             # the spans of the first hits are so long that few of the other hits can have longer ones
