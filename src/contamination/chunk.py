@@ -58,7 +58,7 @@ class Chunk:
     """
 
     def __init__(
-        self, index: SampleIndex, text: Text, begin: int, end: int, *, matches: Matches, first_document: int
+        self, index: SampleIndex, text: Text, begin: int, *, end: int, matches: Matches, first_document: int
     ) -> None:
         self._index, self._text, self._matches = index, text, matches
         self._begin, self._end = begin, end

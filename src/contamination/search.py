@@ -42,7 +42,7 @@ def search(
                         index,
                         text,
                         begin,
-                        min(begin + CHUNK, size),
+                        end=min(begin + CHUNK, size),
                         matches=found,
                         first_document=first_document,
                     ).search

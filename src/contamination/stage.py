@@ -143,11 +143,11 @@ def _rows(
                 "score": sample.score,
                 "tokens": end - begin,
                 "contaminated": {str(span): float(share[places][number]) for span, share in shares.items()},
-                "longest": _longest(index, scan, begin, end, tokenizer=tokenizer),
+                "longest": _longest(index, scan, begin, end=end, tokenizer=tokenizer),
             }
 
 
-def _longest(index: SampleIndex, scan: Scan, begin: int, end: int, *, tokenizer: Any) -> Row | None:
+def _longest(index: SampleIndex, scan: Scan, begin: int, *, end: int, tokenizer: Any) -> Row | None:
     """Returns the longest span of a sample: its tokens, its text, and the first document that contains it."""
     lengths, documents = scan.matches.lengths[begin:end], scan.matches.documents[begin:end]
     longest = int(lengths.max(initial=0))
