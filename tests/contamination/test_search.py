@@ -179,11 +179,11 @@ def test_documents_are_numbered_over_all_texts() -> None:
 def test_different_grams_with_the_same_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = SampleIndex._hashes
     monkeypatch.setattr(SampleIndex, "_hashes", lambda index, tokens: hashes(index, tokens) >> np.uint64(60))
-    index = indexed([[1] * 11])  # with 16 different hashes
+    index = indexed([[1] * 10 + SPAN[20:]])  # with 16 different hashes
     rng = random.Random(0)
-    document = [rng.randrange(2, 90) for _ in range(2000)]
-    assert found_in(index, as_text([document])).lengths.max() == 0
-    assert found_in(index, as_text([[*document, *[1] * 11]])).lengths.max() == 11
+    documents = [[*(rng.randrange(40, 90) for _ in range(10)), *SPAN[20:]] for _ in range(200)]
+    assert found_in(index, as_text(documents)).lengths.max() == 0
+    assert found_in(index, as_text([*documents, [1] * 10 + SPAN[20:23]])).lengths.max() == 13
 
 
 def test_colliding_samples_get_other_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +222,22 @@ def test_a_passage_in_every_document_and_sample() -> None:
     found = found_in(index, text)
     assert time.process_time() - processor < 20  # of ten million pairs; about 2 are enough
     assert np.all(np.maximum.reduceat(found.lengths, index.bounds[:-1]) >= 60)
+
+
+def test_a_frequent_gram_continues_after_four_mismatches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "FREQUENT", 2)
+    index = indexed([SPAN])
+    documents = [SPAN[:12]] * 3
+    assert found_in(index, as_text([*documents, with_mismatches(12, 13, 14, 15)])).lengths[0] == 30
+    assert found_in(index, as_text([*documents, with_mismatches(12, 13, 14, 15, 16)])).lengths[0] == 12
+
+
+def test_hits_after_different_tokens_are_compared_with_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "FREQUENT", 1)
+    index = indexed([[50, *SPAN[:11], 60, 61, 62], [51, *SPAN[:11], 70, 71]])
+    text = as_text([*[[50, *SPAN[:11]]] * 3, [52, *SPAN[:11], 60, 61, 62]])
+    lengths = found_in(index, text).lengths
+    assert (lengths[0], lengths[1], lengths[16]) == (12, 14, 11)
 
 
 def test_a_repeated_token() -> None:

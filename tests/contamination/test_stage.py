@@ -96,11 +96,16 @@ def test_the_row_of_a_sample_says_where_its_longest_span_is(root: Path) -> None:
 
 def test_training_rows_are_searched_too(root: Path) -> None:
     rows = [{"path": "dialogues.jsonl", "format": "messages"}]
-    metrics = run(root, corpus=None, samples=samples("prompts", format="prompts"), rows=rows)
+    prompts = samples("prompts", format="prompts")
+    run(root, samples=prompts, rows=rows)
+    after_corpus = read_rows(root / "out" / "contamination.jsonl")
+    metrics = run(root, "rows", corpus=None, samples=prompts, rows=rows)
     assert metrics["searched"] == {"corpus": None, "rows": metrics["searched"]["rows"]}
     assert metrics["searched"]["rows"]["documents"] == 2
-    found = read_rows(root / "out" / "contamination.jsonl")
+    found = read_rows(root / "rows" / "contamination.jsonl")
     assert [row["id"] for row in found] == ["a", "1"]
+    assert found[0] == after_corpus[0]
+    assert after_corpus[1]["longest"]["source"] == "documents.jsonl"
     assert {"source": "dialogues.jsonl", "shard": None, "document": 1}.items() <= found[0]["longest"].items()
     assert found[1]["longest"] is None
     figures = metrics["benchmarks"]["prompts"]
