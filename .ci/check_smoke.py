@@ -45,6 +45,8 @@ FIGURES = [
     *(("version_retention", version, "1-10") for version in VERSIONS),
     *(("red_team", "red_team", "versions", version, "overall", "violation_rate") for version in VERSIONS),
     *(("gatt_retention", "with", str(turn)) for turn in TURNS),
+    ("comparisons", VERSIONS[-1], "sft", "kinds", "ordinary", "raters", "gold", "net"),
+    ("contamination", "contamination", "benchmarks", "ordinary", "spans", "10", "contaminated"),
 ]
 FINAL_SHARE = 0.1  # of a loss curve, compared with as much of its start
 

@@ -69,6 +69,10 @@ def good() -> dict[str, Any]:
             }
         },
         "gatt_retention": {"with": {str(turn): 0.5 for turn in (1, 2, 4, 6, 10, 20)}},
+        "comparisons": {"v2/ppo": {"sft": {"kinds": {"ordinary": {"raters": {"gold": {"net": 0.1}}}}}}},
+        "contamination": {
+            "contamination": {"benchmarks": {"ordinary": {"spans": {"10": {"contaminated": 0.7}}}}}
+        },
     }
     copied: dict[str, Any] = json.loads(json.dumps(report))
     return copied
@@ -101,6 +105,8 @@ def test_an_easy_first_step_is_no_fault(tmp_path: Path) -> None:
         (("reward", "safety"), {}, "reward > safety > accuracy: expected a number, found None"),
         (("versions", "v1/rejection"), None, "versions > v1/rejection > kl_to_sft: expected a number"),
         (("versions", "sft", "violation_rate"), None, "versions > sft > violation_rate: expected a number"),
+        (("contamination",), {}, "contamination > contamination > benchmarks > ordinary > spans > 10 > con"),
+        (("comparisons", "v2/ppo", "sft"), {}, "comparisons > v2/ppo > sft > kinds > ordinary > raters > g"),
         (("gatt_retention", "with", "20"), None, "gatt_retention > with > 20: expected a number"),
         (("curves", "sft", "loss"), [1.0, 1.1], "curves > sft > loss: 1.000 at the start, 1.100 at the end"),
         (("curves", "v1/rejection", "loss"), [1.0, None], "curves > v1/rejection > loss: expected at least"),
