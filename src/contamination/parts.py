@@ -63,6 +63,7 @@ def row_parts(
     sources: Sequence[Source],
     root: Path,
     encode: Callable[[Sequence[str]], EncodedDocuments],
+    *,
     intake: Intake,
 ) -> Iterator[Part]:
     """Yields batches of the training rows of each source. Raises DataError as `texts.read_texts` does."""
