@@ -51,17 +51,18 @@ class _Hits(NamedTuple):
 
 
 class Chunk:
-    """Search for the spans that begin at tokens `begin` … `end` - 1 of a text, which is added to `matches`.
+    """Search for the spans that begin at some tokens of a text, which are added to `matches`.
 
     Args:
+        places: of these tokens.
         first_document: number of the text's first document in `matches`.
     """
 
     def __init__(
-        self, index: SampleIndex, text: Text, begin: int, *, end: int, matches: Matches, first_document: int
+        self, index: SampleIndex, text: Text, places: range, *, matches: Matches, first_document: int
     ) -> None:
         self._index, self._text, self._matches = index, text, matches
-        self._begin, self._end = begin, end
+        self._places = places
         self._first_document = first_document
 
     def search(self) -> int:
@@ -78,13 +79,15 @@ class Chunk:
         rare = np.ones(len(by_gram), dtype=bool)
         rare[np.concatenate([np.empty(0, np.int64), *frequent])] = False
         self._compare_rare(hits.select(rare))
-        return self._end - self._begin
+        return len(self._places)
 
     def _hits(self) -> _Hits:
         """Returns all hits that have places in the samples left."""
         found = [
-            self._index.find(self._text.tokens[begin : min(begin + BLOCK, self._end) + GRAM - 1], begin)
-            for begin in range(self._begin, self._end, BLOCK)
+            self._index.find(
+                self._text.tokens[begin : min(begin + BLOCK, self._places.stop) + GRAM - 1], begin
+            )
+            for begin in range(self._places.start, self._places.stop, BLOCK)
         ]
         places, grams = (np.concatenate(column) for column in zip(*found, strict=True))
         documents = np.searchsorted(self._text.starts, places, side="right") - 1

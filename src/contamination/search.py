@@ -41,8 +41,7 @@ def search(
                     Chunk(
                         index,
                         text,
-                        begin,
-                        end=min(begin + CHUNK, size),
+                        range(begin, min(begin + CHUNK, size)),
                         matches=found,
                         first_document=first_document,
                     ).search

@@ -143,17 +143,17 @@ def _rows(
                 "score": sample.score,
                 "tokens": end - begin,
                 "contaminated": {str(span): float(share[places][number]) for span, share in shares.items()},
-                "longest": _longest(index, scan, begin, end=end, tokenizer=tokenizer),
+                "longest": _longest(index, scan, slice(begin, end), tokenizer=tokenizer),
             }
 
 
-def _longest(index: SampleIndex, scan: Scan, begin: int, *, end: int, tokenizer: Any) -> Row | None:
+def _longest(index: SampleIndex, scan: Scan, sample: slice, *, tokenizer: Any) -> Row | None:
     """Returns the longest span of a sample: its tokens, its text, and the first document that contains it."""
-    lengths, documents = scan.matches.lengths[begin:end], scan.matches.documents[begin:end]
+    lengths, documents = scan.matches.lengths[sample], scan.matches.documents[sample]
     longest = int(lengths.max(initial=0))
     if not longest:
         return None
     candidates = np.flatnonzero(lengths == longest)
     first = int(candidates[np.argmin(documents[candidates])])
-    ids = index.tokens[begin + first : begin + first + longest].tolist()
+    ids = index.tokens[sample][first : first + longest].tolist()
     return {"tokens": longest, "text": tokenizer.decode(ids), **scan.origins.of(int(documents[first]))}
