@@ -21,8 +21,8 @@ CONTAMINATION_SECTION = Section(
         Figure(
             contamination_figures.scores,
             "Score of each subset minus that of all samples. Bars are two standard errors of the mean of as "
-            "many random samples. Contamination has affected the scores if all four subsets are outside "
-            "their bars: clean and not dirty to the left of 0, not clean and dirty to the right (table 51).",
+            "many random samples. Contamination has affected the scores if no bar reaches 0: clean and not "
+            "dirty are to its left, not clean and dirty to its right (table 51).",
         ),
     ),
 )
