@@ -25,6 +25,15 @@ MEASURES = {
     "toxigen": {"accuracy": ("acc", "none", "")},
 }
 """Benchmark -> name of each figure -> lm-eval's metric, filter and task ("": all tasks)."""
+QUESTIONS = {
+    "mmlu": ("question", "choices"),
+    "gsm8k": ("question",),
+    "bbh": ("input",),
+    "humaneval": ("prompt",),
+    "truthfulqa": ("question",),
+    "toxigen": ("text",),
+}
+"""Benchmark -> fields of its rows that a model is asked, without worked examples."""
 
 
 def figures(benchmark: str, samples: Samples) -> dict[str, Any]:
@@ -91,3 +100,16 @@ def sample_rows(samples: Samples) -> Iterator[dict[str, Any]]:
                 "filtered": row["filtered_resps"],
                 **{name: float(row[name]) for name in row["metrics"]},
             }
+
+
+def question_rows(benchmark: str, samples: Samples) -> Iterator[dict[str, Any]]:
+    """Rows for `questions.jsonl`, which the stage `contamination` reads; the score is that of the first figure."""
+    metric, filter_name, only = next(iter(MEASURES[benchmark].values()))
+    for task, rows in samples.items():
+        for row in rows:
+            if only in ("", task) and row["filter"] == filter_name:
+                parts = [row["doc"][field] for field in QUESTIONS[benchmark]]
+                text = "\n".join(
+                    line for part in parts for line in ([part] if isinstance(part, str) else part)
+                )
+                yield {"id": f"{task}/{row['doc_id']}", "text": text, "score": float(row[metric])}

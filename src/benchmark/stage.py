@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..jsonl import write_rows
 from ..processes import is_main_process
 from ..sampling.engines import Samplers
 from ..settings import listed
-from .figures import MEASURES, figures, figures_by_task, prompt_hash, sample_rows
+from .figures import MEASURES, figures, figures_by_task, prompt_hash, question_rows, sample_rows
 from .generations import FIGURES, run_generation, sentiment_analyzer
 from .harness import evaluate, harness_version, lm_eval
 from .model import TestedModel
@@ -26,6 +26,7 @@ from .settings import BenchmarkSettings, GenerationTask, HarnessTask
 from .tasks import Benchmark
 
 BASE, SFT = "base", "sft"
+SAMPLES = "samples.jsonl"
 PLAIN = frozenset({"humaneval"})
 """Benchmarks whose prompts are never written in a chat template."""
 
@@ -54,11 +55,12 @@ def run(settings: BenchmarkSettings, inputs: Mapping[str, Path], out: Path) -> d
             for name in settings.tasks.chosen():
 
                 def make(part: Path, name: str = name, model: TestedModel = model) -> Row:
-                    found, samples = _run_task(
+                    found, files = _run_task(
                         settings, inputs, name, rows=benchmarks.get(name) or prompts[name], model=model
                     )
                     if is_main_process():
-                        write_rows(part / "samples.jsonl", samples)
+                        for file, written in files.items():
+                            write_rows(part / file, written)
                     return found
 
                 tasks[name] = cached_folder(out / "versions" / version / name, make)
@@ -125,13 +127,14 @@ def _run_task(
     *,
     rows: Benchmark | Sequence[Row],
     model: TestedModel,
-) -> tuple[Row, list[Row]]:
-    """Runs one benchmark on one model; returns its figures and its samples.
+) -> tuple[Row, dict[str, Iterable[Row]]]:
+    """Runs one benchmark on one model; returns its figures, and the rows of each file to write.
 
     `rows`: a benchmark of lm-eval, or the prompts of a measure of the paper.
     """
     template = _uses_template(settings, model.name) and name not in PLAIN
     started = time.monotonic()
+    files: dict[str, Iterable[Row]]
     if isinstance(rows, Benchmark):
         logged, truncated = evaluate(rows, model, template=template)
         found = {
@@ -140,12 +143,13 @@ def _run_task(
             "prompt_hash": prompt_hash(logged),
             "truncated_prompts": truncated,
         }
-        samples = list(sample_rows(logged))
+        files = {SAMPLES: sample_rows(logged), "questions.jsonl": question_rows(name, logged)}
     else:
         found, samples = run_generation(name, settings, rows, model=model, inputs=inputs, template=template)
+        files = {SAMPLES: samples}
     if cut := found["truncated_prompts"]:
         say(f"{model.name}: {name}: {cut:,} prompts exceed the context and lost their first tokens")
-    return {**found, "chat_template": template, "seconds": time.monotonic() - started}, samples
+    return {**found, "chat_template": template, "seconds": time.monotonic() - started}, files
 
 
 def _describe(

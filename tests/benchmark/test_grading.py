@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lm_eval.evaluator import evaluate
 
-from llamita.benchmark.figures import MEASURES, figures, prompt_hash, sample_rows
+from llamita.benchmark.figures import MEASURES, figures, prompt_hash, question_rows, sample_rows
 from llamita.benchmark.settings import Tasks
 from llamita.benchmark.tasks import Benchmark
 from llamita.data.intake import Intake
@@ -41,6 +41,12 @@ def test_right_answers_score_100_percent_and_wrong_ones_0(name: str, right: bool
     for key in MEASURES[name]:
         assert measured[key] == pytest.approx(float(right), abs=1e-6), key
         assert measured[f"{key}_se"] == pytest.approx(0, abs=1e-6)
+    questions = list(question_rows(name, found["samples"]))
+    assert len({row["id"] for row in questions}) == len(questions) == ROWS
+    assert len({row["text"] for row in questions}) == ROWS
+    assert {row["score"] for row in questions} == {float(right)}
+    prompts = "".join(row["arguments"][0][0] for rows in found["samples"].values() for row in rows)
+    assert all(row["text"].splitlines()[0] in prompts for row in questions)
 
 
 def test_the_prompts_have_the_papers_shots_and_their_hash(data: Path) -> None:
