@@ -103,13 +103,19 @@ def sample_rows(samples: Samples) -> Iterator[dict[str, Any]]:
 
 
 def question_rows(benchmark: str, samples: Samples) -> Iterator[dict[str, Any]]:
-    """Rows for `questions.jsonl`, which the stage `contamination` reads; the score is that of the first figure."""
+    """Rows for `questions.jsonl`, for the stage `contamination`; the score is that of the first figure."""
     metric, filter_name, only = next(iter(MEASURES[benchmark].values()))
     for task, rows in samples.items():
         for row in rows:
             if only in ("", task) and row["filter"] == filter_name:
-                parts = [row["doc"][field] for field in QUESTIONS[benchmark]]
-                text = "\n".join(
-                    line for part in parts for line in ([part] if isinstance(part, str) else part)
-                )
-                yield {"id": f"{task}/{row['doc_id']}", "text": text, "score": float(row[metric])}
+                yield {
+                    "id": f"{task}/{row['doc_id']}",
+                    "text": "\n".join(_lines(row["doc"], QUESTIONS[benchmark])),
+                    "score": float(row[metric]),
+                }
+
+
+def _lines(row: Mapping[str, Any], fields: Sequence[str]) -> Iterator[str]:
+    for field in fields:
+        value = row[field]
+        yield from [value] if isinstance(value, str) else value
