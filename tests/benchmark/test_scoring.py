@@ -21,7 +21,8 @@ def draw_rows(seed: int = 1) -> list[Continuation]:
         context = [*draw.choice(beginnings), *(draw.randrange(3, 29) for _ in range(draw.randrange(1, 9)))]
         length = draw.randrange(1, 5)
         for count in (length, length, length, 1, 1):
-            rows.append(Continuation((*context, *(draw.randrange(3, 29) for _ in range(count))), count))  # noqa: PERF401
+            ids = (*context, *(draw.randrange(3, 29) for _ in range(count)))
+            rows.append(Continuation(ids, count))
     return rows
 
 

@@ -81,7 +81,7 @@ class AsThisUser:
             pytest.skip(str(error))
 
     def __call__(self, program: str, **limits: float) -> Outcome:
-        return run_program(program, Limits(**limits))  # type: ignore[arg-type]
+        return run_program(program, Limits(**limits))  # type: ignore[arg-type]  # names and values are the test's
 
 
 class AsOrdinaryUser:
@@ -105,7 +105,8 @@ class AsOrdinaryUser:
 
     def __call__(self, program: str, **limits: float) -> Outcome:
         assert self.process.stdin
-        self.process.stdin.write(json.dumps([program, asdict(Limits(**limits))]) + "\n")  # type: ignore[arg-type]
+        given = Limits(**limits)  # type: ignore[arg-type]  # as above
+        self.process.stdin.write(json.dumps([program, asdict(given)]) + "\n")
         self.process.stdin.flush()
         return Outcome(**self._answer())
 
@@ -162,7 +163,7 @@ class Marked:
 def sleeping_process(user: int) -> subprocess.Popen[bytes]:
     """Starts a process of the host that a program of the same user may want to kill."""
     as_user = {"user": user, "group": user, "extra_groups": []} if os.getuid() == 0 else {}
-    return subprocess.Popen(["sleep", "600"], cwd="/", **as_user)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(["sleep", "600"], cwd="/", **as_user)  # type: ignore[call-overload, no-any-return]  # a dict of options
 
 
 def readable_by_all(path: Path, text: str) -> Path:
