@@ -38,7 +38,7 @@ def recover(final: Path) -> None:
     folder, target = working_folder(final), real_path(final)
     old = target.with_name(target.name + OLD)
     if (folder / MANIFEST).is_file():  # written last, so everything else is complete
-        with _locked(folder):
+        with locked(folder):
             _swap(final)
     elif old.is_dir() and not target.exists():
         old.rename(target)
@@ -67,7 +67,7 @@ def open_working(final: Path, identity: Mapping[str, Any], resumable: bool) -> I
         )
     if resumable and not _has_fingerprint(folder, fingerprint):
         if folder.is_dir():
-            with _locked(folder):
+            with locked(folder):
                 if _holds_work(folder):
                     _set_aside(final)
                 else:
@@ -75,7 +75,7 @@ def open_working(final: Path, identity: Mapping[str, Any], resumable: bool) -> I
         if earlier := set_aside_folder(final, fingerprint):
             earlier.rename(_real_working_folder(final))
     _make_folder(final)
-    with _locked(folder):
+    with locked(folder):
         if not (resumable and _has_fingerprint(folder, fingerprint)):
             clear(folder)
             write_json(folder / MARKER, identity)
@@ -169,8 +169,11 @@ def is_empty(folder: Path) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on the folder; the system releases it when the process ends."""
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a lock on the folder; the system releases it when the process ends.
+
+    Raises LlamitaError if another process holds it.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,15 +17,14 @@ from ..data.rows import Message, Prompt
 from ..data.settings import PromptSource
 from ..data.sources import PROMPTS, read_prompts
 from ..distributed.cached import cached_rows
-from ..distributed.device import device
 from ..errors import DataError
 from ..hashes import digest, file_hash, input_hash
 from ..hub import fetch, is_hub_id
 from ..jsonl import Row
-from ..model.checkpoint import context_length, load_causal_lm, load_tokenizer
+from ..model.checkpoint import context_length, load_tokenizer
 from ..model.gguf import is_gguf
-from ..sampling.engines import local_sampler
-from ..settings import Source
+from ..sampling.engines import Samplers
+from ..settings import Precision, Source
 
 PARTS = "parts"  # folder of what a resumed comparison reuses
 
@@ -34,12 +33,13 @@ PARTS = "parts"  # folder of what a resumed comparison reuses
 class Sampling:
     """How answers are sampled. `samples`: number of answers per prompt."""
 
+    engine: str
     temperature: float
     top_p: float
     max_new_tokens: int
     samples: int
     seed: int
-    dtype: str
+    dtype: Precision
 
 
 class Model:
@@ -63,18 +63,21 @@ class Model:
         """Returns a hash of all that determines the answers."""
         return digest([input_hash(self._folder), [prompt.messages for prompt in prompts], asdict(sampling)])
 
-    def answers(self, prompts: Sequence[Prompt], sampling: Sampling, out: Path, *, label: str) -> list[str]:
+    def answers(
+        self, prompts: Sequence[Prompt], sampling: Sampling, samplers: Samplers, *, out: Path, label: str
+    ) -> list[str]:
         """Returns the answers, those to one prompt adjacent; samples them unless they are stored below `out`.
 
         Both models of a comparison use the same random numbers.
         """
         path = out / PARTS / f"answers-{self.identity(prompts, sampling)[:16]}.jsonl"
-        rows = cached_rows(path, partial(self._sample, prompts, sampling, label))
+        rows = cached_rows(path, partial(self._sample, prompts, sampling, samplers, label=label))
         return [row["answer"] for row in rows]
 
-    def _sample(self, prompts: Sequence[Prompt], sampling: Sampling, label: str) -> list[Row]:
-        model = load_causal_lm(self._folder, sampling.dtype).to(device()).eval()
-        samples = local_sampler(model).sample(
+    def _sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, samplers: Samplers, *, label: str
+    ) -> list[Row]:
+        samples = samplers.of(self._folder).sample(
             encode_prompts(self._tokenizer, [prompt.messages for prompt in prompts]),
             sampling.max_new_tokens,
             sampling.samples,
@@ -104,7 +107,9 @@ class AnswerFile:
         """Returns a hash of all that determines the answers."""
         return digest([file_hash(self._path), [prompt.messages for prompt in prompts], sampling.samples])
 
-    def answers(self, prompts: Sequence[Prompt], sampling: Sampling, out: Path, *, label: str) -> list[str]:
+    def answers(
+        self, prompts: Sequence[Prompt], sampling: Sampling, samplers: Samplers, *, out: Path, label: str
+    ) -> list[str]:
         """Returns the first `samples` answers to each prompt; the arguments are those of `Model.answers`.
 
         Raises DataError for a broken row (with file and line), or a prompt with fewer answers.

@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from ..comparison.settings import TIE_MARGIN, PairJudge
+from ..config import load_settings
 from ..errors import ConfigError
+from ..sampling.settings import SamplingSettings
+from ..settings import Precision, StageSettings
 
 MODEL = "Folder of a model or of a stage that trained one, its id on the Hub, or a JSONL file of answers."
 
@@ -56,7 +59,11 @@ def compare(
     top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Total probability to sample from.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the sampled answers.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Precision of the weights: float32 or bfloat16.")] = "float32",
+    dtype: Annotated[Precision, typer.Option(help="Precision of the weights.")] = "float32",
+    sampler: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML with a section `sampler`, as stages have it: what samples."),
+    ] = None,
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder for the results; resumes if it has a part of them.")
     ] = Path("comparison"),
@@ -67,8 +74,6 @@ def compare(
     judge model, which is asked in both orders. Writes comparison.json, comparison.png and answers.jsonl. The
     API key is read from the environment only.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"--dtype: {dtype!r}; expected float32 or bfloat16")
     if judge is None and (judge_model or judge_key_variable or judge_max_tokens):
         raise ConfigError("--judge-model and the options of the judge need --judge URL; add it")
     if not (helpfulness or safety or gold or judge):
@@ -78,6 +83,7 @@ def compare(
         asked = _judge(
             judge, judge_model, judge_key_variable, max_tokens=judge_max_tokens, timeout=judge_timeout
         )
+    engine = SamplingSettings() if sampler is None else _sampler(sampler)
     from .answers import Sampling
     from .comparing import Request, run
 
@@ -95,6 +101,7 @@ def compare(
             judge=asked,
             tie_margin=tie_margin,
             sampling=Sampling(
+                engine=engine.sampler.engine,
                 temperature=temperature,
                 top_p=top_p,
                 max_new_tokens=max_new_tokens,
@@ -102,9 +109,18 @@ def compare(
                 seed=seed,
                 dtype=dtype,
             ),
+            sampler=engine,
         ),
         output,
     )
+
+
+def _sampler(path: Path) -> SamplingSettings:
+    settings = load_settings(path, SamplingSettings)
+    allowed = [name for name in SamplingSettings.model_fields if name not in StageSettings.model_fields]
+    for name in sorted(settings.model_fields_set.difference(allowed)):
+        raise ConfigError(f"{path}: {name}: has no effect here; expected only {' and '.join(allowed)}")
+    return settings
 
 
 def _judge(

@@ -21,6 +21,9 @@ from ..judges.endpoint import api_key
 from ..judges.scores import TextScores
 from ..measures import ENDPOINT, GOLD
 from ..miniature.gold import Gold
+from ..sampling.engines import Samplers
+from ..sampling.settings import SamplingSettings
+from ..working import locked
 from .answers import PARTS, Answerer, Sampling, answerer, find, read_compared_prompts
 from .output import show, write
 
@@ -38,6 +41,7 @@ class Request:
         prompts, harmful, format: files of prompts, `harmful` those of adversarial ones, and their format.
         reward_models: names of reward models by kind.
         gold: folder of the miniature world that the prompts are of.
+        sampler: the settings of the engine that samples.
     """
 
     a: str
@@ -50,6 +54,19 @@ class Request:
     judge: PairJudge | None
     tie_margin: float
     sampling: Sampling
+    sampler: SamplingSettings
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What is compared, and by what; `hashes` of the reward models, `counts` of the prompts."""
+
+    gold: Gold | None
+    scorers: Mapping[str, TextScores]
+    hashes: Mapping[str, str]
+    answerers: Sequence[Answerer]
+    prompts: list[Prompt]
+    counts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,10 +87,18 @@ def run(request: Request, out: Path) -> dict[str, Any]:
     Raises:
         ConfigError: a model does not exist, or the environment variable with the API key is not set.
         DataError: broken prompts or answers, a broken model, an endpoint that rejects requests.
-        LlamitaError: the endpoint does not answer.
+        LlamitaError: the endpoint or a server does not answer, or another process uses the folder `out`.
     """
+    inputs = _checked(request)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return _compare(request, inputs, out)
+
+
+def _checked(request: Request) -> _Inputs:
+    """Returns all inputs; raises what `run` raises for them, before hours of sampling."""
     if request.judge is not None:
-        api_key(request.judge)  # before hours of sampling
+        api_key(request.judge)
     gold = None if request.gold is None else _load_gold(request.gold)
     folders = {name: find(model) for name, model in request.reward_models.items()}
     scorers = {name: TextScores(folder, request.sampling.dtype) for name, folder in folders.items()}
@@ -84,37 +109,27 @@ def run(request: Request, out: Path) -> dict[str, Any]:
     _check_kinds(prompts, request.reward_models)
     if gold is not None:
         _check_ids(prompts, gold, request)
-    answers = _answers(answerers, prompts, request.sampling, out=out)
+    hashes = {name: input_hash(folder) for name, folder in folders.items()}
+    return _Inputs(gold, scorers, hashes, answerers=answerers, prompts=prompts, counts=counts)
+
+
+def _compare(request: Request, inputs: _Inputs, out: Path) -> dict[str, Any]:
+    answers = _answers(inputs, request, out)
     scores = {
-        name: _scores(name, scorer, input_hash(folders[name]), answers=answers, out=out)
-        for name, scorer in scorers.items()
+        name: _scores(name, scorer, inputs.hashes[name], answers=answers, out=out)
+        for name, scorer in inputs.scorers.items()
     }
     raters: dict[str, Verdicts] = {
         name: by_scores(*both, margin=request.tie_margin) for name, both in scores.items()
     }
-    if gold is not None:
-        raters[GOLD] = by_scores(_gold_values(gold, answers, 0), _gold_values(gold, answers, 1))
+    if inputs.gold is not None:
+        raters[GOLD] = by_scores(*(_gold_values(inputs.gold, answers, place) for place in (0, 1)))
     judged = None if request.judge is None else _judged(request.judge, answers, out)
     if judged is not None:
         raters[ENDPOINT] = judged.verdicts
     kinds = ["harmful" if prompt.is_safety else "ordinary" for prompt in answers.prompts]
     groups = [opening(prompt) for prompt in answers.prompts]
-    comparison = {
-        "a": {"name": request.a, "answers": answerers[0].identity(prompts, request.sampling)},
-        "b": {"name": request.b, "answers": answerers[1].identity(prompts, request.sampling)},
-        "prompts": {
-            "file": str(request.prompts),
-            "hash": file_hash(request.prompts),
-            "harmful": None if request.harmful is None else str(request.harmful),
-            **counts,
-        },
-        "sampling": asdict(request.sampling),
-        "tie_margin": request.tie_margin,
-        "reward_models": {
-            name: {"name": model, "hash": input_hash(folders[name])}
-            for name, model in request.reward_models.items()
-        },
-        "judge": None if request.judge is None else published(request.judge),
+    comparison = _described(request, inputs) | {
         "kinds": compare(raters, kinds, groups),
         "endpoint": None if judged is None else judged.figures,
     }
@@ -123,14 +138,38 @@ def run(request: Request, out: Path) -> dict[str, Any]:
     return comparison
 
 
-def _answers(
-    answerers: Sequence[Answerer], prompts: Sequence[Prompt], sampling: Sampling, *, out: Path
-) -> _Answers:
-    first, second = (
-        one.answers(prompts, sampling, out, label=label) for one, label in zip(answerers, LABELS, strict=True)
-    )
+def _described(request: Request, inputs: _Inputs) -> dict[str, Any]:
+    """Returns what was compared, and how."""
+    identities = [one.identity(inputs.prompts, request.sampling) for one in inputs.answerers]
+    return {
+        "a": {"name": request.a, "answers": identities[0]},
+        "b": {"name": request.b, "answers": identities[1]},
+        "prompts": {
+            "file": str(request.prompts),
+            "hash": file_hash(request.prompts),
+            "harmful": None if request.harmful is None else str(request.harmful),
+            **inputs.counts,
+        },
+        "sampling": asdict(request.sampling),
+        "tie_margin": request.tie_margin,
+        "reward_models": {
+            name: {"name": model, "hash": inputs.hashes[name]}
+            for name, model in request.reward_models.items()
+        },
+        "judge": None if request.judge is None else published(request.judge),
+    }
+
+
+def _answers(inputs: _Inputs, request: Request, out: Path) -> _Answers:
+    prompts, sampling = inputs.prompts, request.sampling
+    with Samplers(request.sampler, dtype=sampling.dtype, working=out / PARTS) as samplers:
+        first, second = (
+            one.answers(prompts, sampling, samplers, out=out, label=label)
+            for one, label in zip(inputs.answerers, LABELS, strict=True)
+        )
     repeated = [prompt for prompt in prompts for _ in range(sampling.samples)]
-    return _Answers(repeated, first, second, digest([one.identity(prompts, sampling) for one in answerers]))
+    identity = digest([one.identity(prompts, sampling) for one in inputs.answerers])
+    return _Answers(repeated, first, second, identity)
 
 
 def _scores(

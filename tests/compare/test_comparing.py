@@ -11,9 +11,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from llamita import cli
-from llamita.compare import answers as answers_module
 from llamita.judges import endpoint
+from llamita.sampling.engines import Samplers
+from llamita.working import locked
 
+from ..helpers.fake_vllm import fake_vllm
 from ..helpers.judge_server import JudgeServer, judge_server
 from ..helpers.rows import turn, write
 from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
@@ -130,7 +132,7 @@ def test_models_are_sampled_and_scored_once(
         raise AssertionError("the answers are stored")
 
     with monkeypatch.context() as patch:
-        patch.setattr(answers_module, "local_sampler", no_sampling)
+        patch.setattr(Samplers, "of", no_sampling)
         patch.setattr("llamita.judges.scores.Scorer", no_sampling)
         result = llamita(*command)
     assert result.exit_code == 0, output(result)
@@ -167,6 +169,43 @@ def test_a_model_ties_with_itself(folder: Path, tokenizer: Any) -> None:
     assert (shares["tie"], shares["net"]) == (1, 0)
 
 
+def test_the_sampler_is_a_section_of_a_yaml(folder: Path, tokenizer: Any) -> None:
+    """Two models on one server: greedy answers equal those of the default engine."""
+    save_tiny_model(folder / "one", tokenizer, seed=1)
+    save_tiny_model(folder / "two", tokenizer, seed=2)
+    save_tiny_reward_model(folder / "rm", tokenizer)
+    command = (
+        *("one", "two", "--prompts", "prompts.jsonl", "--helpfulness", "rm"),
+        *("--max-new-tokens", 8, "--temperature", 0, "--tie-margin", 0),
+    )
+    with fake_vllm(folder / "one") as server:
+        settings = {"sampler": {"engine": "vllm", "urls": [server.url]}}
+        (folder / "servers.yaml").write_text(json.dumps(settings))
+        served = llamita(*command, "--sampler", "servers.yaml", "--output", "served")
+    assert served.exit_code == 0, output(served)
+    assert llamita(*command).exit_code == 0
+    assert results(folder, "served")["sampling"]["engine"] == "vllm"
+    assert results(folder)["sampling"]["engine"] == "builtin"
+    texts = [
+        [(row["a"], row["b"]) for row in rows(folder / name / "answers.jsonl")]
+        for name in ("served", "comparison")
+    ]
+    assert texts[0] == texts[1]
+    assert any(a != b for a, b in texts[0])
+
+    (folder / "servers.yaml").write_text(json.dumps(settings | {"seed": 3}))
+    wrong = llamita(*command, "--sampler", "servers.yaml")
+    assert "servers.yaml: seed: has no effect here; expected only sampler and" in output(wrong)
+
+
+def test_two_processes_do_not_share_a_folder(folder: Path) -> None:
+    (folder / "comparison").mkdir()
+    command = ("a.jsonl", "b.jsonl", "--prompts", "prompts.jsonl", "--gold", "world")
+    with locked(folder / "comparison"):
+        assert "another llamita process uses this folder" in output(llamita(*command))
+    assert llamita(*command).exit_code == 0
+
+
 def test_prompts_that_do_not_fit_are_counted(folder: Path, tokenizer: Any) -> None:
     long = {"prompt": "bolo " * 300}
     write(folder / "prompts.jsonl", [*PROMPTS, long])
@@ -187,8 +226,9 @@ def test_prompts_that_do_not_fit_are_counted(folder: Path, tokenizer: Any) -> No
         (("--judge-model", "m"), "need --judge URL"),
         (("--judge", "localhost:8000", "--judge-model", "m"), "no address of an endpoint"),
         (("--gold", "nowhere"), "nowhere: no truth.json"),
-        (("--gold", "world", "--dtype", "int8"), "--dtype: 'int8'; expected float32 or bfloat16"),
+        (("--gold", "world", "--dtype", "int8"), "'int8' is not one of 'float32', 'bfloat16'"),
         (("--safety", "nowhere"), "nowhere: no such folder"),
+        (("--gold", "world", "--sampler", "nowhere.yaml"), "nowhere.yaml: no such file"),
         (("--gold", "world", "--format", "prompt"), "did you mean 'prompts'?"),
         (
             ("--judge", "http://h/v1", "--judge-model", "m", "--judge-key-variable", "NO_SUCH_KEY"),
