@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..distributed.group import once
+from ..processes import available_cores
 from ..sandbox.programs import Limits, Outcome, run_programs
 
 
@@ -27,7 +27,7 @@ def run_tests(
     ]
 
     def run() -> list[Outcome]:
-        return run_programs(programs, Limits(), workers=os.cpu_count() or 1, label="humaneval: programs")
+        return run_programs(programs, Limits(), workers=available_cores(), label="humaneval: programs")
 
     return [{"passed": one.passed, "reason": one.reason} for one in once("running programs", run)]
 

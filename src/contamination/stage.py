@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..data.intake import Intake
 from ..errors import ConfigError, DataError
 from ..jsonl import Row, write_rows
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
+from ..processes import available_cores
 from ..settings import listed
 from .index import SampleIndex
 from .matches import SHORTEST_SPAN
@@ -49,7 +49,7 @@ def run(settings: ContaminationSettings, inputs: Mapping[str, Path], out: Path) 
     encode = DocumentEncoder(tokenizer, bounded=False)
     index = SampleIndex(_encoded(benchmarks, encode), len(tokenizer))
 
-    scan = Scan(index, settings.threads or os.cpu_count() or 1, out / RESUME)
+    scan = Scan(index, settings.threads or available_cores(), out / RESUME)
     searched: dict[str, Any] = {"corpus": None, "rows": None}
     if "corpus" in inputs:
         shards = inputs["corpus"] / SHARDS

@@ -188,6 +188,7 @@ assert raises(socket.socket(socket.AF_UNIX).connect, "\\0llamita-test-{os.getpid
 assert raises(socket.create_connection, ("127.0.0.1", {server.getsockname()[1]})) == "EAFNOSUPPORT"
 for family in (2, 10, 16, 17, 38, 40):  # IPv4, IPv6, netlink, packets, crypto, virtual machines
     assert fails("socket", family, 1, 0) == "EAFNOSUPPORT"
+    assert fails("socketpair", family, 1, 0, (ctypes.c_int * 2)()) == "EAFNOSUPPORT"
 a, b = socket.socketpair()
 a.send(b"x")
 assert b.recv(1) == b"x"

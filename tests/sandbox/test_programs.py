@@ -32,6 +32,12 @@ def test_programs_that_cannot_run_fail(sandbox: Runner, program: str) -> None:
     assert sandbox(program).reason == "exception"
 
 
+def test_annotations_are_evaluated(sandbox: Runner) -> None:
+    """As where the program is a file of its own: a type that was not imported is an error."""
+    outcome = sandbox("def candidate(x: Optional[int]) -> int: return 8")
+    assert outcome.detail.splitlines()[-1] == "NameError: name 'Optional' is not defined"
+
+
 def test_the_standard_library_works(sandbox: Runner) -> None:
     outcome = sandbox("""
 import bz2, collections, ctypes, dataclasses, datetime, decimal, functools, hashlib, heapq, itertools, json

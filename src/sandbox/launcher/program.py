@@ -58,7 +58,8 @@ def _run(source: str) -> int:
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     linecache.cache[NAME] = (len(source), None, source.splitlines(keepends=True), NAME)
     try:
-        exec(compile(source, NAME, "exec"), main.__dict__)
+        # without this module's own `from __future__ import annotations`, which would leave annotations unread
+        exec(compile(source, NAME, "exec", dont_inherit=True), main.__dict__)
     except BaseException as error:
         _print(error)
         return (

@@ -100,14 +100,19 @@ class Architecture(NamedTuple):
     column: int
     audit: int
     socket: int
+    socketpair: int
     clone: int
     prctl: int
     prlimit: int
 
 
 ARCHITECTURES = {
-    "x86_64": Architecture(column=0, audit=0xC000003E, socket=41, clone=56, prctl=157, prlimit=302),
-    "aarch64": Architecture(column=1, audit=0xC00000B7, socket=198, clone=220, prctl=167, prlimit=261),
+    "x86_64": Architecture(
+        column=0, audit=0xC000003E, socket=41, socketpair=53, clone=56, prctl=157, prlimit=302
+    ),
+    "aarch64": Architecture(
+        column=1, audit=0xC00000B7, socket=198, socketpair=199, clone=220, prctl=167, prlimit=261
+    ),
 }
 
 Instruction = tuple[int, int, int, int]
@@ -129,7 +134,8 @@ def instructions(architecture: Architecture) -> list[Instruction]:
             found += [(_EQUAL, 0, 1, forbidden), no_permission]
     # Sockets of a virtual machine (AF_VSOCK) and others belong to no network namespace.
     no_family = _return(ERROR | errno.EAFNOSUPPORT)
-    found += _if_first_argument(architecture.socket, (_EQUAL, 1, 0, _AF_UNIX), no_family)
+    for call in (architecture.socket, architecture.socketpair):
+        found += _if_first_argument(call, (_EQUAL, 1, 0, _AF_UNIX), no_family)
     found += _if_first_argument(architecture.clone, (_ANY_BIT, 0, 1, _NEW_NAMESPACES), no_permission)
     found += _if_first_argument(architecture.prctl, (_EQUAL, 0, 1, PR_SET_DUMPABLE), no_permission)
     found += _if_first_argument(

@@ -46,10 +46,9 @@ def test_verdicts(architecture: str) -> None:
     assert verdict(architecture, 436) == ALLOW  # close_range
     for name, number in {"clone3": 435, "io_uring_setup": 425, "open_tree": 428, "unknown": 10_000}.items():
         assert verdict(architecture, number) == ENOSYS, name
-    assert verdict(architecture, known.socket, 1) == ALLOW
-    assert {verdict(architecture, known.socket, family) for family in (2, 10, 16, 17, 38, 40)} == {
-        EAFNOSUPPORT
-    }
+    for call in (known.socket, known.socketpair):
+        assert verdict(architecture, call, 1) == ALLOW
+        assert {verdict(architecture, call, family) for family in (2, 10, 16, 17, 38, 40)} == {EAFNOSUPPORT}
     assert verdict(architecture, known.clone, 0x01200011) == ALLOW  # fork
     assert verdict(architecture, known.clone, 0x003D0F00) == ALLOW  # a thread
     for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
@@ -76,6 +75,6 @@ def test_numbers_are_those_of_the_kernel(architecture: str) -> None:
     known = ARCHITECTURES[architecture]
     for name, columns in FORBIDDEN.items():
         assert columns[known.column] == numbers.get(name), name
-    assert (known.socket, known.clone, known.prctl, known.prlimit) == tuple(
-        numbers[name] for name in ("socket", "clone", "prctl", "prlimit64")
+    assert (known.socket, known.socketpair, known.clone, known.prctl, known.prlimit) == tuple(
+        numbers[name] for name in ("socket", "socketpair", "clone", "prctl", "prlimit64")
     )
