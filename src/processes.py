@@ -26,11 +26,6 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
-def available_cores() -> int:
-    """Number of processor cores that this process may use: Slurm and containers can restrict it to a few."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass
 class Activity:
     """What this process is doing, for the watchdog and for error messages.

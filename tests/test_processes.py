@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from llamita import processes
@@ -17,16 +15,6 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_process_without_a_launcher() -> None:
     assert (processes.world_size(), processes.rank(), processes.is_main_process()) == (1, 0, True)
-
-
-def test_cores_that_the_process_may_use() -> None:
-    allowed = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(allowed)})
-        assert processes.available_cores() == 1
-    finally:
-        os.sched_setaffinity(0, allowed)
-    assert processes.available_cores() == len(allowed)
 
 
 def test_rank_and_world_size_from_the_environment(monkeypatch: pytest.MonkeyPatch):

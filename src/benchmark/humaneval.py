@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..distributed.group import once
-from ..processes import available_cores
+from ..limits import available_cores
 from ..sandbox.programs import Limits, Outcome, run_programs
 
 

@@ -15,8 +15,8 @@ from ..corpus.encoder import DocumentEncoder
 from ..data.intake import Intake
 from ..errors import ConfigError, DataError
 from ..jsonl import Row, write_rows
+from ..limits import available_cores
 from ..model.checkpoint import load_tokenizer, tokenizer_hash
-from ..processes import available_cores
 from ..settings import listed
 from .index import SampleIndex
 from .matches import SHORTEST_SPAN

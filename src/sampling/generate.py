@@ -66,7 +66,7 @@ class GenerateSampler(LocalSampler):
     ) -> Iterator[int]:
         """See `LlamaSampler.stream`."""
         table = uniforms(seed, [(0, 0)], max_new_tokens)
-        tokens: SimpleQueue[int | None] = SimpleQueue()
+        tokens: SimpleQueue[int | BaseException | None] = SimpleQueue()
         abandoned = threading.Event()  # set when the caller stops reading tokens
 
         def generate() -> None:
@@ -78,13 +78,17 @@ class GenerateSampler(LocalSampler):
                     streamer=_Streamer(tokens),
                     stop=_StopOnEvent(abandoned),
                 )
-            finally:
+            except BaseException as error:  # raised again in the thread that reads the tokens
+                tokens.put(error)
+            else:
                 tokens.put(None)
 
         thread = threading.Thread(target=generate, daemon=True)
         thread.start()
         try:
             while (token := tokens.get()) is not None:
+                if isinstance(token, BaseException):
+                    raise token
                 yield token
         finally:
             abandoned.set()
@@ -177,7 +181,7 @@ class _DrawTokens(LogitsProcessor):
 class _Streamer(BaseStreamer):
     """Puts tokens into a queue as they are generated; skips the prompt, which `generate` passes first."""
 
-    def __init__(self, queue: SimpleQueue[int | None]) -> None:
+    def __init__(self, queue: SimpleQueue[int | BaseException | None]) -> None:
         self._queue, self._is_prompt = queue, True
 
     def put(self, value: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -47,6 +49,18 @@ def test_a_stream_equals_sample_and_can_be_closed_early() -> None:
     stream = sampler.stream(prompt, 12, seed=3)
     next(stream)
     stream.close()
+
+
+def test_an_error_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty answer would look like one of the model."""
+    sampler = GenerateSampler(tiny_model())
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(sampler, "_generate", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(sampler.stream([1, 5], 4))
 
 
 def test_the_models_generation_config_is_ignored() -> None:

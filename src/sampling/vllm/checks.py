@@ -23,7 +23,8 @@ def check_tokenizer(server: Server, tokenizer: Any) -> None:
     found = server.client.tokenize(server.model.name, TEXT)
     if found != expected:
         place = next(
-            (i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), -1
+            (i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]),
+            min(len(found), len(expected)),  # one is the beginning of the other
         )
         raise ConfigError(
             f"sampler: server {server.url} has another tokenizer than the stage's model: token {place + 1} "

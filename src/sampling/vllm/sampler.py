@@ -255,12 +255,19 @@ class VllmSampler(Sampler):
 def _give_weights(server: Server, folder: Path) -> None:
     """Makes a running server load a folder, also if it was started with it: it may have got others since.
 
-    Raises ConfigError if it lacks the route and was started with another folder.
+    Raises ConfigError if it cannot: it lacks the route and was started with another folder, or the model has
+    another shape, so that a reload would end it.
     """
+    started_with = Path(server.model.folder)
+    if (started_with / "config.json").is_file() and (problem := difference(folder, started_with)):
+        raise ConfigError(
+            f"sampler.urls: server {server.url} serves {started_with} and cannot load {folder}: {problem}; "
+            "serve the model of the stage's input, or a version of it"
+        )
     try:
         server.client.reload(folder)
     except ConfigError:
-        if Path(server.model.folder) != folder:
+        if started_with != folder:
             raise
 
 

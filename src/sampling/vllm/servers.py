@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 from ...console import say
 from ...errors import LlamitaError
+from ...limits import allow_open_files
 from ...processes import ACTIVITY, advanced, rank
 from ...settings import Precision
 from ..settings import VllmEngine
@@ -29,7 +30,7 @@ class Server:
         client: its requests.
         process: the process, if this rank has started it.
         model: what it serves, since the last start.
-        life: number of its restarts; a request that fails in an earlier life is sent again.
+        life: number of times it was repaired; a request that fails in an earlier life is sent again.
         repairing: held while it is repaired.
     """
 
@@ -79,6 +80,7 @@ class Servers:
                 for number in range(settings.start.count)
             ]
             addresses = [(process.url, process) for process in processes]
+        allow_open_files(settings.parallel * len(addresses), f"sampler.parallel: {settings.parallel}")
         self.members = [
             Server(Client(url, settings.timeout, settings.parallel), process) for url, process in addresses
         ]
@@ -191,9 +193,10 @@ class Servers:
             self._wait(server, self._start_timeout)
         except LlamitaError:
             raise server.failure(str(fault)) from None
+        server.life += 1  # other requests of the life before failed with it, and are only sent again
 
     def _ends(self, server: Server) -> bool:
-        """Waits until rank 0 stops a server that hangs: its own requests to it have the same time limit."""
+        """Waits until rank 0 stops a server that hangs, which it notices if it has requests to it itself."""
         end = time.monotonic() + self._settings.timeout + RETURN_TIMEOUT
         while server.client.is_healthy():
             if time.monotonic() > end or self._closed.is_set():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from llamita.sampling.engines import local_sampler
 from llamita.sampling.logprobs import answer_logprobs
 from llamita.sampling.vllm import sampler as sampler_module
 from llamita.sampling.vllm import servers as servers_module
+from llamita.sampling.vllm.checks import check_tokenizer
 from llamita.sampling.vllm.sampler import VllmSampler
 
 from ...helpers.fake_vllm import FakeVllm, fake_vllm
@@ -202,6 +205,9 @@ def test_a_running_server_is_not_asked_to_load_another_shape(
         sampler.load(wide)
     assert len(servers[0].requests) == before
     sampler.sample(PROMPTS, 4)
+    with pytest.raises(ConfigError, match=r"serves .* and cannot load .*wide: intermediate_size is 64, not"):
+        open_sampler([servers[0].url], wide, tmp_path)
+    assert not any(path == "/collective_rpc" for path, _ in servers[0].requests[before:])
 
 
 def test_a_running_server_may_have_other_weights_than_it_was_started_with(
@@ -270,6 +276,20 @@ def test_a_server_with_another_tokenizer(folder: Path, tmp_path: Path) -> None:
         pytest.raises(ConfigError, match=r"another tokenizer than the stage's model: token \d+ of a test"),
     ):
         open_sampler([server.url], folder, tmp_path)
+
+
+@pytest.mark.parametrize(("found", "there"), [([5, 6], "[]"), ([5, 6, 7, 8], "[8]")])
+def test_a_tokenizer_that_ends_a_text_earlier_or_later(found: list[int], there: str) -> None:
+    client = SimpleNamespace(tokenize=lambda *_: found)
+    server = SimpleNamespace(url="u", model=SimpleNamespace(name="m"), client=client)
+    expected = [5, 6, 7]
+
+    def tokenizer(*_: object, **__: object) -> dict[str, list[int]]:
+        return {"input_ids": expected}
+
+    place = 3 if len(found) < len(expected) else 4
+    with pytest.raises(ConfigError, match=re.escape(f"token {place} of a test text is {there} there")):
+        check_tokenizer(server, tokenizer)  # type: ignore[arg-type]  # a fake
 
 
 def test_a_server_that_does_not_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
