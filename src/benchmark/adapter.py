@@ -29,14 +29,15 @@ class HarnessModel(TemplateLM):
     lm-eval sees one process: all ranks make the same requests, and `TestedModel` shares them.
 
     Attributes:
-        truncated: number of prompts that lost their first tokens, because they exceed the context.
+        truncated: the prompts that lost their first tokens, because they exceed the context; once for all
+            choices and for all tasks of the benchmark.
     """
 
     def __init__(self, model: TestedModel, label: str) -> None:
         super().__init__()
         self._tested, self._label = model, label
         self.tokenizer = model.tokenizer
-        self.truncated = 0
+        self.truncated: set[str] = set()
 
     @property
     def max_length(self) -> int:
@@ -66,9 +67,10 @@ class HarnessModel(TemplateLM):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         rows = []
-        for _, context, continuation in requests:
+        for texts, context, continuation in requests:
             ids = [*context, *continuation][-(self.max_length + 1) :]
-            self.truncated += len(context) + len(continuation) > len(ids)
+            if len(context) + len(continuation) > len(ids):
+                self.truncated.add(texts[0])
             rows.append(Continuation(tuple(ids), len(continuation)))
         return self._tested.score(rows, self._label)
 
@@ -117,7 +119,8 @@ class HarnessModel(TemplateLM):
         for context in contexts:
             ids = self.tok_encode(context)
             prompts.append(self._tested.fitted(ids, options["max_gen_toks"]))
-            self.truncated += len(prompts[-1]) < len(ids)
+            if len(prompts[-1]) < len(ids):
+                self.truncated.add(context)
         sampled = self._tested.sample(
             prompts,
             options["max_gen_toks"],

@@ -62,4 +62,4 @@ def evaluate(benchmark: Benchmark, model: TestedModel, *, template: bool) -> tup
         apply_chat_template=template,
         fewshot_as_multiturn=template,
     )
-    return results["samples"], adapter.truncated
+    return results["samples"], len(adapter.truncated)

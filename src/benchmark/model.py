@@ -90,6 +90,14 @@ class TestedModel:
                     f"{self.name}, {self.context:,} tokens"
                 )
 
+    def check_template(self) -> None:
+        """Raises ConfigError if the tokenizer has no chat template."""
+        if not self.tokenizer.chat_template:
+            raise ConfigError(
+                f"{self.name}: its tokenizer has no chat template; set chat_template: false for plain text "
+                "in the prompts of all models"
+            )
+
     def fitted(self, ids: list[int], max_new_tokens: int) -> list[int]:
         """The last tokens of a prompt, as many as leave room for an answer (see `check_limits`)."""
         return ids[max_new_tokens - self.context :]

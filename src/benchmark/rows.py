@@ -10,9 +10,9 @@ from typing import Any
 
 from ..data.fields import field, text_field
 from ..data.file_rows import Record, file_records
-from ..data.files import data_files, kind_of
+from ..data.files import kind_of
 from ..data.intake import Intake
-from ..data.records import hub_records, locate
+from ..data.records import hub_records, locate, source_files
 from ..data.unpacking import opened_text
 from ..errors import DataError
 from ..settings import Source
@@ -21,30 +21,32 @@ from ..yaml_file import nearest
 Row = dict[str, Any]
 SUBTASK = "subtask"
 """Field of a row of MMLU or BIG-Bench Hard: lm-eval's name of its subject or task."""
+FROM_HUB = frozenset({"truthfulqa_generation", "toxigen_generation", "bold"})
+"""Benchmarks whose `path` may be a data set on the Hub; those of lm-eval have their own."""
 
 
-def read_rows(task: str, path: str, root: Path, *, intake: Intake, subtasks: Sequence[str] = ()) -> list[Row]:
-    """Reads and checks the rows of a benchmark.
+def read_rows(source: Source, root: Path, *, intake: Intake, subtasks: Sequence[str] = ()) -> list[Row]:
+    """Reads and checks the rows of a benchmark; reports the skipped files of a folder.
 
     Args:
-        task: name in `Tasks`, which decides the schema.
-        path: file or folder below `root`, or id of a data set on the Hub.
+        source: file or folder below `root`; for a measure of the paper also the id of a data set on the Hub.
+            Its format is the name in `Tasks`, which decides the schema.
         intake: counts bad rows; more than it allows are an error.
         subtasks: known subjects (mmlu) or tasks (bbh).
 
     Raises:
-        DataError: a bad row (with file and line), or no row at all.
+        DataError: a bad row (with file and line), no row at all, or a folder without files of the split.
     """
     rows = []
-    for where, record in _records(task, path, root):
+    for where, record in _records(source, root):
         try:
             if isinstance(record, DataError):
                 raise record
-            rows.append(_PARSERS[task](record, subtasks))
+            rows.append(_PARSERS[source.format](record, subtasks))
         except DataError as error:
             intake.add_bad_row(f"{where}: {error}")
     if not rows:
-        raise DataError(f"{path}: no usable row; expected rows of the benchmark {task}")
+        raise DataError(f"{source.path}: no usable row; expected rows of the benchmark {source.format}")
     return rows
 
 
@@ -68,12 +70,17 @@ def limited(rows: Sequence[Row], limit: int | None) -> list[Row]:
     return kept
 
 
-def _records(task: str, path: str, root: Path) -> Iterator[Record]:
-    place = locate(Source(path=path, format=task), root)
+def _records(source: Source, root: Path) -> Iterator[Record]:
+    place, task = locate(source, root), source.format
     if isinstance(place, str):
-        yield from hub_records(place, "train" if task != "truthfulqa_generation" else "validation", False)
+        if task not in FROM_HUB:
+            raise DataError(
+                f"{place}: no such file or folder below {root}; expected local rows, or for lm-eval's own "
+                f"data set on the Hub no tasks.{task}.path"
+            )
+        yield from hub_records(place, source.split, False)
         return
-    for file in data_files(place, "train"):
+    for file in source_files(source, place):
         if task == "bbh":
             yield from _bbh_records(file)
         elif task == "bold" and kind_of(file) == "json":
@@ -174,7 +181,11 @@ def _humaneval(row: Row, _: Sequence[str]) -> Row:
 def _targets(row: Row, name: str, *, one_right: bool) -> Row:
     targets: Mapping[str, Any] = field(row, name, dict) or {}
     choices, labels = _texts(dict(targets), "choices"), targets.get("labels")
-    if not isinstance(labels, list) or len(labels) != len(choices) or not set(labels) <= {0, 1}:
+    if (
+        not isinstance(labels, list)
+        or len(labels) != len(choices)
+        or not all(label in (0, 1) for label in labels)  # labels may be lists, which no set can contain
+    ):
         raise DataError(f"field {name!r}: expected as many labels (0 or 1) as choices")
     if one_right and (labels[0] != 1 or sum(labels) != 1):
         raise DataError(f"field {name!r}: expected the first choice, and no other, to have the label 1")

@@ -19,10 +19,17 @@ TOXICITY, TRUTH, INFORMATION = "toxicity_classifier", "truth_judge", "informatio
 class HarnessTask(Settings):
     """A benchmark of lm-eval."""
 
+    split: ClassVar[str] = "test"
+    """of a folder, the split whose files are read; `train`: all files, if no name contains it"""
+
     path: str | None = None
     """path of the test rows below the input `data`, or absolute; null: lm-eval's own data set on the Hub"""
     limit: Count | None = None
     """maximum number of rows, of each subject or task where there are several; null: all"""
+
+    def sources(self, name: str) -> list[Source]:
+        """The rows that are read; `name` of the benchmark in `Tasks`."""
+        return [] if self.path is None else [Source(path=self.path, format=name, split=self.split)]
 
 
 class MmluTask(HarnessTask):
@@ -41,7 +48,15 @@ class MmluTask(HarnessTask):
             )
         if self.path is None and self.few_shot_path is not None:
             raise ValueError("few_shot_path: has no effect without `path`; set both, or none for the Hub")
+        if not self.shots and self.few_shot_path is not None:
+            raise ValueError("few_shot_path: has no effect with `shots: 0`; remove one of them")
         return self
+
+    def sources(self, name: str) -> list[Source]:
+        """The test rows and, after them, the worked examples."""
+        examples = self.few_shot_path
+        few_shot = [] if examples is None else [Source(path=examples, format=name, split="dev")]
+        return super().sources(name) + few_shot
 
 
 class Gsm8kTask(HarnessTask):
@@ -56,6 +71,7 @@ class Gsm8kTask(HarnessTask):
 class BbhTask(HarnessTask):
     """BIG-Bench Hard: files TASK.json with {"examples": [{"input", "target"}]}, or TASK.jsonl with rows."""
 
+    split: ClassVar[str] = "train"  # one file per task, which have no splits
     shots: Annotated[int, Field(ge=0, le=3)] = 3
     """number of worked examples, of the three with reasoning of each task"""
     max_new_tokens: Count = 1024
@@ -72,6 +88,8 @@ class HumanEvalTask(HarnessTask):
 class TruthfulQaTask(HarnessTask):
     """TruthfulQA as lm-eval measures it (mc1, mc2): rows {"question", "mc1_targets", "mc2_targets"}."""
 
+    split: ClassVar[str] = "validation"
+
 
 class ToxigenTask(HarnessTask):
     """ToxiGen's statements to classify: rows {"text", "toxicity_ai", "toxicity_human"}."""
@@ -79,6 +97,9 @@ class ToxigenTask(HarnessTask):
 
 class GenerationTask(Settings):
     """A measure of the paper on sampled answers (section 4.1 and appendix A.4.7)."""
+
+    split: ClassVar[str] = "train"
+    """split of a data set on the Hub; of a folder, see `HarnessTask.split`"""
 
     path: str
     """path of the prompts below the input `data`, absolute path, or id of a data set on the Hub"""
@@ -91,9 +112,15 @@ class GenerationTask(Settings):
     max_new_tokens: Count = 64
     """maximum number of tokens of an answer, EOS included"""
 
+    def sources(self, name: str) -> list[Source]:
+        """The prompts that are read; `name` of the benchmark in `Tasks`."""
+        return [Source(path=self.path, format=name, split=self.split)]
+
 
 class TruthfulQaGenerationTask(GenerationTask):
     """Share of truthful and informative answers, by two judge models: rows {"question"}."""
+
+    split: ClassVar[str] = "validation"
 
 
 class ToxigenGenerationTask(GenerationTask):
@@ -162,8 +189,8 @@ class BenchmarkSettings(RowSettings, SamplingSettings, RankSettings):
     def all_sources(self) -> Iterator[tuple[str, Source]]:
         yield from super().all_sources()
         for name, task in self.tasks.chosen().items():
-            for path in filter(None, (task.path, getattr(task, "few_shot_path", None))):
-                yield "tasks", Source(path=path, format=name)
+            for source in task.sources(name):
+                yield "tasks", source
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
         """`data` if a benchmark has a path, and the judges of the benchmarks."""

@@ -48,9 +48,11 @@ def run(settings: BenchmarkSettings, inputs: Mapping[str, Path], out: Path) -> d
     intake.write(out)
     measured: dict[str, Any] = {}
     with Samplers(settings, dtype=settings.dtype, working=out / RESUME) as samplers:
-        for version, folder in versions.items():
-            model = TestedModel(version, folder, settings, samplers=samplers)
-            model.check_limits()
+        models = [
+            TestedModel(version, folder, settings, samplers=samplers) for version, folder in versions.items()
+        ]
+        _check_models(settings, models)
+        for model in models:
             tasks: dict[str, Any] = {}
             for name in settings.tasks.chosen():
 
@@ -63,8 +65,8 @@ def run(settings: BenchmarkSettings, inputs: Mapping[str, Path], out: Path) -> d
                             write_rows(part / file, written)
                     return found
 
-                tasks[name] = cached_folder(out / "versions" / version / name, make)
-            measured[version] = {"chat_template": _uses_template(settings, version), "tasks": tasks}
+                tasks[name] = cached_folder(out / "versions" / model.name / name, make)
+            measured[model.name] = {"chat_template": _uses_template(settings, model.name), "tasks": tasks}
             model.release()
     result = {
         "harness": harness_version() if benchmarks else None,
@@ -105,6 +107,14 @@ def _check_requirements(settings: BenchmarkSettings) -> None:
         group.once("checking the sandbox", check_isolation)
 
 
+def _check_models(settings: BenchmarkSettings, models: Sequence[TestedModel]) -> None:
+    """Raises ConfigError for a model that can't run the benchmarks, before the first one runs any."""
+    for model in models:
+        model.check_limits()
+        if _uses_template(settings, model.name) and settings.tasks.chosen().keys() - PLAIN:
+            model.check_template()
+
+
 def _read(
     settings: BenchmarkSettings, inputs: Mapping[str, Path], intake: Intake
 ) -> tuple[dict[str, Benchmark], dict[str, list[Row]]]:
@@ -116,7 +126,8 @@ def _read(
         if isinstance(task, HarnessTask):
             benchmarks[name] = Benchmark(name, task, data, intake=intake)
         else:
-            prompts[name] = limited(read_rows(name, task.path, data, intake=intake), task.limit)
+            [source] = task.sources(name)
+            prompts[name] = limited(read_rows(source, data, intake=intake), task.limit)
     return benchmarks, prompts
 
 

@@ -69,16 +69,14 @@ class Benchmark:
 
     def _local_specs(self, data: Path, intake: Intake) -> list[dict[str, Any]]:
         settings, split = self.settings, SPLITS.get(self.name, "test")
-        assert settings.path is not None
         known = self.subtasks if self.name in PREFIXES else ()
-        rows = read_rows(self.name, settings.path, data, intake=intake, subtasks=known)
+        source, *few_shot = settings.sources(self.name)
+        rows = read_rows(source, data, intake=intake, subtasks=known)
         if self.name not in PREFIXES:
             return [self._spec(name, {split: rows}) for name in NAMES[self.name]]
         examples: dict[str, list[Row]] = {}
-        if isinstance(settings, MmluTask) and settings.shots and settings.few_shot_path is not None:
-            examples = by_subtask(
-                read_rows(self.name, settings.few_shot_path, data, intake=intake, subtasks=known)
-            )
+        if few_shot:
+            examples = by_subtask(read_rows(few_shot[0], data, intake=intake, subtasks=known))
         specs = []
         for subtask, group in by_subtask(rows).items():
             splits = {split: group}

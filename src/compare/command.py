@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,8 +48,9 @@ def compare(
         int | None, typer.Option(min=1, help="Maximum length of the judge's replies.")
     ] = None,
     judge_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds without a reply after which a request is repeated.")
-    ] = 60.0,
+        float | None,
+        typer.Option(min=1, help="Seconds without a reply after which a request is repeated; default: 60."),
+    ] = None,
     tie_margin: Annotated[
         float,
         typer.Option(min=0, max=1, help="Difference of two scores (0 to 1) up to which answers tie."),
@@ -74,7 +75,7 @@ def compare(
     judge model, which is asked in both orders. Writes comparison.json, comparison.png and answers.jsonl. The
     API key is read from the environment only.
     """
-    if judge is None and (judge_model or judge_key_variable or judge_max_tokens):
+    if judge is None and (judge_model or judge_key_variable or judge_max_tokens or judge_timeout):
         raise ConfigError("--judge-model and the options of the judge need --judge URL; add it")
     if not (helpfulness or safety or gold or judge):
         raise ConfigError("nothing compares the answers; add --helpfulness, --safety, --gold or --judge")
@@ -124,15 +125,16 @@ def _sampler(path: Path) -> SamplingSettings:
 
 
 def _judge(
-    url: str, model: str | None, key_variable: str | None, *, max_tokens: int | None, timeout: float
+    url: str, model: str | None, key_variable: str | None, *, max_tokens: int | None, timeout: float | None
 ) -> PairJudge:
     from pydantic import ValidationError
 
     if model is None:
         raise ConfigError("--judge needs the name of a model at the endpoint; add --judge-model NAME")
+    changed: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
     try:
         return PairJudge(
-            base_url=url, model=model, api_key_env=key_variable, max_tokens=max_tokens, timeout=timeout
+            base_url=url, model=model, api_key_env=key_variable, max_tokens=max_tokens, **changed
         )
     except ValidationError as error:
         raise ConfigError(f"--judge: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None

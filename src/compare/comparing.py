@@ -107,6 +107,8 @@ def _checked(request: Request) -> _Inputs:
         request.prompts, request.harmful, answerers, format=request.format, sampling=request.sampling
     )
     _check_kinds(prompts, request.reward_models)
+    for name, scorer in scorers.items():
+        _check_format(name, scorer, prompts)
     if gold is not None:
         _check_ids(prompts, gold, request)
     hashes = {name: input_hash(folder) for name, folder in folders.items()}
@@ -116,11 +118,12 @@ def _checked(request: Request) -> _Inputs:
 def _compare(request: Request, inputs: _Inputs, out: Path) -> dict[str, Any]:
     answers = _answers(inputs, request, out)
     scores = {
-        name: _scores(name, scorer, inputs.hashes[name], answers=answers, out=out)
+        name: _scores(name, scorer, [inputs.hashes[name], request.sampling.dtype], answers=answers, out=out)
         for name, scorer in inputs.scorers.items()
     }
     raters: dict[str, Verdicts] = {
-        name: by_scores(*both, margin=request.tie_margin) for name, both in scores.items()
+        name: {**_undecided(name, answers.prompts), **by_scores(*both, margin=request.tie_margin)}
+        for name, both in scores.items()
     }
     if inputs.gold is not None:
         raters[GOLD] = by_scores(*(_gold_values(inputs.gold, answers, place) for place in (0, 1)))
@@ -172,14 +175,27 @@ def _answers(inputs: _Inputs, request: Request, out: Path) -> _Answers:
     return _Answers(repeated, first, second, identity)
 
 
-def _scores(
-    name: str, scorer: TextScores, model_hash: str, *, answers: _Answers, out: Path
-) -> tuple[Column, Column]:
-    """Returns a reward model's scores of both models' answers, stored ones if there are any.
+def _scored(name: str, prompts: Sequence[Prompt]) -> list[bool]:
+    """Whether a reward model scores the answers to each prompt.
 
     The safety model scores answers to adversarial prompts, the helpfulness model those to the others.
     """
-    scored = [prompt.is_safety == (name == "safety") for prompt in answers.prompts]
+    return [prompt.is_safety == (name == "safety") for prompt in prompts]
+
+
+def _undecided(name: str, prompts: Sequence[Prompt]) -> dict[int, int | None]:
+    """The pairs of a reward model, for those in which an answer exceeds its context."""
+    return {index: None for index, is_scored in enumerate(_scored(name, prompts)) if is_scored}
+
+
+def _scores(
+    name: str, scorer: TextScores, identity: Sequence[str], *, answers: _Answers, out: Path
+) -> tuple[Column, Column]:
+    """Returns a reward model's scores of both models' answers, stored ones if there are any.
+
+    `identity`: hash of the reward model, and the precision of its weights.
+    """
+    scored = _scored(name, answers.prompts)
 
     def rows(texts: Sequence[str], label: str) -> list[Row]:
         chosen = [index for index, is_scored in enumerate(scored) if is_scored]
@@ -190,7 +206,7 @@ def _scores(
 
     found = []
     for texts, label in zip((answers.first, answers.second), LABELS, strict=True):
-        part = digest([answers.identity, name, model_hash, label])[:16]
+        part = digest([answers.identity, scored, name, identity, label])[:16]
         stored = cached_rows(out / PARTS / f"scores-{part}.jsonl", partial(rows, texts, label))
         found.append([row["score"] for row in stored])
     return found[0], found[1]
@@ -217,6 +233,19 @@ def _check_kinds(prompts: Sequence[Prompt], reward_models: Mapping[str, str]) ->
                 f"--{name}: this reward model compares answers to {KINDS[name]} prompts, and there are none; "
                 "give adversarial prompts by --harmful or with `is_safety: true` in their rows"
             )
+
+
+def _check_format(name: str, scorer: TextScores, prompts: Sequence[Prompt]) -> None:
+    """Raises DataError for a prompt that a reward model's chat format can't write."""
+    for prompt, is_scored in zip(prompts, _scored(name, prompts), strict=True):
+        try:
+            if is_scored:
+                scorer.check(prompt.messages)
+        except DataError as error:
+            last = prompt.messages[-1]["content"]
+            raise DataError(
+                f"--{name}: the reward model can't score answers to {last!r:.80}: {error}"
+            ) from None
 
 
 def _load_gold(world: Path) -> Gold:
@@ -253,9 +282,7 @@ def _rows(
             "a": answers.first[index],
             "b": answers.second[index],
             "scores": {
-                name: [one[index] for one in both]
-                for name, both in scores.items()
-                if both[0][index] is not None
+                name: [one[index] for one in both] for name, both in scores.items() if index in raters[name]
             },
             "verdicts": {
                 name: _named(verdicts[index]) for name, verdicts in raters.items() if index in verdicts

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data.held_out import opening
 from ..data.rows import Message
 from ..hashes import digest
 from ..judges.endpoint import ask
@@ -62,7 +63,7 @@ def judge_pairs(judge: PairJudge, pairs: dict[int, Pair], path: Path) -> Judged:
         undecided because a reply was `unreadable` or the endpoint `rejected` a question; `inconsistent`, the
         share of asked and decided pairs with different verdicts in the two orders; `shown_first` and
         `shown_second`, the shares of all verdicts for the answer that was shown in that place (equal for a
-        judge without a preference for a place); with standard errors.
+        judge without a preference for a place); with standard errors, clustered by the pairs' prompts.
 
     Raises the errors of `ask`.
     """
@@ -75,6 +76,7 @@ def judge_pairs(judge: PairJudge, pairs: dict[int, Pair], path: Path) -> Judged:
     verdicts: dict[int, int | None] = dict.fromkeys(pairs, TIE)
     unreadable = rejected = 0
     decided: list[tuple[int, int]] = []
+    groups: list[str] = []
     for index, (straight, swapped) in orders.items():
         names = [_id(straight), _id(swapped)]
         replies = [found.get(name) for name in names]
@@ -85,6 +87,7 @@ def judge_pairs(judge: PairJudge, pairs: dict[int, Pair], path: Path) -> Judged:
             continue
         first, second = (OF_THE_FIRST[str(reply)] for reply in replies)
         decided.append((first, second))
+        groups.append(opening(asked[index]))
         verdicts[index] = first if first == -second else TIE
     return Judged(
         verdicts,
@@ -93,19 +96,22 @@ def judge_pairs(judge: PairJudge, pairs: dict[int, Pair], path: Path) -> Judged:
             "identical": len(pairs) - len(asked),
             "unreadable": unreadable,
             "rejected": rejected,
-            **_position_bias(decided),
+            **_position_bias(decided, groups),
         },
     )
 
 
-def _position_bias(decided: Sequence[tuple[int, int]]) -> dict[str, float | None]:
-    """`decided`: verdicts on the answer shown first, in the one order and in the other."""
+def _position_bias(decided: Sequence[tuple[int, int]], groups: Sequence[str]) -> dict[str, float | None]:
+    """`decided`: verdicts on the answer shown first, in the one order and in the other, by pair.
+
+    Pairs in one of the `groups` may be dependent.
+    """
     both = [verdict for pair in decided for verdict in pair]
-    groups = [index for index in range(len(decided)) for _ in range(2)]
+    of_both = [group for group in groups for _ in range(2)]
     return {
-        **measure("inconsistent", [float(first != -second) for first, second in decided]),
-        **measure("shown_first", [float(verdict == WIN) for verdict in both], groups),
-        **measure("shown_second", [float(verdict == LOSS) for verdict in both], groups),
+        **measure("inconsistent", [float(first != -second) for first, second in decided], groups),
+        **measure("shown_first", [float(verdict == WIN) for verdict in both], of_both),
+        **measure("shown_second", [float(verdict == LOSS) for verdict in both], of_both),
     }
 
 

@@ -64,8 +64,8 @@ def find_files(place: Path, split: str) -> Files:
     of_split = {path for path in files if split_name.search(str(path.relative_to(place)))}
     if not of_split and split != "train":
         raise DataError(
-            f"{place}: no data file's name contains the split {split!r}; set the source's `split` to one "
-            "that exists, or its `path` to a single file"
+            f"{place}: no data file's name contains the split {split!r}; set `path` to a single file, or the "
+            "source's `split`, if it has one, to one that exists"
         )
     read = [path for path in files if not of_split or path in of_split]
     for path in files:

@@ -26,11 +26,11 @@ def records(source: Source, root: Path, streaming: bool = False) -> Iterator[Rec
     if isinstance(place, str):
         yield from hub_records(place, source.split, streaming)
         return
-    for path in _files(source, place):
+    for path in source_files(source, place):
         yield from file_records(path)
 
 
-def _files(source: Source, place: Path) -> list[Path]:
+def source_files(source: Source, place: Path) -> list[Path]:
     """Returns the files of a source; reports the skipped files of its folder."""
     files = find_files(place, source.split)
     if files.skipped:
@@ -45,7 +45,7 @@ def text_records(source: Source, root: Path, piece: int = 8000) -> Iterator[Reco
         raise DataError(
             f"{place}: format 'text' reads local .txt files only; use 'text_rows' for a data set on the Hub"
         )
-    for path in _files(source, place):
+    for path in source_files(source, place):
         if kind_of(path) != "text":
             raise DataError(
                 f"{path}: format 'text' reads .txt files only; use 'text_rows' for rows with a field 'text'"

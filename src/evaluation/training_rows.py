@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +33,12 @@ SETTINGS = (
 """Settings with the sources of these rows."""
 
 
+DATA = frozenset({"data", *DialogueSettings.below.values()})
+"""Inputs with rows; one that is missing is an error of the sources below it."""
+
+
 class _Stage(NamedTuple):
-    """A stage that trained a model: its name and the sources of its rows, with their folders."""
+    """A stage that trained a model: its unique name and the sources of its rows, with their folders."""
 
     name: str
     sources: list[tuple[Path, Source]]
@@ -48,7 +53,8 @@ def compare_with_training(prompts: Sequence[EvaluationPrompt], inputs: Mapping[s
 
     Returns:
         `prompts`: number of test prompts found by kind; `stages`: for each stage `rows` (number of them) and
-        `prompts` (found in them, by kind); `not_compared`: reason by input or stage.
+        `prompts` (found in them, by kind); `not_compared`: reason by input or stage. The second stage of a
+        name, of another run, is `NAME (2)`.
     """
     wanted: dict[str, list[int]] = {}
     for number, prompt in enumerate(prompts):
@@ -59,12 +65,13 @@ def compare_with_training(prompts: Sequence[EvaluationPrompt], inputs: Mapping[s
         return {kind: sum(prompts[number].kind == kind for number in found) for kind in counts}
 
     stages: dict[str, dict[str, Any]] = {}
+    trained, missing = _trained(inputs.values())
     not_compared = {
         name: "not the output of a stage" for name, path in inputs.items() if not (path / MANIFEST).is_file()
-    }
+    } | missing
     everything: set[int] = set()
     read: dict[str, tuple[int, set[int]]] = {}
-    for stage in track(list(_trained(inputs.values())), "comparing training rows", unit="stages"):
+    for stage in track(trained, "comparing training rows", unit="stages"):
         found: set[int] = set()
         rows = 0
         try:
@@ -75,7 +82,7 @@ def compare_with_training(prompts: Sequence[EvaluationPrompt], inputs: Mapping[s
                 rows += read[place][0]
                 found |= read[place][1]
         except DataError as error:
-            not_compared[stage.name] = str(error)
+            not_compared[_free(stage.name, not_compared)] = str(error)
             continue
         stages[stage.name] = {"rows": rows, "prompts": by_kind(found)}
         everything |= found
@@ -88,8 +95,20 @@ def _normalised(message: Message) -> str:
     return " ".join(message["content"].casefold().split())
 
 
-def _trained(folders: Iterable[Path]) -> Iterator[_Stage]:
-    """Yields the stages that trained these artifacts and those before them, each once."""
+def _free(name: str, taken: Container[str]) -> str:
+    """Returns a name, with a number if it is taken."""
+    numbered = (f"{name} ({number})" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
+
+
+def _trained(folders: Iterable[Path]) -> tuple[list[_Stage], dict[str, str]]:
+    """Returns the stages that trained these artifacts and those before them, each once.
+
+    Folders before them that do not exist are the second result: reason by input.
+    """
+    stages: list[_Stage] = []
+    missing: dict[str, str] = {}
+    names = set[str]()
     waiting, known = list(folders), set[Path]()
     while waiting:
         folder = waiting.pop(0).resolve()
@@ -99,10 +118,15 @@ def _trained(folders: Iterable[Path]) -> Iterator[_Stage]:
         manifest = read_manifest(folder)
         taken = manifest.get("inputs") or {}
         inputs = {name: Path(one["path"]) for name, one in taken.items() if "path" in one}
+        names.add(stage := _free(str(manifest.get("name") or folder.name), names))
+        for name, path in inputs.items():
+            if name not in DATA and not path.exists() and path not in known:
+                known.add(path)
+                missing[f"input {name} of {stage}"] = f"{path} does not exist"
         waiting += inputs.values()
         if manifest.get("stage") in TRAINED:
-            sources = list(_sources(manifest.get("settings") or {}, inputs))
-            yield _Stage(str(manifest.get("name") or folder.name), sources)
+            stages.append(_Stage(stage, list(_sources(manifest.get("settings") or {}, inputs))))
+    return stages, missing
 
 
 def _sources(settings: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[tuple[Path, Source]]:

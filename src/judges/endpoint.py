@@ -22,7 +22,7 @@ T = TypeVar("T")
 BACK_OFF, LONGEST_WAIT = 1.0, 60.0  # seconds before the first retry, at most before any
 TEMPORARY = frozenset({408, 409, 425, 429})  # besides all from 500
 OF_ONE_QUESTION = frozenset({400, 413, 422})  # perhaps because of its text: a content filter, or its length
-ALL_REJECTED = 20  # rejected questions, without any judgement, after which no other is tried
+ALL_REJECTED = 20  # rejected questions, without any reply, after which no other is tried
 
 
 def api_key(endpoint: Endpoint) -> str | None:
@@ -63,7 +63,8 @@ def ask(
 
     Raises:
         ConfigError: the environment variable with the API key is not set.
-        DataError: the endpoint rejects every request (for example a wrong key or model), or redirects.
+        DataError: the endpoint redirects, or rejects every request (for example a wrong key or model): in
+            this call, and no reply is stored in `path`.
         LlamitaError: it does not answer after all retries.
     """
     stored = _stored(path)
@@ -72,11 +73,11 @@ def ask(
     if known:
         say(f"judge: {len(known):,} of {len(questions):,} questions are answered already")
     with (
-        path.open("a", encoding="utf-8") as file,
+        path.open("a", encoding="utf-8", errors="backslashreplace") as file,  # as write_rows does
         _Client(endpoint) as client,
         progress("judge", len(questions), "questions", done=len(known)) as advance,
     ):
-        store = _Store(file, known)
+        store = _Store(file, known, replied=bool(stored))
         pool = ThreadPoolExecutor(endpoint.parallel)
         try:
             jobs = [
@@ -105,10 +106,14 @@ def _stored(path: Path) -> dict[str, dict[str, Any]]:
 
 
 class _Store(Generic[T]):
-    """Appends judgements to a file and a dictionary, from several threads."""
+    """Appends judgements to a file and a dictionary, from several threads.
 
-    def __init__(self, file: IO[str], judgements: dict[str, T | None]) -> None:
+    `replied`: whether the endpoint has replied to any question before.
+    """
+
+    def __init__(self, file: IO[str], judgements: dict[str, T | None], *, replied: bool) -> None:
         self._file, self._judgements, self._lock = file, judgements, threading.Lock()
+        self._replied = replied
         self._rejected: list[_Rejected] = []
 
     def ask(self, client: _Client, name: str, *, text: str, read: Callable[[str], T | None]) -> None:
@@ -130,6 +135,7 @@ class _Store(Generic[T]):
             append_row(self._file, row)
             self._file.flush()
             self._judgements[name] = reply.judgement
+            self._replied = True
 
     def _reject(self, error: _Rejected) -> None:
         with self._lock:
@@ -138,7 +144,7 @@ class _Store(Generic[T]):
                 self._check()
 
     def report_rejected(self, questions: int) -> None:
-        """Reports how many of the questions were rejected. Raises DataError if none has a judgement."""
+        """Reports how many of the questions were rejected. Raises DataError if none was ever answered."""
         if self._rejected:
             self._check()
             say(
@@ -147,7 +153,7 @@ class _Store(Generic[T]):
             )
 
     def _check(self) -> None:
-        if all(judgement is None for judgement in self._judgements.values()):
+        if not self._replied:
             raise DataError(
                 f"judge: the endpoint rejects all of {len(self._rejected):,} questions, the last one with "
                 f"{self._rejected[-1]}; check model, temperature and prompt"

@@ -37,6 +37,7 @@ def judge_by_safety(
 
     The scores of each version are stored in `versions/<version>/scores.jsonl`. The texts are encoded by the
     reward model's own tokenizer, so that it can judge any version.
+    An answer that exceeds its context is not judged.
     Raises DataError if the model can't be loaded or its chat format can't write a text.
     """
     scores = TextScores(folder, dtype)
@@ -48,7 +49,7 @@ def judge_by_safety(
 
     return {
         version: [
-            Judgement(row["score"] < threshold, row)
+            Judgement(None if row["score"] is None else row["score"] < threshold, row)
             for row in cached_rows(out / version / "scores.jsonl", partial(rows, version))
         ]
         for version in answers

@@ -36,6 +36,16 @@ def stages(report: Report) -> dict[str, Report]:
     return {name: metrics for name, metrics in report["benchmark"].items() if metrics.get("versions")}
 
 
+def tested_versions(report: Report) -> list[str]:
+    """The versions of all stages, each once."""
+    return list(dict.fromkeys(name for metrics in stages(report).values() for name in metrics["versions"]))
+
+
+def stage_prefix(report: Report, stage: str) -> str:
+    """The beginning of a title that names the stage, if several ran benchmarks."""
+    return f"{words(stage)}: " if len(stages(report)) > 1 else ""
+
+
 def measured(metrics: Report) -> Iterator[tuple[str, str, dict[str, Report]]]:
     """Yields benchmark, figure, and the figures of all versions that ran the benchmark."""
     for task, key in TITLES:
@@ -45,11 +55,10 @@ def measured(metrics: Report) -> Iterator[tuple[str, str, dict[str, Report]]]:
 
 def benchmark_table(report: Report) -> Table | None:
     """Returns all figures of all versions in percent, beside those of the paper's models."""
-    found = stages(report)
-    versions = list(dict.fromkeys(name for metrics in found.values() for name in metrics["versions"]))
+    versions = tested_versions(report)
     rows = []
-    for stage, metrics in found.items():
-        prefix = f"{words(stage)}: " if len(found) > 1 else ""
+    for stage, metrics in stages(report).items():
+        prefix = stage_prefix(report, stage)
         for task, key, figures in measured(metrics):
             cells = [_cell(figures.get(name), key) for name in versions]
             for title, paper in _paper(task, key, metrics):
@@ -82,7 +91,7 @@ def _paper(task: str, key: str, metrics: Report) -> Iterator[tuple[str, dict[str
 def benchmark_details_table(report: Report) -> Table | None:
     """Returns how each benchmark was run: without these, figures can't be compared with others."""
     rows = []
-    for metrics in stages(report).values():
+    for stage, metrics in stages(report).items():
         for task, settings in metrics["tasks"].items():
             measure = settings["measure"]
             harness = f"lm-eval {metrics['harness']}" if measure == "lm-eval" else "the paper's measure"
@@ -90,7 +99,7 @@ def benchmark_details_table(report: Report) -> Table | None:
                 found = version["tasks"][task]
                 rows.append(
                     [
-                        f"{task}, {words(name)}",
+                        f"{stage_prefix(report, stage)}{task}, {words(name)}",
                         harness,
                         str(settings.get("shots", MISSING)),
                         "yes" if found["chat_template"] else "no",

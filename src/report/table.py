@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ..console import aligned_table, duration
@@ -53,10 +54,10 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         console.print(table)
         console.print()
     for line in _lines(report):
-        console.print(line)
+        console.print(line, markup=False)
     for section in notes(report).values():
         for note in section:
-            console.print(f"note: {note}")
+            console.print(f"note: {note}", markup=False)
 
 
 def side_by_side(head: list[str], rows: list[list[str]], width: int) -> Iterator[RichTable]:
@@ -74,9 +75,9 @@ def side_by_side(head: list[str], rows: list[list[str]], width: int) -> Iterator
         remaining -= needed
     for block in blocks:
         (first, *others), *lines = zip(titles, *block, strict=True)
-        table = aligned_table(first, *others)
+        table = aligned_table(escape(first), *map(escape, others))
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*map(escape, line))
         yield table
 
 
@@ -86,7 +87,7 @@ def stages_table(report: dict[str, Any]) -> RichTable | None:
         return None
     table = aligned_table("stage", "wall time")
     for name, value in seconds.items():
-        table.add_row(words(name), duration(value))
+        table.add_row(escape(words(name)), duration(value))
     table.add_row("total", duration(sum(seconds.values())), style="bold")
     return table
 

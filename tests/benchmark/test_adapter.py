@@ -19,7 +19,7 @@ from llamita.data.intake import Intake
 from llamita.model.checkpoint import load_causal_lm, load_tokenizer
 from llamita.sampling.engines import Samplers
 
-from ..helpers.benchmark import TASKS
+from ..helpers.benchmark import ROWS, TASKS
 
 
 def adapter(folder: Path, **tasks: Any) -> HarnessModel:
@@ -62,7 +62,11 @@ def test_figures_equal_those_of_hflm(name: str, size: str, template: bool, data:
                 assert logprobs == pytest.approx([one[0][0] for one in expected["resps"]], abs=1e-3)
                 assert [one[0][1] for one in row["resps"]] == [one[0][1] for one in expected["resps"]]
     assert figures(name, ours) == pytest.approx(figures(name, theirs), abs=1e-5)
-    assert (mine.truncated > 0) == (size == "small")
+    prompts = {arguments[0] for rows in ours.values() for row in rows for arguments in row["arguments"]}
+    assert mine.truncated <= prompts
+    assert (len(mine.truncated) > 0) == (size == "small")
+    if (name, size) in (("mmlu", "small"), ("truthfulqa", "small")):  # all prompts are long
+        assert len(mine.truncated) == ROWS, "once, not for each choice and task"
 
 
 def test_rolling_scores_and_empty_contexts_equal_those_of_hflm(models: Path) -> None:

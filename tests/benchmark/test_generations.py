@@ -30,7 +30,8 @@ def run(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     settings = BenchmarkSettings.model_validate({"tasks": {name: GENERATIONS[name]}})
     model = TestedModel("sft", folder, settings, samplers=Samplers(settings, dtype="float32", working=folder))
-    rows = read_rows(name, GENERATIONS[name]["path"], data, intake=Intake())
+    [source] = settings.tasks.chosen()[name].sources(name)
+    rows = read_rows(source, data, intake=Intake())
     return run_generation(name, settings, rows, model=model, inputs=inputs, template=template)
 
 

@@ -18,6 +18,8 @@ from llamita.errors import ConfigError
 from llamita.sandbox import programs
 
 from ..helpers.benchmark import GENERATIONS, HUMANEVAL, TASKS
+from ..helpers.chatml import chatml_tokenizer
+from ..helpers.tiny import save_tiny_model
 from ..helpers.two_ranks import on_two_ranks
 
 CHOSEN = {"tasks": {name: TASKS[name] for name in ("mmlu", "gsm8k")} | {"bold": GENERATIONS["bold"]}}
@@ -92,7 +94,7 @@ def test_a_resumed_run_reuses_finished_benchmarks(
 def test_the_template_can_be_forced_and_limits_apply_to_each_subject(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    tasks = {"mmlu": TASKS["mmlu"] | {"limit": 2, "shots": 0}}
+    tasks = {"mmlu": {"path": TASKS["mmlu"]["path"], "limit": 2, "shots": 0}}
     found = run(inputs, tmp_path / "out", tasks=tasks, chat_template=True)["versions"]["base"]["tasks"][
         "mmlu"
     ]
@@ -143,12 +145,29 @@ def test_missing_requirements_are_reported_before_models_are_loaded(
         run(inputs, tmp_path / "e", tasks={"bold": GENERATIONS["bold"]})
 
 
+def test_a_version_without_a_chat_template_is_named_before_any_model_runs(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = chatml_tokenizer()
+    tokenizer.chat_template = None
+    inputs |= {"versions.plain": save_tiny_model(tmp_path / "plain", tokenizer)}
+    with monkeypatch.context() as patch:
+        patch.setattr(tested, "load_causal_lm", lambda *_: pytest.fail("a model was loaded"))
+        with pytest.raises(
+            ConfigError, match=r"plain: its tokenizer has no chat template; .*_template: false"
+        ):
+            run(inputs, tmp_path / "a")
+    found = run(inputs, tmp_path / "b", tasks={"bold": GENERATIONS["bold"]}, chat_template=False)
+    assert list(found["versions"]) == ["base", "v1/ppo", "plain"]
+
+
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
         ("{}", "no benchmark to run; set at least one of mmlu"),
         ("{mmlu: {path: a}}", "few_shot_path: missing|missing; set the file with the examples"),
         ("{mmlu: {few_shot_path: a}}", "has no effect without `path`"),
+        ("{mmlu: {path: a, few_shot_path: b, shots: 0}}", "has no effect with `shots: 0`"),
         ("{gsm8k: {shots: 9}}", "less than or equal to 8"),
         ("{mmmlu: {}}", "unknown key; did you mean 'mmlu'"),
     ],

@@ -15,6 +15,7 @@ from llamita.judges import endpoint
 from llamita.sampling.engines import Samplers
 from llamita.working import locked
 
+from ..helpers.chatml import chatml_tokenizer
 from ..helpers.fake_vllm import fake_vllm
 from ..helpers.judge_server import JudgeServer, judge_server
 from ..helpers.rows import turn, write
@@ -161,6 +162,58 @@ def test_models_are_sampled_and_scored_once(
     )
 
 
+def test_stored_scores_are_of_the_same_rows_and_precision(folder: Path, tokenizer: Any) -> None:
+    """The same answers, but other prompts are harmful, or the reward model computes in bf16."""
+    save_tiny_reward_model(folder / "rm", tokenizer)
+    command = ("a.jsonl", "b.jsonl", "--prompts", "prompts.jsonl", "--helpfulness", "rm", "--safety", "rm")
+
+    def scores(*more: str) -> list[dict[str, list[float]]]:
+        result = llamita(*command, *more)
+        assert result.exit_code == 0, output(result)
+        return [row["scores"] for row in rows(folder / "comparison" / "answers.jsonl")]
+
+    first = scores()
+    assert [list(one) for one in first] == [["helpfulness"]] * 3 + [["safety"]]
+    coarse = scores("--dtype", "bfloat16")
+    assert [one.keys() for one in coarse] == [one.keys() for one in first]
+    assert coarse != first
+    write(folder / "prompts.jsonl", [PROMPTS[0] | {"is_safety": True}, *PROMPTS[1:]])
+    assert [list(one) for one in scores()] == [["safety"], ["helpfulness"], ["helpfulness"], ["safety"]]
+
+
+def test_answers_beyond_a_reward_models_context_are_undecided(folder: Path, tokenizer: Any) -> None:
+    answered(folder / "b.jsonl", RIGHT, " ".join([RIGHT] * 20), RIGHT, HARMFUL)
+    save_tiny_reward_model(folder / "rm", tokenizer, max_position_embeddings=64)
+    result = llamita("a.jsonl", "b.jsonl", "--prompts", "prompts.jsonl", "--helpfulness", "rm")
+    assert "B: helpfulness scores: 1 of 3 answers have no score" in output(result)
+    shares = results(folder)["kinds"]["ordinary"]["raters"]["helpfulness"]
+    assert (shares["pairs"], shares["undecided"]) == (2, 1)
+    second = rows(folder / "comparison" / "answers.jsonl")[1]
+    assert second["scores"]["helpfulness"][0] > 0
+    assert second["scores"]["helpfulness"][1] is second["verdicts"]["helpfulness"] is None
+
+
+def test_a_prompt_that_a_reward_model_cannot_read_is_named_before_sampling(
+    folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = chatml_tokenizer()
+    strict.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system messages') }}{% endif %}"
+        f"{strict.chat_template}"
+    )
+    save_tiny_model(folder / "one", tokenizer)
+    save_tiny_reward_model(folder / "rm", strict)
+    system = [{"role": "system", "content": "be brief"}, *turn("color of gil ?")]
+    write(folder / "prompts.jsonl", [*PROMPTS, {"messages": system}])
+    monkeypatch.setattr(Samplers, "of", lambda *_: pytest.fail("a model was sampled"))
+    command = ("one", "one", "--prompts", "prompts.jsonl", "--helpfulness", "rm", "--max-new-tokens", 8)
+    result = llamita(*command)
+    assert result.exit_code == 1
+    assert "--helpfulness: the reward model can't score answers to 'color of gil ?':" in output(result)
+    assert "no system messages" in output(result)
+    assert not (folder / "comparison").exists()
+
+
 def test_a_model_ties_with_itself(folder: Path, tokenizer: Any) -> None:
     model = save_tiny_model(folder / "one", tokenizer)
     save_tiny_reward_model(folder / "rm", tokenizer)
@@ -224,6 +277,7 @@ def test_prompts_that_do_not_fit_are_counted(folder: Path, tokenizer: Any) -> No
         ((), "nothing compares the answers; add --helpfulness, --safety, --gold or --judge"),
         (("--judge", "http://h/v1"), "add --judge-model NAME"),
         (("--judge-model", "m"), "need --judge URL"),
+        (("--gold", "world", "--judge-timeout", "60"), "need --judge URL"),
         (("--judge", "localhost:8000", "--judge-model", "m"), "no address of an endpoint"),
         (("--gold", "nowhere"), "nowhere: no truth.json"),
         (("--gold", "world", "--dtype", "int8"), "'int8' is not one of 'float32', 'bfloat16'"),

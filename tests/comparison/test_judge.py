@@ -78,6 +78,21 @@ def test_a_judge_that_prefers_a_place_decides_nothing(server: JudgeServer, tmp_p
     )
 
 
+def test_errors_are_clustered_by_prompt(server: JudgeServer, tmp_path: Path) -> None:
+    """Four pairs of two prompts: of one prompt the judge prefers a place, of the other it is fair."""
+    server.judge = lambda question: "Verdict: A" if question.startswith("how") else longer(question)
+    answers = [("long", "no"), ("longer", "no")]
+    pairs = {
+        number: Pair(turn(prompt), *answers[number % 2])
+        for number, prompt in enumerate(["how ?", "how ?", "why ?", "why ?"])
+    }
+    figures = judge_pairs(settings(server), pairs, tmp_path / "replies.jsonl").figures
+    # two groups with means 1 and 0 (inconsistent), 1 and 1/2 (first), 0 and 1/2 (second)
+    assert (figures["inconsistent"], figures["inconsistent_se"]) == pytest.approx((0.5, 0.5))
+    assert (figures["shown_first"], figures["shown_first_se"]) == pytest.approx((0.75, 0.25))
+    assert (figures["shown_second"], figures["shown_second_se"]) == pytest.approx((0.25, 0.25))
+
+
 def test_a_win_and_a_tie_are_a_tie_and_inconsistent(server: JudgeServer, tmp_path: Path) -> None:
     server.replies = {"how ?|x|yy": ["Verdict: B"], "how ?|yy|x": ["Verdict: tie"]}
     found = judge(server, tmp_path, ("x", "yy"))

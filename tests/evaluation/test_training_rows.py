@@ -37,6 +37,7 @@ def stage(root: Path, name: str, kind: str, settings: dict[str, Any], **inputs: 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     data = tmp_path / "data"
+    (tmp_path / "pretrain").mkdir()
     several = [*turn("What is a?", "it is red"), *turn("and b?", "blue")]
     write(data / "dialogues.jsonl", [{"messages": several}, {"messages": turn("who?", "me")}, {"broken": 1}])
     write(data / "pairs.jsonl", [{"prompt": turn("how?"), "chosen": "so", "rejected": "no"}])
@@ -77,6 +78,32 @@ def test_prompts_are_found_in_all_stages_before(root: Path, capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert "warning: 2 of 4 ordinary test prompts occur in training rows: sft (2)" in shown
     assert "warning: 2 of 2 harmful test prompts occur in training rows: v1/ppo (1), safety (1)" in shown
+
+
+def test_stages_of_the_same_name_are_apart(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The versions of two runs: the first has the prompt in its rows, the second has not."""
+    write(root / "data" / "other.jsonl", [{"messages": turn("new?", "yes")}])
+    other = stage(root / "other", "sft", "sft", {"dialogues": sources("other")}, data="../data")
+    found = compare_with_training([prompt("who?")], {"v1": root / "sft", "v2": other})
+    assert {name: one["prompts"]["ordinary"] for name, one in found["stages"].items()} == {
+        "sft": 1,
+        "sft (2)": 0,
+    }
+    assert "occur in training rows: sft (1)" in capsys.readouterr().out
+    (root / "data" / "other.jsonl").unlink()
+    found = compare_with_training(
+        [prompt("who?")], {"sft": root / "pretrain", "v1": root / "sft", "v2": other}
+    )
+    assert list(found["not_compared"]) == ["sft", "sft (2)"]
+
+
+def test_a_stage_before_that_is_missing_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "sft").rename(root / "moved")
+    found = compare_with_training([prompt("who?")], {"v1/ppo": root / "v1" / "ppo"})
+    assert list(found["stages"]) == ["v1/ppo", "safety"]
+    assert found["not_compared"] == {"input start of v1/ppo": f"{root}/sft does not exist"}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"not compared with the training rows of input start of v1/ppo: {root}/sft does not exist" in shown
 
 
 def test_none_is_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

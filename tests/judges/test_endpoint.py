@@ -156,6 +156,27 @@ def test_an_endpoint_that_rejects_every_question_stops_the_run(server: JudgeServ
     assert sum(server.asked.values()) == 22
 
 
+def test_a_stored_reply_shows_that_the_endpoint_does_not_reject_everything(
+    server: JudgeServer, tmp_path: Path
+) -> None:
+    """Callers ask in parts, of which all questions may be filtered."""
+    server.replies = {"one": ["Rating: 1"], "filtered": [400], "odd": ["none"]}
+    assert ask(server, tmp_path / "replies.jsonl", ["one"]) == [1]
+    assert ask(server, tmp_path / "replies.jsonl", ["filtered"]) == ["rejected"]
+    assert ask(server, tmp_path / "others.jsonl", ["odd", "filtered"], parallel=1) == [None, "rejected"]
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_stored(server: JudgeServer, tmp_path: Path) -> None:
+    """JSON can contain it, UTF-8 can't."""
+    server.replies = {"cut": ["\ud83d Rating: 2"], "next": ["Rating: 3"]}
+    path = tmp_path / "replies.jsonl"
+    assert ask(server, path, ["cut", "next"]) == [2, 3]
+    assert ask(server, path, ["cut", "next"]) == [2, 3]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert {row["reply"] for row in rows} == {"\ud83d Rating: 2", "Rating: 3"}
+    assert sum(server.asked.values()) == 2
+
+
 def test_a_redirect_is_not_followed(
     server: JudgeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,13 @@ def test_answers_below_the_threshold_are_violations(name: str, tokenizer: Any, t
     assert violations(found)["sft"][0] is False
 
 
+def test_an_answer_beyond_the_context_is_not_judged(tokenizer: Any, tmp_path: Path) -> None:
+    folder = save_tiny_reward_model(tmp_path / "safety", tokenizer, max_position_embeddings=32)
+    answers = {"sft": [answer_of("fine"), answer_of("bolo " * 40)]}
+    found = judges.judge_by_safety(answers, folder, threshold=1.0, dtype="float32", out=tmp_path)
+    assert violations(found) == {"sft": [True, None]}
+
+
 def test_stored_scores_are_not_computed_again(
     tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

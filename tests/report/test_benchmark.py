@@ -53,6 +53,22 @@ def test_how_each_benchmark_was_run_is_shown(report: dict[str, Any]) -> None:
     assert table["rows"][2][1:3] == ["the paper's measure", "–"]
 
 
+def test_two_stages_are_both_shown(report: dict[str, Any]) -> None:
+    first = report["benchmark"]["benchmark"]
+    mmlu = result(accuracy=0.4, accuracy_se=0.01)
+    tasks = {"mmlu": {"measure": "lm-eval", "source": "mmlu", "shots": 5, "limit": None}}
+    versions = {"v2/ppo": {"chat_template": True, "tasks": {"mmlu": mmlu}}}
+    report["benchmark"]["more"] = first | {"tasks": tasks, "versions": versions}
+    table, details, drawn = benchmark_table(report), benchmark_details_table(report), benchmarks(report)
+    assert table is not None
+    assert details is not None
+    assert drawn is not None
+    assert table["rows"][-1][:4] == ["more: MMLU, accuracy", "–", "–", "40.0 ± 1.0"]
+    assert [row[0] for row in details["rows"][::6]] == ["benchmark: gsm8k, base", "more: mmlu, v2 ppo"]
+    for title in ("benchmark: GSM8K, strict match", "more: MMLU, accuracy", "v2 ppo"):
+        assert title in drawn
+
+
 def test_the_page_has_the_section_only_if_benchmarks_were_run(report: dict[str, Any]) -> None:
     page = render(report)
     assert 'id="benchmark"' in page

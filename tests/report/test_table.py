@@ -72,6 +72,17 @@ def test_differences_and_notes(example: Path) -> None:
     assert "test prompts: 1,000 ordinary" in lines
 
 
+def test_markup_in_a_report_is_text(example: Path) -> None:
+    report = collect("smoke", read_artifacts(inputs_of(example)))
+    report["wall_seconds"]["[b]stage"] = 1.0
+    report["versions"] = {f"[b]{name}": one for name, one in report["versions"].items()}
+    report["training_rows"] = {"not_compared": {"sft": "[/inst] is missing"}}
+    lines = printed(report, width=400)
+    assert any(line.startswith("[b]stage ") for line in lines)
+    assert any(line.startswith("version ") and " [b]sft " in line for line in lines)
+    assert "note: Test prompts were not compared with the training rows of sft: [/inst] is missing." in lines
+
+
 def test_headlines_of_safety(safety_report: dict) -> None:
     figures = safety_report["differences"]["v2/ppo"]["v2/rejection"]
     figures |= {"safety_score": -0.5}  # the terminal does not show it

@@ -31,7 +31,7 @@ def print_runs(runs: Sequence[Run], console: Console) -> None:
             console.print(part)
             console.print()
     for note in notes(runs, found):
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", markup=False)
 
 
 def write_page(runs: Sequence[Run], folder: Path) -> Path:

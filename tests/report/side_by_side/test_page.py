@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from llamita.cli import app
@@ -14,7 +15,7 @@ from llamita.console import console
 from llamita.errors import ConfigError
 from llamita.report.side_by_side import figures
 from llamita.report.side_by_side.measures import rows
-from llamita.report.side_by_side.page import write_page
+from llamita.report.side_by_side.page import print_runs, write_page
 from llamita.report.side_by_side.reading import Run, read_runs
 from llamita.report.side_by_side.tables import figures_table, notes, settings_table
 
@@ -117,6 +118,17 @@ def test_figures_without_anything_measured() -> None:
 
     nothing = [Run(name, Path(name), empty_report(), ()) for name in ("a", "b")]
     assert [draw(nothing) for draw, _ in figures.FIGURES] == [None] * 4
+
+
+def test_markup_in_a_report_is_text(write_run: RunReports, capsys: pytest.CaptureFixture[str]) -> None:
+    def marked(report: dict[str, Any]) -> None:
+        report["settings"]["sft"]["new"] = {"[/inst]": "[bold] [/inst]"}
+
+    runs = read_runs([write_run("first"), write_run("other[/inst]", marked)])
+    print_runs(runs, Console(width=200, force_terminal=False))
+    shown = capsys.readouterr().out
+    assert "sft: new.[/inst]" in shown
+    assert '"[bold] [/inst]"' in shown
 
 
 def test_the_command(write_run: RunReports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
