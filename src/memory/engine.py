@@ -23,8 +23,10 @@ class Engine:
         stage: ZeRO stage; None without DeepSpeed.
         precision: `bf16`: weights in bf16, master weights in fp32 (DeepSpeed with bf16); `autocast`: weights
             in fp32 that autocast copies to bf16 (accelerate without DeepSpeed); `fp32`.
+        caches_copies: whether autocast keeps its copies until the end of a forward pass: accelerate's does,
+            that of `model/precision.py` (PPO) does not.
         fp32_sums: whether gradients are accumulated in fp32 (`data_types.grad_accum_dtype`).
-        offload_optimizer: whether gradients and optimizer are in the host's memory.
+        offload_optimizer: whether the optimizer is in the host's memory, and `offload_gradients`.
         offload_weights: whether ZeRO-3's partition of the weights is in the host's memory.
         overlap: whether gradients are reduced while others are computed, from a second bucket.
         bucket: elements of a bucket of gradients.
@@ -36,6 +38,7 @@ class Engine:
     ranks: int
     stage: int | None
     precision: Precision
+    caches_copies: bool = True
     fp32_sums: bool = True
     offload_optimizer: bool = False
     offload_weights: bool = False
@@ -85,6 +88,16 @@ class Engine:
     def sum_width(self) -> int:
         """Bytes of an accumulated gradient under ZeRO-2 and 3."""
         return FP32 if self.fp32_sums else self.width
+
+    @property
+    def offload_gradients(self) -> bool:
+        """Whether gradients are accumulated in the host's memory, where an offloaded optimizer reads them.
+
+        ZeRO-2 in bf16 with sums in fp32 accumulates them on the GPU (stage_1_and_2.py:
+        `_build_compact_grad_partition_buffer`) and copies them before the step.
+        """
+        on_gpu = self.stage == 2 and self.precision == "bf16" and self.fp32_sums
+        return self.offload_optimizer and not on_gpu
 
     @property
     def bf16_optimizer(self) -> bool:

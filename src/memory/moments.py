@@ -17,7 +17,7 @@ def held(model: Trained, engine: Engine, *, waiting: bool = False) -> tuple[Part
 
     On the host also `buffers`, with an offloaded optimizer. `waiting`: between two steps.
     """
-    summed = states.gradients if engine.offload_optimizer or not waiting else states.waiting_gradients
+    summed = states.gradients if engine.offload_gradients or not waiting else states.waiting_gradients
     gpu = {
         "weights": states.weights(model, engine),
         "gradients": summed(model, engine),
@@ -25,7 +25,8 @@ def held(model: Trained, engine: Engine, *, waiting: bool = False) -> tuple[Part
     }
     on_host = [
         *(["weights"] if engine.offload_weights else []),
-        *(["gradients", "optimizer"] if engine.offload_optimizer else []),
+        *(["gradients"] if engine.offload_gradients else []),
+        *(["optimizer"] if engine.offload_optimizer else []),
     ]
     host = {name: gpu.pop(name) for name in on_host}
     if copies := states.host_buffers(model, engine):
@@ -44,7 +45,7 @@ def moments(model: Trained, engine: Engine, batch: MicroBatch) -> dict[str, Part
     gathered, buffers = states.gathered(model, engine), states.backward_buffers(model, engine)
     return {
         "loss": {
-            "gathered": gathered + passes.cached_copies(shape, by, batch.loss),
+            "gathered": gathered + passes.copies(shape, by, batch.loss, saved=not batch.checkpointing),
             "buffers": buffers,
             "activations": passes.stored(shape, by, batch),
             "logits": passes.logits(shape, by, batch),

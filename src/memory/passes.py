@@ -125,32 +125,35 @@ def evaluation(shape: Shape, engine: Engine, tokens: int, *, loss: Loss) -> int:
     width = FP32 if engine.precision == "fp32" else BF16
     hidden = _RESIDUAL[engine.precision] * shape.hidden_size
     of_layer = tokens * (4 * hidden + 3 * width * shape.intermediate_size)
-    of_layer += cached_copies(shape, engine, "scores")
+    of_layer += copies(shape, engine, "scores", saved=False)
     if loss == "scores":
         return of_layer
     if loss == "answers":
         return max(of_layer, 2 * hidden * tokens + part(shape, tokens))
-    in_own = width * tokens * shape.vocab_size + cached_copies(shape, engine, loss)
+    in_own = width * tokens * shape.vocab_size + copies(shape, engine, loss, saved=False)
     copied = FP32 if engine.precision == "autocast" else 0  # after autocast, which frees its other copies
     parts = (2 if engine.precision == "bf16" else 1) * FP32 * min(tokens, EVALUATED_AT_ONCE)
     return max(of_layer, hidden * tokens + in_own, shape.vocab_size * (tokens * (width + copied) + parts))
 
 
-def cached_copies(shape: Shape, engine: Engine, loss: Loss) -> int:
-    """Copies in bf16 of all matrices, which autocast caches until the end of the forward pass.
+def copies(shape: Shape, engine: Engine, loss: Loss, *, saved: bool) -> int:
+    """Autocast's copies of matrices in bf16 at the end of the forward pass, at most.
 
-    Without checkpointing the backward pass needs them too. TRL's fused head copies in tiles.
+    Of all matrices if autocast caches them or if they are `saved` for the backward pass (without
+    checkpointing), otherwise of the largest one. TRL's fused head copies in tiles.
     """
     if engine.precision != "autocast":
         return 0
     head = shape.embeddings if loss == "whole" else 0
-    return BF16 * (shape.num_hidden_layers * shape.layer_matrices + head)
+    if engine.caches_copies or saved:
+        return BF16 * (shape.num_hidden_layers * shape.layer_matrices + head)
+    return BF16 * max(head, *(inputs * outputs for inputs, outputs in shape.matrices.values()))
 
 
 def backward_copies(shape: Shape, engine: Engine, batch: MicroBatch) -> int:
-    """Those of `cached_copies` that exist in the backward pass of a layer."""
+    """Those of `copies` that exist in the backward pass of a layer."""
     if engine.precision != "autocast":
         return 0
     if batch.checkpointing:
         return BF16 * shape.layer_matrices
-    return cached_copies(shape, engine, batch.loss)
+    return copies(shape, engine, batch.loss, saved=True)

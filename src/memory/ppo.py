@@ -207,7 +207,7 @@ def _trained(shape: Shape, settings: PpoSettings) -> Trained:
 def _engine(file: str | None, shape: Shape, ranks: int, *, settings: PpoSettings) -> Engine:
     """Without a file plain torch, without buckets. With `lora` ZeRO-3 trains the adapters as ZeRO-2 does."""
     if file is None:
-        return Engine.plain(1, bf16=settings.dtype == "bfloat16")
+        return replace(Engine.plain(1, bf16=settings.dtype == "bfloat16"), caches_copies=False)
     engine = Engine.of_file(DeepSpeedFile.read(file).content, shape, ranks, bf16=True)
     if settings.lora is not None and engine.stage == 3:
         return replace(engine, stage=2, offload_weights=False)

@@ -47,12 +47,12 @@ class Batch(NamedTuple):
                     "config.json: max_position_embeddings: missing; add it, or set max_prompt_length in the "
                     "stage's YAML"
                 )
-            if context <= new:
+            if context <= new + 1:
                 raise DataError(
                     f"max_new_tokens {new} leaves no room for a prompt in max_position_embeddings {context} "
                     "of config.json; choose a lower one"
                 )
-            prompt = int(context) - new
+            prompt = int(context) - new - 1  # `rlhf/prompts.py: read_pool`
         return cls(max(1, min(answers, settings.sampling_cache_tokens // (prompt + new))), prompt, new)
 
     @property

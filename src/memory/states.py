@@ -134,8 +134,8 @@ def step_buffers(model: Trained, engine: Engine) -> int:
 def host_buffers(model: Trained, engine: Engine) -> int:
     """What offloading adds in the host's memory to the gradients and the optimizer.
 
-    A second copy of the gradients' share, for the step; under ZeRO-2 also the updated share of the weights
-    and the largest gradient.
+    A copy of the gradients' share, for the step; under ZeRO-2 also the updated share of the weights and the
+    largest gradient.
     """
     if not engine.offload_optimizer:
         return 0

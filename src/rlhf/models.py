@@ -1,8 +1,8 @@
-"""Loads the models of rejection sampling and PPO; checks that they have the same tokenizer."""
+"""Loads the models of rejection sampling and PPO; checks their tokenizers and finds their common context."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DataError
 from ..measures import JUDGE, REWARD_MODELS
 from ..model import reward_models
-from ..model.checkpoint import load_tokenizer, tokenizer_hash
+from ..model.checkpoint import context_length, load_tokenizer, tokenizer_hash
 from ..model.partitioned_reward import PartitionedRewardModel
 from ..model.reward_models import RewardModels
 from ..model.scorer import Scorer
@@ -23,8 +23,7 @@ def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
 
     Raises DataError, before any weights are read, if their tokenizers differ.
     """
-    judges = [JUDGE] if JUDGE in inputs else []
-    first, *others = (inputs[name] for name in (*names, *REWARD_MODELS, *judges))
+    first, *others = _folders(inputs, names)
     tokenizer = load_tokenizer(first)
     for folder in others:
         if tokenizer_hash(load_tokenizer(folder)) != tokenizer_hash(tokenizer):
@@ -33,6 +32,19 @@ def common_tokenizer(inputs: Mapping[str, Path], *names: str) -> Any:
                 "tokenizer, so use models of one run"
             )
     return tokenizer
+
+
+def smallest_context(inputs: Mapping[str, Path], *names: str) -> int:
+    """The smallest context, in tokens, of the inputs `names` and of all reward models.
+
+    Raises DataError if the config of a model cannot be read.
+    """
+    return min(map(context_length, _folders(inputs, names)))
+
+
+def _folders(inputs: Mapping[str, Path], names: Sequence[str]) -> list[Path]:
+    judges = [JUDGE] if JUDGE in inputs else []
+    return [inputs[name] for name in (*names, *REWARD_MODELS, *judges)]
 
 
 def load_reward_models(

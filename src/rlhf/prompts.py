@@ -32,12 +32,18 @@ def read_pool(
 ) -> list[EncodedPrompt]:
     """The prompts of `settings.prompts`, below `root`, that leave room for an answer of `max_new_tokens`.
 
-    Longer prompts, and those longer than `max_prompt_length`, are skipped and counted in `intake`. Raises
-    DataError for an invalid row, or if no prompt is left.
+    There is room for an EOS, too, which reward models read after a truncated answer. Longer prompts, and
+    those longer than `max_prompt_length`, are skipped and counted in `intake`.
+
+    Args:
+        context_length: the smallest context of the models that answer, score or are trained, see
+            `models.smallest_context`.
+
+    Raises DataError for an invalid row, or if no prompt is left.
     """
     prompts = read_prompts(settings.prompts, root, intake, seed=settings.seed)
     encoded = [EncodedPrompt(prompt, encode_prompt(tokenizer, prompt.messages)) for prompt in prompts]
-    room = context_length - settings.max_new_tokens
+    room = context_length - settings.max_new_tokens - 1
     longest = min(room, settings.max_prompt_length or room)
     limit = "no room for an answer in the context" if longest == room else "max_prompt_length"
     pool = [prompt for prompt in encoded if len(prompt.ids) <= longest]

@@ -27,7 +27,7 @@ class RlhfSettings(RowSettings, SamplingSettings, RankSettings):
     """sources of the prompts to sample answers for"""
     max_prompt_length: Count | None = None
     """maximum length of a prompt in tokens; longer prompts are skipped and counted, as are prompts that leave
-    no room for an answer in the context"""
+    no room for an answer and an EOS in the smallest context of the models"""
     max_new_tokens: Count
     """maximum length of an answer in tokens, EOS included"""
     safety_threshold: Share = 0.15

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from ..distributed.device import device
 from ..model.checkpoint import load_causal_lm
 from ..settings import Precision
 from .dialogues import DialogueSampler
@@ -50,12 +49,13 @@ class Samplers:
     def of(self, folder: Path, model: Any = None) -> Sampler:
         """A sampler of the model in `folder`; with servers the samplers before it end.
 
-        `model`: the loaded model, if the caller has it; None: it is loaded if the engine needs it.
+        `model`: the loaded model, if the caller has it; None: it is loaded into the host's memory if the
+        engine needs it. The built-in engine copies it from there and forgets it: a GPU never holds it twice.
         """
         if isinstance(self._settings.sampler, VllmEngine):
             return self._server_of(folder)
         if model is None:
-            model = load_causal_lm(folder, self._dtype).to(device()).eval()
+            model = load_causal_lm(folder, self._dtype).eval()
         return self._local(model)
 
     def for_training(self, model: Any, folder: Path, *, dtype: str | None) -> Sampler:

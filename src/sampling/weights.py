@@ -136,7 +136,7 @@ def _matrix(dtype: torch.dtype, *linears: Any) -> Tensor:
     places = joined.split([rows for rows, _ in shapes], dim=1)
     for place, linear in zip(places, linears, strict=True):
         with whole(linear.weight):
-            place.copy_(merged(linear).t())
+            place.copy_(merged(linear).to(device()).t())  # a GPU transposes faster than the host
     return joined
 
 

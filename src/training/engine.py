@@ -112,10 +112,15 @@ class Engine:
         """Bytes on this rank's device that the optimizer's first step will allocate for Adam's moments."""
         return sum(
             2 * parameter.numel() * parameter.element_size()
-            for group in self._optimizer.param_groups
-            for parameter in group["params"]
+            for parameter in self._updated()
             if parameter not in self._optimizer.state and parameter.device.type == device().type
         )
+
+    def _updated(self) -> list[Tensor]:
+        """The tensors that the optimizer updates; DeepSpeed's ZeRO-3 shows them to it only during a step."""
+        if self.zero_stage == 3:
+            return list(self._deepspeed.optimizer.fp32_partitioned_groups_flat)
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
     def discard_gradients(self) -> None:
         """Forgets the gradients of all backward passes since the last step, as if there had been none."""

@@ -6,6 +6,7 @@ Run by tests/memory/test_ppo_states.py, once for each rank:
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from held_bytes import all_tensors, storages, with_gradients
 from torch import Tensor, nn
 
 from llamita.distributed import group
+from llamita.model.frozen import HostCopy
 from llamita.processes import rank
 from llamita.rlhf.ppo import stage
 from llamita.rlhf.ppo.settings import PpoSettings
@@ -55,7 +57,9 @@ class Counts:
             parts[f"{name} weights"] = storages(_weights(engine.module.parameters()))
             parts[f"{name} optimizer"] = storages(_states(engine))
         everything = list(all_tensors())
-        parts["frozen"] = storages(_weights(t for t in everything if isinstance(t, nn.Parameter)))
+        parts["frozen"] = storages(
+            [*_weights(t for t in everything if isinstance(t, nn.Parameter)), *_offloaded()]
+        )
         large = [tensor for tensor in with_gradients(everything) if tensor.numel() >= 1024]
         parts["others"] = storages(tensor for tensor in large if tensor.is_floating_point())
         known = set(storages(self._before))
@@ -105,6 +109,12 @@ def held(settings: dict[str, Any], inputs: dict[str, str], out: Path) -> Found:
 def _weights(parameters: Iterable[nn.Parameter | Tensor]) -> list[Tensor]:
     found = list(parameters)
     return [*found, *(p.ds_tensor for p in found if hasattr(p, "ds_tensor"))]  # ZeRO-3's partitions
+
+
+def _offloaded() -> list[Tensor]:
+    """Pieces of models in the host's memory."""
+    copies = [thing for thing in gc.get_objects() if type(thing) is HostCopy]
+    return [piece for one in copies for piece in one.pieces]
 
 
 def _states(engine: Engine) -> list[Tensor]:

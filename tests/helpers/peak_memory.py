@@ -65,10 +65,18 @@ class Bytes(TorchDispatchMode):
         self.now -= self._sizes.pop(place)
 
 
-def passes(config: dict[str, Any], tokens: int, *, loss: str, precision: str, checkpointing: bool) -> Passes:
+def passes(
+    config: dict[str, Any],
+    tokens: int,
+    *,
+    loss: str,
+    precision: str,
+    checkpointing: bool,
+    caches_copies: bool = True,
+) -> Passes:
     """Runs both passes of a Llama on one row, as the stages do, and counts.
 
-    `loss`, `precision` and `checkpointing` are those of `llamita.memory`. Every weight has a gradient before.
+    The names of all options are those of `llamita.memory`. Every weight has a gradient before.
     """
     from accelerate.utils.operations import convert_outputs_to_fp32
     from trl.trainer.utils import add_fused_lm_head
@@ -92,7 +100,8 @@ def passes(config: dict[str, Any], tokens: int, *, loss: str, precision: str, ch
             add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
         forward = _policy(model).forward if loss == "answers" else model.forward
         if precision == "autocast":
-            forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(forward))
+            autocast = torch.autocast("cpu", torch.bfloat16, cache_enabled=caches_copies)
+            forward = convert_outputs_to_fp32(autocast(forward))
         gradients = [parameter.grad for parameter in model.parameters()]
         tensors: list[Any] = [*model.parameters(), *model.buffers(), *gradients, ids]
         with Bytes(tensors) as counted:

@@ -13,7 +13,7 @@ from llamita.memory.passes import (
     MicroBatch,
     backward,
     backward_copies,
-    cached_copies,
+    copies,
     evaluation,
     logits,
     stored,
@@ -35,23 +35,20 @@ CONFIG: dict[str, Any] = {
 TOKENS = 4096
 
 
-def engine_of(precision: Precision) -> Engine:
-    return Engine(1, 0 if precision == "bf16" else None, precision)
+def engine_of(precision: Precision, *, caches_copies: bool = True) -> Engine:
+    return Engine(1, 0 if precision == "bf16" else None, precision, caches_copies=caches_copies)
 
 
-def predicted(
-    config: dict[str, Any], loss: Any, precision: Precision, checkpointing: bool
-) -> tuple[int, int]:
+def predicted(config: dict[str, Any], loss: Any, engine: Engine, checkpointing: bool) -> tuple[int, int]:
     """Bytes when the backward pass begins (without logits), and at most, as `account_of` adds them up."""
     shape = Shape.from_config(config, scores=loss == "scores")
-    engine = engine_of(precision)
     batch = MicroBatch(TOKENS, loss, checkpointing, TOKENS // 2)
     held = stored(shape, engine, batch)
-    copies = cached_copies(shape, engine, loss)
+    copied = copies(shape, engine, loss, saved=not checkpointing)
     of_layer = backward(shape, engine, batch) + backward_copies(shape, engine, batch)
-    gradient = (4 if precision == "fp32" else 2) * shape.hidden_size * shape.intermediate_size
-    most = max(held + copies + logits(shape, engine, batch), of_layer + gradient)
-    return held + (0 if checkpointing else copies), most
+    gradient = (4 if engine.precision == "fp32" else 2) * shape.hidden_size * shape.intermediate_size
+    most = max(held + copied + logits(shape, engine, batch), of_layer + gradient)
+    return held + (0 if checkpointing else copied), most
 
 
 @pytest.mark.parametrize("heads", [8, 32])
@@ -63,7 +60,7 @@ def test_bytes_are_those_of_both_passes(
 ) -> None:
     config = CONFIG | {"num_key_value_heads": heads}
     found = passes(config, TOKENS, loss=loss, precision=precision, checkpointing=checkpointing)
-    held, peak = predicted(config, loss, precision, checkpointing)
+    held, peak = predicted(config, loss, engine_of(precision), checkpointing)
     if loss == "scores":  # otherwise log-probabilities are held as well
         assert held == pytest.approx(found.stored, rel=0.03)
     assert 0.95 * found.peak < peak < 1.1 * found.peak
@@ -75,7 +72,7 @@ def test_bytes_are_those_of_both_passes(
 def test_a_fused_head_holds_no_logits() -> None:
     """On a CPU its tiles are copied to fp32 several times, so its own peak is higher than on a GPU."""
     found = passes(CONFIG, TOKENS, loss="chunked", precision="bf16", checkpointing=False)
-    held, peak = predicted(CONFIG, "chunked", "bf16", False)
+    held, peak = predicted(CONFIG, "chunked", engine_of("bf16"), False)
     assert held == pytest.approx(found.stored, rel=0.03)
     assert held < peak < found.peak
 
@@ -87,12 +84,28 @@ def test_log_probabilities_of_answers_hold_a_part_of_the_logits(
 ) -> None:
     """PPO's policy; half of the tokens are answers."""
     found = passes(CONFIG, TOKENS, loss="answers", precision=precision, checkpointing=checkpointing)
-    held, peak = predicted(CONFIG, "answers", precision, checkpointing)
+    held, peak = predicted(CONFIG, "answers", engine_of(precision), checkpointing)
     assert 0.99 * found.stored < held < 1.1 * found.stored  # the last norm counts all tokens, not the answers
     assert peak == pytest.approx(found.peak, rel=0.05)
     shape = Shape.from_config(CONFIG)
     evaluated = evaluation(shape, engine_of(precision), TOKENS, loss="answers")
     assert evaluated == pytest.approx(found.evaluation, rel=0.02)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("loss", ["answers", "scores"])
+def test_ppo_without_deepspeed_caches_no_copies_of_weights(loss: Loss, checkpointing: bool) -> None:
+    """As `model/precision.py: computing_in` casts."""
+    found = passes(
+        CONFIG, TOKENS, loss=loss, precision="autocast", checkpointing=checkpointing, caches_copies=False
+    )
+    engine = engine_of("autocast", caches_copies=False)
+    held, peak = predicted(CONFIG, loss, engine, checkpointing)
+    assert held == pytest.approx(found.stored, rel=0.1)
+    assert peak == pytest.approx(found.peak, rel=0.1)
+    shape = Shape.from_config(CONFIG, scores=loss == "scores")
+    evaluated = evaluation(shape, engine, TOKENS, loss=loss)
+    assert evaluated == pytest.approx(found.evaluation, rel=0.1)
 
 
 def test_the_part_is_that_of_the_code() -> None:

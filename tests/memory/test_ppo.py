@@ -128,6 +128,8 @@ def test_plain_torch_holds_all_states_in_fp32() -> None:
     assert (
         of(2, deepspeed=None)["policy"].gpu["buffers"] == gpu["buffers"]
     )  # no buckets: PPO sums them itself
+    evaluated = of(1, deepspeed=None, micro_batch_size=1)["passes"].gpu["activations"]
+    assert evaluated < 2 * POLICY.layer_matrices * POLICY.num_hidden_layers, "autocast caches no copies"
     assert of(1, deepspeed=None)["sampling"].gpu["sampler"] == 2 * PARAMETERS
     assert of(1, deepspeed=None, dtype="float32")["sampling"].gpu["sampler"] == 4 * PARAMETERS
 
@@ -160,6 +162,22 @@ def test_offloaded_states_are_on_the_host() -> None:
     assert not {f"policy {part}" for part in STATES} & found.gpu.keys()
     assert {f"{name} {part}" for name in ("policy", "critic") for part in STATES} <= found.host.keys()
     assert found.host["policy optimizer"] == pytest.approx(12 * PARAMETERS / 8, rel=1e-3)
+
+
+def test_zero_2_accumulates_offloaded_gradients_on_the_gpu_while_the_model_is_updated() -> None:
+    """In fp32; sums in the precision of the weights are in the host's memory all the time."""
+    found = of(deepspeed=zero_file("2_offload"))
+    share = -(-4 * PARAMETERS // 8)
+    on_gpu = {name: account.gpu.get("policy gradients", 0) for name, account in found.items()}
+    assert on_gpu == dict.fromkeys(found, 0) | {"policy": share}
+    assert not any("policy gradients" in account.host for account in found.values())
+    for name in ("policy", "critic"):
+        gradients = found[name].host[f"{name} buffers"]
+        assert gradients > 4 * PARAMETERS / 8 * 0.97, "those that the optimizer reads"
+    sums_in_bf16 = Engine(8, 2, "bf16", fp32_sums=False, offload_optimizer=True)
+    for waiting in (False, True):
+        gpu, host = held(Trained.whole(POLICY), sums_in_bf16, waiting=waiting)
+        assert ("gradients" in gpu, "gradients" in host) == (False, True)
 
 
 def test_the_policy_is_published_by_one_rank() -> None:

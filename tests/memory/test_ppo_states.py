@@ -89,7 +89,7 @@ def without_gathered(found: dict[str, int], expected: dict[str, int], most: int)
 def expectation(predicted: dict[str, Account], moment: str, copy: int) -> dict[str, int]:
     """The parts of `held`; buckets of gradients are counted where they wait."""
     account = predicted[moment]
-    # on CPUs an offloaded model and its copy are the same
+    # no model is scoring or making passes: those that are offloaded are in the host's memory
     found = {name: account.gpu.get(name, account.host.get(name, 0)) for name in PARTS}
     others = sum(size for name, size in account.gpu.items() if name.endswith("gradients"))
     others += predicted["sampling"].gpu.get("buffers", 0)

@@ -32,7 +32,7 @@ def test_rejection_samples_scores_and_trains() -> None:
     chosen = settings(deepspeed=zero_file(2), sampling_cache_tokens=10**6)
     found = rejection(chosen, CONFIG, 8)
     assert list(found) == ["sampling", "scoring", "training"]
-    assert found["sampling"].gpu == sampling(POLICY, 2, Batch(80, 3072, 1024))  # 8 prompts, 10 answers each
+    assert found["sampling"].gpu == sampling(POLICY, 2, Batch(80, 3071, 1024))  # 8 prompts, 10 answers each
     assert found["sampling"].host == {"model": 2 * POLICY.parameters}
     assert found["training"] == account(chosen, CONFIG, 8)
     less = rejection(settings(sampling_cache_tokens=16 * 2048, max_prompt_length=1024), CONFIG, 8)
@@ -41,7 +41,7 @@ def test_rejection_samples_scores_and_trains() -> None:
 
 def test_an_answer_that_exceeds_the_cache_is_sampled_alone() -> None:
     found = rejection(settings(sampling_cache_tokens=1), CONFIG, 8)
-    assert found["sampling"].gpu == sampling(POLICY, 2, Batch(1, 3072, 1024))
+    assert found["sampling"].gpu == sampling(POLICY, 2, Batch(1, 3071, 1024))
 
 
 @pytest.mark.parametrize(("judge", "models"), [(False, 2), (True, 3)])
@@ -73,7 +73,7 @@ def test_with_lora_reward_models_share_a_base_model(frozen_models: Any, ranks: i
     ("config", "message"),
     [
         ({"max_position_embeddings": None}, "max_position_embeddings: missing; add it, or set max_prompt"),
-        ({"max_position_embeddings": 1024}, "max_new_tokens 1024 leaves no room"),
+        ({"max_position_embeddings": 1025}, "max_new_tokens 1024 leaves no room"),
         ({"model_type": "gpt2"}, "model_type: expected llama"),
     ],
 )

@@ -11,10 +11,11 @@ import torch
 from ...distributed.device import device
 from ...errors import LlamitaError
 from ...processes import ACTIVITY
+from ...sampling.settings import VllmEngine
 from .settings import PpoSettings
 
 GIB = 2**30
-SAMPLING = "sampling"  # phase of the sampler
+SAMPLING = "sampling"  # phase of the sampler, and of passing it the weights
 
 
 class Advice(NamedTuple):
@@ -63,11 +64,12 @@ def advice(settings: PpoSettings, phase: str) -> list[str]:
     """Changes of settings that lower the memory in a phase, the most effective first."""
     stage = "a higher ZeRO stage in the file of deepspeed" if settings.deepspeed else "deepspeed with ZeRO-3"
     frozen = "sharded" if settings.deepspeed else "offloaded"
-    half = settings.sampling_cache_tokens // 2
+    half, own = settings.sampling_cache_tokens // 2, not isinstance(settings.sampler, VllmEngine)
     tokens = settings.max_tokens_per_micro_batch
     fewer = "a lower max_tokens_per_micro_batch" if tokens else "max_tokens_per_micro_batch"
     changes = [
-        Advice(f"sampling_cache_tokens: {half}", half >= 1, True, False),
+        Advice(f"sampling_cache_tokens: {half}", own and half >= 1, True, False),
+        Advice("sampler: {engine: vllm, …}, servers on other GPUs", own, True, False),
         Advice(fewer, settings.micro_batch_size != 1, False, True),
         Advice("gradient_checkpointing: true", not settings.gradient_checkpointing, False, True),
         Advice("dtype: bfloat16", settings.dtype == "float32", True, True),

@@ -33,9 +33,9 @@ def rehearse(trainer: PpoTrainer) -> None:
 
     All ranks have the longest prompts of the pool, and all answers have `max_new_tokens`. The sampler
     reserves its cache for that many tokens in advance, so it samples as usual; its answers are then extended
-    with a token of the prompt. One mini-batch goes through the backward passes of critic and policy, beside
-    the memory of Adam's moments that their first steps will allocate. It changes no weights, no optimizer
-    and no random numbers, and logs no metrics.
+    with a token of the prompt. One mini-batch goes through the backward passes of critic and policy. All of
+    it runs beside the memory of Adam's moments that the first steps will allocate. It changes no weights, no
+    optimizer and no random numbers, and logs no metrics.
 
     Not rehearsed: the temporary memory of the optimizer's step, when the activations are freed already.
 
@@ -46,12 +46,12 @@ def rehearse(trainer: PpoTrainer) -> None:
         torch.cuda.reset_peak_memory_stats(device())
     prompts = longest(trainer.prompts, trainer.settings.episodes // world_size())
     with explained(trainer.settings, "the rehearsal of PPO's longest iteration"), _without_steps(trainer):
+        reserved = [_reserve(engine) for engine in (trainer.policy, trainer.critic)]
         samples = trainer.sample(prompts, "rehearsal", keys=range(len(prompts)), version=0)
         samples = extended(samples, prompts, trainer.settings.max_new_tokens)
         episodes = trainer.score(prompts, samples)
         first = trainer.layout(episodes)[:1]  # the mini-batch with the longest prompts
         tokens = answer_tokens(episodes, trainer.sizes.mini)
-        reserved = [_reserve(engine) for engine in (trainer.policy, trainer.critic)]
         (mini,) = trainer.first_passes(episodes, first)
         trainer.update(mini, tokens[0], warming_up=False)
         del reserved

@@ -128,10 +128,17 @@ class Selection:
 
         The policy must not be trained again: its optimizer stays that of the last version.
 
-        If no version could be stored, the last one stays. Raises LlamitaError if the checkpoint of the best
-        version is missing or damaged.
+        If no version could be stored, the last one stays. Raises LlamitaError if it is above `kl_limit`, or
+        if the checkpoint of the best version is missing or damaged.
         """
-        if not self._prompts or self._rule.best in (None, last):
+        if not self._prompts:
+            return
+        if self._rule.best is None and self._rule.reason == "kl":
+            raise LlamitaError(
+                f"PPO: {self.why}, so the last version is not published, and {self._store.folder} has no "
+                "earlier one; check that the disk has space, then delete the stage's folder to train again"
+            )
+        if self._rule.best in (None, last):
             return
         checkpoint = self._best_checkpoint()
         if checkpoint is None:

@@ -13,13 +13,12 @@ from ...data.intake import Intake
 from ...deepspeed_file import zero_stage
 from ...distributed import group
 from ...measures import JUDGE
-from ...model.checkpoint import context_length
 from ...model.saving import save_model, save_partitioned
 from ...model.sharded import is_partitioned
 from ...processes import phase
 from ...sampling.engines import Samplers
 from ...training.tracking import Tracker
-from ..models import common_tokenizer, load_reward_models
+from ..models import common_tokenizer, load_reward_models, smallest_context
 from ..prompts import read_pool
 from ..shared_base import SharedBaseModel
 from .held_out import hold_out
@@ -54,8 +53,8 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     configs = engine_configs(settings, inputs)
     tokenizer = common_tokenizer(inputs, "start")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    room = context_length(inputs["start"])
-    pool = read_pool(settings, inputs["data"], tokenizer, context_length=room, intake=intake)
+    context = smallest_context(inputs, "start")
+    pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
     intake.write(out)
     check_longest_prompt(settings, pool)
     training, held_out = hold_out(pool, settings.held_out, settings.seed)

@@ -20,6 +20,7 @@ from .checkpointing import checkpoint_layers
 from .diagnostics import advantage_metrics, check_sampler
 from .loading import ENGINES, EngineConfigs, Models, frozen_reference, precision_of
 from .metrics import Metrics, PhaseTimer, episode_metrics, model_metrics
+from .out_of_memory import SAMPLING
 from .passes import Passes
 from .policy import Policy
 from .rollout import (
@@ -170,6 +171,7 @@ class PpoTrainer:
         share = rank_share(count, mini, f"{self.seed}/mini_batches/{iteration}")
         return [(iteration - 1) * count + place for place in share]
 
+    @phase(SAMPLING)  # also for the copy of the weights
     def sample(
         self, prompts: Sequence[EncodedPrompt], name: str, *, keys: Sequence[int], version: int
     ) -> Samples:

@@ -27,7 +27,7 @@ from ...sampling.throughput import throughput
 from ...settings import listed
 from ...training.finetune import finetune_on_dialogues
 from ...training.tracking import Tracker
-from ..models import common_tokenizer, load_reward_models
+from ..models import common_tokenizer, load_reward_models, smallest_context
 from ..prompts import EncodedPrompt, read_pool
 from ..shared_base import SharedBaseModel
 from .answers import best_answers, choose_prompts, sample_answers, score_answers
@@ -53,11 +53,12 @@ def run(settings: RejectionSettings, inputs: Mapping[str, Path], out: Path) -> d
     group.setup(settings.deepspeed)
     tokenizer = common_tokenizer(inputs, "model", "base")
     intake = Intake(settings.max_bad_rows, check_of(tokenizer))
-    context = context_length(inputs["base"])
-    check_length("max_length", settings.max_length, context)  # before hours of sampling
+    # before hours of sampling
+    check_length("max_length", settings.max_length, context_length(inputs["base"]))
     demonstrations = stored_dialogues(
         settings, inputs, out / ROWS, identity={"format": format_hash(tokenizer)}, intake=intake
     )
+    context = smallest_context(inputs, "model", "base")
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
     intake.write(out)
     with Tracker(out, settings.model_dump(mode="json")) as tracker:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from llamita.rlhf.ppo import rehearsal, stage
 from llamita.rlhf.ppo.loading import EngineConfigs
 from llamita.rlhf.ppo.rehearsal import longest, rehearse
 from llamita.rlhf.ppo.trainer import PpoTrainer
+from llamita.training.engine import Engine
 
 from ...helpers.ppo_trainer import trainer
 from ...helpers.rlhf import inputs_of, make_inputs, ppo
-from ...helpers.two_ranks import on_two_deepspeed_ranks
+from ...helpers.two_ranks import on_deepspeed_ranks, on_two_deepspeed_ranks
 
+MOMENTS = "exp_avg", "exp_avg_sq"  # of Adam
 OPTIONS: dict[str, Any] = {
     "critic_warmup_iterations": 1,
     "episodes": 32,
@@ -104,11 +108,30 @@ def test_rows_are_as_long_as_they_can_be(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_first_steps_moments_are_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    reserved = []
+    reserved, held = list[int](), list[weakref.ref[torch.Tensor]]()
     original = rehearsal._reserve
-    monkeypatch.setattr(rehearsal, "_reserve", lambda engine: reserved.append(original(engine).numel()))
+
+    def reserve(engine: Engine) -> torch.Tensor:
+        memory = original(engine)
+        reserved.append(memory.numel())
+        held.append(weakref.ref(memory))
+        return memory
+
+    def beside_both(name: str) -> Callable[..., Any]:
+        work = getattr(ppo, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            assert [memory() is not None for memory in held] == [True, True], name
+            return work(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(rehearsal, "_reserve", reserve)
     ppo = trainer(**OPTIONS)
-    rehearse(ppo)
+    with monkeypatch.context() as patch:
+        for name in ("sample", "score", "first_passes", "update"):
+            patch.setattr(ppo, name, beside_both(name))
+        rehearse(ppo)
     sizes = [
         sum(parameter.numel() for parameter in engine.module.parameters())
         for engine in (ppo.policy, ppo.critic)
@@ -164,12 +187,43 @@ def test_a_stage_rehearses_at_every_start(
     assert rows[0] == rows[1]
 
 
+def under_zero(stage: int, ranks: int) -> EngineConfigs:
+    sizes = {
+        "train_micro_batch_size_per_gpu": 8,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": 8 * ranks,
+    }
+    config: dict[str, Any] = {"zero_optimization": {"stage": stage}, **sizes}
+    return EngineConfigs(config, config)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_what_is_reserved_is_what_the_first_step_allocates_under_zero(tmp_path: Path, stage: int) -> None:
+    def work() -> list[tuple[int, int, int]]:
+        one = trainer(
+            **OPTIONS | {"deepspeed": "unread", "micro_batch_size": 8, "episodes": 8, "mini_batch_size": 8},
+            configs=under_zero(stage, 1),
+        )
+        engines = one.policy, one.critic
+        before = [engine.unallocated_state for engine in engines]
+        for iteration in (1, 2, 3):  # the policy is trained after the critic's warm-up
+            one.iterate(iteration)
+        moments = [
+            sum(state[name].nbytes for state in engine._optimizer.state.values() for name in MOMENTS)
+            for engine in engines
+        ]
+        return list(zip(before, moments, [engine.unallocated_state for engine in engines], strict=True))
+
+    (found,) = on_deepspeed_ranks(1, work, tmp_path)
+    for before, moments, after in found:
+        assert (before, after) == (moments, 0)
+        assert moments > 0
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("stage", [2, 3])
 def test_it_changes_nothing_under_zero(tmp_path: Path, stage: int) -> None:
-    sizes = {"train_micro_batch_size_per_gpu": 8, "gradient_accumulation_steps": 1, "train_batch_size": 16}
-    config: dict[str, Any] = {"zero_optimization": {"stage": stage}, **sizes}
-    configs = EngineConfigs(config, config)
+    configs = under_zero(stage, 2)
 
     def work() -> list[Any]:
         found = []

@@ -21,6 +21,7 @@ from llamita.rlhf.ppo.trainer import PpoTrainer
 from ...helpers.rlhf import inputs_of, make_inputs, ppo
 from ...helpers.two_ranks import on_two_ranks
 
+KLS = dict.fromkeys(range(6), 1.0)
 REWARDS = {0: 0.1, 1: 0.3, 2: 0.5, 3: 0.4, 4: 0.45, 5: 0.9}
 EVALUATED = {f"eval/{name}" for name in ("reward", "reward_difference", "reward_difference_se", "kl")}
 Weights = dict[str, torch.Tensor]
@@ -64,7 +65,8 @@ class Script:
             return metrics
 
         def evaluate(_: PpoTrainer, prompts: list[Any], __: int) -> Evaluation:
-            return Evaluation([Answer(REWARDS[self.iteration], 1.0, 3, truncated=False) for _ in prompts])
+            answer = Answer(REWARDS[self.iteration], KLS[self.iteration], 3, truncated=False)
+            return Evaluation([answer for _ in prompts])
 
         patch.setattr(PpoTrainer, "iterate", iterate)
         patch.setattr(selection, "evaluate", evaluate)
@@ -225,6 +227,26 @@ def test_a_full_disk_keeps_the_version_before(
     monkeypatch.setattr(Selection, "_save_policy", full)
     assert stage.run(settings(iterations=2), inputs, tmp_path)["held_out"]["best_iteration"] == 1
     assert equal(published(tmp_path), script.weights[1])
+
+
+def test_a_version_above_the_kl_limit_is_not_published_for_lack_of_another(
+    inputs: dict[str, Path], tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Selection, "_save_policy", full)
+    monkeypatch.setitem(KLS, 2, 9.0)
+    chosen = settings(kl_limit=5.0)
+    for ran in ([1, 2], []):  # the second start trains nothing
+        script.start()
+        with pytest.raises(LlamitaError, match=r"above kl_limit 5.0, so the last version is not published"):
+            stage.run(chosen, inputs, tmp_path)
+        assert script.ran == ran
+        assert not (tmp_path / "model").exists()
+    measured = stage.run(settings(iterations=1, kl_limit=5.0), inputs, tmp_path / "within")
+    assert measured["held_out"]["best_iteration"] is None
+    assert equal(published(tmp_path / "within"), script.weights[1]), "within the limit it is published"
 
 
 def test_real_evaluations_on_two_ranks_equal_those_on_one(inputs: dict[str, Path], tmp_path: Path) -> None:
