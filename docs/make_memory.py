@@ -80,7 +80,8 @@ The parts of a row are those of the moment with the highest sum: when the loss h
 backward pass of a layer, in the optimizer's step, or in the evaluation on held-out rows: of `pretrain` with
 as many rows at once as in training, of `reward` with 65,536 tokens. Weights are never whole on a GPU under
 ZeRO-3, neither while they load nor in the final evaluation. With `zero3_offload` weights, gradients and
-optimizer are in the memory of the host.
+optimizer are in the memory of the host. Not counted: torch rounds each of DeepSpeed's pinned buffers up to
+a power of two (`pin_memory` in the file), at most to twice its bytes.
 
 Activation checkpointing is `trainer: {gradient_checkpointing: true}`: the default of `sft` and `reward` on
 GPUs, not of `pretrain`. The ZeRO files are those of `configs/deepspeed/`.
