@@ -159,11 +159,12 @@ class TestedModel:
     def load_sampler(self) -> Sampler:
         """The sampler, made if there is none."""
         if self._sampler is None:
+            self.release()
             model = None
             if self._settings.sampler.engine != "vllm":
-                model = self._model_to_score()
+                # in the host's memory: a GPU would hold it beside the sampler's copy
+                model = load_causal_lm(self._folder, self._settings.dtype).eval()
                 model.config.pad_token_id = None  # lm-eval's own models may sample the pad, so ours may, too
-            self._scoring = None
             self._sampler = self._samplers.of(self._folder, model)
         return self._sampler
 
