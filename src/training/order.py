@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch.utils.data import DataLoader, Sampler
 
 from ..batches import batches
+from .kept_places import KeptPlaces, Span, spans_in_epoch
 from .permutation import Epochs, permutation
 
 
@@ -104,38 +105,51 @@ class RankBatches(Sampler[list[int]]):
     ) -> None:
         self.order, self.batch_size, self.rank, self.ranks = order, batch_size, rank, ranks
         self._lengths, self._accumulation = lengths, accumulation
-        self._epoch, self._resumed = 0, (0, 0, 0)
+        self._epoch, self._resumed = 0, (0, 0)
+        self._skipped: Sequence[Span] = ()
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         self.order.set_epoch(epoch)
 
-    def resume(self, epoch: int, batches: int, omitted: int = 0) -> None:
+    def resume(self, epoch: int, batches: int, skipped: Sequence[Span] = ()) -> None:
         """Makes `epoch` yield its first `batches` micro-batches empty, since they were trained before.
 
-        `Trainer` requests them in order to skip them. The next `omitted` micro-batches are skipped; in their
-        place the epoch's first rows are repeated at its end.
+        `Trainer` requests them in order to skip them.
+
+        Args:
+            skipped: for each rollback the steps of the run whose rows are skipped, as a first step and a
+                number of steps, the oldest rollback first; see `KeptPlaces`.
         """
-        self._resumed = (epoch, batches, omitted)
+        self._resumed, self._skipped = (epoch, batches), skipped
 
     def __len__(self) -> int:
         return -(-len(self.order) // (self.batch_size * self.ranks))
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, trained, omitted = self._resumed
+        epoch, trained = self._resumed
         if epoch != self._epoch:
-            trained = omitted = 0
+            trained = 0
+        places = KeptPlaces(len(self.order), self._skipped_rows())
         yield from repeat([], trained)
         for first in range(trained, len(self), self._accumulation):
             step = range(first, min(first + self._accumulation, len(self)))
-            yield from self._sorted_by_length([self._rows(batch, omitted) for batch in step])
+            yield from self._sorted_by_length([self._rows(batch, places) for batch in step])
 
-    def _rows(self, batch: int, omitted: int) -> list[int]:
-        count, size = len(self.order), self.batch_size
+    def _skipped_rows(self) -> list[Span]:
+        """The part of `skipped` in this epoch, as rows."""
+        steps = -(-len(self) // self._accumulation)
+        rows_per_step = self._accumulation * self.batch_size * self.ranks
+        return [
+            (first * rows_per_step, count * rows_per_step)
+            for first, count in spans_in_epoch(self._skipped, self._epoch, steps)
+        ]
+
+    def _rows(self, batch: int, places: KeptPlaces) -> list[int]:
+        size = self.batch_size
         start = (batch * self.ranks + self.rank) * size
-        end = min(start + size, count) if self.ranks == 1 else start + size
-        shift = omitted * self.ranks * size
-        return [self.order[(place + shift) % count] for place in range(start, end)]
+        end = min(start + size, len(self.order)) if self.ranks == 1 else start + size
+        return [self.order[places[row]] for row in range(start, end)]
 
     def _sorted_by_length(self, step: list[list[int]]) -> list[list[int]]:
         """Sorts a step's rows, longest first, so that running out of GPU memory happens at once."""

@@ -94,9 +94,7 @@ class OrderedTrainer(TrainerInternals):
         )
 
     def start_at(self, epoch: int, batches: int) -> None:
-        step, in_epoch = self.state.global_step, batches // self.args.gradient_accumulation_steps
-        omitted = skipped_steps(self.checkpoints.folder, step - in_epoch, step)
-        self._batches.resume(epoch, batches, omitted * self.args.gradient_accumulation_steps)
+        self._batches.resume(epoch, batches, skipped_steps(self.checkpoints.folder))
 
     def create_optimizer(self, model: Any = None) -> Any:
         with _trainer_section_errors():

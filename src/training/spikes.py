@@ -17,6 +17,7 @@ from ..console import say
 from ..distributed.group import all_reduce_sum, barrier, once
 from ..errors import LlamitaError, RolledBack
 from ..processes import world_size
+from .kept_places import Span
 
 WINDOW, MIN_LOSSES = 100, 20  # largest and smallest number of earlier losses that a loss is compared with
 MAX_ROLLBACKS = 3  # a run that diverges once more needs other settings
@@ -132,9 +133,9 @@ def _write_skipped(folder: Path, entries: list[dict[str, Any]]) -> None:
     write_json(folder / SKIPPED, entries)
 
 
-def skipped_steps(folder: Path, first: int, last: int) -> int:
-    """Number of steps whose batches are skipped after rollbacks to one of the steps `first` … `last`."""
+def skipped_steps(folder: Path) -> list[Span]:
+    """The steps that rollbacks skip: for each the first step and their number, the oldest rollback first."""
     entries = read_skipped(folder)
     for entry in entries:
         say(f"skipping the batches of {entry['steps']:,} steps after step {entry['after_step']:,}")
-    return sum(entry["steps"] for entry in entries if first <= entry["after_step"] <= last)
+    return [(entry["after_step"], entry["steps"]) for entry in entries]
