@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from ..artifact import files_below, flush, write_json
 from ..console import say
 from ..distributed.group import gather_rows, once, wait_until_visible
+from ..errors import LlamitaError
 from ..hashes import file_hash
 from ..processes import phase, rank, world_size
 
@@ -75,6 +76,8 @@ class Checkpoints:
 
         On each rank `write` is called with the same empty folder, into which it writes the checkpoint. If the
         disk is full, this is reported, earlier checkpoints are kept and training continues.
+
+        Raises LlamitaError on a rank that could not write while others wait for it in DeepSpeed's barriers.
         """
         final = self.folder / f"{PREFIX}{step}"
         temporary = self.folder / TEMPORARY / final.name  # transformers expects this name
@@ -83,10 +86,17 @@ class Checkpoints:
             return False
         once("saving", lambda: _make_empty(temporary))
         wait_until_visible(temporary)
-        errors = gather_rows(_attempt(write, temporary))
+        errors = _attempt(write, temporary)
+        if errors and self._zero_stage is not None and world_size() > 1:
+            raise LlamitaError(
+                f"{final}: not saved: {errors[0]}. With DeepSpeed on several ranks this ends the run; the same "
+                "command resumes from the checkpoint before"
+            )
+        errors = gather_rows(errors)
         sums = [] if errors else gather_rows(_sums(temporary))
-        errors = once("saving", lambda: errors or self._publish(temporary, final, step, sums=sums))
+        errors = errors or once("saving", lambda: self._publish(temporary, final, step, sums=sums))
         if errors:
+            once("saving", lambda: shutil.rmtree(temporary, ignore_errors=True))  # its bytes fill the disk
             say(f"{final}: not saved: {errors[0]}; training continues, earlier checkpoints are kept")
         return not errors
 
@@ -108,10 +118,7 @@ class Checkpoints:
         self, temporary: Path, final: Path, step: int, *, sums: list[tuple[str, int, str]]
     ) -> list[str]:
         """Seals and renames a checkpoint; returns the error, if any."""
-        seal_and_rename = partial(self._seal_and_rename, final=final, step=step, sums=sums)
-        if errors := _attempt(seal_and_rename, temporary):
-            shutil.rmtree(temporary, ignore_errors=True)
-        return errors
+        return _attempt(partial(self._seal_and_rename, final=final, step=step, sums=sums), temporary)
 
     def _seal_and_rename(
         self, temporary: Path, final: Path, step: int, *, sums: list[tuple[str, int, str]]
@@ -127,9 +134,18 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         temporary.rename(final)
         flush(self.folder)
-        for old in self._all()[: -self.keep_last]:
-            if not self.keep_every or self.step(old) % self.keep_every:
-                shutil.rmtree(old, ignore_errors=True)
+        self._remove_old(step)
+
+    def _remove_old(self, newest: int) -> None:
+        """Keeps the newest checkpoints up to that of step `newest`; later ones are damaged."""
+        checkpoints = self._all()
+        intact = [path for path in checkpoints if self.step(path) <= newest]
+        kept = set(intact[-self.keep_last :])
+        if self.keep_every:
+            kept |= {path for path in intact if self.step(path) % self.keep_every == 0}
+        for path in checkpoints:
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _attempt(write: Callable[[Path], None], folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import time
@@ -59,6 +60,21 @@ def test_the_seal_lists_files_that_rank_0_does_not_see_yet(
     assert on_two_ranks(work, tmp_path) == [True, True]
     seal = json.loads((tmp_path / "resume" / "checkpoint-1" / SEAL).read_text())
     assert set(seal["files"]) == {"state-0", "state-1"}
+
+
+def full_on_rank_1(folder: Path) -> None:
+    write(folder)
+    if rank() == 1:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def test_a_full_disk_on_one_rank_costs_the_checkpoint(tmp_path: Path) -> None:
+    def work() -> list[bool]:
+        checkpoints = Checkpoints(tmp_path / "resume")
+        return [checkpoints.save(1, write), checkpoints.save(2, full_on_rank_1)]
+
+    assert on_two_ranks(work, tmp_path) == [[True, False]] * 2
+    assert not list((tmp_path / "resume").rglob("*2*"))
 
 
 def test_skipped_steps_are_those_that_rank_0_reads(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from llamita.checkpoints import sealed
 from llamita.checkpoints.sealed import SEAL, TEMPORARY, Checkpoints
+from llamita.errors import LlamitaError
 
 
 def writer(text: str):
@@ -110,7 +112,32 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path: Path, capsys: pytest.Captur
     assert not checkpoints.save(4, fail)
     assert "checkpoint-4: not saved: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
     assert checkpoints.newest() == checkpoints.folder / "checkpoint-3"
-    assert not list(checkpoints.folder.glob("*4*"))
+    assert not list(checkpoints.folder.rglob("*4*"))
+
+
+def test_a_rank_for_which_others_wait_does_not_wait_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepSpeed's `save_checkpoint` ends with a barrier, which a rank with an error does not reach."""
+    monkeypatch.setattr(sealed, "world_size", lambda: 2)
+
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with pytest.raises(LlamitaError, match=r"checkpoint-4: not saved: .*quota exceeded\. With DeepSpeed"):
+        Checkpoints(tmp_path / "resume", zero_stage=2).save(4, fail)
+
+
+def test_damaged_checkpoints_do_not_replace_new_ones(tmp_path: Path) -> None:
+    """Training begins again and saves earlier steps than those of the damaged checkpoints."""
+    checkpoints = saved(tmp_path, 8, 9)
+    for name in ("checkpoint-8", "checkpoint-9"):
+        truncate(checkpoints.folder / name)
+    assert checkpoints.newest() is None
+    for step in (2, 4, 6):
+        assert checkpoints.save(step, writer("again"))
+        assert checkpoints.newest() == checkpoints.folder / f"checkpoint-{step}"
+    assert sorted(map(Checkpoints.step, checkpoints.folder.glob("checkpoint-*"))) == [4, 6]
 
 
 def test_without_enough_space_nothing_is_written(
