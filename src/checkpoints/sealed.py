@@ -89,8 +89,8 @@ class Checkpoints:
         errors = _attempt(write, temporary)
         if errors and self._zero_stage is not None and world_size() > 1:
             raise LlamitaError(
-                f"{final}: not saved: {errors[0]}. With DeepSpeed on several ranks this ends the run; the same "
-                "command resumes from the checkpoint before"
+                f"{final}: not saved: {errors[0]}. With DeepSpeed on several ranks this ends the run; the "
+                "same command resumes from the checkpoint before"
             )
         errors = gather_rows(errors)
         sums = [] if errors else gather_rows(_sums(temporary))

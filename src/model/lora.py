@@ -87,7 +87,8 @@ def read_base_model(adapter: Path) -> BaseModel:
         )
     if input_hash(base_model.path) != base_model.hash:
         raise DataError(
-            f"{adapter}: the weights of its base model {base_model.path} have changed; rerun this stage"
+            f"{adapter}: the weights of its base model {base_model.path} have changed (above 256 MB "
+            "their modification times count: copy them with `cp -p`); rerun this stage"
         )
     return base_model
 
@@ -121,7 +122,8 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 
 def _write_base_model(base_model: BaseModel, folder: Path) -> None:
-    path = os.path.relpath(base_model.path, folder)  # stays valid if the whole run is moved
+    # relative, so that it stays valid if the whole run is moved; `..` behind a link leads elsewhere
+    path = os.path.relpath(base_model.path.resolve(), folder.resolve())
     write_json(folder / BASE_MODEL, {"path": path, "hash": base_model.hash})
 
 
@@ -139,15 +141,18 @@ def load_adapter(model: Any, adapter: Path, name: str = "default") -> None:
 
 def _model_key(key: str, name: str) -> str:
     """Converts the key of a saved tensor to its key in a model with an adapter of that name."""
-    return f"{key}.{name}" if "lora_embedding_" in key else key.replace(".weight", f".{name}.weight")
+    return f"{key}.{name}" if "lora_embedding_" in key else f"{key.removesuffix('.weight')}.{name}.weight"
 
 
 def adapter_head(adapter: Path) -> Tensor:
-    """Returns the head `[outputs, hidden size]` of a reward model's saved adapter, else raises DataError."""
+    """Returns the head of a reward model's saved adapter, `[outputs, hidden size]`, in fp32.
+
+    DeepSpeed trains it in bf16. Raises DataError if the adapter has no head.
+    """
     heads = list(_tensors(adapter, "score.weight").values())
     if len(heads) != 1:
         raise DataError(f"{adapter}: the adapter has no head; expected the adapter of a reward model")
-    return heads[0]
+    return heads[0].float()
 
 
 def _tensors(adapter: Path, part: str) -> dict[str, Tensor]:

@@ -179,7 +179,7 @@ class AdaptedRewardModel(nn.Module):
     def __init__(self, shared: SharedBaseModel, name: str, head: Tensor) -> None:
         super().__init__()
         self.base_model = AdaptedBackbone(shared, name)
-        self.score = nn.Linear(head.shape[1], head.shape[0], bias=False, device=device(), dtype=head.dtype)
+        self.score = nn.Linear(head.shape[1], head.shape[0], bias=False, device=device())
         with torch.no_grad():
             self.score.weight.copy_(head)
         self.config, self.partitioned = shared.model.config, shared.partitioned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import random
 import subprocess
@@ -35,6 +36,7 @@ def execute(stage_run: StageRun) -> None:
     if "RANK" not in os.environ:
         while rollback := _attempt(stage_run):
             say(f"{stage_run.name}: {rollback}")
+            _free_memory()
     elif not is_main_process():
         _run(stage_run, _opened(artifact.working_folder(stage_run.final)))
     else:
@@ -87,6 +89,15 @@ def _attempt(stage_run: StageRun) -> str | None:
     except RolledBack as reason:
         return str(reason)
     return None
+
+
+def _free_memory() -> None:
+    """Frees the model of a failed attempt: trainer and callbacks refer to each other, so it would stay."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _run_and_publish(stage_run: StageRun) -> None:

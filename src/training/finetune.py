@@ -39,7 +39,8 @@ class PackedTrainer(OrderedTrainer, SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         kernel = plain(self.model).config._attn_implementation
-        if self.args.device.type == "cpu" and kernel == NAME:
+        plain_loss = self.args.loss_type == "nll" and self.label_smoother is None
+        if self.args.device.type == "cpu" and kernel == NAME and plain_loss:
             # trl's loss never holds all logits at once, which helps with large vocabularies on GPUs; on a CPU
             # it would take a quarter of the step. This loss has the same value.
             return Trainer.compute_loss(self, model, trained_tokens_only(inputs), *args, **kwargs)

@@ -57,10 +57,9 @@ def run_trainer(
     if checkpoint is not None:
         step = trainer.checkpoints.step(checkpoint)
         say(f"{description}: resuming after step {step:,}")
+        check_rows_per_step(checkpoint, trainer.args)
         fit_to_ranks(checkpoint, trainer)
     tracker.rewind(step)
-    if checkpoint is not None:
-        check_rows_per_step(checkpoint, trainer.args)
     items_per_epoch = len(trainer.order) * items_per_row
     trainer.add_callback(Progress(tracker, description, items_per_epoch, unit=unit, monitor=trainer.monitor))
     trainer.remove_callback(PrinterCallback)
@@ -75,6 +74,11 @@ def run_trainer(
     if stop.stopped:
         raise Interrupted(
             f"{description}: stopped after step {result.global_step:,}; run the same command to resume"
+            + (
+                ""
+                if trainer.saved == result.global_step
+                else ", from an earlier step: this one was not saved"
+            )
         )
     per_second = trainer.state.epoch * items_per_epoch / seconds
     return {

@@ -36,6 +36,7 @@ class OrderedTrainer(TrainerInternals):
 
     Attributes:
         checkpoint: the newest intact one, from which training resumes; None: it starts from the beginning.
+        saved: step of the newest checkpoint that this run saved; 0: none.
 
     Raises:
         LlamitaError: a ZeRO file is set but DeepSpeed is not active.
@@ -69,7 +70,7 @@ class OrderedTrainer(TrainerInternals):
             monitor.keep_every,
             zero_stage=zero_stage(args.deepspeed),
         )
-        self.checkpoint = self.checkpoints.newest()
+        self.checkpoint, self.saved = self.checkpoints.newest(), 0
         self.resumption = Resumption(self, self.checkpoint)
         self.add_callback(self.resumption)
         self.spikes = LossSpikeCallback(self, self.checkpoint)
@@ -133,7 +134,8 @@ class OrderedTrainer(TrainerInternals):
                 write_json(folder / SUMS, sums)
                 write_json(folder / LOSSES, list(self.spikes.losses))
 
-        self.checkpoints.save(self.state.global_step, write_all)
+        if self.checkpoints.save(self.state.global_step, write_all):
+            self.saved = self.state.global_step
 
 
 @contextmanager

@@ -67,11 +67,12 @@ def check_rows_per_step(checkpoint: Path, args: TrainingArguments) -> None:
         return
     micro, ranks = args.per_device_train_batch_size, args.world_size
     steps, remainder = divmod(before, micro * ranks)
-    fix = (
-        f"set trainer.gradient_accumulation_steps to {steps}"
-        if not remainder
-        else f"set trainer.per_device_train_batch_size to a divisor of {before} / {ranks}"
-    )
+    if not remainder:
+        fix = f"set trainer.gradient_accumulation_steps to {steps}"
+    elif before % ranks == 0:
+        fix = f"set trainer.per_device_train_batch_size to a divisor of {before // ranks}"
+    else:
+        fix = f"use a number of ranks that divides {before}"
     raise ConfigError(
         f"{checkpoint}: a step had {before} rows, with these settings it has {now} ({micro} rows x "
         f"{args.gradient_accumulation_steps} micro-batches x {ranks} ranks); {fix}"

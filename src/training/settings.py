@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..data.settings import DialogueSettings
 from ..settings import RankSettings, Settings
@@ -33,6 +33,7 @@ RESERVED = {
     "remove_unused_columns": "the stage's rows have only the columns that its collator needs",
     "train_sampling_strategy": "the stage's `seed` sets the order of the rows",
     "ddp_timeout": "use the stage's `rank_timeout`, beside `trainer`, instead",
+    "auto_find_batch_size": "checkpoints and the order of the rows are for one batch size",
     "average_tokens_across_devices": "losses are always means over the global batch",
 }
 
@@ -137,6 +138,14 @@ class TrainedSettings(RankSettings):
     lora: LoraSettings | None = None
     """settings of an adapter that is trained instead of the model's weights; by default all weights are
     trained"""
+
+    @field_validator("trainer")
+    @classmethod
+    def _keeps_a_checkpoint(cls, trainer: dict[str, Any]) -> dict[str, Any]:
+        kept = trainer.get("save_total_limit")
+        if isinstance(kept, int) and kept < 1:
+            raise ValueError(f"save_total_limit: {kept} would keep no checkpoint; use 1 or more")
+        return trainer
 
     trainer_reserved: ClassVar[dict[str, str]] = RESERVED
     trainer_defaults: ClassVar[dict[str, Any]] = {}

@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from llamita.errors import ConfigError
 from llamita.model.checkpoint import load_causal_lm
-from llamita.model.lora import add_adapter, load_trainable
+from llamita.model.lora import (
+    WEIGHTS,
+    _write_base_model,
+    adapter_head,
+    add_adapter,
+    base_model_of,
+    load_trainable,
+    read_base_model,
+)
 from llamita.training.tracking import Tracker
 
 from ..helpers.lora import LORA, tune
@@ -70,6 +80,27 @@ def test_an_interrupted_stage_resumes_with_its_adapter(
         (root / name / "model" / "model.safetensors").read_bytes() for name in ("undisturbed", "killed")
     )
     assert one == other
+
+
+@pytest.mark.parametrize("linked", ["stage", "runs"])
+def test_an_adapter_finds_its_base_model_through_links(tmp_path: Path, tokenizer: Any, linked: str) -> None:
+    """The run's folder, or the stage's alone, is a link to another disk."""
+    save_tiny_model(tmp_path / "a" / "base", tokenizer)
+    (tmp_path / "big" / "deep" / "disk").mkdir(parents=True)
+    link = tmp_path / "a" / ("runs" if linked == "runs" else "runs/sft.partial")
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "big" / "deep" / "disk")
+    adapter = tmp_path / "a" / "runs" / "sft.partial" / "adapter"
+    adapter.mkdir(parents=True)
+    base_model = base_model_of(tmp_path / "a" / "base")
+    _write_base_model(base_model, adapter)
+    assert read_base_model(adapter) == base_model
+
+
+def test_the_head_of_an_adapter_is_in_fp32(tmp_path: Path) -> None:
+    """DeepSpeed trains it in bf16; scores in bf16 would have ties."""
+    save_file({"base_model.model.score.weight": torch.ones(1, 4).bfloat16()}, tmp_path / WEIGHTS)
+    assert adapter_head(tmp_path).dtype == torch.float32
 
 
 def test_target_modules_that_no_layer_matches(root: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -245,8 +246,22 @@ def test_a_stage_that_was_rolled_back_is_run_again(
         if len((out / "begun.log").read_text().splitlines()) < 3:
             raise RolledBack("the loss of stage_run 7 is not a number")
 
-    fake.during["final"] = roll_back
+    alive = []
+
+    class Model:
+        """A part of a model, which its trainer and the trainer's callbacks refer to in a circle."""
+
+    def roll_back_with_a_model(out: Path) -> None:
+        alive.append([model() is not None for model in models])
+        model = Model()
+        model.trainer = model  # type: ignore[attr-defined]
+        models.append(weakref.ref(model))
+        roll_back(out)
+
+    models: list[weakref.ref[Model]] = []
+    fake.during["final"] = roll_back_with_a_model
     run()
+    assert alive == [[], [False], [False, False]], "the memory of the model of the attempt before is free"
     assert fake.ran == ["base", "chat", "final", "final", "final"]
     assert Path("runs/tiny/final/begun.log").read_text() == "begun\n" * 3
     assert capsys.readouterr().out.count("final: the loss of stage_run 7 is not a number") == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class ByHand:
     def __init__(self, model: LlamaForCausalLM, tokenizer: Any) -> None:
         self.model, self.encoder = model, SlowEncoder(tokenizer.backend_tokenizer.to_str())
         self.costs: list[float] = []
+        self.smoothing: list[float] = []  # mean cost over the whole vocabulary
 
     def add(self, messages: list[dict[str, str]], last_only: bool = False) -> None:
         system = [one for one in messages if one["role"] == "system"]
@@ -86,6 +88,7 @@ class ByHand:
             with torch.no_grad():
                 logs = self.model(input_ids=torch.tensor([before])).logits[0].double().log_softmax(-1)
             self.costs += [-float(logs[at - 1, before[at]]) for at in range(len(prompt), len(before))]
+            self.smoothing += [-float(logs[at - 1].mean()) for at in range(len(prompt), len(before))]
 
     @property
     def mean(self) -> float:
@@ -114,6 +117,21 @@ def test_the_first_loss_by_hand(
         parts = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": metrics["rows"]}
         run(inputs, tmp_path / "parts", changes, **parts)
         assert logged(tmp_path / "parts") == [pytest.approx(by_hand.mean, rel=1e-5)]
+
+
+def test_other_losses_of_the_trainer_are_computed(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any
+) -> None:
+    by_hand = ByHand(AutoModelForCausalLM.from_pretrained(inputs["model"] / "model"), tokenizer)
+    for messages in PLAIN:
+        by_hand.add(messages)
+    plain: dict[str, Any] = {"ghost_attention": []}
+    run(inputs, tmp_path / "smoothed", plain, label_smoothing_factor=0.3)
+    smoothed = [0.7 * c + 0.3 * s for c, s in zip(by_hand.costs, by_hand.smoothing, strict=True)]
+    assert logged(tmp_path / "smoothed") == [pytest.approx(sum(smoothed) / len(smoothed), rel=1e-5)]
+    run(inputs, tmp_path / "dft", plain, loss_type="dft")
+    weighted = [math.exp(-cost) * cost for cost in by_hand.costs]
+    assert logged(tmp_path / "dft") == [pytest.approx(sum(weighted) / len(weighted), rel=1e-5)]
 
 
 def test_it_learns_and_the_same_seed_gives_the_same_weights(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from llamita.training.kept_places import KeptPlaces, spans_in_epoch
 from llamita.training.order import RankBatches, SeededOrder
 

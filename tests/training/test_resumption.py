@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, Trainin
 
 from llamita import console
 from llamita.artifact import RESUME
+from llamita.checkpoints.sealed import Checkpoints
 from llamita.errors import ConfigError, Interrupted
 from llamita.training.arguments import training_arguments
 from llamita.training.loop import run_trainer
 from llamita.training.ordered_trainer import OrderedTrainer
+from llamita.training.resumption import check_rows_per_step
 from llamita.training.settings import NO_EFFECT
 from llamita.training.tracking import Tracker
 
@@ -131,12 +134,18 @@ def test_a_signal_saves_after_the_step_and_the_run_resumes(
     tmp_path: Path, undisturbed: Any, number: signal.Signals
 ) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="stopped after step 5") as caught:
+    with pytest.raises(Interrupted, match=r"stopped after step 5; run the same command to resume$") as caught:
         train(tmp_path, At(4, lambda: os.kill(os.getpid(), number)))
     assert caught.value.exit_code == 75
     assert signal.getsignal(number) == before
     assert (tmp_path / RESUME / "checkpoint-5").is_dir()
     assert_same(tmp_path, train(tmp_path), undisturbed)
+
+
+def test_a_signal_whose_checkpoint_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Checkpoints, "_lack_of_space", lambda _: "10 bytes are free")
+    with pytest.raises(Interrupted, match="from an earlier step: this one was not saved"):
+        train(tmp_path, At(4, lambda: os.kill(os.getpid(), signal.SIGINT)))
 
 
 def test_a_run_killed_after_its_last_step_ends_the_same_way_again(tmp_path: Path, undisturbed: Any) -> None:
@@ -149,7 +158,10 @@ def test_a_run_killed_after_its_last_step_ends_the_same_way_again(tmp_path: Path
 def test_another_global_batch_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Killed):
         train(tmp_path, At(5, kill))
-    for rows, words in ((2, "set trainer.gradient_accumulation_steps to 4"), (3, "to a divisor of 8 / 1")):
+    three: Any = SimpleNamespace(per_device_train_batch_size=1, gradient_accumulation_steps=1, world_size=3)
+    with pytest.raises(ConfigError, match="use a number of ranks that divides 8"):
+        check_rows_per_step(tmp_path / RESUME / "checkpoint-4", three)
+    for rows, words in ((2, "set trainer.gradient_accumulation_steps to 4"), (3, "to a divisor of 8$")):
         monkeypatch.setitem(SECTION, "per_device_train_batch_size", rows)
         with pytest.raises(ConfigError, match=f"checkpoint-4: a step had 8 rows, .* {words}"):
             train(tmp_path)

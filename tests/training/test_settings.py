@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from transformers import TrainingArguments
 from trl import RewardConfig, SFTConfig
 
@@ -16,7 +17,15 @@ from llamita.evaluation.settings import EvaluateSettings
 from llamita.pretrain.settings import PretrainSettings
 from llamita.settings import StageSettings
 from llamita.training.arguments import trainer_section
-from llamita.training.settings import BATCH, NO_EFFECT, PACKED, PAPER_OPTIMIZER, RESERVED, TOKENIZED
+from llamita.training.settings import (
+    BATCH,
+    NO_EFFECT,
+    PACKED,
+    PAPER_OPTIMIZER,
+    RESERVED,
+    TOKENIZED,
+    TrainedSettings,
+)
 from llamita.yaml_file import flatten
 
 from ..helpers.material import PRETRAIN
@@ -25,7 +34,7 @@ from ..helpers.rlhf import ppo, rejection
 DECIDING = """
     num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps
     optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon optim_target_modules max_grad_norm
-    label_smoothing_factor bf16 fp16 tf32 neftune_noise_alpha auto_find_batch_size accelerator_config
+    label_smoothing_factor bf16 fp16 tf32 neftune_noise_alpha accelerator_config
     parallelism_config dataloader_in_order label_names ddp_broadcast_buffers fsdp fsdp_config
     router_aux_loss_coef shuffle_dataset loss_type disable_dropout center_rewards_coefficient
 """.split()
@@ -151,3 +160,9 @@ def test_a_file_of_the_trainer_counts_by_its_content(tmp_path: Path) -> None:
         file.write_text(json.dumps({"use_seedable_sampler": True, "data_seed": seed}))
         found.append(decisive(PretrainSettings.model_validate(given)))
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("kept", [0, -1])
+def test_a_run_keeps_a_checkpoint(kept: int) -> None:
+    with pytest.raises(ValidationError, match=f"save_total_limit: {kept} would keep no checkpoint"):
+        TrainedSettings.model_validate({"output": "x", "trainer": {"save_total_limit": kept}})

@@ -85,10 +85,14 @@ def train(
             first_and_last = [*first_and_last[:1], {"step": done, **metrics}]
             finished = done == total or selection.stops
             stop = interrupted() and not finished
+            saved = False
             if stop or finished or selection.improved(done) or done % save_every == 0:
-                checkpoints.save(done, save)
+                saved = checkpoints.save(done, save)
             if stop:
-                raise Interrupted(f"PPO: interrupted after iteration {done}; run the same command to resume")
+                raise Interrupted(
+                    f"PPO: interrupted after iteration {done}; run the same command to resume"
+                    + ("" if saved else ", from an earlier one: this one was not saved")
+                )
             if finished:
                 break
     if done < total:
