@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,10 @@ class Status:
 
 @dataclass(frozen=True)
 class Identity:
-    """What determines a stage's result: kind, settings, hashes of the inputs, version of the code."""
+    """What determines a stage's result: kind, settings, hashes of the inputs, version of the code.
+
+    `inputs` is ordered: stages read the members of an input that takes a list one after the other.
+    """
 
     kind: str
     settings: Mapping[str, Any]
@@ -52,7 +55,10 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        return hashes.digest([self.kind, dict(self.settings), dict(self.inputs), self.version])
+        parts = [self.kind, dict(self.settings), dict(self.inputs), self.version]
+        # sorted lists have the fingerprint of earlier versions, which did not depend on the order
+        unsorted = {name: labels for name, labels in _lists(self.inputs).items() if labels != sorted(labels)}
+        return hashes.digest([*parts, unsorted] if unsorted else parts)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields with the fingerprint, as they are stored in a working folder."""
@@ -72,9 +78,29 @@ class Identity:
             if old_hashes.get(name) != new_hashes.get(name):
                 how = "added" if name not in old_hashes else "removed" if name not in new_hashes else None
                 differences.append(f"input {name} {how}" if how else f"contents of input {name}")
+        differences += _reordered(_lists(old_hashes), _lists(new_hashes))
         if before["version"] != self.version:
             differences.append(f"llamita {before['version']} -> {self.version}")
         return differences
+
+
+def _lists(inputs: Iterable[str]) -> dict[str, list[str]]:
+    """Labels of the inputs that take a list, in order, from names such as `versions.v1/ppo`."""
+    lists: dict[str, list[str]] = {}
+    for name in inputs:
+        listed, dot, label = name.partition(".")
+        if dot:
+            lists.setdefault(listed, []).append(label)
+    return lists
+
+
+def _reordered(old: Mapping[str, list[str]], new: Mapping[str, list[str]]) -> list[str]:
+    """The lists that have the same members as before in another order."""
+    return [
+        f"order of input {name}: {brief(old[name])} -> {brief(labels)}"
+        for name, labels in sorted(new.items())
+        if old.get(name, labels) != labels and sorted(old[name]) == sorted(labels)
+    ]
 
 
 def _brief(settings: Mapping[str, Any], key: str) -> str:
@@ -92,14 +118,14 @@ def identity(stage_run: StageRun, hashes: Mapping[str, str], resuming: bool = Fa
 
 
 def input_hashes(stage_run: StageRun, without: Collection[str] = ()) -> dict[str, str]:
-    """Hashes of the files that the stage reads from each input, except the inputs `without`.
+    """Hashes of the files that the stage reads from each input, except the inputs `without`, in their order.
 
     Raises DataError if a file is missing.
     """
     read = stage_run.settings.data_read(stage_run.inputs)
     return {
         name: data_hash(read[name], path) if name in read else hashes.input_hash(path)
-        for name, path in sorted(stage_run.inputs.items())
+        for name, path in stage_run.inputs.items()
         if name not in without
     }
 
@@ -126,8 +152,9 @@ def status(stage_run: StageRun) -> Status:
 def changes_before(stage_run: StageRun, manifest: Mapping[str, Any], pending: Collection[str]) -> list[str]:
     """Differences from a published artifact, as if the contents of the inputs `pending` were unchanged."""
     published = _published_identity(stage_run, manifest)
-    hashes = {name: published["inputs"].get(name, "") for name in pending}
-    return identity(stage_run, hashes | input_hashes(stage_run, without=pending)).changes(published)
+    hashes = input_hashes(stage_run, without=pending)
+    expected = {name: hashes.get(name) or published["inputs"].get(name, "") for name in stage_run.inputs}
+    return identity(stage_run, expected).changes(published)
 
 
 def _unfinished_status(stage_run: StageRun, unfinished: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
