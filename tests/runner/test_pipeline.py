@@ -313,6 +313,14 @@ def test_folders_of_others_are_never_replaced(project: Path, fake: FakeStages) -
     assert fake.ran == []
 
 
+def test_a_folder_of_others_is_found_before_any_stage_runs(project: Path, fake: FakeStages) -> None:
+    Path("runs/tiny/final").mkdir(parents=True)  # of a stage whose inputs do not exist yet
+    Path("runs/tiny/final/thesis.txt").write_text("years of work")
+    with pytest.raises(LlamitaError, match=r"tiny/final: exists, and llamita did not write it"):
+        run()
+    assert fake.ran == []
+
+
 def test_ranks_other_than_0_only_run_the_stage(
     project: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
