@@ -10,7 +10,10 @@ from typing import Any
 from .. import __version__, artifact, hashes, working
 from ..data.source_hash import data_hash
 from ..errors import LlamitaError
+from ..processes import world_size
 from ..settings import StageSettings
+from ..training.micro_batches import step_rows_on
+from ..training.settings import TrainedSettings
 from ..yaml_file import brief
 
 
@@ -140,13 +143,26 @@ def status(stage_run: StageRun) -> Status:
     manifest = published_manifest(stage_run)
     seconds = manifest.get("wall_seconds") if manifest else None
     if manifest and manifest.get("fingerprint") == current.fingerprint:
-        return Status(True, "finished", seconds)
+        return Status(True, f"finished{_other_steps(stage_run, manifest)}", seconds)
     if (unfinished := working.unfinished_identity(stage_run.final)) is not None:
         return Status(False, f"unfinished, {_unfinished_status(stage_run, unfinished, hashes)}", seconds)
     if manifest is None:
         return Status(False, "first run")
     changes = current.changes(_published_identity(stage_run, manifest)) or ["fingerprint"]
     return Status(False, f"changed: {'; '.join(changes)}", seconds)
+
+
+def _other_steps(stage_run: StageRun, manifest: Mapping[str, Any]) -> str:
+    """Notes that a finished stage's steps would have another number of rows on the present number of ranks.
+
+    It stays finished: a pipeline that was trained on eight GPUs can be continued on one.
+    """
+    settings, ranks = stage_run.settings, max(stage_run.processes, world_size())
+    before = manifest.get("processes", ranks)
+    if not isinstance(settings, TrainedSettings):
+        return ""
+    then, now = step_rows_on(settings, before), step_rows_on(settings, ranks)
+    return "" if then == now else f" ({then:,} rows per step on {before} ranks; {now:,} on {ranks})"
 
 
 def changes_before(stage_run: StageRun, manifest: Mapping[str, Any], pending: Collection[str]) -> list[str]:

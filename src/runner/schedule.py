@@ -103,7 +103,7 @@ def run(chosen: Sequence[PlannedStage]) -> None:
         to_do = [other for other in to_do if other is not item]
         status = status_of(stage_run)  # checked again: stages before it may have changed its inputs, or not
         if status.done:
-            say(f"{prefix}: skipped, already finished")
+            say(f"{prefix}: skipped, already {status.reason}")
             continue
         say(f"{prefix}: running ({status.reason})")
         execute(stage_run)

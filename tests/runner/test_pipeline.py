@@ -39,6 +39,7 @@ def test_runs_in_order_and_publishes(project: Path, fake: FakeStages) -> None:
     base = Path("runs/tiny/base").absolute()
     assert manifest["inputs"] == {"model": {"path": str(base), "hash": hashes.content_hash(base)}}
     assert manifest["wall_seconds"] >= 0
+    assert manifest["processes"] == 1
     assert {"llamita", "python", "torch", "trl"} <= manifest["versions"].keys()
     assert manifest["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", manifest["git_commit"])
 
