@@ -105,6 +105,13 @@ def test_a_prompt_that_contradicts_its_messages_is_skipped(tmp_path: Path, capsy
         read_comparisons(source("comparison"), tmp_path)
 
 
+@pytest.mark.parametrize("prompt", ["a?", " hi\n", "", None])
+def test_a_prompt_beside_messages_that_contain_it(tmp_path: Path, prompt: str | None, capsys: Any) -> None:
+    write(tmp_path / "rows.jsonl", [{"messages": [*EARLIER, *USER], "prompt": prompt, "history": []}])
+    assert read_prompts(source("prompts"), tmp_path) == [Prompt([*EARLIER, *USER])]
+    assert capsys.readouterr().out == ""
+
+
 def test_unused_fields_are_counted_and_reported(tmp_path: Path, capsys: Any) -> None:
     from llamita.data.intake import Intake
 
