@@ -169,6 +169,14 @@ def test_a_source_without_usable_rows_reports_the_reasons(
         read_dialogues(source(format), tmp_path, Intake(max_bad_rows=1))
 
 
+def test_a_source_that_skip_leaves_nothing_of(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"messages": PAIR}] * 3)
+    assert len(read_dialogues(source("messages", skip=2), tmp_path)) == 1
+    problem = r"no usable row \(it has at most 3 rows, all of which `skip` leaves out\); expected rows of"
+    with pytest.raises(DataError, match=problem):
+        read_dialogues(source("messages", skip=3), tmp_path)
+
+
 def test_a_field_without_a_name(tmp_path: Path, capsys: Any) -> None:
     write(tmp_path / "rows.csv", [",prompt,completion\n", "0,hi,hello\n"])
     assert read_dialogues(source("prompt_completion", "rows.csv"), tmp_path) == [Dialogue(PAIR)]
