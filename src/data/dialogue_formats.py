@@ -135,8 +135,10 @@ def with_input(instruction: str, input_text: str | None) -> str:
 def messages(row: Mapping[str, Any]) -> Dialogue:
     """Converts {"messages": [{"role", "content"}, …]}, optionally `system` or (for GAtt) `instruction`."""
     turns = messages_of(row, "messages", "assistant")
-    instruction = field(row, "instruction", str) or None
-    if instruction and turns[0]["role"] == "system":
+    instruction = field(row, "instruction", str)
+    if not instruction or not instruction.strip():
+        return Dialogue(turns)
+    if turns[0]["role"] == "system":
         raise DataError("the row has both an 'instruction' and a system message; keep one of them")
     return Dialogue(turns, instruction=instruction)
 

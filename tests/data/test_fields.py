@@ -140,6 +140,11 @@ def test_an_empty_system_message_is_dropped(tmp_path: Path) -> None:
     assert read_comparisons(source("comparison"), tmp_path) == [Comparison(USER, "yes", "no")]
 
 
+def test_a_blank_instruction_counts_as_missing(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"instruction": " \n", "messages": [*SYSTEM, *PAIR]}])
+    assert read_dialogues(source("messages"), tmp_path) == [Dialogue([*SYSTEM, *PAIR])]
+
+
 def test_booleans_and_empty_fields_in_a_csv_file(tmp_path: Path) -> None:
     head = "prompt,chosen,rejected,rating,chosen_safe,rejected_safe\n"
     write(tmp_path / "rows.csv", [head, "hi,yes,no,better,True,false\n", "hi,yes,no,,,\n"])
