@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..errors import LlamitaError
 from ..processes import world_size
 from ..settings import StageSettings
 from ..training.micro_batches import step_rows_on
-from ..training.settings import TrainedSettings
+from ..training.settings import ROWS, TrainedSettings
 from ..yaml_file import brief
 
 
@@ -142,8 +142,8 @@ def status(stage_run: StageRun) -> Status:
     current = identity(stage_run, hashes)
     manifest = published_manifest(stage_run)
     seconds = manifest.get("wall_seconds") if manifest else None
-    if manifest and manifest.get("fingerprint") == current.fingerprint:
-        return Status(True, f"finished{_other_steps(stage_run, manifest)}", seconds)
+    if manifest and (finished := _finished(stage_run, current, manifest)):
+        return Status(True, finished, seconds)
     if (unfinished := working.unfinished_identity(stage_run.final)) is not None:
         return Status(False, f"unfinished, {_unfinished_status(stage_run, unfinished, hashes)}", seconds)
     if manifest is None:
@@ -152,17 +152,25 @@ def status(stage_run: StageRun) -> Status:
     return Status(False, f"changed: {'; '.join(changes)}", seconds)
 
 
-def _other_steps(stage_run: StageRun, manifest: Mapping[str, Any]) -> str:
-    """Notes that a finished stage's steps would have another number of rows on the present number of ranks.
+def _finished(stage_run: StageRun, current: Identity, manifest: Mapping[str, Any]) -> str | None:
+    """`finished`, with a note if a step would now have another number of rows; None for another identity.
 
-    It stays finished: a pipeline that was trained on eight GPUs can be continued on one.
+    A pipeline that was trained on eight GPUs can be continued on one, so a stage stays finished with the same
+    rows on each rank, and, since training may resume on other ranks, with the same rows of all ranks.
     """
     settings, ranks = stage_run.settings, max(stage_run.processes, world_size())
     before = manifest.get("processes", ranks)
-    if not isinstance(settings, TrainedSettings):
-        return ""
-    then, now = step_rows_on(settings, before), step_rows_on(settings, ranks)
-    return "" if then == now else f" ({then:,} rows per step on {before} ranks; {now:,} on {ranks})"
+    if manifest.get("fingerprint") == current.fingerprint:
+        if not isinstance(settings, TrainedSettings):
+            return "finished"
+        then, now = step_rows_on(settings, before), step_rows_on(settings, ranks)
+        note = f" ({then:,} rows per step on {before} ranks; {now:,} on {ranks})"
+        return f"finished{note if then != now else ''}"
+    rows = current.settings.get(ROWS)
+    if not isinstance(rows, int) or rows * ranks % before:  # no batch size, or an invalid one
+        return None
+    same_step = replace(current, settings={**current.settings, ROWS: rows * ranks // before})
+    return "finished" if manifest.get("fingerprint") == same_step.fingerprint else None
 
 
 def changes_before(stage_run: StageRun, manifest: Mapping[str, Any], pending: Collection[str]) -> list[str]:

@@ -336,6 +336,15 @@ def test_a_stage_stays_finished_on_another_number_of_ranks(
     assert status(stage_run) == Status(True, "finished (64 rows per step on 8 ranks; 8 on 1)")
     assert status(replace(stage_run, processes=8)) == Status(True, "finished")
     assert status(published({})) == Status(True, "finished")  # 64 rows on any number of ranks
+    more_rows = stage_run_of(
+        "sft", SFT | {"trainer": {"per_device_train_batch_size": 32}}, inputs, data="data", model="model"
+    )
+    same_step = replace(more_rows, final=stage_run.final)
+    assert status(replace(same_step, processes=2)) == Status(True, "finished")  # as it was resumed
+    for processes in (1, 3, 8):
+        assert not status(replace(same_step, processes=processes)).done
+    invalid = more_rows.settings.model_copy(update={"trainer": {"per_device_train_batch_size": "32"}})
+    assert not status(replace(same_step, settings=invalid)).done  # the trainer's class reports it
     monkeypatch.setenv("WORLD_SIZE", "8")  # one of the ranks, which a launcher started
     assert status(stage_run) == Status(True, "finished")
 
