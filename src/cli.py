@@ -177,7 +177,7 @@ def _stage_command(kind: str) -> Callable[..., None]:
             stage_run = stages.standalone_run(kind, settings, config, processes=processes, name=name)
             status = execution.recovered_status(stage_run)
             if status.done:
-                say(f"{stage_run.name}: skipped, already finished; output folder: {stage_run.final}")
+                say(f"{stage_run.name}: skipped, already {status.reason}; output folder: {stage_run.final}")
             else:
                 say(f"{stage_run.name}: running ({status.reason})")
                 execution.execute(stage_run)

@@ -167,7 +167,9 @@ class TokenShards:
         starts_by_shard = []
         for shard, begin, end in self._parts(start, stop):
             starts = self._starts[shard]
-            inside = starts[np.searchsorted(starts, begin) : np.searchsorted(starts, end)]
+            # numbers of their type: for a Python integer numpy would convert all starts on each call
+            first, last = np.searchsorted(starts, np.array([begin, end], dtype=starts.dtype))
+            inside = starts[first:last]
             starts_by_shard.append(inside.astype(np.int64) + self._first[shard] - start)
         return np.concatenate(starts_by_shard)
 

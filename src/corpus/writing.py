@@ -120,7 +120,7 @@ class _Preparation:
         self._settings, self._seed, self._root, self._journal = settings, seed, root, journal
         self._sources: list[Source] = [*settings.validation, *settings.documents]
         self._encode = DocumentEncoder(tokenizer)
-        self.state: dict[str, Any] = journal.state or {
+        self.state: dict[str, Any] = {
             "source": 0,  # index of the source that is being read
             "rows": 0,  # number of its rows that were read
             "usable": [0] * len(self._sources),
@@ -128,8 +128,10 @@ class _Preparation:
             "ignored": [{} for _ in self._sources],
             "duplicates": 0,
             "bad_rows": [],
+            "bad_rows_before": 0,  # those of the sources before
             "streams": {},
         }
+        self.state |= journal.state or {}
         self.intake = Intake(settings.max_bad_rows, bad_rows=self.state["bad_rows"])
         self._streams: dict[tuple[int, Part], _Stream] = {}
         for number, source in enumerate(self._sources):
@@ -186,8 +188,10 @@ class _Preparation:
         state["usable"][number] += len(batch.documents)
         if batch.last:
             skipped, ignored = (Counter(state[name][number]) for name in ("skipped", "ignored"))
+            bad_rows = state["bad_rows"][state["bad_rows_before"] :]
+            state["bad_rows_before"] = len(state["bad_rows"])
             report_outcome(
-                self._sources[number], state["usable"][number], skipped, bad_rows=(), ignored=ignored
+                self._sources[number], state["usable"][number], skipped, bad_rows=bad_rows, ignored=ignored
             )
         texts: dict[_Stream, list[str]] = {}
         for document in batch.documents:

@@ -211,13 +211,14 @@ def self_instruct_eval(row: Mapping[str, Any]) -> list[Comparison | Skip]:
     """Returns all pairs of the eight models' answers to one instruction; the better model's answer is chosen.
 
     The rating follows from the difference between the models' ranks: 1 negligibly_better, 2 slightly_better,
-    3 or 4 better, 5 or more significantly_better.
+    3 or 4 better, 5 or more significantly_better. The pairs of the best model come first: as a prompt, a row
+    has the chosen answer of its first pair as reference answer.
     """
     prompt = user_message(row["prompt"])
     answers = row["answers"]
     return [
         attempt(checked_comparison, prompt, answers[better], answers[worse], rating=_rating(better - worse))
-        for better in range(len(answers))
+        for better in reversed(range(len(answers)))
         for worse in range(better)
     ]
 

@@ -28,11 +28,28 @@ def messages_of(row: Mapping[str, Any], name: str, last: str) -> list[Message]:
 
 
 def prompt_messages(row: Mapping[str, Any]) -> list[Message]:
-    """Returns a prompt's messages: field `messages`, or the text `prompt` after `system` and `history`."""
+    """Returns a prompt's messages: field `messages`, or the text `prompt` after `system` and `history`.
+
+    Raises DataError for a row with `messages` and `history`, or with `messages` and a `prompt` that is
+    neither their first user message nor the last one.
+    """
     if row.get("messages") is not None or "prompt" not in row:
-        return messages_of(row, "messages", "user")
+        messages = messages_of(row, "messages", "user")
+        _check_repeated(row, [one["content"].strip() for one in messages if one["role"] == "user"])
+        return messages
     turns = [*history(row), *user_message(text_field(row, "prompt"))]
     return usable_messages(with_system(row, turns), "user")
+
+
+def _check_repeated(row: Mapping[str, Any], said: list[str]) -> None:
+    """Checks the fields beside `messages` that repeat a part of them; `said`: their user messages."""
+    if history(row):
+        raise DataError("the row has both 'messages' and 'history'; keep one of them")
+    prompt = field(row, "prompt", str)
+    if prompt and prompt.strip() not in (said[0], said[-1]):
+        raise DataError(
+            "field 'prompt' is neither the first user message nor the last one; keep 'messages' or 'prompt'"
+        )
 
 
 def read_messages(row: Mapping[str, Any], name: str) -> list[Message]:
@@ -118,8 +135,10 @@ def with_input(instruction: str, input_text: str | None) -> str:
 def messages(row: Mapping[str, Any]) -> Dialogue:
     """Converts {"messages": [{"role", "content"}, …]}, optionally `system` or (for GAtt) `instruction`."""
     turns = messages_of(row, "messages", "assistant")
-    instruction = field(row, "instruction", str) or None
-    if instruction and turns[0]["role"] == "system":
+    instruction = field(row, "instruction", str)
+    if not instruction or not instruction.strip():
+        return Dialogue(turns)
+    if turns[0]["role"] == "system":
         raise DataError("the row has both an 'instruction' and a system message; keep one of them")
     return Dialogue(turns, instruction=instruction)
 

@@ -135,6 +135,8 @@ def report_outcome(
     if not usable:
         bad = [f"{len(bad_rows):,} bad, the first: {bad_rows[0]}"] if bad_rows else []
         why = "; ".join([*filter(None, [reasons]), *bad])
+        if source.skip and not why:
+            why = f"it has at most {source.skip:,} rows, all of which `skip` leaves out"
         raise DataError(
             f"{source.path}: no usable row{why and f' ({why})'}; expected rows of format {source.format!r}"
         )

@@ -67,7 +67,7 @@ def _add_rating(row: Row | DataError, ratings: dict[str, dict[str, int]]) -> Non
                 "`rating` and, with several raters, `rater` (a CSV file needs commas between them)"
             )
     name, rater = row.get("id"), row.get("rater") or ONLY_RATER
-    if name not in ratings:
+    if not isinstance(name, str) or name not in ratings:
         raise DataError(f"id {name!r} is not one of the {len(ratings):,} answers; expected an id of to_label")
     if not isinstance(rater, str):
         raise DataError(f"rater {rater!r} is {type(rater).__name__}; expected text")

@@ -120,6 +120,7 @@ def _run_and_publish(stage_run: StageRun) -> None:
             "fingerprint": fingerprint,
             "versions": _versions(),
             "git_commit": _git_commit(),
+            "processes": world_size(),
             "metrics": metrics,
             "wall_seconds": round(seconds(), 3),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, artifact, hashes, working
 from ..data.source_hash import data_hash
 from ..errors import LlamitaError
+from ..processes import world_size
 from ..settings import StageSettings
+from ..training.micro_batches import step_rows_on
+from ..training.settings import ROWS, TrainedSettings
 from ..yaml_file import brief
 
 
@@ -43,7 +46,10 @@ class Status:
 
 @dataclass(frozen=True)
 class Identity:
-    """What determines a stage's result: kind, settings, hashes of the inputs, version of the code."""
+    """What determines a stage's result: kind, settings, hashes of the inputs, version of the code.
+
+    `inputs` is ordered: stages read the members of an input that takes a list one after the other.
+    """
 
     kind: str
     settings: Mapping[str, Any]
@@ -52,7 +58,10 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        return hashes.digest([self.kind, dict(self.settings), dict(self.inputs), self.version])
+        parts = [self.kind, dict(self.settings), dict(self.inputs), self.version]
+        # sorted lists have the fingerprint of earlier versions, which did not depend on the order
+        unsorted = {name: labels for name, labels in _lists(self.inputs).items() if labels != sorted(labels)}
+        return hashes.digest([*parts, unsorted] if unsorted else parts)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields with the fingerprint, as they are stored in a working folder."""
@@ -72,9 +81,29 @@ class Identity:
             if old_hashes.get(name) != new_hashes.get(name):
                 how = "added" if name not in old_hashes else "removed" if name not in new_hashes else None
                 differences.append(f"input {name} {how}" if how else f"contents of input {name}")
+        differences += _reordered(_lists(old_hashes), _lists(new_hashes))
         if before["version"] != self.version:
             differences.append(f"llamita {before['version']} -> {self.version}")
         return differences
+
+
+def _lists(inputs: Iterable[str]) -> dict[str, list[str]]:
+    """Labels of the inputs that take a list, in order, from names such as `versions.v1/ppo`."""
+    lists: dict[str, list[str]] = {}
+    for name in inputs:
+        listed, dot, label = name.partition(".")
+        if dot:
+            lists.setdefault(listed, []).append(label)
+    return lists
+
+
+def _reordered(old: Mapping[str, list[str]], new: Mapping[str, list[str]]) -> list[str]:
+    """The lists that have the same members as before in another order."""
+    return [
+        f"order of input {name}: {brief(old[name])} -> {brief(labels)}"
+        for name, labels in sorted(new.items())
+        if old.get(name, labels) != labels and sorted(old[name]) == sorted(labels)
+    ]
 
 
 def _brief(settings: Mapping[str, Any], key: str) -> str:
@@ -92,14 +121,14 @@ def identity(stage_run: StageRun, hashes: Mapping[str, str], resuming: bool = Fa
 
 
 def input_hashes(stage_run: StageRun, without: Collection[str] = ()) -> dict[str, str]:
-    """Hashes of the files that the stage reads from each input, except the inputs `without`.
+    """Hashes of the files that the stage reads from each input, except the inputs `without`, in their order.
 
     Raises DataError if a file is missing.
     """
     read = stage_run.settings.data_read(stage_run.inputs)
     return {
         name: data_hash(read[name], path) if name in read else hashes.input_hash(path)
-        for name, path in sorted(stage_run.inputs.items())
+        for name, path in stage_run.inputs.items()
         if name not in without
     }
 
@@ -113,8 +142,8 @@ def status(stage_run: StageRun) -> Status:
     current = identity(stage_run, hashes)
     manifest = published_manifest(stage_run)
     seconds = manifest.get("wall_seconds") if manifest else None
-    if manifest and manifest.get("fingerprint") == current.fingerprint:
-        return Status(True, "finished", seconds)
+    if manifest and (finished := _finished(stage_run, current, manifest)):
+        return Status(True, finished, seconds)
     if (unfinished := working.unfinished_identity(stage_run.final)) is not None:
         return Status(False, f"unfinished, {_unfinished_status(stage_run, unfinished, hashes)}", seconds)
     if manifest is None:
@@ -123,11 +152,33 @@ def status(stage_run: StageRun) -> Status:
     return Status(False, f"changed: {'; '.join(changes)}", seconds)
 
 
+def _finished(stage_run: StageRun, current: Identity, manifest: Mapping[str, Any]) -> str | None:
+    """`finished`, with a note if a step would now have another number of rows; None for another identity.
+
+    A pipeline that was trained on eight GPUs can be continued on one, so a stage stays finished with the same
+    rows on each rank, and, since training may resume on other ranks, with the same rows of all ranks.
+    """
+    settings, ranks = stage_run.settings, max(stage_run.processes, world_size())
+    before = manifest.get("processes", ranks)
+    if manifest.get("fingerprint") == current.fingerprint:
+        if not isinstance(settings, TrainedSettings):
+            return "finished"
+        then, now = step_rows_on(settings, before), step_rows_on(settings, ranks)
+        note = f" ({then:,} rows per step on {before} ranks; {now:,} on {ranks})"
+        return f"finished{note if then != now else ''}"
+    rows = current.settings.get(ROWS)
+    if not isinstance(rows, int) or rows * ranks % before:  # no batch size, or an invalid one
+        return None
+    same_step = replace(current, settings={**current.settings, ROWS: rows * ranks // before})
+    return "finished" if manifest.get("fingerprint") == same_step.fingerprint else None
+
+
 def changes_before(stage_run: StageRun, manifest: Mapping[str, Any], pending: Collection[str]) -> list[str]:
     """Differences from a published artifact, as if the contents of the inputs `pending` were unchanged."""
     published = _published_identity(stage_run, manifest)
-    hashes = {name: published["inputs"].get(name, "") for name in pending}
-    return identity(stage_run, hashes | input_hashes(stage_run, without=pending)).changes(published)
+    hashes = input_hashes(stage_run, without=pending)
+    expected = {name: hashes.get(name) or published["inputs"].get(name, "") for name in stage_run.inputs}
+    return identity(stage_run, expected).changes(published)
 
 
 def _unfinished_status(stage_run: StageRun, unfinished: Mapping[str, Any], hashes: Mapping[str, str]) -> str:

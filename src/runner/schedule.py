@@ -9,7 +9,7 @@ from ..console import duration, say
 from ..errors import ConfigError, LlamitaError
 from ..yaml_file import brief, flatten, nearest
 from .execution import execute
-from .identity import StageRun, Status, changes_before
+from .identity import StageRun, Status, changes_before, published_manifest
 from .identity import status as status_of
 from .pipeline import PlannedStage
 from .rounds import not_in_round
@@ -60,12 +60,15 @@ def _status(stage_run: StageRun, before: Sequence[PlannedStage]) -> Status:
 
 
 def _waiting_status(stage_run: StageRun, pending: Mapping[str, str]) -> Status:
-    """Status of a stage whose inputs `pending` come from stages that run first (input name -> stage)."""
+    """Status of a stage whose inputs `pending` come from stages that run first (input name -> stage).
+
+    Raises LlamitaError if the output folder holds something else, before any stage runs.
+    """
     upstream = sorted(set(pending.values()))
     stages = ", ".join(upstream)
-    if not (stage_run.final / artifact.MANIFEST).is_file():
+    manifest = published_manifest(stage_run)
+    if manifest is None:
         return Status(False, f"first run, after {stages}")
-    manifest = artifact.read_manifest(stage_run.final)
     if changes := changes_before(stage_run, manifest, pending):
         reason = f"changed: {'; '.join(changes)}; runs after {stages}"
     else:
@@ -100,7 +103,7 @@ def run(chosen: Sequence[PlannedStage]) -> None:
         to_do = [other for other in to_do if other is not item]
         status = status_of(stage_run)  # checked again: stages before it may have changed its inputs, or not
         if status.done:
-            say(f"{prefix}: skipped, already finished")
+            say(f"{prefix}: skipped, already {status.reason}")
             continue
         say(f"{prefix}: running ({status.reason})")
         execute(stage_run)

@@ -10,6 +10,7 @@ returns exactly the encoded text: tokens contain spaces instead of SentencePiece
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -35,17 +36,23 @@ CHARACTERS_PER_TAG = 1000
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Trains a tokenizer of `vocab_size` tokens, or fewer if every unit is already one token."""
+    """Trains a tokenizer of `vocab_size` tokens, or fewer if every unit is already one token.
+
+    At most half of the tokens that are neither special tokens nor bytes are characters: the space and the
+    most frequent others.
+    """
     trained = _pipeline(BPE(unk_token=UNK, byte_fallback=True))
     newlines = pre_tokenizers.Split("\n", "removed")  # encoded as a byte, so not part of the alphabet
     trained.pre_tokenizer = pre_tokenizers.Sequence([newlines, trained.pre_tokenizer])
+    characters = (vocab_size - len(SPECIAL + BYTES)) // 2
     trainer = BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=SPECIAL + BYTES,
-        limit_alphabet=(vocab_size - len(SPECIAL + BYTES)) // 2,
+        limit_alphabet=characters,
+        initial_alphabet=[" "],
         show_progress=False,
     )
-    trained.train_from_iterator(_with_tags(texts), trainer)
+    trained.train_from_iterator(_without_ties(_with_tags(texts), characters - 1), trainer)
     model = json.loads(trained.to_str())["model"]
     merges = [(left, right) for left, right in model["merges"]]
     # a new tokenizer, because training makes the bytes special tokens, which a text with "<0x41>" would match
@@ -63,6 +70,24 @@ def _with_tags(texts: Iterable[str]) -> Iterator[str]:
         if characters >= CHARACTERS_PER_TAG:
             yield " ".join([TAG_TEXT] * (characters // CHARACTERS_PER_TAG))
             characters %= CHARACTERS_PER_TAG
+
+
+def _without_ties(texts: Iterable[str], limit: int) -> Iterator[str]:
+    """Yields the texts and, if they have more than `limit` different characters, a text that decides ties.
+
+    The trainer drops the rarest characters; among equally frequent ones it chooses at random. The last text
+    repeats those of them that are to be kept, the ones with the lowest code points. Each is in a line of its
+    own, so no pair is added that could be merged. The space is always in the alphabet and the newline never,
+    so neither is counted.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        yield text
+        counts.update(text)
+    del counts[" "], counts["\n"]
+    if len(counts) > limit:
+        kept = sorted(counts, key=lambda character: (-counts[character], character))[:limit]
+        yield "".join(f"\n{character}" for character in kept if counts[character] == counts[kept[-1]])
 
 
 def _pipeline(model: BPE) -> Tokenizer:

@@ -23,6 +23,12 @@ def split_step(settings: TrainedSettings, ranks: int) -> tuple[int, int]:
     return _nearest_split(settings.step_rows / ranks, most) if accumulation is None else (most, accumulation)
 
 
+def step_rows_on(settings: TrainedSettings, ranks: int) -> int:
+    """Rows of a step on so many ranks."""
+    rows, accumulation = split_step(settings, ranks)
+    return rows * accumulation * ranks
+
+
 def _nearest_split(share: float, max_rows: int) -> tuple[int, int]:
     """Rows per micro-batch and accumulation steps whose product is nearest to `share`, the rows of one rank.
 

@@ -156,6 +156,18 @@ def test_bad_rows_stop_the_stage_or_are_listed(data: Path, tokenizer: Any) -> No
     assert texts(corpus, "train", tokenizer) == ["fine", "yes"]
 
 
+def test_a_source_without_usable_rows_reports_its_first_bad_row(
+    data: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "some.jsonl").write_text('{"text": "fine"}\n{\n')
+    (data / "none.jsonl").write_text("{\n[1]\n")
+    documents = [*source_setting("some", "text_rows"), *source_setting("none", "text_rows")]
+    problem = r"none.jsonl: no usable row \(2 bad, the first: .*none.jsonl:1: invalid JSON"
+    with pytest.raises(DataError, match=problem):
+        made(settings(documents=documents, max_bad_rows=5, shard_tokens=2), data, tokenizer)
+    assert "some.jsonl: 1 bad row skipped, listed in bad_rows.jsonl" in capsys.readouterr().out
+
+
 def test_errors(data: Path, tokenizer: Any) -> None:
     write(data / "one.jsonl", [{"text": TEXTS[0]}])
     nothing_held_out = settings(documents=source_setting("one", "text_rows"), validation_share=1e-9)

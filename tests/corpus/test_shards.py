@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from itertools import accumulate
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def test_document_starts_are_read_as_written(tmp_path: Path) -> None:
     ):
         expected = [begin - start for begin in begins if start <= begin < stop]
         assert shards.document_starts(start, stop).tolist() == expected
+
+
+def test_document_starts_of_a_row_are_found_without_a_copy_of_all(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, 1000, [])
+    writer.append(as_encoded([[1]] * 50_000))
+    writer.finish("abc")
+    shards = TokenShards(tmp_path)
+    tracemalloc.start()
+    assert len(shards.document_starts(500, 600)) == 100
+    assert tracemalloc.get_traced_memory()[1] < 50_000  # all starts have 400,000 bytes
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(65536, "<u2"), (65537, "<u4")])

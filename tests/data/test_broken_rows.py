@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llamita.data.sources import read_dialogues, read_labelled_answers
+from llamita.data.sources import read_dialogues, read_labelled_answers, read_prompts
 from llamita.errors import DataError
 
 from ..helpers.rows import COMPARED, PAIR, write
@@ -56,6 +56,18 @@ BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
         "alpaca",
         {"instruction": "a", "output": "b", "history": [["hi"]]},
         "'history' contains ['hi']; expected [user, assistant], both texts",
+    ),
+    "prompt and messages": (
+        read_prompts,
+        "prompts",
+        {"messages": PAIR[:1], "prompt": "bye"},
+        "field 'prompt' is neither the first user message nor the last",
+    ),
+    "history and messages": (
+        read_prompts,
+        "prompts",
+        {"messages": PAIR[:1], "history": [["a?", "b"]]},
+        "the row has both 'messages' and 'history'; keep one of them",
     ),
     "two systems": (
         read_dialogues,
@@ -110,6 +122,7 @@ BROKEN: dict[str, tuple[Callable[..., Any], str, Any, str]] = {
 SOUND = {
     "messages": {"messages": PAIR},
     "alpaca": {"instruction": "a", "output": "b"},
+    "prompts": {"prompt": "a"},
     "prompt_completion": {"prompt": "a", "completion": "b"},
     "comparison": {"prompt": "a", **COMPARED},
     "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},

@@ -105,6 +105,13 @@ def test_a_prompt_that_contradicts_its_messages_is_skipped(tmp_path: Path, capsy
         read_comparisons(source("comparison"), tmp_path)
 
 
+@pytest.mark.parametrize("prompt", ["a?", " hi\n", "", None])
+def test_a_prompt_beside_messages_that_contain_it(tmp_path: Path, prompt: str | None, capsys: Any) -> None:
+    write(tmp_path / "rows.jsonl", [{"messages": [*EARLIER, *USER], "prompt": prompt, "history": []}])
+    assert read_prompts(source("prompts"), tmp_path) == [Prompt([*EARLIER, *USER])]
+    assert capsys.readouterr().out == ""
+
+
 def test_unused_fields_are_counted_and_reported(tmp_path: Path, capsys: Any) -> None:
     from llamita.data.intake import Intake
 
@@ -131,6 +138,11 @@ def test_an_empty_system_message_is_dropped(tmp_path: Path) -> None:
     assert read_dialogues(source("sharegpt"), tmp_path) == [Dialogue(PAIR)]
     write(tmp_path / "rows.jsonl", [{"prompt": [{"role": "system", "content": ""}, *USER], **COMPARED}])
     assert read_comparisons(source("comparison"), tmp_path) == [Comparison(USER, "yes", "no")]
+
+
+def test_a_blank_instruction_counts_as_missing(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"instruction": " \n", "messages": [*SYSTEM, *PAIR]}])
+    assert read_dialogues(source("messages"), tmp_path) == [Dialogue([*SYSTEM, *PAIR])]
 
 
 def test_booleans_and_empty_fields_in_a_csv_file(tmp_path: Path) -> None:
@@ -160,6 +172,14 @@ def test_a_source_without_usable_rows_reports_the_reasons(
     write(tmp_path / "rows.jsonl", [row])
     with pytest.raises(DataError, match=rf"rows\.jsonl: no usable row .*{why}.*; expected rows of format"):
         read_dialogues(source(format), tmp_path, Intake(max_bad_rows=1))
+
+
+def test_a_source_that_skip_leaves_nothing_of(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"messages": PAIR}] * 3)
+    assert len(read_dialogues(source("messages", skip=2), tmp_path)) == 1
+    problem = r"no usable row \(it has at most 3 rows, all of which `skip` leaves out\); expected rows of"
+    with pytest.raises(DataError, match=problem):
+        read_dialogues(source("messages", skip=3), tmp_path)
 
 
 def test_a_field_without_a_name(tmp_path: Path, capsys: Any) -> None:

@@ -128,6 +128,22 @@ def test_damaged_rows_are_made_again(tmp_path: Path, damage: str, capsys: pytest
     assert contents(tmp_path) == whole
 
 
+def test_a_kill_while_damaged_rows_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    whole = contents(tmp_path)
+    os.truncate(tmp_path / "part-00001.arrow", 8)
+
+    def killed(folder: Path, **_: Any) -> None:
+        (folder / "rows.json").unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(row_files.shutil, "rmtree", killed)
+        write(tmp_path)
+    write(tmp_path)
+    assert contents(tmp_path) == whole
+
+
 def test_no_rows(tmp_path: Path) -> None:
     rows = rows_in(tmp_path).write(lambda _: ()).open()
     assert len(rows) == 0

@@ -173,6 +173,8 @@ def test_self_instruct_ratings_follow_from_ranks(tmp_path: Path) -> None:
     assert ratings["5", "2"] == ratings["6", "2"] == "better"
     assert ratings["7", "2"] == "significantly_better"
     assert read[0].prompt == [{"role": "user", "content": "Add.\n\n1 2"}]
+    (prompt,) = read_prompts(source("self_instruct_eval", "."), tmp_path)
+    assert prompt.answer == " 7"  # of the best model
 
 
 def test_self_instruct_needs_all_eight_files(tmp_path: Path) -> None:

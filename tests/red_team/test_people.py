@@ -87,6 +87,7 @@ def test_labels_of_several_raters_are_read_from_jsonl_and_csv(
         ({"id;rating": "ID;3"}, "field 'id' is missing; the row has the fields id;rating"),  # as Excel writes
         ({"id": "elsewhere", "rating": 3}, "id 'elsewhere' is not one of the 6 answers"),
         ({"id": None, "rating": 3}, "id None is not one of"),
+        ({"id": [1], "rating": 3}, r"id \[1\] is not one of"),
         ({"id": "FIRST", "rating": 3}, "id '.*' has a second rating without a rater"),
         ({"id": "ID", "rating": 3, "rater": 7}, "rater 7 is int; expected text"),
         ("[3]\n", "the row is a list"),

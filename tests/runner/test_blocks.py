@@ -170,6 +170,24 @@ def test_a_change_in_one_round_reruns_it_and_the_later_ones(fake: FakeStages) ->
     assert fake.ran == NAMES[5:]
 
 
+def test_the_order_of_a_list_counts(fake: FakeStages) -> None:
+    replace("configs/pipeline.yaml", "earlier: all}", "earlier: [v1/rejection, v2/ppo]}")
+    run()
+    replace("configs/pipeline.yaml", "[v1/rejection, v2/ppo]", "[v2/ppo, v1/rejection]")
+    changed = 'order of input earlier: ["v1/rejection", "v2/ppo"] -> ["v2/ppo", "v1/rejection"]'
+    assert plan()["evaluate"] == f"changed: {changed}"
+    assert plan("sft.strength=9")["evaluate"].startswith(f"changed: {changed}; runs after ")
+    fake.ran.clear()
+    run()
+    assert fake.ran == ["evaluate", "report"]
+    replace(
+        "configs/pipeline.yaml",
+        "model: sft, earlier: [v2/ppo, v1/rejection]",
+        "earlier: [v2/ppo, v1/rejection], model: sft",
+    )
+    assert plan()["evaluate"] == "finished"  # the order of the inputs themselves does not count
+
+
 def test_another_round_runs_only_new_stages_and_those_that_take_them(fake: FakeStages) -> None:
     run()
     fake.ran.clear()

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from llamita.errors import DataError
 from llamita.prepare.settings import PrepareSettings
 from llamita.prepare.stage import run as make_corpus
 from llamita.runner import execution, stages
-from llamita.runner.identity import StageRun, input_hashes, status
+from llamita.runner.identity import StageRun, Status, identity, input_hashes, status
 from llamita.settings import StageSettings
 from llamita.world.settings import WorldSettings
 from llamita.world.stage import run as make_world
@@ -315,6 +316,37 @@ def test_a_changed_absolute_source_reruns_its_stage(inputs: dict[str, Path], tmp
     assert status(stage_run).done
     write(rows, [{"text": "two"}])
     assert status(stage_run).reason == "changed: contents of input data"
+
+
+def test_a_stage_stays_finished_on_another_number_of_ranks(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was trained on eight GPUs is not trained again where one GPU continues the pipeline."""
+
+    def published(trainer: dict[str, Any]) -> StageRun:
+        stage_run = stage_run_of("sft", SFT | {"trainer": trainer}, inputs, data="data", model="model")
+        fingerprint = identity(stage_run, input_hashes(stage_run)).fingerprint
+        manifest = {"stage": "sft", "fingerprint": fingerprint, "processes": 8}
+        final = tmp_path / str(len(trainer))
+        final.mkdir()
+        (final / "manifest.json").write_text(json.dumps(manifest))
+        return replace(stage_run, final=final)
+
+    stage_run = published({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2})
+    assert status(stage_run) == Status(True, "finished (64 rows per step on 8 ranks; 8 on 1)")
+    assert status(replace(stage_run, processes=8)) == Status(True, "finished")
+    assert status(published({})) == Status(True, "finished")  # 64 rows on any number of ranks
+    more_rows = stage_run_of(
+        "sft", SFT | {"trainer": {"per_device_train_batch_size": 32}}, inputs, data="data", model="model"
+    )
+    same_step = replace(more_rows, final=stage_run.final)
+    assert status(replace(same_step, processes=2)) == Status(True, "finished")  # as it was resumed
+    for processes in (1, 3, 8):
+        assert not status(replace(same_step, processes=processes)).done
+    invalid = more_rows.settings.model_copy(update={"trainer": {"per_device_train_batch_size": "32"}})
+    assert not status(replace(same_step, settings=invalid)).done  # the trainer's class reports it
+    monkeypatch.setenv("WORLD_SIZE", "8")  # one of the ranks, which a launcher started
+    assert status(stage_run) == Status(True, "finished")
 
 
 def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_runs_in_order_and_publishes(project: Path, fake: FakeStages) -> None:
     base = Path("runs/tiny/base").absolute()
     assert manifest["inputs"] == {"model": {"path": str(base), "hash": hashes.content_hash(base)}}
     assert manifest["wall_seconds"] >= 0
+    assert manifest["processes"] == 1
     assert {"llamita", "python", "torch", "trl"} <= manifest["versions"].keys()
     assert manifest["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", manifest["git_commit"])
 
@@ -324,6 +325,14 @@ def test_folders_of_others_are_never_replaced(project: Path, fake: FakeStages) -
     assert Path("runs/tiny/base/thesis.txt").exists()
     artifact.write_json(Path("runs/tiny/base/manifest.json"), {"stage": "taker"})
     with pytest.raises(LlamitaError, match="holds the output of stage kind 'taker', expected 'maker'"):
+        run()
+    assert fake.ran == []
+
+
+def test_a_folder_of_others_is_found_before_any_stage_runs(project: Path, fake: FakeStages) -> None:
+    Path("runs/tiny/final").mkdir(parents=True)  # of a stage whose inputs do not exist yet
+    Path("runs/tiny/final/thesis.txt").write_text("years of work")
+    with pytest.raises(LlamitaError, match=r"tiny/final: exists, and llamita did not write it"):
         run()
     assert fake.ran == []
 

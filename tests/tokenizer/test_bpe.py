@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llamita.tokenizer.bpe import BYTES, tokens_per_tag, train_bpe
+from llamita.tokenizer.bpe import BYTES, SPECIAL, tokens_per_tag, train_bpe
 
 
 def tokens(tokenizer: Any, text: str) -> list[str]:
@@ -85,6 +85,16 @@ def test_names_of_byte_tokens_in_a_text_are_text(tokenizer: Any) -> None:
 def test_training_is_deterministic() -> None:
     text = ["the cat and the dog and the cow", "a cow is a cow"] * 50
     assert train_bpe(text, 400).get_vocab() == train_bpe(iter(text), 400).get_vocab()
+
+
+def test_of_equally_rare_characters_the_lowest_code_points_are_in_the_vocabulary() -> None:
+    """The trainer's own choice is random, so a run could not be repeated."""
+    rare = [chr(0x4E00 + number) for number in range(200)]
+    frequent = "\u9fa5\u9fa4"
+    text = ["\n".join([*reversed(rare), frequent, frequent])]
+    trained = set(train_bpe(text, 340).get_vocab()) - {*SPECIAL, *BYTES}
+    assert {token for token in trained if len(token) == 1} == {" ", *frequent, *rare[:37]}  # 40 of 203
+    assert {token for token in trained if len(token) > 1} == {frequent}  # deciding ties adds no merge
 
 
 def test_the_vocabulary_has_at_most_the_given_size(tokenizer: Any) -> None:
