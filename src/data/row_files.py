@@ -102,7 +102,7 @@ class RowFolder:
         """
         resume = resume and not (self._folder / SEAL).exists()  # sealed ones are damaged, or of other rows
         if not resume or _json(self._folder / MAKING).get("identity") != self._identity:
-            (self._folder / MAKING).unlink(missing_ok=True)  # first: without the seal it vouches for the parts
+            (self._folder / MAKING).unlink(missing_ok=True)  # first: it vouches for parts without a seal
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
         write_json(self._folder / MAKING, {"identity": self._identity})
