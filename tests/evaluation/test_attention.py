@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from llamita.chat_format.encoding import encode_prompt
 from llamita.evaluation.attention import RecordedDialogue, binned, measure_attention, strongest_attention
@@ -13,6 +15,7 @@ from llamita.evaluation.responder import Responder
 from llamita.evaluation.retention import InstructedDialogue, measure_retention
 from llamita.sampling.dialogues import DialogueSampler
 
+from ..helpers.architectures import tiny_architecture
 from ..helpers.tiny import tiny_model
 
 IDS = [1, 5, 6, 7, 8, 9, 10, 11, 12, 13]
@@ -42,6 +45,30 @@ def test_the_strongest_weight_of_all_layers_and_heads() -> None:
     for layer, head in ((0, 0), (-1, -1)):
         assert bool((found >= every[layer, head]).all())
     assert torch.equal(found, every.flatten(0, 1).amax(0))
+
+
+def test_the_weights_of_one_layer_exist_at_a_time() -> None:
+    model = tiny_model(num_hidden_layers=3)
+    shape = (1, model.config.num_attention_heads, len(IDS), len(IDS))
+    alive: list[int] = []
+
+    def count(*_: Any) -> None:
+        gc.collect()
+        alive.append(sum(type(one) is Tensor and one.shape == shape for one in gc.get_objects()))
+
+    for layer in model.model.layers:
+        layer.register_forward_pre_hook(count)
+    strongest_attention_of(model)
+    assert alive == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["opt", "bloom", "gemma2", "gpt_oss", "deepseek_v3", "lfm2"])
+def test_attention_of_other_architectures(name: str) -> None:
+    model = tiny_architecture(name)
+    found = strongest_attention_of(model)
+    weights = model(torch.tensor([IDS]), output_attentions=True).attentions
+    every = torch.cat([layer[0] for layer in weights if layer is not None])
+    assert torch.equal(found, every.amax(0))
 
 
 def strongest_attention_of(model: Any) -> torch.Tensor:
