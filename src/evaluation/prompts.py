@@ -59,8 +59,8 @@ def read_evaluation_prompts(
     """Reads the test prompts of all kinds.
 
     Returns:
-        The prompts, and by kind the counts `read`, `too_long` (prompt and answer would exceed `context`) and
-        `skipped`, rows without a prompt by reason.
+        The prompts, and by kind the counts `read`, `too_long` (with an answer and an EOS, which reward models
+        read after it, the prompt would exceed `context`) and `skipped`, rows without a prompt by reason.
 
     Raises:
         DataError: a prompt has no id although `gold` is true, or as `read_prompts`.
@@ -100,6 +100,7 @@ def read_fitting(
 
     Args:
         name: plural noun for the prompts in messages.
+        context: the smallest context of all models that answer or score.
 
     Returns:
         The prompts, and counts as in `read_evaluation_prompts`. Raises DataError as `read_prompts`.
@@ -107,12 +108,12 @@ def read_fitting(
     before = Counter(intake.skipped)
     rows = read_prompts(sources, data, intake, seed=settings.seed)
     encoded = [(row, encode_prompt(tokenizer, row.messages)) for row in rows]
-    fitting = [(row, ids) for row, ids in encoded if len(ids) + settings.max_new_tokens <= context]
+    fitting = [(row, ids) for row, ids in encoded if len(ids) + settings.max_new_tokens + 1 <= context]
     too_long = len(encoded) - len(fitting)
     if too_long:
         say(
-            f"{name}: {too_long:,} of {len(encoded):,} skipped: with an answer they would exceed the context "
-            f"of {context:,} tokens"
+            f"{name}: {too_long:,} of {len(encoded):,} skipped: with an answer and an EOS they would "
+            f"exceed {context:,} tokens, the smallest context of the models"
         )
     counts = {"read": len(encoded), "too_long": too_long, "skipped": dict(intake.skipped - before)}
     return fitting, counts

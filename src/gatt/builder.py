@@ -55,14 +55,15 @@ class DialogueBuilder:
     Args:
         sampler: samples from a chat model.
         tokenizer: that of the model.
-        context_length: maximum number of tokens of a prompt and its answer.
+        context_length: maximum number of tokens of a prompt, its answer and an EOS, which reward models read:
+            the smallest context of all models.
         reward_models: select among the answers that follow the instruction; None: the most probable one is
             selected.
         state: file with the finished turns, from which an interrupted run resumes.
 
     Attributes:
         samples, followed: number of sampled answers, and of those that follow their instruction, by its kind.
-        out_of_context: number of dialogues that ended because the model's context was full.
+        out_of_context: number of dialogues that ended because the context was full.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class DialogueBuilder:
         self.out_of_context = self._finished_turns = 0
         self._sampler, self._tokenizer = sampler, tokenizer
         self._control_strings = chat_format(tokenizer).control_strings
-        self._max_prompt_length = context_length - settings.max_new_tokens
+        self._max_prompt_length = context_length - settings.max_new_tokens - 1
         self._resume()
 
     def build(self) -> None:

@@ -21,7 +21,7 @@ from llamita.settings import Source
 
 from ..helpers.chatml import chatml_tokenizer
 from ..helpers.rows import write
-from ..helpers.tiny import save_tiny_model
+from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
 
 CHOSEN = {
     "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
@@ -175,6 +175,27 @@ def test_a_full_context_ends_a_dialogue(inputs: dict[str, Path], tmp_path: Path)
     assert metrics["out_of_context"] > 0
 
 
+def test_a_turn_fits_in_the_context_of_every_model(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reward models read an EOS after a truncated answer."""
+
+    def scores(prompts: Sequence[Sequence[int]], *_: object) -> Tensor:
+        return torch.ones(len(prompts))
+
+    monkeypatch.setattr(stage, "Scorer", lambda *_, **__: scores)
+    tokenizer = chatml_tokenizer()
+    folders = {name: tmp_path / name for name in ("helpfulness", "safety")}
+    for name in folders:
+        save_tiny_reward_model(folders[name], tokenizer, max_position_embeddings=1024)
+    assert run(inputs | folders, tmp_path / "all")["out_of_context"] == 0
+    longest = max(len(tokenizer(prompt)["input_ids"]) for prompt in sampled_prompts)
+    for context, stopped in ((longest + 41, False), (longest + 40, True)):
+        save_tiny_reward_model(folders["safety"], tokenizer, max_position_embeddings=context)
+        metrics = run(inputs | folders, tmp_path / str(context))
+        assert (metrics["out_of_context"] > 0) == stopped
+
+
 def test_errors(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"prompts: 40 different last messages; expected at least \d+"):
         run(inputs, tmp_path / "out", max_turns=39)
@@ -211,6 +232,8 @@ def test_reward_models_select_among_the_answers_that_follow_the_instruction(
 
     monkeypatch.setattr(stage, "Scorer", loaded)
     folders = {name: tmp_path / name for name in ("helpfulness", "safety")}
+    for folder in folders.values():
+        save_tiny_reward_model(folder, chatml_tokenizer(), max_position_embeddings=1024)
     run(inputs | folders, tmp_path / "out", dialogues=40, safety_threshold=0.15)
     assert set(scored_by) == {"helpfulness", "safety"}
     answers_by_word = [

@@ -1,0 +1,53 @@
+"""Test prompts leave room for an answer in the smallest context of all models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamita.data.intake import Intake
+from llamita.evaluation import stage
+from llamita.evaluation.prompts import EvaluationPrompt, read_evaluation_prompts
+
+from ..helpers.tiny_evaluation import settings, with_everything
+
+
+def read(inputs: dict[str, Path], tokenizer: Any, context: int) -> tuple[list[EvaluationPrompt], Any]:
+    chosen = settings(prompts={"ordinary": [{"path": "test/ordinary.jsonl", "format": "prompts"}]})
+    return read_evaluation_prompts(chosen, inputs["data"], tokenizer, context=context, intake=Intake())
+
+
+def test_an_eos_fits_behind_the_longest_answer(inputs: dict[str, Path], tokenizer: Any) -> None:
+    """Reward models read it; beyond their context some have no position."""
+    lengths = [len(prompt.ids) for prompt in read(inputs, tokenizer, 1000)[0]]
+    needed = max(lengths) + settings().max_new_tokens + 1
+    assert len(read(inputs, tokenizer, needed)[0]) == len(lengths)
+    fewer, counts = read(inputs, tokenizer, needed - 1)
+    assert len(fewer) == sum(length < max(lengths) for length in lengths)
+    assert counts["ordinary"]["too_long"] == len(lengths) - len(fewer) > 0
+
+
+@pytest.mark.parametrize("short", ["sft", "versions.v2/ppo", "ablations.sft_ungated", "safety", "judge"])
+def test_the_smallest_context_is_that_of_any_model(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: str
+) -> None:
+    changed = with_everything(inputs)
+    changed[short] = shutil.copytree(changed[short], tmp_path / "short")
+    file = tmp_path / "short" / "model" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"max_position_embeddings": 99}))
+    found: list[int] = []
+
+    def stopped(*_: object, context: int, **__: object) -> None:
+        found.append(context)
+        raise KeyError
+
+    monkeypatch.setattr(stage, "read_evaluation_prompts", stopped)
+    with pytest.raises(KeyError):
+        stage.run(settings(), changed, tmp_path / "out")
+    assert found == [99]
+    assert config["max_position_embeddings"] > 99
