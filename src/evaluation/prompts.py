@@ -63,7 +63,7 @@ def read_evaluation_prompts(
         read after it, the prompt would exceed `context`) and `skipped`, rows without a prompt by reason.
 
     Raises:
-        DataError: a prompt has no id although `gold` is true, or as `read_prompts`.
+        DataError: a prompt has no id although `gold` is true, or as `read_fitting`.
     """
     prompts: list[EvaluationPrompt] = []
     counts: dict[str, dict[str, Any]] = {}
@@ -103,13 +103,22 @@ def read_fitting(
         context: the smallest context of all models that answer or score.
 
     Returns:
-        The prompts, and counts as in `read_evaluation_prompts`. Raises DataError as `read_prompts`.
+        The prompts, and counts as in `read_evaluation_prompts`.
+
+    Raises:
+        DataError: all prompts are too long, or as `read_prompts`.
     """
     before = Counter(intake.skipped)
     rows = read_prompts(sources, data, intake, seed=settings.seed)
     encoded = [(row, encode_prompt(tokenizer, row.messages)) for row in rows]
     fitting = [(row, ids) for row, ids in encoded if len(ids) + settings.max_new_tokens + 1 <= context]
     too_long = len(encoded) - len(fitting)
+    if encoded and not fitting:
+        raise DataError(
+            f"{name}: all {too_long:,} are too long: with an answer of max_new_tokens "
+            f"({settings.max_new_tokens:,}) and an EOS they would exceed {context:,} tokens, the smallest "
+            "context of the models; use shorter prompts or lower max_new_tokens"
+        )
     if too_long:
         say(
             f"{name}: {too_long:,} of {len(encoded):,} skipped: with an answer and an EOS they would "

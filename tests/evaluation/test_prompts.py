@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from llamita.data.intake import Intake
+from llamita.errors import DataError
 from llamita.evaluation import stage
 from llamita.evaluation.prompts import EvaluationPrompt, read_evaluation_prompts
 
+from ..helpers.rows import turn, write
 from ..helpers.tiny_evaluation import settings, with_everything
 
 
@@ -29,6 +31,25 @@ def test_an_eos_fits_behind_the_longest_answer(inputs: dict[str, Path], tokenize
     fewer, counts = read(inputs, tokenizer, needed - 1)
     assert len(fewer) == sum(length < max(lengths) for length in lengths)
     assert counts["ordinary"]["too_long"] == len(lengths) - len(fewer) > 0
+
+
+def test_a_kind_whose_prompts_are_all_too_long_is_an_error(inputs: dict[str, Path], tokenizer: Any) -> None:
+    with pytest.raises(DataError, match=r"^ordinary test prompts: all 20 are too long: .*\(6\) .* 10 tokens"):
+        read(inputs, tokenizer, 10)
+
+
+def test_prompts_of_diversity_that_are_all_too_long_are_an_error(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    write(tmp_path / "long.jsonl", [{"messages": turn("so " * 5000)}])
+    diversity = {
+        "factual": [{"path": "test/ordinary.jsonl", "format": "prompts"}],
+        "creative": [{"path": str(tmp_path / "long.jsonl"), "format": "prompts"}],
+    }
+    few = {name: inputs[name] for name in ("data", "sft")}
+    with pytest.raises(DataError, match=r"^creative prompts of diversity: all 1 are too long"):
+        stage.run(settings(retention=None, diversity=diversity), few, tmp_path / "out")
+    assert not (tmp_path / "out" / "versions").exists(), "before anything is sampled"
 
 
 @pytest.mark.parametrize("short", ["sft", "versions.v2/ppo", "ablations.sft_ungated", "safety", "judge"])
