@@ -112,9 +112,12 @@ def _shortened(dialogues: Sequence[InstructedDialogue], count: int, turns: int) 
 def read_instructed(
     path: str, data: Path, limit: int, *, turns: int = RETENTION_TURNS[-1], intake: Intake | None = None
 ) -> list[InstructedDialogue]:
-    """Reads the first `limit` rows of a test file. Raises DataError: a bad row, too few questions or rows."""
+    """Reads the first `limit` rows of a test file. Raises DataError: a bad row, too few rows.
+
+    A row with too few questions or with the id of an earlier row is a bad row.
+    """
     intake = intake or Intake()
-    format = Format(partial(_instructed, turns, intake), records, FIELDS)
+    format = Format(partial(_instructed, turns=turns, intake=intake, ids=set()), records, FIELDS)
     source = Source(path=path, format="instructed")
     dialogues = list(stream([source], data, {source.format: format}, kind="dialogues", intake=intake))
     if len(dialogues) < limit:
@@ -125,7 +128,10 @@ def read_instructed(
     return dialogues[:limit]
 
 
-def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> InstructedDialogue:
+def _instructed(row: Mapping[str, Any], *, turns: int, intake: Intake, ids: set[str]) -> InstructedDialogue:
+    """Converts a row. `ids`: those of the rows before it, to which this one's is added: checks go by id."""
+    if (id := text_field(row, "id")) in ids:
+        raise DataError(f"the id {id!r} is that of an earlier row; expected a different id in each row")
     questions = field(row, "questions", list) or []
     if len(questions) < turns or not all(isinstance(question, str) for question in questions):
         raise DataError(f"{len(questions)} questions; expected a list of at least {turns} texts")
@@ -133,8 +139,9 @@ def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> Instructe
     for question in questions[:turns]:
         prompt = [Message(role="system", content=instruction), Message(role="user", content=question)]
         intake.check(Prompt(prompt))
+    ids.add(id)
     return InstructedDialogue(
-        text_field(row, "id"),
+        id,
         instruction,
         questions[:turns],
         None if check is None else read_instruction(check),
