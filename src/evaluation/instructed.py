@@ -16,6 +16,7 @@ from ..data.records import records
 from ..data.rows import Message, Prompt
 from ..errors import DataError
 from ..measures import RETENTION_TURNS
+from ..miniature.gold import Gold
 from ..settings import Source
 from .settings import RetentionSettings
 
@@ -66,6 +67,16 @@ class InstructionChecks:
 
     def explicit_answer_ok(self, row_id: str, answer: str) -> bool:
         raise NotImplementedError("there are no direct questions")
+
+
+def check_dialogue_ids(dialogues: Sequence[InstructedDialogue], gold: Gold) -> None:
+    """Raises DataError for a dialogue whose instruction the ground truth does not have."""
+    for dialogue in dialogues:
+        if not gold.knows_dialogue(dialogue.id):
+            raise DataError(
+                f"retention test row {dialogue.id!r}: the ground truth (truth.json) has no dialogue with "
+                "this id; use the test files of this world, or set gold: false to apply each row's `check`"
+            )
 
 
 class InstructedTests:

@@ -15,6 +15,7 @@ from ..data.rows import InContext, Message, Prompt
 from ..data.settings import PromptSource
 from ..data.sources import read_prompts
 from ..errors import DataError
+from ..miniature.gold import Gold
 from .settings import EvaluateSettings
 
 Kind = Literal["ordinary", "harmful", "borderline"]
@@ -84,6 +85,16 @@ def read_evaluation_prompts(
             )
         prompts += [EvaluationPrompt.of(kind, row, ids) for row, ids in fitting]
     return prompts, counts
+
+
+def check_prompt_ids(prompts: Sequence[EvaluationPrompt], gold: Gold) -> None:
+    """Raises DataError for a prompt that the ground truth needs to score answers and does not have."""
+    for prompt in prompts:
+        if prompt.kind != "harmful" and not gold.knows(prompt.id):
+            raise DataError(
+                f"prompts.{prompt.kind}: the ground truth (truth.json) has no prompt with the id "
+                f"{prompt.id!r}; use the test files of this world, or set gold: false"
+            )
 
 
 def read_fitting(

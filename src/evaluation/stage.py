@@ -21,8 +21,8 @@ from .answering import AnswerTest, Results
 from .comparison import compare_answers
 from .diversity import DiversityTest
 from .ghost_attention import measure_ghost_attention
-from .instructed import InstructedTests, InstructionChecks
-from .prompts import read_evaluation_prompts
+from .instructed import InstructedTests, InstructionChecks, check_dialogue_ids
+from .prompts import check_prompt_ids, read_evaluation_prompts
 from .responder import Models
 from .settings import EvaluateSettings
 from .training_rows import compare_with_training
@@ -133,6 +133,8 @@ def _answer_test(
     prompts, counts = read_evaluation_prompts(
         settings, inputs["data"], models.tokenizer, context=context, intake=intake
     )
+    if gold is not None:
+        check_prompt_ids(prompts, gold)
     scorers = {
         name: Scorer(folder, models.tokenizer, dtype=settings.dtype, offloaded=True)
         for name, folder in judges.items()
@@ -154,4 +156,6 @@ def _instructed_tests(
     for dialogues in (tests.trained, tests.for_versions, tests.unseen or []):
         if gold is None:
             InstructionChecks(dialogues)
+        else:
+            check_dialogue_ids(dialogues, gold)
     return tests

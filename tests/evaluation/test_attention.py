@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from llamita.chat_format.encoding import encode_prompt
 from llamita.evaluation.attention import RecordedDialogue, binned, measure_attention, strongest_attention
 from llamita.evaluation.responder import Responder
 from llamita.evaluation.retention import InstructedDialogue, measure_retention
+from llamita.evaluation.stage import run
 from llamita.sampling.dialogues import DialogueSampler
 
 from ..helpers.architectures import tiny_architecture
 from ..helpers.tiny import tiny_model
+from ..helpers.tiny_evaluation import settings
 
 IDS = [1, 5, 6, 7, 8, 9, 10, 11, 12, 13]
 
@@ -115,3 +118,26 @@ def test_spans_of_instruction_and_answers(tokenizer: Any) -> None:
         assert recorded.ids[end - 1] == eos or recorded.ids[end] == eos
     assert second[0] > first[1]
     assert second[1] >= len(recorded.ids) - 1
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+def test_attention_is_measured_on_dialogues_that_have_an_answer(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    """A dialogue whose first prompt exceeds the context has none; neither may all of them."""
+    whole = Responder.answer_dialogues
+
+    def last_ones(self: Responder, questions: Any, name: str) -> Any:
+        found = whole(self, questions, name)
+        without = len(found) - answered
+        return [[]] * without + found[without:]
+
+    monkeypatch.setattr(Responder, "answer_dialogues", last_ones)
+    retention = {"trained": "test/gatt.jsonl", "dialogues": 3, "turns": 4}
+    few = {name: inputs[name] for name in ("data", "sft", "sft_without_gatt")}
+    found = run(settings(retention=retention), few, tmp_path)
+    for series in ("with", "without"):
+        assert found["gatt_dialogues"][series]["reached"]["1"] == answered
+        attention = found["gatt_attention"][series]
+        assert attention["dialogues"] == ({"1": 2, "2": 2, "4": 2} if answered else {})
+        assert (attention["map"] is None) == (answered == 0)

@@ -1,4 +1,4 @@
-"""Test prompts leave room for an answer in the smallest context of all models."""
+"""Which test prompts and dialogues are accepted: room in the smallest context, ids of the ground truth."""
 
 from __future__ import annotations
 
@@ -72,3 +72,27 @@ def test_the_smallest_context_is_that_of_any_model(
         stage.run(settings(), changed, tmp_path / "out")
     assert found == [99]
     assert config["max_position_embeddings"] > 99
+
+
+def test_gold_needs_the_ids_of_its_world(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write(
+        tmp_path / "prompts.jsonl", [{"id": "other-1", "messages": [{"role": "user", "content": "hello !"}]}]
+    )
+    foreign = {"path": str(tmp_path / "prompts.jsonl"), "format": "prompts"}
+    for kind in ("ordinary", "borderline"):
+        prompts = {"ordinary": [{"path": "test/ordinary.jsonl", "format": "prompts"}], kind: [foreign]}
+        with pytest.raises(
+            DataError, match=rf"^prompts\.{kind}: the ground truth .* no prompt .*'other-1'; use"
+        ):
+            stage.run(settings(prompts=prompts, retention=None), inputs, tmp_path / "out")
+    check = {"kind": "no_commas", "value": ""}
+    write(
+        tmp_path / "test.jsonl",
+        [{"id": f"t{n}", "instruction": "x", "check": check, "questions": ["q"] * 4} for n in range(3)],
+    )
+    retention = {"trained": "test.jsonl", "turns": 4, "dialogues": 3}
+    with pytest.raises(
+        DataError, match=r"^retention test row 't0': the ground truth .* no dialogue with this id"
+    ):
+        stage.run(settings(retention=retention), inputs | {"gatt": tmp_path}, tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "before anything is sampled"

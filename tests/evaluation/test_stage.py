@@ -130,29 +130,6 @@ def test_dialogues_that_exceed_the_context_are_counted_by_turn_and_reported(
     assert "turn 2: 3, turn 4: 2" in printed
 
 
-@pytest.mark.parametrize("answered", [0, 2])
-def test_attention_is_measured_on_dialogues_that_have_an_answer(
-    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: int
-) -> None:
-    """A dialogue whose first prompt exceeds the context has none; neither may all of them."""
-    whole = Responder.answer_dialogues
-
-    def last_ones(self: Responder, questions: Any, name: str) -> Any:
-        found = whole(self, questions, name)
-        without = len(found) - answered
-        return [[]] * without + found[without:]
-
-    monkeypatch.setattr(Responder, "answer_dialogues", last_ones)
-    retention = {"trained": "test/gatt.jsonl", "dialogues": 3, "turns": 4}
-    few = {name: inputs[name] for name in ("data", "sft", "sft_without_gatt")}
-    found = run(settings(retention=retention), few, tmp_path)
-    for series in ("with", "without"):
-        assert found["gatt_dialogues"][series]["reached"]["1"] == answered
-        attention = found["gatt_attention"][series]
-        assert attention["dialogues"] == ({"1": 2, "2": 2, "4": 2} if answered else {})
-        assert (attention["map"] is None) == (answered == 0)
-
-
 def test_the_same_model_has_equal_retention_with_and_without(evaluation: dict[str, Any]) -> None:
     """Instructions, questions and draws are the same in both series."""
     assert evaluation["gatt_retention"]["with"] == evaluation["gatt_retention"]["without"]
