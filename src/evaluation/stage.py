@@ -28,7 +28,7 @@ from .settings import EvaluateSettings
 from .training_rows import compare_with_training
 from .values import Values
 from .version_retention import RetentionTest, compare_retention
-from .versions import SFT, check_tokenizers, list_ablations, list_versions
+from .versions import SFT, Version, check_tokenizers, list_ablations, list_versions
 
 
 def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
@@ -68,7 +68,8 @@ def _evaluate(
     """Returns the contents of `evaluation.json`, without the counts of rows."""
     versions = list_versions(inputs["sft"], listed(inputs, "versions"))
     ablations = list_ablations(listed(inputs, "ablations"))
-    check_tokenizers([*versions[1:], *ablations], inputs["sft"])
+    without = [Version(name, inputs[name]) for name in ("sft_without_gatt",) if name in inputs]
+    check_tokenizers([*versions[1:], *ablations, *without], inputs["sft"])  # `without` reads ids of `sft`
 
     folders = {version.name: version.folder for version in versions}
     judges = {name: inputs[name] for name in (*REWARD_MODELS, JUDGE) if name in inputs}
