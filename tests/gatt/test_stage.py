@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from llamita.data.instructions import Instruction
 from llamita.data.sources import read_dialogues
 from llamita.errors import ConfigError, DataError
 from llamita.gatt import builder, stage
@@ -115,6 +116,30 @@ def test_the_most_probable_answer_that_follows_the_instruction_is_selected(
             else:
                 assert "lose" not in message["content"]
     assert 0 < shortened < len(made)
+
+
+def test_an_answer_with_a_special_token_or_without_text_is_not_selected(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such answers are the most probable ones here, and follow the instruction, as all do."""
+    whole = StubSampler.sample
+
+    def changed(self: StubSampler, *values: Any, **named: Any) -> Samples:
+        samples = whole(self, *values, **named)
+        special = self.tokenizer.convert_tokens_to_ids("<|im_start|>")
+        for number, ids in enumerate(samples.answer_ids):
+            if number % 3 == 0:
+                samples.answer_ids[number], samples.logprobs[number] = ids[-1:], [-0.1]
+            elif number % 3 == 1:
+                samples.answer_ids[number], samples.logprobs[number] = [*ids[:2], special, *ids[2:]], [-0.2]
+        return samples
+
+    monkeypatch.setattr(StubSampler, "sample", changed)
+    monkeypatch.setattr(Instruction, "is_followed_by", lambda *_: True)
+    run(inputs, tmp_path / "out")
+    for row in rows(tmp_path / "out" / "gatt.jsonl"):
+        word = row["instruction"].split('"')[1]
+        assert {message["content"] for message in row["messages"][1::2]} <= {f"the {word}", "never"}
 
 
 def test_the_instruction_is_on_every_message_for_sampling_and_in_no_message_of_the_output(
