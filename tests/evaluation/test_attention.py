@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llamita.chat_format.encoding import encode_prompt
+from llamita.chat_format.encoding import encode_prompt, encode_questions
 from llamita.evaluation.attention import RecordedDialogue, binned, measure_attention, strongest_attention
 from llamita.evaluation.responder import Responder
 from llamita.evaluation.retention import InstructedDialogue, measure_retention
@@ -101,12 +101,27 @@ def test_neighbours_share_a_bin_with_the_largest_value() -> None:
     assert binned(table, 3).tolist() == [[0.5, 0, 0], [0, 0, 0], [0, 0, 0.25]]
 
 
+def test_a_recorded_dialogue_fits_in_the_context(tokenizer: Any) -> None:
+    """A truncated last answer may end where the context does; positions of some models end there."""
+    questions = ["what is red ?", "is it bolo ?"]
+    turns = encode_questions(tokenizer, questions, "be kind")
+    context = sum(map(len, turns)) + 5 + 1 + 5  # with an EOS after the first answer
+    model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=context)
+    model.config.eos_token_id = tokenizer.eos_token_id
+    responder = Responder(DialogueSampler(model), tokenizer, context, max_new_tokens=5, seed=0)
+    dialogue = InstructedDialogue("a", "be kind", questions)
+    (recorded,) = measure_retention(responder, StubScorer(), [dialogue]).dialogues
+    assert [end - start for start, end in recorded.answers] == [5, 5]
+    assert len(recorded.ids) == recorded.answers[-1][1] == context
+
+
 def test_spans_of_instruction_and_answers(tokenizer: Any) -> None:
     model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=512)
     model.config.eos_token_id = tokenizer.eos_token_id
     responder = Responder(DialogueSampler(model), tokenizer, 512, max_new_tokens=5, seed=0)
     dialogue = InstructedDialogue("a", "you are fine today", ["what is red ?", "is it bolo ?"])
     (recorded,) = measure_retention(responder, StubScorer(), [dialogue]).dialogues
+    assert len(recorded.ids) == recorded.answers[-1][1]
     assert tokenizer.decode(recorded.ids[slice(*recorded.instruction)]).strip() == dialogue.instruction
     system = [{"role": "system", "content": dialogue.instruction}]
     prompt = encode_prompt(tokenizer, [*system, {"role": "user", "content": dialogue.questions[0]}])
@@ -115,9 +130,8 @@ def test_spans_of_instruction_and_answers(tokenizer: Any) -> None:
     (first, second), eos = recorded.answers, tokenizer.eos_token_id
     for start, end in (first, second):
         assert 1 <= end - start <= 5
-        assert recorded.ids[end - 1] == eos or recorded.ids[end] == eos
+        assert eos in recorded.ids[end - 1 : end + 1] or end == len(recorded.ids)
     assert second[0] > first[1]
-    assert second[1] >= len(recorded.ids) - 1
 
 
 @pytest.mark.parametrize("answered", [0, 2])
