@@ -120,8 +120,14 @@ class StageSettings(Settings):
         return name if name in inputs else "data"
 
     def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Names of the required and of the optional inputs of a stage with these settings."""
-        return self.required_inputs, self.optional_inputs
+        """Names of the required and of the optional inputs of a stage with these settings.
+
+        An input with sources (`below`) is taken only if a setting has some: it would rerun the stage for
+        nothing.
+        """
+        read = {self.below.get(setting) for setting, _ in self.all_sources()}
+        unread = set(self.below.values()) - read
+        return self.required_inputs, self.optional_inputs - unread
 
     def folders(self) -> dict[str, str]:
         """Folders of the inputs by name, members of a list as `NAME.STAGE`."""

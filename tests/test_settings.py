@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from llamita.runner import stages
 from llamita.settings import Settings, Source, StageSettings
 
-from .helpers.sources import source
+from .helpers.sources import source, source_setting
 
 
 class Batch(Settings):
@@ -97,6 +97,42 @@ def test_sources_in_a_section_are_found_by_both_names() -> None:
         "data": section.dialogues,
         "gatt": section.ghost,
     }
+
+
+ROWS = source_setting("rows", "messages")
+REJECTION = {
+    "dialogues": ROWS,
+    "prompts": ROWS,
+    "prompts_per_round": 1,
+    "max_new_tokens": 1,
+    "trainer": {"max_steps": 1},
+}
+REWARD = {"kind": "helpfulness", "comparisons": ROWS, "held_out": 1}
+EVALUATE = {"gold": False, "prompts": {"ordinary": ROWS}, "max_new_tokens": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "more", "inputs"),
+    [
+        ("sft", {"dialogues": ROWS}, {"ghost_attention": ROWS}, {"gatt"}),
+        ("sft", {"dialogues": ROWS}, {"distillation": ROWS}, {"distillation"}),
+        ("rejection", REJECTION, {"ghost_attention": ROWS, "distillation": ROWS}, {"gatt", "distillation"}),
+        ("reward", REWARD, {"evasions": {"dialogues": ROWS, "answers": ROWS, "count": 1}}, {"refusals"}),
+        ("evaluate", EVALUATE, {"retention": {"trained": "test.jsonl"}}, {"gatt", "sft_without_gatt"}),
+    ],
+)
+def test_an_input_that_no_setting_reads_is_refused(
+    kind: str, settings: dict[str, Any], more: dict[str, Any], inputs: set[str]
+) -> None:
+    """It would be hashed, and rerun the stage for nothing."""
+    without, reading = (stages.settings_class(kind)(**one) for one in (settings, settings | more))
+    for name in inputs:
+        given = {*without.required_inputs, name}
+        assert stages.check_inputs(kind, reading, given) is None
+        refused = stages.check_inputs(kind, without, given)
+        assert refused is not None
+        assert refused[0] == name
+        assert name not in refused[1].partition("with these settings it takes ")[2].split(", ")
 
 
 @pytest.mark.parametrize("kind", stages.REGISTRY)

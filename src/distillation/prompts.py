@@ -42,8 +42,12 @@ def read_distilled_prompts(
 ) -> tuple[list[DistilledPrompt], int]:
     """Reads the prompts and draws their preprompts; returns the adversarial prompts and the number of others.
 
-    Prompts longer than `max_prompt_length`, and those that leave no room for an answer of `max_new_tokens` in
-    the context with one of their preprompts, are skipped and counted in `intake`.
+    Prompts longer than `max_prompt_length`, and those that with one of their preprompts leave no room for an
+    answer of `max_new_tokens` and an EOS, which the safety model reads after it, are skipped and counted in
+    `intake`.
+
+    Args:
+        context_length: the smaller context of the chat model and the safety model.
 
     Raises DataError for an invalid row or preprompt, or if no prompt is left.
     """
@@ -80,14 +84,14 @@ def _fitting(
     prompts: Sequence[DistilledPrompt], settings: DistillationSettings, context_length: int, *, intake: Intake
 ) -> list[DistilledPrompt]:
     """The prompts that are not too long, with a count of the others in `intake`."""
-    room, longest = context_length - settings.max_new_tokens, settings.max_prompt_length
+    room, longest = context_length - settings.max_new_tokens - 1, settings.max_prompt_length
     left = [prompt for prompt in prompts if len(prompt.ids["original"]) <= (longest or context_length)]
     fitting = [prompt for prompt in left if max(map(len, prompt.ids.values())) <= room]
     if not fitting:
         raise DataError(
             f"prompts: all {len(prompts):,} are too long: above {room} tokens with their preprompts (context "
-            f"less max_new_tokens), or above max_prompt_length {longest} without; use shorter prompts or "
-            "change these settings"
+            f"less max_new_tokens and an EOS), or above max_prompt_length {longest} without; use shorter "
+            "prompts or change these settings"
         )
     for skipped, reason in (
         (len(prompts) - len(left), f"prompt longer than {longest} tokens"),

@@ -56,7 +56,8 @@ class DistillationSettings(RowSettings, SamplingSettings):
     """safety preprompts, and where they are in a prompt"""
     max_prompt_length: Count | None = None
     """maximum length of a prompt in tokens, without its preprompt; longer prompts are skipped and counted, as
-    are prompts that leave no room for an answer in the context"""
+    are prompts that leave no room for an answer and an EOS in the smaller context of model and safety
+    model"""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """sampling temperature"""
     max_new_tokens: Count

@@ -49,7 +49,7 @@ def run(settings: DistillationSettings, inputs: Mapping[str, Path], out: Path) -
         settings,
         inputs["data"],
         tokenizer,
-        context_length=context_length(inputs["model"]),
+        context_length=min(context_length(inputs[name]) for name in ("model", "safety")),
         intake=intake,
     )
     intake.write(out)

@@ -74,13 +74,36 @@ def measure_attention(model: Any, dialogues: Sequence[RecordedDialogue]) -> dict
 
 @torch.no_grad()
 def strongest_attention(model: Any, ids: Sequence[int]) -> Tensor:
-    """Returns fp32 `[queries, keys]`: the maximum attention weight over all layers and heads."""
-    row = torch.tensor([ids], device=model.device)
-    layers = model.base_model(input_ids=row, use_cache=False, output_attentions=True).attentions
-    strongest = layers[0][0].amax(0)
-    for layer in layers[1:]:
-        strongest = torch.maximum(strongest, layer[0].amax(0))
+    """Returns fp32 `[queries, keys]`: the maximum attention weight over all layers and heads.
+
+    Only one layer's weights exist at a time: those of all layers of a 7B model at 4,096 tokens are 69 GB.
+    """
+    strongest: Tensor | None = None
+
+    def keep_maximum(_module: Any, _arguments: Any, output: Any) -> Any:
+        nonlocal strongest
+        if not _has_weights(output, len(ids)):
+            return output
+        found = output[1][0].amax(0)
+        strongest = found if strongest is None else torch.maximum(strongest, found)
+        return (output[0], None, *output[2:])
+
+    # Before the hooks of transformers, which would keep the weights of every layer.
+    hooks = [module.register_forward_hook(keep_maximum, prepend=True) for module in model.modules()]
+    try:
+        row = torch.tensor([ids], device=model.device)
+        model.base_model(input_ids=row, use_cache=False, output_attentions=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert strongest is not None
     return strongest.float().cpu()
+
+
+def _has_weights(output: Any, length: int) -> bool:
+    """Whether a module's output has attention weights, `[1, heads, length, length]`, as second part."""
+    weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+    return isinstance(weights, Tensor) and weights.ndim == 4 and weights.shape[2:] == (length, length)
 
 
 def binned(table: Tensor, bins: int) -> Tensor:

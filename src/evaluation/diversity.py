@@ -62,7 +62,7 @@ class DiversityTest:
     def read(
         cls, settings: EvaluateSettings, data: Path, models: Models, *, context: int, intake: Intake
     ) -> DiversityTest | None:
-        """Reads the prompts; None if the settings have none. Raises DataError as `read_prompts`."""
+        """Reads the prompts; None if the settings have none. Raises DataError as `read_fitting`."""
         if settings.diversity is None:
             return None
         prompts: dict[str, list[list[int]]] = {}

@@ -106,11 +106,8 @@ def _run_series(
     recorded = ({"text": tokenizer.decode(one.ids), **asdict(one)} for one in retention.dialogues)
     write_rows(out / DIALOGUES, recorded)
     attention = None
-    if name in ATTENTION_SERIES:
-        rows = read_rows((first or out) / DIALOGUES)[:ATTENTION_DIALOGUES]
-        attention = measure_attention(
-            models.load(model_folder), [RecordedDialogue.from_row(row) for row in rows]
-        )
+    if name in ATTENTION_SERIES and (answered := _answered_dialogues((first or out) / DIALOGUES)):
+        attention = measure_attention(models.load(model_folder), answered[:ATTENTION_DIALOGUES])
     return {
         "followed": retention.followed,
         "implicit": retention.implicit,
@@ -118,3 +115,8 @@ def _run_series(
         "counts": retention.counts,
         "attention": attention,
     }
+
+
+def _answered_dialogues(path: Path) -> list[RecordedDialogue]:
+    """Reads dialogues without those that have no answer, since their first prompt exceeds the context."""
+    return [dialogue for dialogue in map(RecordedDialogue.from_row, read_rows(path)) if dialogue.answers]

@@ -16,6 +16,7 @@ from ..data.records import records
 from ..data.rows import Message, Prompt
 from ..errors import DataError
 from ..measures import RETENTION_TURNS
+from ..miniature.gold import Gold
 from ..settings import Source
 from .settings import RetentionSettings
 
@@ -68,6 +69,16 @@ class InstructionChecks:
         raise NotImplementedError("there are no direct questions")
 
 
+def check_dialogue_ids(dialogues: Sequence[InstructedDialogue], gold: Gold) -> None:
+    """Raises DataError for a dialogue whose instruction the ground truth does not have."""
+    for dialogue in dialogues:
+        if not gold.knows_dialogue(dialogue.id):
+            raise DataError(
+                f"retention test row {dialogue.id!r}: the ground truth (truth.json) has no dialogue with "
+                "this id; use the test files of this world, or set gold: false to apply each row's `check`"
+            )
+
+
 class InstructedTests:
     """The dialogues that the settings name; each file is read once, so its bad rows are counted once.
 
@@ -112,9 +123,12 @@ def _shortened(dialogues: Sequence[InstructedDialogue], count: int, turns: int) 
 def read_instructed(
     path: str, data: Path, limit: int, *, turns: int = RETENTION_TURNS[-1], intake: Intake | None = None
 ) -> list[InstructedDialogue]:
-    """Reads the first `limit` rows of a test file. Raises DataError: a bad row, too few questions or rows."""
+    """Reads the first `limit` rows of a test file. Raises DataError: a bad row, too few rows.
+
+    A row with too few questions or with the id of an earlier row is a bad row.
+    """
     intake = intake or Intake()
-    format = Format(partial(_instructed, turns, intake), records, FIELDS)
+    format = Format(partial(_instructed, turns=turns, intake=intake, ids=set()), records, FIELDS)
     source = Source(path=path, format="instructed")
     dialogues = list(stream([source], data, {source.format: format}, kind="dialogues", intake=intake))
     if len(dialogues) < limit:
@@ -125,7 +139,10 @@ def read_instructed(
     return dialogues[:limit]
 
 
-def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> InstructedDialogue:
+def _instructed(row: Mapping[str, Any], *, turns: int, intake: Intake, ids: set[str]) -> InstructedDialogue:
+    """Converts a row. `ids`: those of the rows before it, to which this one's is added: checks go by id."""
+    if (id := text_field(row, "id")) in ids:
+        raise DataError(f"the id {id!r} is that of an earlier row; expected a different id in each row")
     questions = field(row, "questions", list) or []
     if len(questions) < turns or not all(isinstance(question, str) for question in questions):
         raise DataError(f"{len(questions)} questions; expected a list of at least {turns} texts")
@@ -133,8 +150,9 @@ def _instructed(turns: int, intake: Intake, row: Mapping[str, Any]) -> Instructe
     for question in questions[:turns]:
         prompt = [Message(role="system", content=instruction), Message(role="user", content=question)]
         intake.check(Prompt(prompt))
+    ids.add(id)
     return InstructedDialogue(
-        text_field(row, "id"),
+        id,
         instruction,
         questions[:turns],
         None if check is None else read_instruction(check),

@@ -15,6 +15,7 @@ from ..data.rows import InContext, Message, Prompt
 from ..data.settings import PromptSource
 from ..data.sources import read_prompts
 from ..errors import DataError
+from ..miniature.gold import Gold
 from .settings import EvaluateSettings
 
 Kind = Literal["ordinary", "harmful", "borderline"]
@@ -59,11 +60,11 @@ def read_evaluation_prompts(
     """Reads the test prompts of all kinds.
 
     Returns:
-        The prompts, and by kind the counts `read`, `too_long` (prompt and answer would exceed `context`) and
-        `skipped`, rows without a prompt by reason.
+        The prompts, and by kind the counts `read`, `too_long` (with an answer and an EOS, which reward models
+        read after it, the prompt would exceed `context`) and `skipped`, rows without a prompt by reason.
 
     Raises:
-        DataError: a prompt has no id although `gold` is true, or as `read_prompts`.
+        DataError: a prompt has no id although `gold` is true, or as `read_fitting`.
     """
     prompts: list[EvaluationPrompt] = []
     counts: dict[str, dict[str, Any]] = {}
@@ -86,6 +87,16 @@ def read_evaluation_prompts(
     return prompts, counts
 
 
+def check_prompt_ids(prompts: Sequence[EvaluationPrompt], gold: Gold) -> None:
+    """Raises DataError for a prompt that the ground truth needs to score answers and does not have."""
+    for prompt in prompts:
+        if prompt.kind != "harmful" and not gold.knows(prompt.id):
+            raise DataError(
+                f"prompts.{prompt.kind}: the ground truth (truth.json) has no prompt with the id "
+                f"{prompt.id!r}; use the test files of this world, or set gold: false"
+            )
+
+
 def read_fitting(
     name: str,
     sources: Sequence[PromptSource],
@@ -100,19 +111,29 @@ def read_fitting(
 
     Args:
         name: plural noun for the prompts in messages.
+        context: the smallest context of all models that answer or score.
 
     Returns:
-        The prompts, and counts as in `read_evaluation_prompts`. Raises DataError as `read_prompts`.
+        The prompts, and counts as in `read_evaluation_prompts`.
+
+    Raises:
+        DataError: all prompts are too long, or as `read_prompts`.
     """
     before = Counter(intake.skipped)
     rows = read_prompts(sources, data, intake, seed=settings.seed)
     encoded = [(row, encode_prompt(tokenizer, row.messages)) for row in rows]
-    fitting = [(row, ids) for row, ids in encoded if len(ids) + settings.max_new_tokens <= context]
+    fitting = [(row, ids) for row, ids in encoded if len(ids) + settings.max_new_tokens + 1 <= context]
     too_long = len(encoded) - len(fitting)
+    if encoded and not fitting:
+        raise DataError(
+            f"{name}: all {too_long:,} are too long: with an answer of max_new_tokens "
+            f"({settings.max_new_tokens:,}) and an EOS they would exceed {context:,} tokens, the smallest "
+            "context of the models; use shorter prompts or lower max_new_tokens"
+        )
     if too_long:
         say(
-            f"{name}: {too_long:,} of {len(encoded):,} skipped: with an answer they would exceed the context "
-            f"of {context:,} tokens"
+            f"{name}: {too_long:,} of {len(encoded):,} skipped: with an answer and an EOS they would "
+            f"exceed {context:,} tokens, the smallest context of the models"
         )
     counts = {"read": len(encoded), "too_long": too_long, "skipped": dict(intake.skipped - before)}
     return fitting, counts

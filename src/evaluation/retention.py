@@ -129,7 +129,10 @@ def _record(
     *,
     answers: Sequence[SampledAnswer],
 ) -> RecordedDialogue:
-    """Returns the ids of a dialogue; the instruction's span is where another instruction changes the ids."""
+    """Returns the ids of a dialogue up to its last answer, so that they don't exceed the context.
+
+    The instruction's span is where another instruction changes the ids.
+    """
     (first,), (other,) = (
         responder.encode_questions(dialogue.questions[:1], instruction)
         for instruction in (dialogue.instruction, OTHER_INSTRUCTION)
@@ -141,7 +144,8 @@ def _record(
         before = len(responder.history(questions[:turn], answers[:turn])) + len(questions[turn])
         spans.append((before, before + len(answer.ids)))
     ids = responder.history(questions[: len(answers)], answers)
-    return RecordedDialogue(ids, (start, end), spans)
+    end_of_last = spans[-1][1] if spans else 0  # `history` adds an EOS to a truncated answer
+    return RecordedDialogue(ids[:end_of_last], (start, end), spans)
 
 
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

@@ -170,6 +170,11 @@ class EvaluateSettings(RowSettings, SamplingSettings):
             raise ValueError(f"two entries are the same: {'; '.join(names)}; remove one")
         return decodings
 
+    def inputs_taken(self) -> tuple[frozenset[str], frozenset[str]]:
+        """As in the base class; only `retention` samples from the model without Ghost Attention."""
+        required, optional = super().inputs_taken()
+        return required, optional if self.retention else optional - {"sft_without_gatt"}
+
     def all_sources(self) -> Iterator[tuple[str, Source]]:
         yield from super().all_sources()
         if self.gold:

@@ -12,8 +12,7 @@ from ..data.intake import Intake
 from ..judges.endpoint import api_key
 from ..measures import JUDGE, REWARD_MODELS, empty_evaluation
 from ..miniature.gold import Gold
-from ..model.architecture import context_of
-from ..model.checkpoint import load_tokenizer
+from ..model.checkpoint import context_length, load_tokenizer
 from ..model.refusal_classifier import load_refusal_classifier
 from ..model.scorer import Scorer
 from ..sampling.engines import Samplers
@@ -22,14 +21,14 @@ from .answering import AnswerTest, Results
 from .comparison import compare_answers
 from .diversity import DiversityTest
 from .ghost_attention import measure_ghost_attention
-from .instructed import InstructedTests, InstructionChecks
-from .prompts import read_evaluation_prompts
+from .instructed import InstructedTests, InstructionChecks, check_dialogue_ids
+from .prompts import check_prompt_ids, read_evaluation_prompts
 from .responder import Models
 from .settings import EvaluateSettings
 from .training_rows import compare_with_training
 from .values import Values
 from .version_retention import RetentionTest, compare_retention
-from .versions import SFT, check_tokenizers, list_ablations, list_versions
+from .versions import SFT, Version, check_tokenizers, list_ablations, list_versions
 
 
 def run(settings: EvaluateSettings, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
@@ -69,14 +68,18 @@ def _evaluate(
     """Returns the contents of `evaluation.json`, without the counts of rows."""
     versions = list_versions(inputs["sft"], listed(inputs, "versions"))
     ablations = list_ablations(listed(inputs, "ablations"))
-    check_tokenizers([*versions[1:], *ablations], inputs["sft"])
+    without = [Version(name, inputs[name]) for name in ("sft_without_gatt",) if name in inputs]
+    check_tokenizers([*versions[1:], *ablations, *without], inputs["sft"])  # `without` reads ids of `sft`
 
     folders = {version.name: version.folder for version in versions}
-    test, counts = _answer_test(settings, inputs, models, folders=folders, gold=gold, intake=intake)
-    diversity = DiversityTest.read(
-        settings, inputs["data"], models, context=context_of(models.sft.config), intake=intake
+    judges = {name: inputs[name] for name in (*REWARD_MODELS, JUDGE) if name in inputs}
+    answering = [*folders.values(), *(ablation.folder for ablation in ablations)]
+    context = min(map(context_length, [*answering, *judges.values()]))
+    test, counts = _answer_test(
+        settings, inputs, models, folders=folders, judges=judges, context=context, gold=gold, intake=intake
     )
-    trained = {name: inputs[name] for name in REWARD_MODELS if name in inputs} | folders
+    diversity = DiversityTest.read(settings, inputs["data"], models, context=context, intake=intake)
+    trained = {name: folder for name, folder in judges.items() if name != JUDGE} | folders
     seen = compare_with_training(test.prompts, trained)
     instructed = _instructed_tests(settings, inputs, gold, intake=intake)
     retention = None
@@ -119,18 +122,23 @@ def _answer_test(
     models: Models,
     *,
     folders: Mapping[str, Path],
+    judges: Mapping[str, Path],
+    context: int,
     gold: Gold | None,
     intake: Intake,
 ) -> tuple[AnswerTest, dict[str, Any]]:
-    """Returns the test with its prompts and scorers, and the counts of `read_evaluation_prompts`."""
-    context = context_of(models.sft.config)
+    """Returns the test with its prompts and scorers, and the counts of `read_evaluation_prompts`.
+
+    `judges`: folders of the reward models; `context`: see `read_fitting`.
+    """
     prompts, counts = read_evaluation_prompts(
         settings, inputs["data"], models.tokenizer, context=context, intake=intake
     )
+    if gold is not None:
+        check_prompt_ids(prompts, gold)
     scorers = {
-        name: Scorer(inputs[name], models.tokenizer, dtype=settings.dtype, offloaded=True)
-        for name in (*REWARD_MODELS, JUDGE)
-        if name in inputs
+        name: Scorer(folder, models.tokenizer, dtype=settings.dtype, offloaded=True)
+        for name, folder in judges.items()
     }
     classifier = inputs.get("refusal_classifier")
     is_refusal = None if classifier is None else load_refusal_classifier(classifier)
@@ -149,4 +157,6 @@ def _instructed_tests(
     for dialogues in (tests.trained, tests.for_versions, tests.unseen or []):
         if gold is None:
             InstructionChecks(dialogues)
+        else:
+            check_dialogue_ids(dialogues, gold)
     return tests

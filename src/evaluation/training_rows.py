@@ -49,7 +49,8 @@ def compare_with_training(prompts: Sequence[EvaluationPrompt], inputs: Mapping[s
 
     A prompt occurs in a row if its last message is a user message of the row, apart from case and white
     space. The rows are those of the stages that trained the inputs, of the stages before them, and so on:
-    manifests say where they are.
+    manifests say where they are. All usable rows of their sources count, also those that a stage held out
+    (`held_out`), skipped as too long or did not draw: the counts are upper bounds.
 
     Returns:
         `prompts`: number of test prompts found by kind; `stages`: for each stage `rows` (number of them) and

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import write_json
-from ..chat_format.encoding import chat_format, encode_prompt, remove_control_strings
+from ..chat_format.encoding import chat_format, encode_prompt
 from ..console import say
 from ..data.ghost_attention import instruction_on_every_turn
 from ..data.instructions import Instruction
 from ..data.rows import Dialogue, Message
 from ..model.reward_models import RewardModels
 from ..sampling.interface import Sampler, Samples
+from ..sampling.usable import is_usable
 from .settings import GattSettings
 
 
@@ -55,14 +56,15 @@ class DialogueBuilder:
     Args:
         sampler: samples from a chat model.
         tokenizer: that of the model.
-        context_length: maximum number of tokens of a prompt and its answer.
+        context_length: maximum number of tokens of a prompt, its answer and an EOS, which reward models read:
+            the smallest context of all models.
         reward_models: select among the answers that follow the instruction; None: the most probable one is
             selected.
         state: file with the finished turns, from which an interrupted run resumes.
 
     Attributes:
         samples, followed: number of sampled answers, and of those that follow their instruction, by its kind.
-        out_of_context: number of dialogues that ended because the model's context was full.
+        out_of_context: number of dialogues that ended because the context was full.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class DialogueBuilder:
         self.out_of_context = self._finished_turns = 0
         self._sampler, self._tokenizer = sampler, tokenizer
         self._control_strings = chat_format(tokenizer).control_strings
-        self._max_prompt_length = context_length - settings.max_new_tokens
+        self._max_prompt_length = context_length - settings.max_new_tokens - 1
         self._resume()
 
     def build(self) -> None:
@@ -146,13 +148,13 @@ class DialogueBuilder:
     ) -> dict[int, str]:
         """The answer with the highest value by dialogue, among safe ones that follow the instruction."""
         best: dict[int, tuple[float, str]] = {}
-        texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in samples.answer_ids]
+        texts = map(self._tokenizer.decode, samples.contents)  # with special tokens: `is_usable` refuses them
         for index, text, value, finished in zip(
             samples.prompts, map(str.strip, texts), values, samples.finished, strict=True
         ):
             row, instruction = rows[index], self._dialogues[rows[index]].instruction
             self.samples[instruction.kind] += 1
-            usable = finished and remove_control_strings(text, self._control_strings) == text
+            usable = is_usable(text, finished, self._control_strings)
             if not (usable and instruction.is_followed_by(text)):
                 continue
             self.followed[instruction.kind] += 1

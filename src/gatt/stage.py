@@ -63,7 +63,9 @@ def run(settings: GattSettings, inputs: Mapping[str, Path], out: Path) -> dict[s
             samplers.of(inputs["model"]),
             dialogues,
             tokenizer=tokenizer,
-            context_length=context_length(inputs["model"]),
+            context_length=min(
+                context_length(inputs[name]) for name in ("model", *REWARD_MODELS) if name in inputs
+            ),
             reward_models=reward_models,
             state=out / RESUME / "turns.json",
         )

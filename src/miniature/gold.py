@@ -57,6 +57,10 @@ class Gold:
         """Whether the ground truth has a prompt with this id."""
         return question_id in self._cores
 
+    def knows_dialogue(self, row_id: str) -> bool:
+        """Whether the ground truth has the instruction of a dialogue with this id."""
+        return row_id in self._instructions
+
     def helpfulness(self, question_id: str, answer: str) -> float:
         """Returns a score in [0, 1]: 0.4 for the correct sentence, 0.3 each for an opener and a follow-up.
 

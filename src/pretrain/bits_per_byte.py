@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ..batches import batches
 from ..console import track
 from ..corpus.shards import TokenShards
 from ..corpus.token_rows import positions
+from ..errors import DataError
 from ..model.padding import UNTRAINED, pad_right
 from ..processes import phase
 
@@ -25,6 +27,31 @@ MAX_COUNTED = 100_000_000  # tokens per stream; enough for the frequencies of th
 def bits_per_byte(nats: float, size: int) -> float:
     """Converts the total negative log-likelihood in nats of a text of `size` UTF-8 bytes to bits per byte."""
     return nats / math.log(2) / size
+
+
+def counted_bytes(size: int, held_out: Sequence[TokenShards], tokenizer: Any) -> int:
+    """Returns the bytes of the held-out text, of `size` UTF-8 bytes, whose tokens are counted in nats.
+
+    Without BOS the token at which a document starts is text, but nothing before it predicts it. Parts of a
+    character count as three bytes.
+
+    Raises:
+        DataError: the text has no other tokens.
+    """
+    if tokenizer.bos_token_id is not None:
+        return size
+    first = Counter[int]()
+    for stream in held_out:
+        for number in range(len(stream.index["shards"])):
+            ids, starts = stream.shard(number)
+            first.update(ids[starts].tolist())
+    counted = size - sum(count * len(tokenizer.decode([id]).encode()) for id, count in first.items())
+    if counted <= 0:
+        raise DataError(
+            f"the held-out documents have one token each ({first.total():,} documents, {size:,} bytes), and "
+            "without BOS nothing predicts it; expected longer held-out documents"
+        )
+    return counted
 
 
 def unigram_nats(train: Sequence[TokenShards], held_out: Sequence[TokenShards], vocab_size: int) -> float:
@@ -60,7 +87,7 @@ def model_nats(
 
     The stream is cut into windows that overlap by one token, so that every token is predicted once, from at
     most `context_length` earlier tokens, with `isolate_documents` only from those of its own document. Tokens
-    at which documents start are not counted: they are not text. All shares take the same number of forward
+    at which documents start are not counted, see `counted_bytes`. All shares take the same number of forward
     passes.
 
     `batch`: windows of one forward pass, which holds the logits of all of them in the model's own precision.

@@ -29,7 +29,7 @@ from ..training.monitoring import monitor_options
 from ..training.order import MixedOrder
 from ..training.ordered_trainer import OrderedTrainer
 from ..training.tracking import Tracker
-from .bits_per_byte import bits_per_byte, unigram_nats
+from .bits_per_byte import bits_per_byte, counted_bytes, unigram_nats
 from .settings import PretrainSettings
 from .validation import Validation
 
@@ -57,6 +57,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         group.wait_until_visible(shards / COUNTS)
     corpus = Corpus(shards, tokenizer_hash(tokenizer))
     corpus.verify(rank(), world_size())
+    size = counted_bytes(corpus.counts["validation"]["bytes"], corpus.validation, tokenizer)
 
     isolated = not settings.cross_document_attention
     length = settings.context_length
@@ -83,7 +84,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
             description="pretrain",
             monitor=monitor_options(settings, flops),
         )
-        validation = Validation(trainer, corpus, tracker, settings=settings)
+        validation = Validation(trainer, corpus, tracker, settings=settings, size=size)
         trainer.add_callback(validation)
         if isolated:
             trainer.add_callback(Isolation(trainer, settings.attn_implementation, REMEDY))
@@ -101,7 +102,7 @@ def run(settings: PretrainSettings, inputs: Mapping[str, Path], out: Path) -> di
         "unused_tokens": rows.unused,
         "parameters": parameters,
         "validation_bits_per_byte": bits,
-        "unigram_bits_per_byte": bits_per_byte(unigram, corpus.counts["validation"]["bytes"]),
+        "unigram_bits_per_byte": bits_per_byte(unigram, size),
         **trained,
     }
 

@@ -20,6 +20,8 @@ class Validation(TrainerCallback):
 
     Every rank evaluates its share of the text, with the trainer's own model and in its precision, in batches
     of as many rows as in training: what fits there fits here.
+
+    `size`: bytes of the text, see `counted_bytes`.
     """
 
     def __init__(
@@ -29,8 +31,9 @@ class Validation(TrainerCallback):
         tracker: Tracker,
         *,
         settings: PretrainSettings,
+        size: int,
     ) -> None:
-        self._trainer, self._corpus, self._tracker = trainer, corpus, tracker
+        self._trainer, self._corpus, self._tracker, self._size = trainer, corpus, tracker, size
         self._every, self._length = settings.eval_steps, settings.context_length
         self._isolate_documents = not settings.cross_document_attention
 
@@ -55,4 +58,4 @@ class Validation(TrainerCallback):
             for stream in self._corpus.validation
         )
         total = float(all_reduce_sum(torch.tensor(nats, dtype=torch.float64)))
-        return bits_per_byte(total, self._corpus.counts["validation"]["bytes"])
+        return bits_per_byte(total, self._size)

@@ -132,10 +132,10 @@ def test_instructions_that_a_source_adds_depend_on_the_seed(tmp_path: Path) -> N
 
 def test_prompts_without_room_for_an_answer_are_skipped_and_counted(tmp_path: Path) -> None:
     full = max(len(ids) for prompt in read(tmp_path)[0] for ids in prompt.ids.values())
-    prompts, _, intake = read(tmp_path, context=full + 9)
+    prompts, _, intake = read(tmp_path, context=full + 10)
     assert len(prompts) == 3
     assert intake.skipped == {f"prompt longer than {full - 1} tokens with its preprompt": 1}
-    assert len(read(tmp_path, context=full + 10)[0]) == 4
+    assert len(read(tmp_path, context=full + 11)[0]) == 4, "an answer of 10 tokens and an EOS"
     shortest = min(len(prompt.ids["original"]) for prompt in prompts)
     prompts, _, intake = read(tmp_path, max_prompt_length=shortest)
     assert [len(prompt.ids["original"]) for prompt in prompts] == [shortest]
@@ -144,7 +144,7 @@ def test_prompts_without_room_for_an_answer_are_skipped_and_counted(tmp_path: Pa
         "drawn from those that fit"
     )
     with pytest.raises(DataError, match="all 4 are too long: above 2 tokens with their preprompts"):
-        read(tmp_path, context=12)
+        read(tmp_path, context=13)
 
 
 def test_answer_templates_of_categories_that_no_prompt_has_are_reported(

@@ -114,7 +114,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     tokenizer = chatml_tokenizer()
     write(tmp_path / "data" / "prompts.jsonl", rows_of_prompts())
     save_tiny_model(tmp_path / "model", tokenizer, max_position_embeddings=1024)
-    save_tiny_reward_model(tmp_path / "safety", tokenizer)
+    save_tiny_reward_model(tmp_path / "safety", tokenizer, max_position_embeddings=1024)
     monkeypatch.setattr(engines, "local_sampler", StubSampler)
     monkeypatch.setattr(stage, "Scorer", StubScorer)
     sampled.clear()
@@ -237,6 +237,16 @@ def test_without_answer_templates_there_is_no_tailored_answer(
     assert {tuple(row["answers"]) for row in rows(tmp_path / "out" / "scores.jsonl")} == {
         ("original", "generic")
     }
+
+
+def test_the_answer_fits_in_the_context_of_the_safety_model(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """It scores prompt, answer and EOS."""
+    run(inputs, tmp_path / "out")
+    tokenizer = chatml_tokenizer()
+    longest = max(len(tokenizer(text)["input_ids"]) for _, text in sampled)
+    save_tiny_reward_model(inputs["safety"], tokenizer, max_position_embeddings=longest + 40)
+    metrics = run(inputs, tmp_path / "shorter")
+    assert metrics["skipped"] == {f"prompt longer than {longest - 1} tokens with its preprompt": 1}
 
 
 def test_errors(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -33,6 +33,17 @@ def test_errors_for_broken_rows_have_the_line(tmp_path: Path, row: dict) -> None
         read_instructed("gatt.jsonl", tmp_path, 2)
 
 
+def test_a_repeated_id_is_an_error(tmp_path: Path) -> None:
+    """Answers are checked by id: those of one row would be checked by the instruction of the other."""
+    rows = [{"id": one, "instruction": "x", "questions": ["q"] * 20} for one in ("a", "b", "a", "c")]
+    write(tmp_path / "gatt.jsonl", rows)
+    with pytest.raises(DataError, match=r"gatt\.jsonl:3: the id 'a' is that of an earlier row; expected a"):
+        read_instructed("gatt.jsonl", tmp_path, 2)
+    skipping = Intake(max_bad_rows=1)
+    assert [one.id for one in read_instructed("gatt.jsonl", tmp_path, 3, intake=skipping)] == ["a", "b", "c"]
+    assert skipping.metrics()["bad_rows"] == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "expected", "for_versions"),
     [

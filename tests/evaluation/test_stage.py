@@ -88,8 +88,11 @@ def test_a_version_with_another_tokenizer_is_an_error(
     model = load_causal_lm(inputs["sft"])
     model.resize_token_embeddings(len(other))
     save_model(model, other, tmp_path / "other")
-    with pytest.raises(DataError, match=r"the tokenizer of version 'other' differs from that of .*sft"):
-        run(settings(), inputs | {"versions.other": tmp_path / "other"}, tmp_path / "out")
+    for name in ("versions.other", "ablations.other", "sft_without_gatt"):
+        version = name.removeprefix("versions.").removeprefix("ablations.")
+        match = rf"the tokenizer of version '{version}' differs from that of .*sft"
+        with pytest.raises(DataError, match=match):
+            run(settings(), inputs | {name: tmp_path / "other"}, tmp_path / "out")
 
 
 def test_values_that_are_not_finite_are_reported_and_counted(

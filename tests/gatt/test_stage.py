@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from llamita.data.instructions import Instruction
 from llamita.data.sources import read_dialogues
 from llamita.errors import ConfigError, DataError
 from llamita.gatt import builder, stage
@@ -21,7 +22,7 @@ from llamita.settings import Source
 
 from ..helpers.chatml import chatml_tokenizer
 from ..helpers.rows import write
-from ..helpers.tiny import save_tiny_model
+from ..helpers.tiny import save_tiny_model, save_tiny_reward_model
 
 CHOSEN = {
     "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
@@ -117,6 +118,30 @@ def test_the_most_probable_answer_that_follows_the_instruction_is_selected(
     assert 0 < shortened < len(made)
 
 
+def test_an_answer_with_a_special_token_or_without_text_is_not_selected(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such answers are the most probable ones here, and follow the instruction, as all do."""
+    whole = StubSampler.sample
+
+    def changed(self: StubSampler, *values: Any, **named: Any) -> Samples:
+        samples = whole(self, *values, **named)
+        special = self.tokenizer.convert_tokens_to_ids("<|im_start|>")
+        for number, ids in enumerate(samples.answer_ids):
+            if number % 3 == 0:
+                samples.answer_ids[number], samples.logprobs[number] = ids[-1:], [-0.1]
+            elif number % 3 == 1:
+                samples.answer_ids[number], samples.logprobs[number] = [*ids[:2], special, *ids[2:]], [-0.2]
+        return samples
+
+    monkeypatch.setattr(StubSampler, "sample", changed)
+    monkeypatch.setattr(Instruction, "is_followed_by", lambda *_: True)
+    run(inputs, tmp_path / "out")
+    for row in rows(tmp_path / "out" / "gatt.jsonl"):
+        word = row["instruction"].split('"')[1]
+        assert {message["content"] for message in row["messages"][1::2]} <= {f"the {word}", "never"}
+
+
 def test_the_instruction_is_on_every_message_for_sampling_and_in_no_message_of_the_output(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -175,6 +200,27 @@ def test_a_full_context_ends_a_dialogue(inputs: dict[str, Path], tmp_path: Path)
     assert metrics["out_of_context"] > 0
 
 
+def test_a_turn_fits_in_the_context_of_every_model(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reward models read an EOS after a truncated answer."""
+
+    def scores(prompts: Sequence[Sequence[int]], *_: object) -> Tensor:
+        return torch.ones(len(prompts))
+
+    monkeypatch.setattr(stage, "Scorer", lambda *_, **__: scores)
+    tokenizer = chatml_tokenizer()
+    folders = {name: tmp_path / name for name in ("helpfulness", "safety")}
+    for name in folders:
+        save_tiny_reward_model(folders[name], tokenizer, max_position_embeddings=1024)
+    assert run(inputs | folders, tmp_path / "all")["out_of_context"] == 0
+    longest = max(len(tokenizer(prompt)["input_ids"]) for prompt in sampled_prompts)
+    for context, stopped in ((longest + 41, False), (longest + 40, True)):
+        save_tiny_reward_model(folders["safety"], tokenizer, max_position_embeddings=context)
+        metrics = run(inputs | folders, tmp_path / str(context))
+        assert (metrics["out_of_context"] > 0) == stopped
+
+
 def test_errors(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"prompts: 40 different last messages; expected at least \d+"):
         run(inputs, tmp_path / "out", max_turns=39)
@@ -211,6 +257,8 @@ def test_reward_models_select_among_the_answers_that_follow_the_instruction(
 
     monkeypatch.setattr(stage, "Scorer", loaded)
     folders = {name: tmp_path / name for name in ("helpfulness", "safety")}
+    for folder in folders.values():
+        save_tiny_reward_model(folder, chatml_tokenizer(), max_position_embeddings=1024)
     run(inputs | folders, tmp_path / "out", dialogues=40, safety_threshold=0.15)
     assert set(scored_by) == {"helpfulness", "safety"}
     answers_by_word = [

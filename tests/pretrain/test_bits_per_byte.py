@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections import Counter
@@ -13,8 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from llamita.corpus.shards import TokenShards
+from llamita.errors import DataError
 from llamita.pretrain import bits_per_byte as module
-from llamita.pretrain.bits_per_byte import bits_per_byte, model_nats, unigram_nats
+from llamita.pretrain.bits_per_byte import bits_per_byte, counted_bytes, model_nats, unigram_nats
 
 from ..helpers.streams import write_stream
 from ..helpers.tiny import tiny_model
@@ -38,6 +40,25 @@ def stream(folder: Path, tokens: int, seed: int = 0) -> tuple[list[int], TokenSh
 def test_bits_per_byte() -> None:
     assert bits_per_byte(3 * math.log(2), 4) == pytest.approx(0.75)
     assert bits_per_byte(0.0, 4) == 0
+
+
+def test_without_bos_the_first_token_of_a_document_has_no_bytes(tmp_path: Path, tokenizer: Any) -> None:
+    """Nothing predicts it, so its nats are not counted either."""
+    texts = ["is it red ?", "fine", "is it bolo today ?"]
+    stream = write_stream([tokenizer.encode(text) for text in texts], tmp_path, len(tokenizer), 3)
+    size = sum(map(len, texts))
+    assert counted_bytes(size, [stream], tokenizer) == size
+    without = copy.deepcopy(tokenizer)
+    without.bos_token = None
+    ids = [without(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert [without.decode(one[:1]) for one in ids] == ["is", "fine", "is"]
+    streams = [
+        write_stream(part, tmp_path / str(len(part)), len(tokenizer), 3) for part in (ids[:1], ids[1:])
+    ]
+    assert counted_bytes(size, streams, without) == size - len("is") - len("fine") - len("is")
+    one = write_stream([ids[1]], tmp_path / "one", len(tokenizer), 3)
+    with pytest.raises(DataError, match=r"one token each \(1 documents, 4 bytes\)"):
+        counted_bytes(4, [one], without)
 
 
 def test_unigram(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import subprocess
@@ -88,6 +89,19 @@ def test_bits_per_byte_of_the_saved_model(inputs: dict[str, Path], tmp_path: Pat
     nats = sum(cost for text in texts for place, cost in costs(model, text).items() if text[place] != 1)
     size = metrics["corpus"]["validation"]["bytes"]
     assert metrics["validation_bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+
+
+def test_without_bos_the_bytes_of_first_tokens_are_not_counted(
+    inputs: dict[str, Path], tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = copy.deepcopy(tokenizer)
+    without.bos_token = None
+    without.save_pretrained(tmp_path / "tokenizer")
+    sizes = set[int]()
+    for module in (stage, validation):
+        monkeypatch.setattr(module, "bits_per_byte", lambda _, size: sizes.add(size) or 1.0)
+    metrics = run(inputs | {"tokenizer": tmp_path / "tokenizer"}, tmp_path / "out", steps=1)
+    assert sizes == {metrics["corpus"]["validation"]["bytes"] - 20 * len("the")}
 
 
 @pytest.mark.parametrize("across", [False, True])

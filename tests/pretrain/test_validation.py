@@ -21,13 +21,14 @@ LENGTH = 8
 def test_a_forward_pass_has_as_many_rows_as_in_training(tmp_path: Path, rows: int) -> None:
     """Logits of more rows than training's can fill a GPU that the training itself left half empty."""
     stream = write_stream([[1, 4, 5, 4, 3, 7, 6, 4, 4, 9, 8] * 7], tmp_path, 29, 7)
-    corpus: Any = SimpleNamespace(validation=[stream], counts={"validation": {"bytes": 100}})
+    corpus: Any = SimpleNamespace(validation=[stream])
     model = tiny_model()
     passes: list[tuple[int, int]] = []
     model.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: passes.append(inputs[0].shape))
     trainer = SimpleNamespace(model=model, args=SimpleNamespace(per_device_train_batch_size=rows))
     settings = PretrainSettings.model_construct(context_length=LENGTH)
-    Validation(trainer, corpus, None, settings=settings).bits_per_byte()  # type: ignore[arg-type]  # stand-ins
+    stand_ins: Any = (trainer, corpus, None)
+    Validation(*stand_ins, settings=settings, size=100).bits_per_byte()
     windows = -(-(stream.tokens - 1) // LENGTH)
     assert len(passes) == -(-windows // rows)
     assert max(passes) == (rows, LENGTH)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...console import say
 from ...data.held_out import opening, split_held_out
+from ...data.intake import Intake
 from ...distributed.group import gather_rows
 from ...errors import DataError
 from ...processes import rank, world_size
@@ -17,14 +20,19 @@ if TYPE_CHECKING:
     from .trainer import PpoTrainer
 
 
+REPEATED = "a held-out prompt is one of its earlier turns"
+
+
 def hold_out(
-    pool: Sequence[EncodedPrompt], count: int | None, seed: int
+    pool: Sequence[EncodedPrompt], count: int | None, seed: int, *, intake: Intake
 ) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
     """Splits the pool into training prompts and held-out ones, both in the order of the pool.
 
     Ordinary and adversarial prompts are held out in the proportion of the pool, at least one of each kind.
     Prompts with the same messages up to the first user message are all held out or all trained on. There may
-    therefore be more than `count` held-out prompts.
+    therefore be more than `count` held-out prompts. A prompt with a held-out one and its reference answer
+    among its earlier turns, as `multi_turn_share` adds them, is in neither part, and counted in `intake`. A
+    held-out prompt may follow one that is trained on: its own answer is measured.
 
     Args:
         count: number of prompts to hold out, at least 2; None: none.
@@ -40,12 +48,26 @@ def hold_out(
     for prompts in filter(None, kinds):
         share = max(1, round(count * len(prompts) / len(pool)))
         held.update(map(_key, split_held_out(prompts, share, seed, key=_key)[1]))
-    training = [prompt for prompt in pool if _key(prompt) not in held]
+    held_out = [prompt for prompt in pool if _key(prompt) in held]
+    others = [prompt for prompt in pool if _key(prompt) not in held]
+    answered = {(prompt.prompt.messages[-1]["content"], prompt.prompt.answer) for prompt in held_out}
+    training = [prompt for prompt in others if answered.isdisjoint(_earlier_turns(prompt))]
+    if repeated := len(others) - len(training):
+        say(f"{repeated:,} prompts skipped: {REPEATED}")
+        intake.skipped[REPEATED] += repeated
     if not training:
         raise DataError(
             f"held_out: {count} of {len(pool)} prompts leave none to train on; lower held_out or add prompts"
         )
-    return training, [prompt for prompt in pool if _key(prompt) in held]
+    return training, held_out
+
+
+def _earlier_turns(prompt: EncodedPrompt) -> Iterator[tuple[str, str]]:
+    """Yields the earlier user messages with their answers."""
+    messages = prompt.prompt.messages
+    for message, answer in pairwise(messages):
+        if message["role"] == "user":
+            yield message["content"], answer["content"]
 
 
 def _key(prompt: EncodedPrompt) -> str:

@@ -57,7 +57,7 @@ def run(settings: PpoSettings, inputs: Mapping[str, Path], out: Path) -> dict[st
     pool = read_pool(settings, inputs["data"], tokenizer, context_length=context, intake=intake)
     intake.write(out)
     check_longest_prompt(settings, pool)
-    training, held_out = hold_out(pool, settings.held_out, settings.seed)
+    training, held_out = hold_out(pool, settings.held_out, settings.seed, intake=intake)
     checkpoints = Checkpoints(out / RESUME, zero_stage=zero_stage(settings.deepspeed))
     if (checkpoint := checkpoints.newest()) is not None:
         fit_checkpoint(checkpoint, configs)
