@@ -13,7 +13,8 @@
 # MASTER_PORT  port of rank 0; default: a free port on one machine, 29500 with HOSTFILE
 # PYTHON       Python interpreter; default: .venv of this checkout if it exists, otherwise python3
 #
-# Exit code 75: the ranks received a signal, saved a checkpoint and stopped. Exit code 76: the loss diverged and the
+# Ctrl-C or SIGTERM: ranks that train finish their step, save a checkpoint and stop, with exit code 75. With HOSTFILE
+# DeepSpeed's launcher does not wait for them and kills them after 30 seconds. Exit code 76: the loss diverged and the
 # ranks rolled back to the newest checkpoint. In both cases run the same command again to resume.
 #
 # Without a DeepSpeed file (`deepspeed=FILE` here or in the YAML) the ranks use plain data parallelism.
@@ -35,7 +36,9 @@ if [ "$gpus" -eq 0 ]; then
 fi
 export TORCH_CPP_LOG_LEVEL="${TORCH_CPP_LOG_LEVEL:-ERROR}" # the watchdog reports lost ranks, torch adds C++ stacks
 options=(--no_local_rank --log_level warning)
+launcher=llamita.runner.launched # DeepSpeed's, which on one machine waits until the ranks have saved
 if [ -n "${HOSTFILE:-}" ]; then
+    launcher=deepspeed.launcher.runner
     options+=(--hostfile "$HOSTFILE" --master_port "${MASTER_PORT:-29500}")
     [ -z "${MASTER_ADDR:-}" ] || options+=(--master_addr "$MASTER_ADDR" --no_ssh_check)
     [ -z "${PROCESSES:-}" ] || options+=(--num_accelerators "$PROCESSES")
@@ -43,4 +46,4 @@ else
     free='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
     options+=(--master_port "${MASTER_PORT:-$("$python" -c "$free")}" --num_accelerators "${PROCESSES:-$gpus}")
 fi
-exec "$python" -m deepspeed.launcher.runner "${options[@]}" --module llamita.cli "$@"
+exec "$python" -m "$launcher" "${options[@]}" --module llamita.cli "$@"

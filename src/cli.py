@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,9 @@ from .commands.kinds import kind_of
 from .compare.command import compare
 from .config import load_settings
 from .console import say
-from .errors import ConfigError, Interrupted
+from .errors import ConfigError
 from .runner import execution, pipeline, schedule, stages
-from .terminal import ending_signals, print_whatever_happens
+from .terminal import exit_on_signals, print_whatever_happens
 from .yaml_file import read_yaml
 
 STAGE_HELP = {
@@ -295,19 +294,11 @@ def schema(
     say(schema_text(kind).rstrip())
 
 
-def _end(*_: object) -> None:
-    """Exits by an exception, so that launched ranks are stopped too; the same command resumes."""
-    for number in ending_signals():  # a shell and its terminal both send SIGHUP
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(Interrupted.exit_code)
-
-
 def main() -> None:
     """The console script. `--debug` is accepted anywhere, also after the command."""
     print_whatever_happens()
     if "RANK" not in os.environ:
-        for number in ending_signals():
-            signal.signal(number, _end)
+        exit_on_signals()
     arguments = sys.argv[1:]
     if "--debug" in arguments:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]

@@ -10,11 +10,25 @@ import signal
 import sys
 from typing import Any
 
+from .errors import Interrupted
+
 
 def ending_signals() -> list[signal.Signals]:
     """Signals that end a run: SIGTERM, and SIGHUP of a closed terminal unless it is ignored (`nohup`)."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
+
+
+def exit_on_signals() -> None:
+    """Makes the signals that end a run raise SystemExit, so that launched ranks are stopped, too."""
+    for number in ending_signals():
+        signal.signal(number, _exit)
+
+
+def _exit(*_: object) -> None:
+    for number in ending_signals():  # a shell and its terminal both send SIGHUP
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(Interrupted.exit_code)
 
 
 def print_whatever_happens() -> None:

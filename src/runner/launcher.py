@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import artifact
 from ..errors import Interrupted, LlamitaError, RolledBack
 from .identity import StageRun
-
-GRACE = 60.0  # seconds that the ranks have to save and exit; DeepSpeed's launcher gives them 30
+from .launched import LAUNCHER, run_launcher
 
 
 def launch(stage_run: StageRun) -> None:
@@ -37,7 +32,7 @@ def launch(stage_run: StageRun) -> None:
     if not on_gpus:
         environment |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true"}
     try:
-        code = _run_group(command(stage_run, resolved, _free_port()), environment)
+        code = run_launcher(command(stage_run, resolved, _free_port()), environment)
     finally:
         resolved.unlink(missing_ok=True)
     if code == Interrupted.exit_code:
@@ -53,24 +48,10 @@ def launch(stage_run: StageRun) -> None:
 def command(stage_run: StageRun, resolved: Path, port: int) -> list[str]:
     """Command line of the launcher on one node."""
     return [
-        *(sys.executable, "-m", "deepspeed.launcher.runner"),
+        *LAUNCHER,
         *("--num_accelerators", str(stage_run.processes), "--master_port", str(port), "--no_local_rank"),
         *("--module", "llamita.cli", stage_run.kind, str(resolved), "--name", stage_run.name),
     ]
-
-
-def _run_group(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs a command in its own process group and returns its exit code; an exception ends the group."""
-    process = subprocess.Popen(arguments, env=environment, start_new_session=True)
-    try:
-        return process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
 
 
 def _gpus_visible() -> bool:

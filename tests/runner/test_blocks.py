@@ -285,7 +285,7 @@ def test_each_stage_of_a_round_has_a_launcher_of_its_own(
         return 0
 
     monkeypatch.setattr(launcher, "_gpus_visible", lambda: False)
-    monkeypatch.setattr(launcher, "_run_group", run_group)
+    monkeypatch.setattr(launcher, "run_launcher", run_group)
     changed = (
         "v3/rejection.deepspeed=configs/zero.json",
         "ppo.deepspeed=configs/zero.json",

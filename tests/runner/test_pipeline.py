@@ -374,7 +374,7 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
         return 0
 
     monkeypatch.setattr(launcher, "_gpus_visible", lambda: False)
-    monkeypatch.setattr(launcher, "_run_group", run_group)
+    monkeypatch.setattr(launcher, "run_launcher", run_group)
     run()
     (arguments,) = started
     assert "deepspeed.launcher.runner" in arguments
@@ -388,11 +388,11 @@ def test_a_deepspeed_stage_gets_processes_of_its_own(
     ]
     assert not Path("runs/tiny/base.settings.json").exists()
     assert plan()["base"] == "finished"  # rank 0 came to the same fingerprint
-    monkeypatch.setattr(launcher, "_run_group", lambda *_: 1)
+    monkeypatch.setattr(launcher, "run_launcher", lambda *_: 1)
     with pytest.raises(LlamitaError, match="failed under the deepspeed launcher"):
         run("base.words=5")
     codes = iter([RolledBack.exit_code, RolledBack.exit_code, Interrupted.exit_code])
-    monkeypatch.setattr(launcher, "_run_group", lambda *_: next(codes))
+    monkeypatch.setattr(launcher, "run_launcher", lambda *_: next(codes))
     with pytest.raises(Interrupted, match="run the same command to resume"):
         run("base.words=5")
     assert not list(codes)
