@@ -89,8 +89,8 @@ LORA = """With `lora` all of these models are adapters of one base model in bf16
 ZeRO-3:
 """
 
-SERVERS = """Sampling needs whole weights on a GPU. If whole weights don't fit on a GPU, servers on other GPUs must
-sample the answers (`sampler: {engine: vllm, …}`, see [sampling.md](sampling.md)).
+SERVERS = """Sampling needs whole weights on a GPU. If whole weights don't fit on a GPU, servers on other
+GPUs must sample the answers (`sampler: {engine: vllm, …}`, see [sampling.md](sampling.md)).
 """
 
 ONE_GPU = """## Stages on one GPU
@@ -108,9 +108,9 @@ the safety model |
 | `evaluate` | `sft` and the version that is measured, and one of these at a time: the sampler's copy of \
 the version, one reward model, the model from which PPO started |
 
-With `engine: vllm` servers hold the models that sample. `evaluate` still loads `sft` and the version, which it
-needs for the KL. `benchmark` can run on several ranks, each with the whole model; with `engine: vllm` only for
-the benchmarks that score answers instead of sampling them.
+With `engine: vllm` servers hold the models that sample. `evaluate` still loads `sft` and the version, which
+it needs for the KL. `benchmark` can run on several ranks, each with the whole model; with `engine: vllm` only
+for the benchmarks that score answers instead of sampling them.
 """
 
 
