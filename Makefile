@@ -9,7 +9,7 @@ VLLM_CPU_INSTALLED := $(VLLM_CPU)/.installed
 
 .PHONY: smoke miniature smollm test test-oldest test-gpu test-long test-all coverage lint format hooks vllm-cpu
 
-# Seven minutes on two idle cores: every stage at a small size.
+# Seven minutes on two idle cores: raw text to report, at a small size.
 smoke: $(INSTALLED)
 	$(BIN)/llamita run configs/smoke/pipeline.yaml
 

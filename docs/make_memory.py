@@ -58,7 +58,8 @@ HEAD = """# Memory
 
 What each GPU of 80 GB holds when the stages train the paper's models in bf16, and which settings make it fit.
 In `pretrain`, `sft` and `reward` a micro-batch is the default: one row of 4,096 tokens, or one pair of two
-answers of 4,096.
+answers of 4,096. The tables of `rejection` and `ppo` are with `dtype: bfloat16`; the default is float32.
+[Stages on one GPU](#stages-on-one-gpu) are `gatt`, `distillation`, `evaluate` and `red_team`.
 
 This page is generated from `src/memory/` by `docs/make_memory.py`, and tested to be up to date. GB are 10⁹
 bytes. A setting fits if its parts add up to at most 76 GB: the other 4 are for CUDA, NCCL and fragmentation,

@@ -89,8 +89,28 @@ LORA = """With `lora` all of these models are adapters of one base model in bf16
 ZeRO-3:
 """
 
-SERVERS = """Sampling needs whole weights on a GPU. Where they find no room, servers on other GPUs have to
-sample the answers (`sampler: {engine: vllm, …}`, see [sampling.md](sampling.md)).
+SERVERS = """Sampling needs whole weights on a GPU. If whole weights don't fit on a GPU, servers on other
+GPUs must sample the answers (`sampler: {engine: vllm, …}`, see [sampling.md](sampling.md)).
+"""
+
+ONE_GPU = """## Stages on one GPU
+
+`gatt`, `distillation`, `evaluate` and `red_team` run in one process, which uses one GPU. What it holds at the
+same time, in whole models of the stage's `dtype` (default float32), besides the key-value cache of
+`sampling_cache_tokens`; these stages have no tables and were not measured:
+
+| stage | whole models on the GPU |
+|---|---|
+| `gatt` | the chat model while it samples; with reward models as inputs also both of these |
+| `distillation` | the chat model while it samples, then the safety model |
+| `red_team` | the attacker and the versions, one after the other, while they sample; then with `by: safety` \
+the safety model |
+| `evaluate` | `sft` and the version that is measured, and one of these at a time: the sampler's copy of \
+the version, one reward model, the model from which PPO started |
+
+With `engine: vllm` servers hold the models that sample. `evaluate` still loads `sft` and the version, which
+it needs for the KL. `benchmark` can run on several ranks, each with the whole model; with `engine: vllm` only
+for the benchmarks that score answers instead of sampling them.
 """
 
 
@@ -111,6 +131,7 @@ def sections() -> Iterator[str]:
     yield LORA
     yield _phases(phases, [_fitting(run, "ppo", LORA_CHOICES, phases) for run in LORA_RUNS])
     yield SERVERS
+    yield ONE_GPU
 
 
 def _phases(phases: list[str], rows: list[list[str]]) -> str:

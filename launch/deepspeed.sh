@@ -4,7 +4,7 @@
 #   launch/deepspeed.sh STAGE CONFIG.yaml [key=value …]
 #   PROCESSES=8 launch/deepspeed.sh sft configs/real/sft.yaml deepspeed=configs/deepspeed/zero2.json \
 #       inputs.model=runs/real/pretrain inputs.data=data output=runs/mine/sft
-#   HOSTFILE=hosts launch/deepspeed.sh …     # lines of the file: `host slots=8`; hosts reach each other by ssh
+#   HOSTFILE=hosts launch/deepspeed.sh …     # lines `hostname slots=8`; needs pdsh here, ssh without a password to each
 #
 # PROCESSES    number of ranks on each machine; default: the slots in HOSTFILE; without HOSTFILE one rank per GPU,
 #              or two ranks on the CPU if there is no GPU

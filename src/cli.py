@@ -54,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Trains a chat model from raw text as the Llama 2 paper describes: tokenizer, pretraining, "
     "supervised fine-tuning, reward models, RLHF, evaluation, report. To start, type `llamita init smoke "
-    "smoke` and `llamita run smoke/pipeline.yaml`: every stage, small, in minutes on a laptop.",
+    "smoke` and `llamita run smoke/pipeline.yaml`: raw text to report, small, in minutes on a laptop.",
 )
 
 

@@ -29,3 +29,8 @@ class RolledBack(LlamitaError):
     """Training diverged: the same command resumes from an earlier checkpoint and skips the rows since."""
 
     exit_code = 76
+
+
+def install_command(extra: str) -> str:
+    """What to type to install the packages of an extra: llamita is installed from its checkout only."""
+    return f'in the checkout, type `pip install -c constraints.txt -e ".[{extra}]"`'

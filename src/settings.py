@@ -29,7 +29,7 @@ class Source(Settings):
     format: str
     """format of the rows, one of those that docs/data.md lists"""
     split: str = "train"
-    """split of a data set on the Hub"""
+    """split to read: of a data set on the Hub, or in a folder the files with that word in their names"""
     skip: int = Field(0, ge=0)
     """number of rows to skip (for example those that another stage trains on)"""
     limit: int | None = Field(None, ge=1)
@@ -154,6 +154,10 @@ class RankSettings(StageSettings):
     no_effect: ClassVar[frozenset[str]] = frozenset({"rank_timeout"})
     resumes_with: ClassVar[frozenset[str]] = frozenset({"deepspeed"})
     deepspeed_files: ClassVar[tuple[str, ...]] = ("deepspeed",)
+
+    def problem_with_ranks(self, ranks: int) -> str | None:
+        """What keeps a stage with these settings from running on so many ranks, or None."""
+        return None
 
 
 def listed(inputs: Mapping[str, Path], name: str) -> dict[str, Path]:

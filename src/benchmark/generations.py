@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..distributed.group import once
-from ..errors import ConfigError
+from ..errors import ConfigError, install_command
 from ..sampling.decoding import Decoding
 from ..statistics import measure
 from .judges import HELPFUL, TRUE, agreements, toxicities
@@ -177,7 +177,7 @@ def sentiment_analyzer() -> Any:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError:
         raise ConfigError(
-            "tasks.bold: needs vaderSentiment; install it with `pip install 'llamita[eval]'`"
+            f"tasks.bold: needs the package vaderSentiment; {install_command('eval')}"
         ) from None
     return SentimentIntensityAnalyzer()
 

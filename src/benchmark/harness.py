@@ -9,7 +9,7 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ..errors import ConfigError, install_command
 
 if TYPE_CHECKING:
     from .figures import Samples
@@ -27,7 +27,7 @@ def lm_eval() -> ModuleType:
         import lm_eval
     except ImportError as error:
         raise ConfigError(
-            f"tasks: benchmarks need lm-eval ({error}); install it with `pip install 'llamita[eval]'`"
+            f"tasks: benchmarks need the package lm-eval ({error}); {install_command('eval')}"
         ) from None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     import lm_eval.api.task

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, install_command
 
 Kind = Literal["language", "name", "lower_case", "ending", "no_commas", "word"]
 KINDS: tuple[Kind, ...] = ("language", "name", "lower_case", "ending", "no_commas", "word")
@@ -118,7 +118,7 @@ def _identifier() -> Any:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
         raise ConfigError(
-            "instructions of kind 'language' need the package py3langid: pip install 'llamita[gatt]'"
+            f"instructions of kind 'language' need the package py3langid; {install_command('gatt')}"
         ) from None
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     identifier.set_languages([*LANGUAGES.values(), "en"])

@@ -65,9 +65,10 @@ class CorpusSettings(RowSettings):
     documents: list[WeightedSource] = []
     """sources of the training documents"""
     validation: list[Source] = []
-    """sources of held-out documents (without such: see `validation_share`)"""
+    """sources of held-out documents; with `documents` set either this or `validation_share`"""
     validation_share: float = Field(0.0, ge=0, lt=1)
-    """share of `documents` to hold out, chosen by a hash of each text"""
+    """share of `documents` to hold out, chosen by a hash of each text; with `documents` set either this above
+    0 or `validation`"""
     deduplicate: bool = True
     """whether to drop all but the first of equal documents; held-out documents come first"""
     shard_tokens: int = Field(100_000_000, gt=0)

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..comparison.settings import ComparisonSettings
 from ..data.settings import PromptSource, RowSettings
+from ..errors import install_command
 from ..judges.settings import OF_THE_ENDPOINT
 from ..measures import AVERAGED_TURNS, JUDGE, RETENTION_TURNS
 from ..sampling.settings import SamplingSettings
@@ -114,7 +115,7 @@ class DiversitySettings(Settings):
     def _package_is_installed(self) -> DiversitySettings:
         """Before a pipeline starts, not in its last stage."""
         if find_spec("sacrebleu") is None:
-            raise ValueError("needs the package sacrebleu: pip install 'llamita[eval]'")
+            raise ValueError(f"needs the package sacrebleu; {install_command('eval')}")
         return self
 
     @field_validator("temperatures")

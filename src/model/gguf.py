@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..console import say
-from ..errors import DataError
+from ..errors import DataError, install_command
 from ..hashes import file_hash
 from .checks import check_tensors
 from .gguf_rope import FACTORS, TENSORS, rope_parameters
@@ -64,7 +64,7 @@ def convert(path: Path, folder: Path) -> None:
     try:
         import gguf  # noqa: F401  (transformers uses it)
     except ImportError:
-        raise DataError(f"{path}: reading GGUF needs the package gguf: pip install 'llamita[gguf]'") from None
+        raise DataError(f"{path}: reading GGUF needs the package gguf; {install_command('gguf')}") from None
     place: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
         with quiet():

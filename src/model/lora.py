@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ..artifact import write_json
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, install_command
 from ..hashes import input_hash
 from ..processes import is_main_process
 from . import sharded
@@ -221,7 +221,7 @@ def lora_config(model: PreTrainedModel, lora: Mapping[str, Any]) -> Any:
     try:
         from peft import LoraConfig
     except ImportError:
-        raise ConfigError("lora: the package peft is not installed: pip install 'llamita[lora]'") from None
+        raise ConfigError(f"lora: the package peft is not installed; {install_command('lora')}") from None
     task = "SEQ_CLS" if "SequenceClassification" in type(model).__name__ else "CAUSAL_LM"
     try:
         return LoraConfig(**lora, task_type=task)

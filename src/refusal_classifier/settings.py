@@ -18,9 +18,10 @@ class RefusalClassifierSettings(RowSettings):
     answers: list[Source] = Field(min_length=1)
     """sources of the training answers, each labelled as a refusal or not"""
     test: list[Source] = []
-    """sources of held-out labelled answers; or set `held_out` instead"""
+    """sources of held-out labelled answers; set either this or `held_out`"""
     held_out: int = Field(0, ge=0)
-    """number of `answers` to hold out; equal answers are all held out or all trained on"""
+    """number of `answers` to hold out; equal answers are all held out or all trained on; set either this or
+    `test`"""
 
     @model_validator(mode="after")
     def _something_is_held_out(self) -> RefusalClassifierSettings:

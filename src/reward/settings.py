@@ -58,9 +58,10 @@ class RewardSettings(RowSettings, TrainedSettings):
     comparisons: list[Source] = Field(min_length=1)
     """sources of the training pairs: two answers to a prompt, one of them chosen"""
     test: list[Source] = []
-    """sources of held-out comparisons, whose prompts are not trained on; or set `held_out` instead"""
+    """sources of held-out comparisons, whose prompts are not trained on; set either this or `held_out`"""
     held_out: int = Field(0, ge=0)
-    """number of `comparisons` to hold out; no prompt is both held out and trained on"""
+    """number of `comparisons` to hold out; no prompt is both held out and trained on; set either this
+    or `test`"""
     mix: list[Source] = []
     """sources of ordinary comparisons to mix into the training pairs of the safety model (the paper: 90/10);
     their answers are labelled safe unless labelled already"""

@@ -11,7 +11,7 @@ from typing import Any, cast
 from ..errors import ConfigError
 from ..hub import fetch, is_hub_id
 from ..processes import advanced, world_size
-from ..settings import StageSettings
+from ..settings import RankSettings, StageSettings
 from ..yaml_file import nearest
 from .identity import StageRun
 
@@ -94,11 +94,13 @@ def check_inputs(kind: str, settings: StageSettings, given: Collection[str]) -> 
 
 def check_processes(kind: str, settings: StageSettings, processes: int) -> str | None:
     """The problem with a number of ranks, or None; several ranks need the DeepSpeed launcher."""
-    if processes == 1 or getattr(settings, "deepspeed", None):
+    if processes == 1:
         return None
     if "deepspeed" not in type(settings).model_fields:
         return f"stage {kind!r} runs in one process only, found {processes}"
-    return f"{processes} processes need a DeepSpeed file; set `deepspeed` in the stage's settings"
+    if not getattr(settings, "deepspeed", None):
+        return f"{processes} processes need a DeepSpeed file; set `deepspeed` in the stage's settings"
+    return settings.problem_with_ranks(processes) if isinstance(settings, RankSettings) else None
 
 
 def standalone_run(

@@ -138,10 +138,12 @@ def test_missing_requirements_are_reported_before_models_are_loaded(
     with pytest.raises(ConfigError, match=r"tasks\.gsm8k\.max_new_tokens: 9,000; expected fewer .* 8,192"):
         run(inputs, tmp_path / "c", tasks=tasks)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(ConfigError, match=r"pip install 'llamita\[eval\]'"):
+    with pytest.raises(ConfigError, match=r'pip install -c constraints\.txt -e "\.\[eval\]"'):
         run(inputs, tmp_path / "d")
     monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
-    with pytest.raises(ConfigError, match=r"tasks\.bold: needs vaderSentiment"):
+    with pytest.raises(
+        ConfigError, match=r'tasks\.bold: needs the package vaderSentiment; .* -e "\.\[eval\]"'
+    ):
         run(inputs, tmp_path / "e", tasks={"bold": GENERATIONS["bold"]})
 
 

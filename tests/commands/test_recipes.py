@@ -32,7 +32,7 @@ def test_recipes_are_the_folders_with_a_pipeline() -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert len(lines) == 5
-    assert lines[3].startswith("  smoke      Smoke test: every stage ")
+    assert lines[3].startswith("  smoke      Smoke test: a small model ")
     assert not any("yaml-language-server" in line or line.endswith(".") for line in lines)
 
 

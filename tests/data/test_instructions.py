@@ -79,5 +79,5 @@ def test_unknown_checks(row: dict[str, str], reason: str) -> None:
 def test_the_error_names_the_package_for_languages(monkeypatch: pytest.MonkeyPatch) -> None:
     instructions._identifier.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    with pytest.raises(ConfigError, match=r"pip install 'llamita\[gatt\]'"):
+    with pytest.raises(ConfigError, match=r'pip install -c constraints\.txt -e "\.\[gatt\]"'):
         Instruction("language", "French").is_followed_by("un deux trois")

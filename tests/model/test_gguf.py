@@ -163,7 +163,7 @@ def test_another_architecture(tmp_path: Path, model: LlamaForCausalLM) -> None:
 
 def test_the_error_names_the_missing_package(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(DataError, match=r"pip install 'llamita\[gguf\]'"):
+    with pytest.raises(DataError, match=r'pip install -c constraints\.txt -e "\.\[gguf\]"'):
         load_causal_lm(file)
 
 

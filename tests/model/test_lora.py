@@ -119,5 +119,5 @@ def test_the_output_layer_can_have_no_adapter(root: Path, names: list[str]) -> N
 
 def test_the_error_names_the_missing_package(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ConfigError, match=r"pip install 'llamita\[lora\]'"):
+    with pytest.raises(ConfigError, match=r'pip install -c constraints\.txt -e "\.\[lora\]"'):
         tune(root, "without_peft", 1, LORA)

@@ -8,10 +8,11 @@ import pytest
 
 from llamita.config import load_settings
 from llamita.errors import ConfigError
-from llamita.runner import stages
+from llamita.runner import identity, stages
 from llamita.settings import listed
 
-from ..helpers.text_stages import TunerSettings
+from ..helpers.text_pipeline import replace, run
+from ..helpers.text_stages import FakeStages, TunerSettings
 
 pytestmark = pytest.mark.usefixtures("blocks")
 
@@ -61,3 +62,29 @@ def test_several_processes_need_a_deepspeed_file(tmp_path: Path) -> None:
     read = load_settings("configs/rejection.yaml", TunerSettings, given)
     with pytest.raises(ConfigError, match=r"rejection\.yaml: --processes: 2 processes need a DeepSpeed file"):
         stages.standalone_run("tuner", read, Path("configs/rejection.yaml"), processes=2)
+
+
+def test_a_stage_of_a_pipeline_alone_is_the_same_stage_with_what_the_pipeline_adds(fake: FakeStages) -> None:
+    """As docs/pipeline.md says: seed, `with:`, round, and members of a list by the names of their stages."""
+    replace("configs/pipeline.yaml", "name: tiny\n", "name: tiny\nseed: 3\n")
+    replace(
+        "configs/pipeline.yaml",
+        "config: rejection.yaml\n",
+        "config: rejection.yaml\n        with: {strength: 5}\n",
+    )
+    run(last="v2/rejection")
+    folders = [
+        "inputs.model=runs/tiny/v1/rejection",
+        "inputs.judge=runs/tiny/v2/judge",
+        "output=runs/tiny/v2/rejection",
+    ]
+
+    def status(*given: str) -> str:
+        read = load_settings("configs/rejection.yaml", TunerSettings, [*folders, *given])
+        return identity.status(stages.standalone_run("tuner", read, Path("configs/rejection.yaml"))).reason
+
+    added = ("seed=3", "round=v2", "strength=5")
+    assert status(*added, "inputs.earlier.v1/rejection=runs/tiny/v1/rejection") == "finished"
+    assert "input earlier.v1 added" in status(*added, "inputs.earlier.v1=runs/tiny/v1/rejection")
+    without = status("inputs.earlier.v1/rejection=runs/tiny/v1/rejection")
+    assert without == 'changed: round: "v2" -> "alone"; seed: 3 -> 0; strength: 5 -> 2'

@@ -136,12 +136,9 @@ class RankSizes(NamedTuple):
 
 def sizes_per_rank(settings: PpoSettings) -> RankSizes:
     """Sizes of batches on one rank. Raises ConfigError if the ranks cannot share a mini-batch evenly."""
-    mini, remainder = divmod(settings.mini_batch_size, world_size())
-    if remainder or not mini:
-        raise ConfigError(
-            f"mini_batch_size {settings.mini_batch_size} cannot be split over {world_size()} ranks; "
-            f"choose a multiple of {world_size()}"
-        )
+    if problem := settings.problem_with_ranks(world_size()):
+        raise ConfigError(problem)
+    mini = settings.mini_batch_size // world_size()
     return RankSizes(mini, settings.micro_batch_size or mini, settings.max_tokens_per_micro_batch)
 
 

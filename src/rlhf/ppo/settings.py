@@ -34,7 +34,8 @@ class PpoSettings(RlhfSettings):
     episodes: Count = 512
     """number of answers sampled per iteration, over all ranks (the paper's batch size)"""
     mini_batch_size: Count = 64
-    """number of answers per optimizer step, over all ranks; each answer is used once per iteration"""
+    """number of answers per optimizer step, over all ranks; a divisor of `episodes` and a multiple of the
+    number of ranks; each answer is used once per iteration"""
     micro_batch_size: Count | None = None
     """maximum number of answers per forward pass on one rank; limits memory, changes no result; default: the
     rank's whole mini-batch"""
@@ -118,6 +119,15 @@ class PpoSettings(RlhfSettings):
                 f"kl_limit {self.kl_limit} needs held_out, the prompts on which the KL is measured; set both"
             )
         return self
+
+    def problem_with_ranks(self, ranks: int) -> str | None:
+        """See the base class: the ranks share each mini-batch evenly."""
+        if self.mini_batch_size % ranks:
+            return (
+                f"mini_batch_size {self.mini_batch_size} cannot be split over {ranks} ranks; "
+                f"choose a multiple of {ranks}"
+            )
+        return None
 
     @property
     def adapter(self) -> dict[str, Any] | None:

@@ -12,7 +12,10 @@ from ..settings import Count, Positive, RlhfSettings
 
 
 class RejectionSettings(RlhfSettings, FineTunedSettings):
-    """Rejection sampling (section 3.2.3): fine-tunes the base model on the best of K answers per prompt."""
+    """Rejection sampling (section 3.2.3): fine-tunes the base model on the best of K answers per prompt.
+
+    `trainer: {max_steps: …}` is required: the number of steps, the same in every round.
+    """
 
     prompts_per_round: Count
     """number of prompts per round; prompts that earlier rounds (`selections`) used least often come first"""

@@ -14,6 +14,7 @@ from llamita.errors import ConfigError
 from llamita.jsonl import read_rows
 from llamita.rlhf.ppo import loop, stage
 from llamita.rlhf.ppo.trainer import PpoTrainer
+from llamita.runner import pipeline, stages
 
 from ...helpers.rlhf import inputs_of, make_inputs, ppo
 
@@ -187,3 +188,26 @@ def test_invalid_settings_are_errors_before_any_work(tmp_path: Path) -> None:
         file.write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": true}}')
         with pytest.raises(ConfigError, match="several micro-batches in bf16"):
             stage.run(ppo(deepspeed=str(file), micro_batch_size=2), {}, tmp_path)
+
+
+def test_a_mini_batch_that_the_ranks_cannot_share_is_an_error_of_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "zero.json").write_text("{}")
+    entry = {
+        "name": "ppo",
+        "stage": "ppo",
+        "processes": 3,
+        "with": {
+            "prompts": [{"path": "prompts.jsonl", "format": "prompts"}],
+            "max_new_tokens": 8,
+            "deepspeed": "zero.json",
+        },
+        "inputs": dict.fromkeys(("start", "helpfulness", "safety", "data"), "data"),
+    }
+    config = tmp_path / "pipeline.yaml"
+    config.write_text(json.dumps({"name": "run", "roots": {"data": None}, "stages": [entry]}))
+    with pytest.raises(ConfigError, match=r"stages\.0\.processes: mini_batch_size 64 .* a multiple of 3"):
+        pipeline.read_pipeline(config, folders_needed=False)
+    fitting = pipeline.read_pipeline(
+        config, ["ppo.mini_batch_size=32", "ppo.processes=4"], folders_needed=False
+    )
+    assert stages.check_processes("ppo", fitting[0].stage_run.settings, 4) is None
