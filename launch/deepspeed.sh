@@ -14,7 +14,7 @@
 # PYTHON       Python interpreter; default: .venv of this checkout if it exists, otherwise python3
 #
 # Ctrl-C or SIGTERM: ranks that train finish their step, save a checkpoint and stop, with exit code 75. With HOSTFILE
-# DeepSpeed's launcher does not wait for them and kills them after 30 seconds. Exit code 76: the loss diverged and the
+# DeepSpeed's launcher exits with 1 and kills them after 30 seconds. Exit code 76: the loss diverged and the
 # ranks rolled back to the newest checkpoint. In both cases run the same command again to resume.
 #
 # Without a DeepSpeed file (`deepspeed=FILE` here or in the YAML) the ranks use plain data parallelism.
