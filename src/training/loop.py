@@ -72,13 +72,10 @@ def run_trainer(
     seconds = trainer.resumption.seconds()
     trainer.model.config.use_cache = True  # the saved model is used for generation
     if stop.stopped:
+        saved = trainer.saved == result.global_step
+        where = "" if saved else ", from an earlier step: this one was not saved"
         raise Interrupted(
-            f"{description}: stopped after step {result.global_step:,}; run the same command to resume"
-            + (
-                ""
-                if trainer.saved == result.global_step
-                else ", from an earlier step: this one was not saved"
-            )
+            f"{description}: stopped after step {result.global_step:,}; run the same command to resume{where}"
         )
     per_second = trainer.state.epoch * items_per_epoch / seconds
     return {
